@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]
 
 
 def write_atomic(path: Path | str, data: str | bytes) -> None:
-    """Write text or bytes to a temporary name beside `path`, then move it there: readers see the old file or the new."""
+    """Write text or bytes under a temporary name, then move it to `path`: readers see the old file or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -106,7 +106,9 @@ class Benchmark:
                     f"more than once, in {' and '.join(where)}; each image belongs in one list"
                 )
             box = self.boxes[i]
-            if box is not None and (len(box) != 4 or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]):
+            if box is not None and (
+                len(box) != 4 or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]
+            ):
                 raise ValueError(
                     f"benchmark {self.name}, query {i} ({query}): box {tuple(box)} is not (x0, y0, x1, y1) "
                     "with x0 < x1 and y0 < y1"
