@@ -1,0 +1,247 @@
+"""From a picture file to the tensors a network sees: decode, crop, resize, normalise, each step explicit.
+
+Preprocessing moves mAP by up to ten points, so all of it is one record, `Preprocess`, that is stored beside every
+descriptor. `PRESETS` holds the records of the published methods and this study's own for small backbones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+
+Image.init()  # registers TIFF and WebP, which Pillow otherwise loads late
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # no format that runs another program
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+BOX_SLACK = 2  # px by which a box may pass the border before the picture is taken for another one
+_OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")  # Pillow's modes of 16-bit grey; its own conversion would clip at 255
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; the message begins with its file name."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Everything between a picture file and the descriptor's input, in the order it is applied.
+
+    Raises `ValueError` naming the field for a value that is not one of those listed beside it.
+    """
+
+    exif_orientation: bool = True  # turn the picture as its camera noted; OpenCV does, Pillow does not
+    box_rounding: str = "truncate"  # "truncate" | "round": a query box to whole pixels
+    color_order: str = "rgb"  # "rgb" | "bgr": order of the channels, also of mean and std
+    size_rule: str = "longest"  # "none" | "longest" side becomes `size` | "fixed": squashed to size x size
+    size: int | None = 384  # px, at scale 1
+    box_size: str = "absolute"  # longest: "absolute": a cropped query gets `size` | "relative": its picture would
+    enlarge: bool = False  # longest: whether a smaller picture is blown up to `size`
+    scales: tuple[float, ...] = (1.0,)  # one tensor, and one descriptor, for each
+    resize_dtype: str = "uint8"  # "uint8": size and scale in one resize | "float32": scales act after normalisation
+    resize_by: str = "factor"  # float32: sample on the grid of the "factor" | of the "size" in whole pixels
+    antialias: bool = False  # float32: low-pass when shrinking
+    interpolation_down: str = "area"  # uint8: "area" | "linear" | "cubic" (OpenCV) | "lanczos" (Pillow, antialiased)
+    interpolation_up: str = "linear"  # uint8: "linear" | "cubic"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pictures in [0, 1], in `color_order`
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    normalize_scales: bool = True  # L2 of each scale's descriptor before they are joined
+    join: str = "mean"  # "mean" | "max" over scales; L2 follows
+
+    def __post_init__(self):
+        for name in ("scales", "mean", "std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        for name, legal in {
+            "box_rounding": ("truncate", "round"),
+            "color_order": ("rgb", "bgr"),
+            "size_rule": ("none", "longest", "fixed"),
+            "box_size": ("absolute", "relative"),
+            "resize_dtype": ("uint8", "float32"),
+            "resize_by": ("factor", "size"),
+            "interpolation_down": (*_OPENCV, "lanczos"),
+            "interpolation_up": ("linear", "cubic"),
+            "join": ("mean", "max"),
+        }.items():
+            if getattr(self, name) not in legal:
+                raise ValueError(f"preprocess {name}: {getattr(self, name)!r} is not one of {', '.join(legal)}")
+        if (self.size_rule == "none") != (self.size is None):
+            raise ValueError(f"preprocess size: {self.size} does not go with size_rule {self.size_rule!r}")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"preprocess size: {self.size} px; at least 1 is wanted")
+        if not self.scales or not all(math.isfinite(s) and s > 0 for s in self.scales):
+            raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                f"preprocess mean {self.mean}, std {self.std}: three numbers each, std positive, are wanted"
+            )
+
+    def to_dict(self) -> dict:
+        """The record as JSON-able values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping) -> Preprocess:
+        """Read what `to_dict` wrote. Raises `ValueError` naming a key it does not know."""
+        unknown = sorted(set(record) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"preprocess has no field {', '.join(map(repr, unknown))}")
+        return cls(**record)
+
+
+_SCALES = (0.7071, 1.0, 1.4142)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB
+_CVNET = Preprocess(
+    color_order="bgr", size_rule="none", size=None, scales=_SCALES, mean=_IMAGENET_MEAN[::-1], std=_IMAGENET_STD[::-1]
+)
+PRESETS: dict[str, Preprocess] = {
+    "lite": Preprocess(),  # tf_efficientnet_lite*: (x / 255 - 0.5) / 0.5
+    "senet": _CVNET,  # Lee et al., CVPR 2023: as CVNet
+    "cvnet": _CVNET,  # Lee et al., CVPR 2022
+    "superglobal": Preprocess(**{  # Shao et al., ICCV 2023: CVNet's tensors, resized after normalisation
+        **_CVNET.to_dict(), "resize_dtype": "float32", "resize_by": "size", "antialias": True, "join": "max",
+    }),
+    "cirtorch": Preprocess(  # Radenovic et al., TPAMI 2019
+        exif_orientation=False, box_rounding="round", size=1024, box_size="relative",
+        scales=(1.0, 2**0.5, 2**-0.5), resize_dtype="float32", interpolation_down="lanczos",
+        mean=_IMAGENET_MEAN, std=_IMAGENET_STD,
+    ),
+}  # fmt: skip
+
+
+def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray:
+    """Decode a picture of any common kind to RGB.
+
+    Returns (H, W, 3) uint8. Grey is repeated, 16 bits keep their upper 8, palettes and CMYK are converted, alpha is
+    dropped; of an animation the first frame. Raises `ImageError` naming the file where it is missing, empty, no
+    picture, truncated, damaged, or declares more than 178,956,970 pixels (Pillow's limit against bombs).
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty (0 bytes)")
+        with Image.open(path, formats=FORMATS) as picture:
+            picture.load()
+            picture = _to_rgb(picture, path) if not exif_orientation else _upright(_to_rgb(picture, path), picture)
+            return np.array(picture)
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not a picture; none of {', '.join(FORMATS)} begins like this") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise ImageError(f"{path}: declares more than {limit:,} pixels; shrink it with another program") from error
+    except OSError as error:
+        reason = error.strerror or f"truncated or damaged ({error})"
+        raise ImageError(f"{path}: {reason}") from error
+    except Exception as error:  # decoders fed with damaged bytes raise all kinds: struct.error, SyntaxError, zlib.error
+        raise ImageError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+    if picture.mode in _SIXTEEN_BIT:
+        levels = np.asarray(picture)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ImageError(
+                f"{path}: 32-bit grey with values {levels.min()} to {levels.max()}; save it with 8 or 16 bits"
+            )
+        picture = Image.fromarray((levels >> 8).astype(np.uint8))
+    elif picture.mode == "F":
+        raise ImageError(f"{path}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
+    return picture.convert("RGB")
+
+
+def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
+    try:
+        orientation = picture.getexif().get(0x0112, 1)  # EXIF tag "Orientation", 1 to 8
+    except Exception:  # a damaged EXIF block says nothing about the pixels, and OpenCV ignores it too
+        return rgb
+    turn = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+    turn |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+    return rgb.transpose(Image.Transpose[turn[orientation]]) if orientation in turn else rgb
+
+
+def crop(image: np.ndarray, box, rounding: str = "truncate") -> np.ndarray:
+    """The part of a picture (H, W, 3) inside `box` (x0, y0, x1, y1), made whole pixels by truncation or rounding.
+
+    Raises `ImageError` where the box leaves the picture by more than 2 px or holds no pixel: then the box was drawn
+    on another picture, or on this one at another size.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = (int(v) if rounding == "truncate" else round(v) for v in box)
+    inside = min(x0, y0) >= -BOX_SLACK and x1 <= width + BOX_SLACK and y1 <= height + BOX_SLACK
+    part = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    if not inside or part.size == 0:
+        raise ImageError(
+            f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px; "
+            "boxes are (x0, y0, x1, y1) in pixels of the original file"
+        )
+    return part
+
+
+def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torch.Tensor]:
+    """What the network sees of a picture (H, W, 3) uint8 RGB: for each scale a normalised float32 (3, h, w)."""
+    whole = max(image.shape[:2])
+    if box is not None:
+        image = crop(image, box, preprocess.box_rounding)
+    if preprocess.color_order == "bgr":
+        image = image[:, :, ::-1]
+    if preprocess.resize_dtype == "uint8":
+        return [_normalized(_resized(image, preprocess, scale, whole), preprocess) for scale in preprocess.scales]
+    tensor = _normalized(_resized(image, preprocess, 1.0, whole), preprocess)
+    return [_rescaled(tensor, scale, preprocess) for scale in preprocess.scales]
+
+
+def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int) -> np.ndarray:
+    """Resize (H, W, 3) uint8 by rule and scale; `whole` is the longest side of the picture before it was cropped."""
+    longest = max(image.shape[:2])
+    if preprocess.size_rule == "fixed":
+        side = max(1, round(preprocess.size * scale))
+        return _resize_uint8(image, (side, side), None, preprocess)
+    factor = scale
+    if preprocess.size_rule == "longest":
+        size = preprocess.size * longest // whole if preprocess.box_size == "relative" else preprocess.size
+        factor *= max(size, 1) / longest if preprocess.enlarge or size < longest else 1.0
+    return image if factor == 1.0 else _resize_uint8(image, None, factor, preprocess)
+
+
+def _resize_uint8(image: np.ndarray, size: tuple[int, int] | None, factor: float | None, preprocess: Preprocess):
+    height, width = image.shape[:2]
+    shrink = factor < 1 if size is None else size[0] * size[1] < height * width
+    if shrink and preprocess.interpolation_down == "lanczos":
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        if size is not None:
+            return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+        longest = round(factor * max(height, width))
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=None)
+        return np.asarray(picture)
+    if size is None and min(round(width * factor), round(height * factor)) < 1:  # a line of a few pixels
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    interpolation = _OPENCV[preprocess.interpolation_down if shrink else preprocess.interpolation_up]
+    if size is not None:
+        return cv2.resize(image, size, interpolation=interpolation)
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)  # (round(fH), round(fW), 3)
+
+
+def _normalized(image: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
+    tensor = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
+    tensor /= 255.0
+    tensor -= np.float32(preprocess.mean).reshape(3, 1, 1)
+    tensor /= np.float32(preprocess.std).reshape(3, 1, 1)
+    return torch.from_numpy(tensor)
+
+
+def _rescaled(tensor: torch.Tensor, scale: float, preprocess: Preprocess) -> torch.Tensor:
+    """Resize a normalised (3, H, W) bilinearly to the floor of its sides times `scale`."""
+    if scale == 1.0:
+        return tensor
+    options = {"mode": "bilinear", "align_corners": False, "antialias": preprocess.antialias}
+    if preprocess.resize_by == "factor":
+        return F.interpolate(tensor[None], scale_factor=scale, **options)[0]
+    size = [max(1, int(side * scale)) for side in tensor.shape[1:]]
+    return F.interpolate(tensor[None], size=size, **options)[0]
