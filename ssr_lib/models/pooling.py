@@ -1,0 +1,158 @@
+"""Pooling: one global descriptor from a feature map. Each is a pure function on (B, C, H, W); `Pooling` is the module.
+
+Nothing here L2-normalises its output, so that what follows (whitening, test-time scales) can choose where to.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def mac(x: Tensor) -> Tensor:
+    """Maximum activations of convolutions, (B, C, H, W) → (B, C). Tolias et al., ICLR 2016."""
+    return x.amax(dim=(2, 3))
+
+
+def spoc(x: Tensor) -> Tensor:
+    """Mean of the map, (B, C, H, W) → (B, C): sum-pooled convolutional features. Babenko & Lempitsky, ICCV 2015."""
+    return x.mean(dim=(2, 3))
+
+
+def gem(x: Tensor, p: float = 3.0, eps: float = 1e-6) -> Tensor:
+    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019."""
+    if not p > 0:
+        raise ValueError(f"gem: the exponent p is {p}; a positive number is wanted (3 is usual)")
+    powers = x.clamp(min=eps)
+    powers = powers * powers * powers if p == 3 else powers.pow(p)  # three products are far cheaper than pow
+    return powers.mean(dim=(2, 3)).pow(1 / p)
+
+
+def gem_plus(x: Tensor, p: float = 4.6) -> Tensor:
+    """GeM with a sharper exponent and a lower clamp, (B, C, H, W) → (B, C). SuperGlobal: Shao et al., ICCV 2023."""
+    return gem(x, p, eps=1e-8)
+
+
+def regional_gem(x: Tensor, p: float = 2.5, size: int = 5) -> Tensor:
+    """Each place averaged with the GeM of its `size` × `size` neighbourhood (reflect padding); the shape stays.
+
+    x (B, C, H, W) must be non-negative (a negative value gives NaN, as in the original) with H, W > size // 2, else
+    `ValueError`. Source: SuperGlobal, Shao et al., ICCV 2023.
+    """
+    half = size // 2
+    if min(x.shape[2:]) <= half:
+        raise ValueError(
+            f"regional_gem: the map is {tuple(x.shape[2:])}; both sides must exceed {half}: enlarge the image"
+        )
+    padded = F.pad(x, (half, half, half, half), mode="reflect")
+    return 0.5 * x + 0.5 * F.avg_pool2d(padded.pow(p), size, stride=1).pow(1 / p)
+
+
+def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int, int]]:
+    """Regions (y0, x0, h, w) of R-MAC: the whole map, then squares that overlap by about 40 %. Tolias et al. 2016."""
+    short, long = min(height, width), max(height, width)
+    extra = 0  # more squares along the long side
+    if long > short:
+        overlaps = [(short * short - short * ((long - short) / (n - 1))) / short**2 for n in range(2, 8)]
+        extra = 1 + min(range(6), key=lambda i: abs(overlaps[i] - 0.4))
+    regions = [(0, 0, height, width)]
+    for level in range(1, levels + 1):
+        side = 2 * short // (level + 1)
+        if side == 0:
+            continue
+        rows, columns = (
+            [k * (length - side) // (n - 1) if n > 1 else 0 for k in range(n)]
+            for length, n in ((height, level + extra * (height > width)), (width, level + extra * (width > height)))
+        )
+        regions += [(y, x, side, side) for y in rows for x in columns]
+    return regions
+
+
+def rmac(x: Tensor, levels: int = 3) -> Tensor:
+    """Sum of the L2-normalised maxima of `rmac_regions`, (B, C, H, W) → (B, C). Tolias et al., ICLR 2016."""
+    if levels < 1:
+        raise ValueError(f"rmac: levels is {levels}; at least 1 is wanted (3 is usual)")
+    total = 0
+    for y, x0, h, w in rmac_regions(x.shape[2], x.shape[3], levels):
+        maxima = mac(x[:, :, y : y + h, x0 : x0 + w])
+        total = total + maxima / (maxima.norm(dim=1, keepdim=True) + 1e-6)
+    return total
+
+
+def crow_weights(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Spatial (B, H, W) and channel (B, C) weights of cross-dimensional weighting; x non-negative, not all zero."""
+    spatial = x.sum(dim=1)  # (B, H, W)
+    spatial = (spatial / spatial.flatten(1).norm(dim=1)[:, None, None]).sqrt()
+    density = (x != 0).to(x.dtype).mean(dim=(2, 3))  # (B, C): share of places where the channel answers
+    rarity = torch.log(density.sum(dim=1, keepdim=True) / density)
+    return spatial, torch.where(density > 0, rarity, torch.zeros_like(rarity))
+
+
+def crow(x: Tensor) -> Tensor:
+    """Weighted sum over places and channels, (B, C, H, W) → (B, C). Kalantidis et al., ECCV workshops 2016."""
+    spatial, channel = crow_weights(x)
+    return channel * (x * spatial[:, None]).sum(dim=(2, 3))
+
+
+def grid_gem(x: Tensor, grid: int = 3, p: float = 3.0, eps: float = 1e-6) -> Tensor:
+    """GeM of each cell of a `grid` × `grid` partition, concatenated: (B, C, H, W) → (B, C·grid²), L2-normalised.
+
+    Knows the layout of the picture without any self-similarity: the equal-sized control for late fusion.
+    """
+    if min(x.shape[2:]) < grid:
+        raise ValueError(
+            f"grid_gem: the map is {tuple(x.shape[2:])}; a {grid} × {grid} grid needs that many places a side"
+        )
+    cells = F.adaptive_avg_pool2d(x.clamp(min=eps).pow(p), grid).pow(1 / p)  # (B, C, grid, grid)
+    return F.normalize(cells.flatten(1), dim=1)
+
+
+def late_fusion(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """Join unit descriptors so that similarity = (1 − weight)·s_a + weight·s_b: (N, Da), (N, Db) → (N, Da + Db)."""
+    if not 0 <= weight <= 1:
+        raise ValueError(f"late_fusion: weight is {weight}; a number from 0 (only the first) to 1 (only the second)")
+    return torch.cat([math.sqrt(1 - weight) * a, math.sqrt(weight) * b], dim=1)
+
+
+def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math.inf, normalize: bool = True) -> Tensor:
+    """One unit descriptor (B, D) from those of S test-time scales (S, B, D).
+
+    `mean`: each scale L2-normalised (unless `normalize=False`), averaged, L2-normalised. `scale-gem`: SuperGlobal's
+    (Shao et al. 2023): for p = ∞ the largest entry over the L2-normalised scales; for finite p a generalised mean of
+    the raw values above the smallest one in the whole stack, which therefore depends on the batch.
+    """
+    if descriptors.ndim != 3:
+        raise ValueError(f"combine_scales: shape {tuple(descriptors.shape)}; (scales, images, dimensions) is wanted")
+    if method == "mean":
+        pooled = (F.normalize(descriptors, dim=2) if normalize else descriptors).mean(dim=0)
+    elif method == "scale-gem" and math.isinf(p):
+        pooled = F.normalize(descriptors, dim=2).amax(dim=0)
+    elif method == "scale-gem":
+        lowest = descriptors.min()
+        pooled = (descriptors - lowest).pow(p).mean(dim=0).pow(1 / p) + lowest
+    else:
+        raise ValueError(f"combine_scales: method is {method!r}; 'mean' or 'scale-gem' is wanted")
+    return F.normalize(pooled, dim=1)
+
+
+POOLINGS = {"mac": mac, "spoc": spoc, "gem": gem, "gem+": gem_plus, "rmac": rmac, "crow": crow}
+
+
+class Pooling(nn.Module):
+    """A pooling by name; `p` is the exponent of gem and gem+; `regional` puts `regional_gem` before it."""
+
+    def __init__(self, name: str = "gem", p: float = 3.0, regional: bool = False):
+        super().__init__()
+        if name not in POOLINGS:
+            raise ValueError(f"pooling is {name!r}; one of {', '.join(POOLINGS)} is wanted")
+        self.name, self.p, self.regional = name, float(p), regional
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = regional_gem(x) if self.regional else x
+        return POOLINGS[self.name](x, self.p) if self.name.startswith("gem") else POOLINGS[self.name](x)
+
+    def extra_repr(self) -> str:
+        return f"{self.name}" + f", p={self.p:g}" * self.name.startswith("gem") + ", regional" * self.regional
