@@ -1,0 +1,93 @@
+"""Whether two runs of the study agree: every figure of one beside the other's, each against its tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+import pandas as pd
+
+from ssr_lib.results import FIGURE_KEY, Results
+
+KEY = [column for column in FIGURE_KEY if column != "seed"]
+CHOSEN = ("k", "alpha", "params")  # what a study may choose on validation
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far a figure may move when the study runs again; figures above 1 by the same share of their size."""
+
+    untrained: float = 0.001  # 0.1 point: the same arithmetic on another machine
+    trained: float = 0.01  # 1 point: rounding grows over the steps of a training …
+    deviations: float = 2.0  # … or twice the standard deviation over seeds, whichever is more
+    not_compared: tuple[str, ...] = ("p_value", "p_holm")  # steep functions of differences that are compared themselves
+
+
+def compare(first: Results, second: Results, tolerances: Tolerances | None = None) -> pd.DataFrame:
+    """Set the figures of two runs side by side: trained ones as means over seeds, the others one by one.
+
+    Returns columns: the key without `seed`, `n_seeds`, `first`, `second`, `difference`, `tolerance`, `agrees`, `note`.
+    Figures that only one run has do not agree; but where the runs chose other re-ranking parameters (one figure on each
+    side, equal but for `k`, `alpha`, `params`, outside the sweeps) the two are compared and the note says so.
+    """
+    tolerances = tolerances or Tolerances()
+    left, right = (_means(results.frame(), tolerances) for results in (first, second))
+    pairs = [(key, key, "") for key in left if key in right]
+    missing = _by_coarse_key(key for key in left if key not in right)
+    new = _by_coarse_key(key for key in right if key not in left)
+    for coarse in {**missing, **new}:
+        ours, theirs = missing[coarse], new[coarse]
+        if len(ours) == len(theirs) == 1 and coarse[0] != "sweep":
+            pairs.append((ours[0], theirs[0], "other parameters were chosen"))
+        else:
+            pairs += [(key, None, "only in the first run") for key in ours]
+            pairs += [(None, key, "only in the second run") for key in theirs]
+    rows = []
+    for ours, theirs, note in pairs:
+        value, tolerance, n_seeds = left.get(ours) or (math.nan, math.nan, right[theirs][2])
+        other = right[theirs][0] if theirs else math.nan
+        both_nan = not note and math.isnan(value) and math.isnan(other)  # nothing to measure in either run
+        agrees = both_nan or abs(other - value) <= tolerance + 1e-9
+        rows.append((*(ours or theirs), n_seeds, value, other, other - value, tolerance, agrees, note))
+    columns = [*KEY, "n_seeds", "first", "second", "difference", "tolerance", "agrees", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[float, float, int]]:
+    """Key → (mean over seeds, tolerance, number of seeds) for every figure that is compared."""
+    frame = frame[~frame["metric"].isin(tolerances.not_compared)]
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+        groups[tuple(row[column] for column in KEY)].append(row)
+    values = {key: [math.nan if row["value"] is None else row["value"] for row in rows] for key, rows in groups.items()}
+    # A single training has no spread of its own: it gets the typical one of figures of its kind.
+    kind = lambda key: tuple(key[KEY.index(c)] for c in ("dataset", "split", "subset", "metric", "difficulty"))  # noqa: E731
+    spreads: dict[tuple, list[float]] = defaultdict(list)
+    for key, several in values.items():
+        if len(several) > 1:
+            spreads[kind(key)].append(stdev(several))
+    means = {}
+    for key, rows in groups.items():
+        n_seeds = sum(row["seed"] is not None for row in rows)
+        mean = fmean(values[key])
+        if n_seeds:
+            spread = stdev(values[key]) if n_seeds > 1 else median(spreads[kind(key)] or [0.0])
+            tolerance = max(tolerances.trained, tolerances.deviations * spread)
+        elif '"seeds":' in rows[0]["params"]:  # a figure over several trainings knows its spread through its interval
+            half = 0.0 if rows[0]["ci_low"] is None else (rows[0]["ci_high"] - rows[0]["ci_low"]) / 2
+            tolerance = max(tolerances.trained, half)
+        else:
+            tolerance = tolerances.untrained
+        means[key] = (mean, tolerance * max(1.0, abs(mean)), n_seeds)
+    return means
+
+
+def _by_coarse_key(keys: Iterable[tuple]) -> dict[tuple, list[tuple]]:
+    """Keys grouped by what they share when the parameters that a study chooses are left out."""
+    groups: dict[tuple, list[tuple]] = defaultdict(list)
+    for key in keys:
+        groups[tuple(cell for column, cell in zip(KEY, key, strict=True) if column not in CHOSEN)].append(key)
+    return groups

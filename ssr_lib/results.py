@@ -1,0 +1,311 @@
+"""Measured figures as rows: one row a figure, with everything that made it in its key.
+
+A results folder holds `results.csv` (the figures), `per_query.csv.gz` (the average precision of every query behind
+figures that are compared), `costs.csv` (seconds, memory, bytes) and `run.json` (commit, versions, machine). Tables and
+figures are made from these files. Rows are sorted and numbers rounded, so equal figures give equal files.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import gzip
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.provenance import describe_run
+from ssr_lib.tables import write_table
+
+EXPERIMENTS = ("backbones", "ablation", "components", "rerank", "sweep", "claims", "photos", "comparison")
+# What a column holds: text, a whole number, a measured figure (six decimals) or a parameter (six significant digits).
+KEY = {
+    "experiment": "text",
+    "dataset": "text",
+    "split": "text",
+    "subset": "text",
+    "backbone": "text",
+    "variant": "text",
+    "seed": "whole",
+    "rerank": "text",
+    "k": "whole",
+    "alpha": "parameter",
+    "params": "text",
+}
+FIGURE_KEY = KEY | {"metric": "text", "difficulty": "text"}
+FIGURE = {"value": "figure", "ci_low": "figure", "ci_high": "figure", "n_queries": "whole", "n_groups": "whole"}
+QUERY_KEY = KEY | {"difficulty": "text"}
+QUERY = {"query": "whole", "group": "text", "ap": "figure"}
+COST_KEY = KEY | {"quantity": "text", "unit": "text"}
+COST = {"value": "parameter"}
+
+
+def canonical_params(params: Mapping | str | None) -> str:
+    """The JSON text of a row's further parameters: keys sorted, no spaces, NumPy numbers made plain; "{}" for none."""
+    if isinstance(params, str):
+        params = json.loads(params)
+    plain = lambda value: value.item() if isinstance(value, np.generic) else str(value)  # noqa: E731
+    return json.dumps(dict(params or {}), sort_keys=True, separators=(",", ":"), default=plain)
+
+
+def _to_text(kind: str, value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return ""
+    if kind == "text":
+        return str(value)
+    if kind == "whole":
+        return str(int(value))
+    text = f"{float(value):.6f}" if kind == "figure" else f"{float(value):.6g}"
+    return text.lstrip("-") if float(text) == 0 else text  # no "-0.000000"
+
+
+def _from_text(kind: str, text: str) -> str | int | float | None:
+    if kind == "text":
+        return text
+    if text == "":
+        return None
+    return int(text) if kind == "whole" else float(text)
+
+
+@contextmanager
+def folder_lock(directory: Path) -> Iterator[None]:
+    """Hold the folder's lock, for which other processes and threads wait; the system frees it if the holder dies."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Table:
+    """One CSV file as a mapping key → rows of values, with the changes that are not yet on disk."""
+
+    def __init__(self, path: Path, key: dict[str, str], values: dict[str, str]):
+        self.path, self.key, self.values = path, key, values
+        self.columns = key | values
+        self.pending: dict[tuple, list[tuple]] = {}
+        self.removed: list[Callable[[tuple], bool]] = []
+
+    def put(self, key: Mapping, rows: Sequence[Sequence]) -> None:
+        as_stored = lambda kinds, cells: tuple(  # noqa: E731  (what a reader of the file gets back)
+            _from_text(kind, _to_text(kind, cell)) for kind, cell in zip(kinds, cells, strict=True)
+        )
+        name = as_stored(self.key.values(), [key[column] for column in self.key])
+        self.pending[name] = [as_stored(self.values.values(), row) for row in rows]
+
+    def remove(self, matches: Callable[[tuple], bool]) -> None:
+        self.pending = {key: rows for key, rows in self.pending.items() if not matches(key)}
+        self.removed.append(matches)
+
+    def stored(self) -> dict[tuple, list[tuple]]:
+        if not self.path.is_file():
+            return {}
+        data = self.path.read_bytes()
+        text = (gzip.decompress(data) if self.path.suffix == ".gz" else data).decode()
+        lines = csv.reader(io.StringIO(text))
+        header = next(lines, [])
+        if header != list(self.columns):
+            raise ValueError(
+                f"{self.path} has columns {', '.join(header)}; wanted {', '.join(self.columns)}; "
+                "move the file away and run the study again"
+            )
+        rows: dict[tuple, list[tuple]] = {}
+        for line in lines:
+            cells = [_from_text(kind, cell) for kind, cell in zip(self.columns.values(), line, strict=True)]
+            rows.setdefault(tuple(cells[: len(self.key)]), []).append(tuple(cells[len(self.key) :]))
+        return rows
+
+    def current(self) -> dict[tuple, list[tuple]]:
+        stored = self.stored()
+        return {key: rows for key, rows in stored.items() if not any(gone(key) for gone in self.removed)} | self.pending
+
+    def frame(self) -> pd.DataFrame:
+        rows = self.current()
+        cells = [(*key, *row) for key in sorted(rows, key=_sort_key) for row in rows[key]]
+        frame = pd.DataFrame(cells, columns=list(self.columns))
+        kinds = {"text": "str", "whole": "Int64", "figure": "float64", "parameter": "float64"}
+        return frame.astype({column: kinds[kind] for column, kind in self.columns.items()})
+
+    def write(self) -> bool:
+        """Merge the changes into the file; True if that changed it. The caller holds the folder's lock."""
+        if not self.pending and not self.removed:
+            return False
+        rows = self.current()
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(self.columns)
+        for key in sorted(rows, key=_sort_key):
+            for row in rows[key]:
+                writer.writerow(
+                    [_to_text(kind, cell) for kind, cell in zip(self.columns.values(), (*key, *row), strict=True)]
+                )
+        data = buffer.getvalue().encode()
+        if self.path.suffix == ".gz":
+            data = gzip.compress(data, mtime=0)
+        changed = not self.path.is_file() or self.path.read_bytes() != data
+        if changed:
+            write_atomic(self.path, data)
+        self.pending, self.removed = {}, []
+        return changed
+
+
+def _sort_key(key: tuple) -> tuple:
+    return tuple((cell is not None, cell) for cell in key)  # missing before 0
+
+
+class Results:
+    """The rows of one results folder; what is added is seen by `frame` at once and by other processes after `save`.
+
+    A row replaces the row with the same key. `save` merges with what another process has saved meanwhile.
+    """
+
+    def __init__(self, directory: Path | str):
+        self.directory = Path(directory)
+        self._figures = _Table(self.directory / "results.csv", FIGURE_KEY, FIGURE)
+        self._queries = _Table(self.directory / "per_query.csv.gz", QUERY_KEY, QUERY)
+        self._costs = _Table(self.directory / "costs.csv", COST_KEY, COST)
+        self._tables = (self._figures, self._queries, self._costs)
+
+    def __repr__(self) -> str:
+        figures, costs = len(self._figures.current()), len(self._costs.current())
+        return f"Results({self.directory.name}: {figures} figures, {costs} costs)"
+
+    def add(
+        self,
+        *,
+        metric: str,
+        value: float,
+        difficulty: str = "",
+        ci_low: float | None = None,
+        ci_high: float | None = None,
+        n_queries: int | None = None,
+        n_groups: int | None = None,
+        **key,
+    ) -> None:
+        """Add one figure under the key columns (see `key_of` for the ones left out); mAP and precision in [0, 1].
+
+        `value` may be NaN (nothing to measure), not infinite. `ci_low`, `ci_high`: both or neither.
+        Raises `ValueError` for an unknown experiment or column, an infinite value or an interval upside down.
+        """
+        if math.isinf(value):
+            raise ValueError(
+                f"the value of {metric} is infinite; a figure is a finite number, or NaN where there is none"
+            )
+        if (ci_low is None) != (ci_high is None) or (ci_low is not None and ci_low > ci_high):
+            raise ValueError(
+                f"the interval of {metric} is [{ci_low}, {ci_high}]; wanted two ends, the lower first, or none"
+            )
+        row = (value, ci_low, ci_high, n_queries, n_groups)
+        self._figures.put(key_of(**key) | {"metric": metric, "difficulty": difficulty}, [row])
+
+    def add_per_query(self, *, ap: Sequence[float], groups: Sequence[str], difficulty: str, **key) -> None:
+        """Add the average precision (NaN: a query without positives) and the group of every query behind one figure."""
+        if len(ap) != len(groups):
+            raise ValueError(f"{len(ap)} values of ap for {len(groups)} groups; wanted one of each for every query")
+        rows = [(i, group, float(value)) for i, (group, value) in enumerate(zip(groups, ap, strict=True))]
+        self._queries.put(key_of(**key) | {"difficulty": difficulty}, rows)
+
+    def add_cost(self, *, quantity: str, value: float, unit: str, **key) -> None:
+        """Add what something costs, for instance quantity "time per query", unit "ms"."""
+        self._costs.put(key_of(**key) | {"quantity": quantity, "unit": unit}, [(float(value),)])
+
+    def remove(self, **filters) -> None:
+        """Drop the rows, of all three files, whose key columns match as in `frame`: where a study asks for less."""
+        unknown = set(filters) - set(KEY)
+        if unknown or not filters:
+            raise ValueError(f"cannot remove by {sorted(unknown) or 'nothing'}; wanted some of {', '.join(KEY)}")
+        for table in self._tables:
+            at = {column: list(table.key).index(column) for column in filters}
+            wanted = {column: _wanted(column, value) for column, value in filters.items()}
+            table.remove(lambda key, at=at, wanted=wanted: all(key[at[c]] in wanted[c] for c in wanted))
+
+    def save(self) -> None:
+        """Write what was added: each file atomically, under the folder's lock; `run.json` if any of them changed."""
+        with folder_lock(self.directory):
+            if any([table.write() for table in self._tables]):  # a list: every table is written
+                write_atomic(self.directory / "run.json", json.dumps(describe_run(), indent=1) + "\n")
+
+    def write_table(self, frame: pd.DataFrame, name: str, *, digits: int = 1) -> pd.DataFrame:
+        """Write `tables/<name>.csv` and `.md` in the results folder; returns the frame, for a notebook to show."""
+        write_table(frame, self.directory / "tables" / name, digits=digits)
+        return frame
+
+    def frame(self, **filters) -> pd.DataFrame:
+        """The figures as a table, sorted by key; a filter is a value, a list of values, or None for "left empty".
+
+        `params` may be given as a mapping. Columns `seed`, `k`, `n_queries`, `n_groups` are Int64 with missing values.
+        """
+        return _select(self._figures.frame(), filters)
+
+    def per_query(self, **filters) -> pd.DataFrame:
+        """One row for every query behind the figures: key columns, `query` (place in the benchmark), `group`, `ap`."""
+        return _select(self._queries.frame(), filters)
+
+    def costs(self, **filters) -> pd.DataFrame:
+        """The costs as a table: key columns, `quantity`, `unit`, `value`."""
+        return _select(self._costs.frame(), filters)
+
+
+def key_of(
+    *,
+    experiment: str,
+    dataset: str,
+    backbone: str,
+    variant: str,
+    split: str = "test",
+    subset: str = "all",
+    seed: int | None = None,
+    rerank: str = "none",
+    k: int | None = None,
+    alpha: float | None = None,
+    params: Mapping | str | None = None,
+) -> dict:
+    """The key columns of a row.
+
+    `seed`: of the training, None where nothing was trained; `params`: all else that varies. A figure over several
+    trainings has no `seed` and says `params={"seeds": n}`. Raises `ValueError` for an experiment that is not one of
+    `EXPERIMENTS`.
+    """
+    if experiment not in EXPERIMENTS:
+        raise ValueError(f"no experiment {experiment!r}; wanted one of {', '.join(EXPERIMENTS)}")
+    return {
+        "experiment": experiment,
+        "dataset": dataset,
+        "split": split,
+        "subset": subset,
+        "backbone": backbone,
+        "variant": variant,
+        "seed": seed,
+        "rerank": rerank,
+        "k": k,
+        "alpha": alpha,
+        "params": canonical_params(params),
+    }
+
+
+def _wanted(column: str, value: object) -> list:
+    if column == "params":
+        value = canonical_params(value)
+    return list(value) if isinstance(value, list | tuple | set | np.ndarray | pd.Series) else [value]
+
+
+def _select(frame: pd.DataFrame, filters: Mapping) -> pd.DataFrame:
+    for column, value in filters.items():
+        if column not in frame:
+            raise ValueError(f"no column {column!r}; there are {', '.join(frame.columns)}")
+        wanted = _wanted(column, value)
+        chosen = frame[column].isin([one for one in wanted if one is not None])
+        if None in wanted:
+            chosen |= frame[column].isna()
+        frame = frame[chosen]
+    return frame.reset_index(drop=True)
