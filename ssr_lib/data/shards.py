@@ -1,0 +1,167 @@
+"""An array of N rows made piece by piece on disk: resumable after any interruption, checked before it is trusted.
+
+While it is being made, a folder holds `shard-00000.npy` with `shard-00000.json`, …; when all are there they become
+one `array.npy`, memory-mapped, with `array.json`. `made_by.json` says what made the rows, and a folder made by
+something else is refused. A piece counts only if its SHA-256 is the recorded one and its items have not changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssr_lib.data.benchmark import write_atomic
+
+
+def digest(value) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict | None:
+    """A JSON object, or None where there is none to trust: absent, or cut off by a full disk."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+class ShardedArray:
+    """N rows of one shape and dtype in `directory`, a shard of them at a time.
+
+    `made_by`: JSON-able, what determines the rows (model, preprocessing, file names). `items`: one string for each
+    row that changes when the row's source does; its shard is then made again. An existing folder keeps the shard size
+    it began with. Raises `ValueError` naming what differs where the folder was made by something else.
+    """
+
+    def __init__(self, directory: Path | str, made_by: dict, items: Sequence[str], row_shape, dtype, shard_size: int):
+        self.directory = Path(directory)
+        self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
+        self.row_shape, self.dtype, self.n_rows = tuple(row_shape), np.dtype(dtype), len(items)
+        stored = _read_json(self.directory / "made_by.json")
+        if stored is None:
+            self.shard_size = int(shard_size)
+        else:
+            self.shard_size = stored.pop("shard_size", int(shard_size))
+            self._refuse_other(stored)
+        starts = range(0, self.n_rows, self.shard_size)
+        self.shards = [slice(start, min(start + self.shard_size, self.n_rows)) for start in starts]
+        self._sources = [digest(list(items[shard])) for shard in self.shards]
+
+    def _refuse_other(self, stored: dict) -> None:
+        for key in dict.fromkeys((*self.made_by, *stored)):
+            if stored.get(key) != self.made_by.get(key):
+                found, wanted = (json.dumps(record.get(key))[:200] for record in (stored, self.made_by))
+                raise ValueError(
+                    f"{self.directory} was made by something else: {key} is {found} there, {wanted} now; "
+                    "choose another folder, or delete this one"
+                )
+
+    def prepare(self) -> None:
+        """Write down what makes the rows, before the first of them."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        record = {**self.made_by, "shard_size": self.shard_size}
+        write_atomic(self.directory / "made_by.json", json.dumps(record, indent=1) + "\n")
+
+    def _shape(self, shard: int) -> tuple[int, ...]:
+        return (self.shards[shard].stop - self.shards[shard].start, *self.row_shape)
+
+    def _path(self, shard: int) -> Path:
+        return self.directory / f"shard-{shard:05d}.npy"
+
+    def _is_sound(self, rows: np.ndarray, shard: int, record: dict | None) -> bool:
+        return (
+            record is not None
+            and record.get("source") == self._sources[shard]
+            and rows.shape == self._shape(shard)
+            and rows.dtype == self.dtype
+            and hashlib.sha256(np.ascontiguousarray(rows)).hexdigest() == record.get("sha256")
+        )
+
+    def write(self, shard: int, rows: np.ndarray, failed: dict[int, str] | None = None) -> None:
+        """Store a shard's rows; `failed`: for rows that could not be made, their number in the whole array and why."""
+        rows = np.ascontiguousarray(rows, dtype=self.dtype)
+        if rows.shape != self._shape(shard):
+            raise ValueError(f"shard {shard} has shape {rows.shape}; {self._shape(shard)} is wanted")
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        write_atomic(self._path(shard), buffer.getvalue())
+        record = {
+            "source": self._sources[shard],
+            "sha256": hashlib.sha256(rows).hexdigest(),
+            "failed": {str(row): reason for row, reason in (failed or {}).items()},
+        }
+        write_atomic(self._path(shard).with_suffix(".json"), json.dumps(record))
+
+    def _read(self, shard: int, whole: np.ndarray | None, records: list) -> tuple[np.ndarray, dict] | None:
+        """A shard's sound rows with their record, from its own file or from the finished array; else None."""
+        own = _load(self._path(shard))
+        record = _read_json(self._path(shard).with_suffix(".json"))
+        if own is not None and self._is_sound(own, shard, record):
+            return own, record
+        if whole is not None and shard < len(records):
+            rows = whole[self.shards[shard]]
+            if self._is_sound(rows, shard, records[shard]):
+                return rows, records[shard]
+        return None
+
+    def _finished(self) -> tuple[np.memmap | None, list]:
+        whole = _load(self.directory / "array.npy", mmap_mode="r")
+        records = (_read_json(self.directory / "array.json") or {}).get("shards", [])
+        return whole, records
+
+    def missing(self, *, retry_failed: bool) -> list[int]:
+        """Numbers of the shards that must be made (again): absent, damaged, of changed items, or with failed rows."""
+        whole, records = self._finished()
+        stored = [self._read(shard, whole, records) for shard in range(len(self.shards))]
+        return [i for i, found in enumerate(stored) if found is None or (retry_failed and found[1]["failed"])]
+
+    def open(self) -> tuple[np.memmap, dict[int, str]] | None:
+        """The finished array (N, …), read-only and memory-mapped, with its failed rows; None unless it is all sound."""
+        whole, records = self._finished()
+        if whole is None or whole.shape != (self.n_rows, *self.row_shape) or len(records) != len(self.shards):
+            return None
+        if not all(self._is_sound(whole[rows], i, records[i]) for i, rows in enumerate(self.shards)):
+            return None
+        return whole, _failed_rows(records)
+
+    def finish(self) -> tuple[np.memmap, dict[int, str]]:
+        """Join the shards into one array, then remove them. Raises `RuntimeError` where one is missing."""
+        target, temporary = self.directory / "array.npy", self.directory / f".array.npy.{os.getpid()}.part"
+        whole, old_records = self._finished()
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n_rows, *self.row_shape)}
+        records = []
+        try:
+            with open(temporary, "wb") as file:  # not through a memory map: a full disk would end the process
+                np.lib.format.write_array_header_2_0(file, header)
+                for shard in range(len(self.shards)):
+                    found = self._read(shard, whole, old_records)
+                    if found is None:
+                        raise RuntimeError(f"{self._path(shard)} is missing or damaged; run again to make it")
+                    file.write(np.ascontiguousarray(found[0]).data)
+                    records.append(found[1])
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_atomic(self.directory / "array.json", json.dumps({"shards": records}))
+        for path in self.directory.glob("shard-*"):
+            path.unlink()
+        return np.load(target, mmap_mode="r"), _failed_rows(records)
+
+
+def _failed_rows(records: list[dict]) -> dict[int, str]:
+    return {int(row): reason for record in records for row, reason in record["failed"].items()}
+
+
+def _load(path: Path, mmap_mode: str | None = None) -> np.ndarray | None:
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):  # absent, cut off, or no array
+        return None

@@ -1,0 +1,86 @@
+"""Pictures arrive in order, not too far ahead, in batches of one size, and bad ones do not stop the others."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssr_lib.data import loading
+from ssr_lib.data.images import ImageError, Preprocess
+from ssr_lib.data.loading import batches_of_one_size, load_ahead, load_tensors
+
+PLAIN = Preprocess(size_rule="none", size=None)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Twelve pictures, number i all of grey level 10 i, of two shapes in turn."""
+    paths = [tmp_path / f"{i:02d}.png" for i in range(12)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.full((20, 30 if i % 2 else 40, 3), 10 * i, np.uint8)).save(path)
+    return paths
+
+
+def test_pictures_come_in_order_with_their_tensors(files):
+    loaded = list(load_ahead(files, PLAIN, workers=3, ahead=4))
+    assert [i for i, _ in loaded] == list(range(12))
+    assert [round((t[0].mean().item() + 1) * 127.5) for _, t in loaded] == [10 * i for i in range(12)]
+
+
+def test_a_bad_picture_comes_as_its_error_and_the_rest_follow(files):
+    files[3].write_bytes(b"no picture")
+    loaded = dict(load_ahead(files, PLAIN))
+    assert isinstance(loaded[3], ImageError) and files[3].name in str(loaded[3])
+    assert [i for i in loaded if not isinstance(loaded[i], ImageError)] == [i for i in range(12) if i != 3]
+
+
+def test_box_outside_the_picture_names_the_file(files):
+    with pytest.raises(ImageError, match=r"00\.png: box \(0\.0, 0\.0, 500\.0, 20\.0\) .* 40 x 20 px"):
+        load_tensors(files[0], PLAIN, (0, 0, 500, 20))
+
+
+def test_no_more_than_ahead_are_decoded_before_their_turn_and_none_after_the_caller_stops(files, monkeypatch):
+    started, count = [], threading.Lock()
+
+    def slow(path, preprocess, box=None):
+        with count:
+            started.append(path)
+        return [torch.zeros(3, 2, 2)]
+
+    monkeypatch.setattr(loading, "load_tensors", slow)
+    loaded = load_ahead(files * 10, PLAIN, workers=2, ahead=5)
+    for used in range(1, 8):
+        next(loaded)
+        time.sleep(0.01)
+        assert len(started) <= used + 5
+    loaded.close()
+    at_close = len(started)
+    time.sleep(0.05)
+    assert len(started) == at_close
+
+
+def test_batches_hold_one_size_and_everything_comes_once(files):
+    batches = list(batches_of_one_size(load_ahead(files, PLAIN), batch_size=4))
+    assert sorted(i for numbers, _ in batches for i in numbers) == list(range(12))
+    for numbers, (scale,) in batches:
+        assert len({i % 2 for i in numbers}) == 1 and len(numbers) == len(scale) <= 4
+        for i, tensor in zip(numbers, scale, strict=True):
+            assert round((tensor.mean().item() + 1) * 127.5) == 10 * i
+
+
+def test_waiting_pictures_leave_early_when_memory_runs_out():
+    shapes = [(3, 8 + i, 8) for i in range(20)]  # no two alike: none would ever fill a batch
+    loaded = [(i, [torch.zeros(shape)]) for i, shape in enumerate(shapes)]
+    seen, waiting = 0, []
+
+    def watched():
+        for i, tensors in loaded:
+            waiting.append(i - seen)
+            yield i, tensors
+
+    for numbers, _ in batches_of_one_size(watched(), batch_size=8, memory_budget=3 * 4 * 3 * 28 * 8):
+        seen += len(numbers)
+    assert seen == 20 and max(waiting) <= 10
