@@ -19,7 +19,6 @@ from PIL import Image, UnidentifiedImageError
 
 Image.init()  # registers TIFF and WebP, which Pillow otherwise loads late
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # no format that runs another program
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 BOX_SLACK = 2  # px by which a box may pass the border before the picture is taken for another one
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")  # Pillow's modes of 16-bit grey; its own conversion would clip at 255
