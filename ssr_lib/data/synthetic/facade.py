@@ -1,0 +1,196 @@
+"""Walls: one texture of colour, relief and glass for each wall of a building."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from .materials import PPM, cover, weather
+from .openings import BASE, PAD, opening
+from .structures import BLANK, DOOR, OCULUS, SMALL, TALL, Grid
+from .styles import Style
+
+VARIANTS = 3  # pictures of each kind of opening, differing in curtains
+
+
+@dataclass
+class Surface:
+    """A flat surface's texture and its halvings. Walls have relief, glass and panes; roofs and grounds do not."""
+
+    colour: np.ndarray  # (h, w, 3) uint8 sRGB
+    relief: np.ndarray | None = None  # (h, w) uint8: cm above the wall, plus BASE
+    glass: np.ndarray | None = None  # (h, w) uint8: 255 where glass
+    panes: np.ndarray | None = None  # (h, w) uint8: a number for each window, 0 where none
+    _levels: dict = field(default_factory=dict, repr=False)
+
+    def level(self, number: int) -> Surface:
+        """The surface at 1 / 2^number of its resolution."""
+        if number <= 0:
+            return self
+        if number not in self._levels:
+            finer = self.level(number - 1)
+            h, w = finer.colour.shape[:2]
+            size = (max(1, w // 2), max(1, h // 2))
+            shrink = lambda a, how: None if a is None else cv2.resize(a, size, interpolation=how)  # noqa: E731
+            self._levels[number] = Surface(
+                shrink(finer.colour, cv2.INTER_AREA),
+                shrink(finer.relief, cv2.INTER_AREA),
+                shrink(finer.glass, cv2.INTER_AREA),
+                shrink(finer.panes, cv2.INTER_NEAREST),
+            )
+        return self._levels[number]
+
+
+def _band(surface: Surface, y0: float, y1: float, colour, up: int, x0: int = 0, x1: int | None = None) -> None:
+    """A projecting strip over the surface, `up` cm proud of it."""
+    rows, columns = slice(max(0, round(y0)), max(0, round(y1))), slice(x0, x1)
+    surface.colour[rows, columns] = colour
+    surface.relief[rows, columns] = BASE + up
+
+
+def compose_wall(
+    rng: np.random.Generator, style: Style, cells: Grid, bays: tuple[float, ...], floors: tuple[float, ...], top: float
+) -> Surface:
+    """The wall of a grid of cells in a style; `top` metres of parapet or gable stand above the last floor."""
+    xs = np.concatenate([[0], np.cumsum(bays)]) * PPM
+    total = sum(floors) + top
+    ys = (total - np.concatenate([[0], np.cumsum(floors)])) * PPM  # rows of the floor lines, from the ground up
+    shape = (round(total * PPM), round(xs[-1]))
+    base = "stucco" if style.material == "timber" else style.material
+    colour, bumps = cover(rng, base, style.wall, shape)
+    surface = Surface(
+        colour, (BASE + bumps.astype(np.int16)).astype(np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    )
+    if style.bands:
+        _stripe(surface, style)
+    if style.base != "same":
+        _ground_floor(rng, surface, style, ys)
+    surface.colour = weather(rng, surface.colour)
+    _members(surface, style, xs, ys)
+    for level, row in enumerate(cells):
+        for column, kind in enumerate(row):
+            if kind != BLANK:
+                _place(rng, surface, style, kind, level, xs[column : column + 2], ys[level : level + 2])
+    return surface
+
+
+def _stripe(surface: Surface, style: Style) -> None:
+    course = round(0.55 * PPM)
+    dark = (np.arange(surface.colour.shape[0]) // course) % 2 == 1
+    surface.colour[dark] = (surface.colour[dark] * (1 - style.bands)).astype(np.uint8)
+
+
+def _ground_floor(rng, surface: Surface, style: Style, ys) -> None:
+    """A ground floor of its own: stone courses with deep joints, plain stone, or paint."""
+    y = round(ys[1])
+    h, w = surface.colour.shape[:2]
+    if style.base == "painted":
+        surface.colour[y:] = cover(rng, "stucco", style.trim, (h - y, w))[0]
+        return
+    stone = style.trim if style.base == "rusticated" else (150, 144, 132)
+    surface.colour[y:], bumps = cover(rng, "ashlar", stone, (h - y, w))
+    surface.relief[y:] = (BASE + 3 + bumps.astype(np.int16)).astype(np.uint8)
+    if style.base == "rusticated":
+        joints = np.arange(y, h)[(np.arange(h - y) % round(0.5 * PPM)) < 2]
+        surface.relief[joints] = BASE - 4
+        surface.colour[joints] = (surface.colour[joints] * 0.72).astype(np.uint8)
+
+
+def _members(surface: Surface, style: Style, xs, ys) -> None:
+    """Plinth, string courses, pilasters, quoins, timbers, cornice."""
+    h, w = surface.colour.shape[:2]
+    trim, dim = style.trim, tuple(int(v * 0.85) for v in style.trim)
+    _band(surface, h - 0.45 * PPM, h, dim if style.material != "siding" else (140, 136, 128), 6)
+    if style.material == "timber":
+        _timbers(surface, style, xs, ys)
+    if style.pilasters:
+        t = round(0.22 * PPM)
+        for x in xs:
+            a, b = max(0, round(x) - t), min(w, round(x) + t)
+            tint = trim if style.material == "stucco" else tuple(int(v * 1.03) for v in style.wall)
+            grain = surface.colour[round(ys[-1]) :, a:b]
+            surface.colour[round(ys[-1]) :, a:b] = cv2.addWeighted(grain, 0.45, np.full_like(grain, tint), 0.55, 0)
+            surface.relief[round(ys[-1]) :, a:b] = BASE + 14
+    if style.quoins:
+        for k, y in enumerate(range(round(ys[-1]), h - 8, 12)):
+            length = 22 if k % 2 else 14
+            _band(surface, y, y + 11, trim, 5, 0, length)
+            _band(surface, y, y + 11, trim, 5, w - length, w)
+    if style.courses or style.base != "same":
+        for y in ys[1:-1] if style.courses else ys[1:2]:
+            _band(surface, y - 4, y + 2, trim, 9)
+            _band(surface, y - 5, y - 4, tuple(int(min(255, v * 1.06)) for v in trim), 12)
+    size = style.cornice * PPM
+    y = ys[-1]
+    _band(surface, y, y + size * 0.45, trim, 45)
+    _band(surface, y + size * 0.45, y + size * 0.75, dim, 26)
+    if style.cornice > 0.5:  # dentils
+        teeth = (np.arange(w) // 5) % 2 == 0
+        rows = slice(round(y + size * 0.75), round(y + size))
+        surface.colour[rows, teeth] = trim
+        surface.relief[rows, teeth] = BASE + 20
+    if ys[-1] > 6:  # the parapet's coping
+        _band(surface, 0, 4, dim, 12)
+        if style.edge == "balustrade":
+            top, foot = 5, round(ys[-1]) - 4
+            gaps = (np.arange(w) % 9 < 4) & (np.arange(w) % (4 * PPM) > PPM)
+            surface.colour[top:foot, gaps] = (surface.colour[top:foot, gaps] * 0.42).astype(np.uint8)
+            surface.relief[top:foot, gaps] = BASE - 12
+
+
+def _timbers(surface: Surface, style: Style, xs, ys) -> None:
+    """The frame of a half-timbered wall: posts, rails and braces, above the ground floor if that is stone."""
+    thick = 5
+    first = 1 if style.base != "same" else 0
+    bottom = round(ys[first])
+    for y in ys[first:]:
+        _band(surface, y - thick / 2, y + thick / 2 + 1, style.trim, 3)
+    for i, (a, b) in enumerate(zip(xs[:-1], xs[1:], strict=True)):
+        for x in (a, (a + b) / 2 if b - a > 3.2 * PPM else a, b):
+            _band(surface, ys[-1], bottom, style.trim, 3, max(0, round(x) - 2), round(x) + 3)
+        for low, high in zip(ys[first:-1], ys[first + 1 :], strict=True):
+            foot = high + (low - high) * 0.72
+            cv2.line(surface.colour, (round(a), round(low)), (round(a + (b - a) * 0.3), round(foot)), style.trim, 4)
+            if i % 2:
+                cv2.line(surface.colour, (round(b), round(low)), (round(b - (b - a) * 0.3), round(foot)), style.trim, 4)
+
+
+def _place(rng, surface: Surface, style: Style, kind: int, level: int, x, y) -> None:
+    """Paste one opening into its cell; `y` holds the rows of the floor's bottom and top."""
+    bay, floor = x[1] - x[0], y[0] - y[1]
+    patch = opening(style, kind, round(bay / 4) * 4, round(floor / 4) * 4, int(rng.integers(VARIANTS)))
+    h, w = patch.mask.shape
+    sill = {DOOR: 0.0, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}.get(kind, 0.24) * floor
+    left = round((x[0] + x[1]) / 2 - w / 2)
+    upper = round(y[0] - sill - (h - PAD))
+    big_h, big_w = surface.relief.shape
+    y0, y1, x0, x1 = max(0, upper), min(big_h, upper + h), max(0, left), min(big_w, left + w)
+    if y1 <= y0 or x1 <= x0:
+        return
+    cut = (slice(y0 - upper, y1 - upper), slice(x0 - left, x1 - left))
+    there = (slice(y0, y1), slice(x0, x1))
+    mask = patch.mask[cut]
+    for target, source in (
+        (surface.colour, patch.colour),
+        (surface.relief, patch.relief),
+        (surface.glass, patch.glass),
+    ):
+        part = np.ascontiguousarray(target[there])
+        target[there] = cv2.copyTo(np.ascontiguousarray(source[cut]), mask, part)
+    surface.panes[there] = int(rng.integers(1, 256))
+    if level > 0 and kind not in (OCULUS, SMALL) and style.balcony and rng.random() < style.balcony:
+        _balcony(surface, style, round((x[0] + x[1]) / 2), y[0] - sill, (w - 2 * PAD) / 2 + 8)
+
+
+def _balcony(surface: Surface, style: Style, x: int, y: float, half: float) -> None:
+    """An iron railing before a window and the slab it stands on, proud of the wall so that it casts a shadow."""
+    h, w = surface.relief.shape
+    x0, x1 = max(0, round(x - half)), min(w, round(x + half))
+    iron = (38, 38, 42) if style.material != "concrete" else (176, 176, 172)
+    top = max(0, round(y - 0.95 * PPM))
+    _band(surface, y, y + 4, style.trim, 60, x0, x1)
+    _band(surface, top, top + 2, iron, 55, x0, x1)
+    for column in range(x0, x1, 3):
+        _band(surface, top, y, iron, 50, column, column + 1)

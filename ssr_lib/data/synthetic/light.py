@@ -1,0 +1,118 @@
+"""The light of a photograph: sun, sky and lamps, and the sky's own picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .camera import Camera, unit
+from .noise import patch
+
+
+@dataclass(frozen=True)
+class Light:
+    """Illumination in linear units in which a white card in full light is about 0.9."""
+
+    kind: str  # sun, haze, cloud, golden, dusk, night
+    towards: np.ndarray  # (3,) unit vector to the sun, or from below to the flood lights of a night
+    direct: np.ndarray  # (3,) RGB of sun or flood lights
+    sky: np.ndarray  # (3,) RGB from above
+    ground: np.ndarray  # (3,) RGB from below
+    lit: float  # share of windows with a lamp behind
+    reflection: np.ndarray  # (3,) RGB, sRGB units: what window glass mirrors
+    haze: np.ndarray  # (3,) RGB, sRGB units: the colour of distance
+    visibility: float  # metres
+
+    def ambient(self, normal: np.ndarray) -> np.ndarray:
+        """Diffuse light (3,) on a surface of this normal."""
+        up = 0.5 + 0.5 * normal[1]
+        return self.sky * up + self.ground * (1 - up)
+
+
+SKIES = {  # zenith and horizon, sRGB
+    "sun": ((72, 118, 188), (186, 208, 226)),
+    "haze": ((138, 168, 200), (214, 219, 220)),
+    "cloud": ((176, 182, 190), (212, 214, 214)),
+    "golden": ((96, 128, 178), (244, 202, 148)),
+    "dusk": ((40, 54, 96), (176, 142, 136)),
+    "night": ((12, 16, 32), (52, 44, 46)),
+}
+
+
+def draw_light(rng: np.random.Generator, kind: str) -> Light:
+    """Random light of one kind (a key of `SKIES`)."""
+    azimuth = rng.uniform(-1.9, 1.9)  # from the front's normal; beyond a quarter turn the front is in shade
+    elevation = {"golden": rng.uniform(0.10, 0.28)}.get(kind, rng.uniform(0.45, 1.05))
+    towards = np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
+    direct, sky, lit = {
+        "sun": ((0.92, 0.86, 0.76), (0.26, 0.31, 0.39), 0.0),
+        "haze": ((0.48, 0.45, 0.41), (0.46, 0.49, 0.53), 0.0),
+        "cloud": ((0.0, 0.0, 0.0), (0.78, 0.80, 0.83), 0.04),
+        "golden": ((1.02, 0.68, 0.38), (0.28, 0.30, 0.38), 0.02),
+        "dusk": ((0.0, 0.0, 0.0), (0.20, 0.23, 0.34), 0.34),
+        "night": ((0.42, 0.31, 0.17), (0.045, 0.05, 0.075), 0.32),
+    }[kind]
+    direct, sky = np.array(direct) * rng.uniform(0.85, 1.1), np.array(sky) * rng.uniform(0.85, 1.15)
+    if kind == "night":
+        towards = unit((rng.uniform(-0.5, 0.5), -0.75, 0.7))
+        direct = direct * rng.uniform(0.5, 1.5) * np.array([1.0, rng.uniform(0.9, 1.15), rng.uniform(0.8, 1.6)])
+    ground = 0.42 * (sky + direct * max(0.0, towards[1]) * (kind != "night")) + (0.03 if kind == "night" else 0)
+    zenith, horizon = (np.array(c, float) for c in SKIES[kind])
+    return Light(
+        kind=kind,
+        towards=towards,
+        direct=direct,
+        sky=sky,
+        ground=ground,
+        lit=lit * rng.uniform(0.5, 1.5),
+        reflection=(0.45 * zenith + 0.55 * horizon) * rng.uniform(0.5, 0.9),
+        haze=horizon,
+        visibility=float(rng.uniform(250, 900) if kind != "haze" else rng.uniform(120, 300)),
+    )
+
+
+def paint_sky(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndarray:
+    """The sky (size, size, 3) uint8: a gradient to the horizon, clouds that grow smaller towards it."""
+    size = camera.size
+    zenith, horizon = (np.array(c, float) for c in SKIES[light.kind])
+    zenith = zenith * rng.uniform(0.88, 1.12) + rng.normal(0, 4, 3)
+    small = size // 2
+    rows = (np.arange(small) * 2 - camera.horizon()) / camera.focal
+    angle = np.clip(-rows, 0.012, None)  # tangent of the height above the horizon
+    blend = np.clip(angle / 0.9, 0, 1)[:, None] ** 0.6
+    sky = np.repeat(((1 - blend) * horizon + blend * zenith)[:, None], small, 1)
+    if light.kind in ("golden", "dusk"):
+        side = np.linspace(0.5 - 0.5 * light.towards[0], 0.5 + 0.5 * light.towards[0], small)
+        glow = np.exp(-angle / 0.22)[:, None] * side[None] * 0.7
+        warm = np.array([255, 196, 120] if light.kind == "golden" else [222, 142, 104], float)
+        sky += glow[..., None] * (warm - sky)
+    sky = _clouds(rng, sky, angle, light)
+    return cv2.resize(cv2.convertScaleAbs(sky), (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray:
+    small = sky.shape[0]
+    cover = {"sun": rng.choice([0.0, 0.25, 0.42]), "haze": 0.45, "cloud": 0.8, "night": 0.3}.get(light.kind, 0.4)
+    if cover == 0.0:
+        return sky
+    texture = patch(rng, (256, 256), 2.6 if light.kind != "cloud" else 3.0, scale=rng.uniform(0.7, 1.6))
+    stretch = rng.uniform(28, 60)
+    xs = np.linspace(-1, 1, small, dtype=np.float32)[None] / (angle[:, None] + 0.25) * stretch + 128
+    ys = np.repeat((stretch * 2.4 / (angle + 0.25))[:, None], small, 1)
+    density = cv2.remap(texture, xs.astype(np.float32), ys.astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
+    edge = 0.5 + (0.5 - cover) * 0.42
+    shape = np.clip((density - edge) / rng.uniform(0.08, 0.2), 0, 1)
+    shade = np.clip((density - edge) / 0.3, 0, 1)
+    bright, dark = {
+        "sun": ((252, 251, 248), (198, 204, 214)),
+        "haze": ((236, 236, 234), (204, 208, 212)),
+        "cloud": ((226, 228, 230), (158, 164, 172)),
+        "golden": ((255, 214, 168), (166, 138, 142)),
+        "dusk": ((160, 112, 112), (62, 60, 86)),
+        "night": ((58, 52, 54), (34, 34, 42)),
+    }[light.kind]
+    colour = np.array(bright, float) * (1 - shade[..., None]) + np.array(dark, float) * shade[..., None]
+    opacity = (shape * np.clip(angle / 0.05, 0.2, 1)[:, None] * 0.92)[..., None]
+    return sky * (1 - opacity) + colour * opacity

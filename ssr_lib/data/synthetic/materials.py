@@ -1,0 +1,134 @@
+"""Surfaces: brick, stone, plaster, roofs and pavings as tiles of colour and relief."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .noise import field, patch
+
+PPM = 24  # pixels per metre of every texture
+TILE = 256  # pixels
+
+
+def _grid(rng, course: int, length: int, bond: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coursed masonry: a random number for each stone (TILE, TILE) in [-1, 1], and where its joints are (bool)."""
+    rows = np.arange(TILE) // course
+    offset = (rows % 2) * int(length * bond) + (rng.integers(0, length, TILE)[rows] if bond == 0 else 0)
+    columns = (np.arange(TILE)[None] + offset[:, None]) // length % (TILE // length)
+    values = rng.uniform(-1, 1, (TILE, TILE))[rows[:, None], columns]
+    joints = (np.arange(TILE)[:, None] % course == 0) | ((np.arange(TILE)[None] + offset[:, None]) % length == 0)
+    return values, joints
+
+
+def _rubble(rng, stones: int) -> tuple[np.ndarray, np.ndarray]:
+    """Irregular stones: a number for each, and the joints between them; periodic."""
+    points = rng.integers(0, TILE, (stones, 2))
+    seeds = np.full((3 * TILE, 3 * TILE), 255, np.uint8)
+    for dy in range(3):
+        for dx in range(3):
+            seeds[points[:, 0] + dy * TILE, points[:, 1] + dx * TILE] = 0
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    middle = labels[TILE - 1 : 2 * TILE, TILE - 1 : 2 * TILE]
+    joints = (middle[1:, 1:] != middle[:-1, 1:]) | (middle[1:, 1:] != middle[1:, :-1])
+    return rng.uniform(-1, 1, labels.max() + 1)[middle[1:, 1:]], joints
+
+
+@lru_cache(maxsize=64)
+def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tile of a material without colour: tone (TILE, TILE) float32 about 1, and relief in cm (int8)."""
+    rng = np.random.default_rng([7, sum(material.encode()), variant])
+    grain = np.tile(field(1.0, variant % 6)[:TILE, :TILE], 1) - 0.5
+    relief = np.zeros((TILE, TILE), np.int8)
+    if material == "brick":
+        values, joints = _grid(rng, 3, 8, 0.5)
+        tone = 1 + 0.13 * values + 0.22 * grain
+        tone[joints & (np.arange(TILE)[:, None] % 3 == 0)] *= 1.16  # mortar is paler
+    elif material == "ashlar":
+        course = int(rng.choice([8, 10, 12, 16]))
+        values, joints = _grid(rng, course, int(rng.choice([16, 21, 25, 32])), 0.5)
+        tone = 1 + 0.065 * values + 0.16 * grain
+        tone[joints] *= 0.84
+        relief[joints] = -2
+    elif material == "rubble":
+        values, joints = _rubble(rng, 560)
+        tone = 1 + 0.16 * values + 0.3 * grain
+        tone[joints] *= 0.72
+        relief[joints] = -4
+    elif material == "siding":
+        rows = np.arange(TILE)[:, None] % 5
+        tone = np.broadcast_to(1.04 - 0.035 * rows, (TILE, TILE)) + 0.06 * grain
+        tone = np.where(rows == 4, tone * 0.78, tone)
+    elif material == "concrete":
+        panels = int(rng.choice([32, 64]))
+        values, joints = _grid(rng, panels, panels * 2, 0.0 if variant % 2 else 0.5)
+        tone = 1 + 0.04 * values + 0.24 * grain
+        tone[joints] *= 0.82
+    elif material == "tile":  # a roof of pantiles
+        rows, columns = np.arange(TILE)[:, None], np.arange(TILE)[None]
+        values, _ = _grid(rng, 8, 6, 0.0)
+        tone = 1 + 0.12 * values + 0.12 * np.sin(columns * 2 * np.pi / 6) + 0.25 * grain
+        tone = np.where(rows % 8 == 7, tone * 0.7, tone)
+    elif material == "slate":
+        values, joints = _grid(rng, 6, 9, 0.5)
+        tone = 1 + 0.12 * values + 0.2 * grain
+        tone[joints] *= 0.85
+    elif material in ("metal", "copper"):  # standing seams run up the slope
+        seams = np.arange(TILE)[None] % 14
+        tone = 1 + 0.3 * grain + np.where(seams == 0, 0.12, np.where(seams == 1, -0.2, 0.0))
+    elif material == "paving":
+        size = int(rng.choice([10, 14, 20]))
+        values, joints = _grid(rng, size, size, 0.5 * (variant % 2))
+        tone = 1 + 0.07 * values + 0.2 * grain
+        tone[joints] *= 0.84
+    elif material == "cobbles":
+        values, joints = _grid(rng, 4, 5, 0.5)
+        tone = 1 + 0.16 * values + 0.3 * grain
+        tone[joints] *= 0.74
+    elif material == "grass":
+        blades = np.resize(field(0.5, variant % 6), (TILE, TILE)) - 0.5
+        tone = 1 + 0.8 * blades + 0.5 * grain
+    else:  # stucco, asphalt, gravel: no pattern but grain
+        speckle = np.resize(field(0.5, variant % 6), (TILE, TILE)) - 0.5
+        tone = 1 + {"stucco": 0.1, "timber": 0.1}.get(material, 0.4) * speckle + 0.16 * grain
+    tone = np.ascontiguousarray(tone, np.float32)
+    tone.setflags(write=False)
+    return tone, relief
+
+
+@lru_cache(maxsize=48)
+def material_tile(material: str, colour: tuple[int, int, int], variant: int) -> np.ndarray:
+    """A coloured tile (TILE, TILE, 3) uint8 of a material."""
+    tone, _ = _pattern(material, variant)
+    painted = cv2.multiply(cv2.merge([tone] * 3), (*[float(c) for c in colour], 0.0))
+    if material in ("brick", "rubble", "tile", "slate", "grass", "ashlar"):  # stones differ in hue, too
+        hue = (np.roll(tone, 37, axis=0) - 1.0) * 0.35
+        painted[..., 0] *= 1 + hue
+        painted[..., 2] *= 1 - hue
+    return cv2.convertScaleAbs(np.clip(painted, 0, 255))
+
+
+def cover(rng: np.random.Generator, material: str, colour, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A surface of `shape` pixels of a material: colour (h, w, 3) uint8 and relief (h, w) int8 in cm."""
+    height, width = shape
+    variant = int(rng.integers(6))
+    tile, relief = material_tile(material, tuple(colour), variant), _pattern(material, variant)[1]
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    return (
+        np.ascontiguousarray(np.tile(tile, (rows, columns, 1))[:height, :width]),
+        np.ascontiguousarray(np.tile(relief, (rows, columns))[:height, :width]),
+    )
+
+
+def weather(rng: np.random.Generator, surface: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """The surface (h, w, 3) uint8 with the stains of years: large patches, runs of rain water, a dirty foot."""
+    height, width = surface.shape[:2]
+    small = (max(4, height // 4), max(4, width // 4))
+    stains = patch(rng, small, 2.0, scale=0.6) - 0.5
+    runs = cv2.resize(patch(rng, (6, small[1]), 1.0, scale=1.0), (small[1], small[0]), interpolation=cv2.INTER_LINEAR)
+    foot = np.exp(-np.arange(small[0])[::-1, None] / (0.8 * PPM / 4))
+    tone = 1 + strength * (0.34 * stains - 0.22 * np.maximum(runs - 0.55, 0) - 0.14 * foot)
+    tone = cv2.resize(tone.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.multiply(surface, cv2.merge([tone * 128] * 3), scale=1 / 128, dtype=cv2.CV_8U)

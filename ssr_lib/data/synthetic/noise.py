@@ -1,0 +1,49 @@
+"""Random fields with the spectra of natural textures; every asset here is the same for every benchmark."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+ASSETS = 20250101  # the seed of what no landmark owns: noise, trees, cloud fields
+FIELDS = 6  # how many different fields of one kind there are
+
+
+def spectral_noise(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:
+    """A periodic random field (size, size) float32 in [0, 1], power spectrum 1 / f^beta, median 0.5.
+
+    beta near 1 is rough (plaster, leaves), near 3 smooth (clouds). Made by shaping white noise in Fourier space.
+    """
+    fy = np.fft.fftfreq(size)[:, None]
+    fx = np.fft.rfftfreq(size)[None]
+    f = np.hypot(fy, fx)
+    f[0, 0] = 1.0
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) * f ** (-beta / 2)
+    spectrum[0, 0] = 0.0
+    field = np.fft.irfft2(spectrum, s=(size, size))
+    return np.clip(0.5 + field / (5.0 * field.std()), 0, 1).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def field(beta: float, index: int) -> np.ndarray:
+    """Stored field number `index` of roughness `beta`: (512, 512) float32 in [0, 1], read only."""
+    rng = np.random.default_rng([ASSETS, int(beta * 100), index])
+    stored = spectral_noise(rng, 512, beta)
+    stored.setflags(write=False)
+    return stored
+
+
+def patch(rng: np.random.Generator, shape: tuple[int, int], beta: float, scale: float = 1.0) -> np.ndarray:
+    """A random cut of a stored field, `shape` float32; `scale` > 1 enlarges its features, < 1 shrinks them."""
+    import cv2
+
+    height, width = shape
+    source = field(beta, int(rng.integers(FIELDS)))
+    rows = min(512, max(2, round(height / scale)))
+    columns = min(512, max(2, round(width / scale)))
+    y, x = rng.integers(0, 512, 2)
+    cut = np.take(np.take(source, range(y, y + rows), 0, mode="wrap"), range(x, x + columns), 1, mode="wrap")
+    if (rows, columns) == (height, width):
+        return cut
+    return cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,182 @@
+"""Windows and doors: small pictures of colour, relief and glass, pasted into walls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .materials import PPM
+from .structures import DOOR, OCULUS, PAIR, SMALL, TALL, WIDE
+from .styles import Style
+
+BASE = 70  # relief of the wall's own surface; relief is in cm, uint8
+GLASS = (30, 33, 38)  # what shows through a window by day; reflections are added to it
+PAD = PPM  # pixels around an opening for its surround
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An opening with `PAD` pixels around it; only where `mask` is set it replaces the wall."""
+
+    colour: np.ndarray  # (h, w, 3) uint8
+    relief: np.ndarray  # (h, w) uint8
+    glass: np.ndarray  # (h, w) uint8: 255 where glass
+    mask: np.ndarray  # (h, w) uint8
+    y: int  # of the patch's middle, from the sill, pixels
+    height: int
+
+
+def outline(shape: str, width: float, height: float) -> np.ndarray:
+    """The outline (n, 2) of an opening, x in [0, width], y down in [0, height]."""
+    t = np.linspace(0, 1, 13)
+    half = width / 2
+    if shape == "circle":
+        a = 2 * np.pi * np.linspace(0, 1, 24, endpoint=False)
+        return np.stack([half + half * np.cos(a), height / 2 + half * np.sin(a)], 1)
+    if shape in ("round", "horseshoe"):
+        rise = min(half, height * 0.6)
+        a = np.pi * (1 - t)
+        arch = np.stack([half + half * np.cos(a), rise - rise * np.sin(a)], 1)
+        if shape == "horseshoe":
+            arch = np.concatenate([[[0.12 * width, rise * 1.35]], arch, [[0.88 * width, rise * 1.35]]])
+            foot = [[0.88 * width, height], [0.12 * width, height]]
+            return np.concatenate([arch, foot])
+    elif shape == "pointed":
+        rise = min(width * 0.9, height * 0.6)
+        across = 1 - np.sqrt(np.clip(1 - (0.86 * t) ** 2, 0, 1))  # an arc of a circle, from springing to point
+        left = np.stack([half * across / across[-1], rise * (1 - t)], 1)
+        arch = np.concatenate([left, left[::-1] * [-1, 1] + [width, 0]])
+    elif shape == "segmental":
+        rise = min(0.16 * width, height * 0.3)
+        arch = np.stack([t * width, rise * (2 * t - 1) ** 2], 1)
+    else:
+        arch = np.array([[0, 0], [width, 0]], float)
+    return np.concatenate([arch, [[width, height], [0, height]]])
+
+
+def _fill(target, points, value):
+    cv2.fillPoly(target, [np.round(np.asarray(points) * 16).astype(np.int32)], value, lineType=cv2.LINE_8, shift=4)
+
+
+def _scaled(points, factor_x, factor_y, centre):
+    return (points - centre) * [factor_x, factor_y] + centre
+
+
+@lru_cache(maxsize=256)
+def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patch:
+    """The picture of one opening of a style for a cell of `bay` x `floor` pixels. Variants differ in blinds."""
+    rng = np.random.default_rng([kind, bay, floor, variant, int(style.width * 1e6)])
+    share = {TALL: (1.0, 1.16), SMALL: (0.8, 0.5), OCULUS: (0.9, 0.5), PAIR: (1.25, 1.0), WIDE: (1.45, 1.05)}
+    fx, fy = share.get(kind, (1.0, 1.0))
+    width = int(np.clip(bay * style.width * fx, 8, bay * 0.9))
+    height = int(np.clip(floor * style.height * fy, 9, floor * 0.82))
+    if kind == DOOR:
+        width, height = int(min(bay * 0.7, max(1.3 * PPM, bay * 0.45))), int(floor * 0.74)
+    if kind == OCULUS:
+        width = height = min(width, height)
+    shape_name = {"strip": "rect", "lancets": "pointed"}.get(style.window, style.window)
+    if kind == OCULUS:
+        shape_name = "circle"
+    h, w = height + 2 * PAD, width + 2 * PAD
+    colour = np.zeros((h, w, 3), np.uint8)
+    relief = np.full((h, w), BASE, np.uint8)
+    glass, mask = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
+    whole = outline(shape_name, width, height)
+    centre = np.array([width / 2, height / 2])
+    _surround(style, kind, shape_name, whole, centre, (width, height), colour, relief, mask)
+    lights = [whole + PAD]
+    if (kind == PAIR or style.window == "lancets") and kind not in (OCULUS, DOOR):
+        narrow = outline(shape_name, width * 0.42, height)
+        lights = [narrow + PAD, narrow + [PAD + width * 0.58, PAD]]
+    for light in lights:
+        _light(rng, style, kind, light, colour, relief, glass, mask)
+    return Patch(colour, relief, glass, mask, 0, height)
+
+
+def _surround(style, kind, shape, whole, centre, size, colour, relief, mask):
+    """Trim around the opening, sill, hood and shutters."""
+    width, height = size
+    paint = lambda points, value, up: [  # noqa: E731
+        _fill(colour, points + PAD, value),
+        _fill(relief, points + PAD, BASE + up),
+        _fill(mask, points + PAD, 255),
+    ]
+    trim = style.trim
+    dark = tuple(int(v * 0.86) for v in trim)
+    if style.shutters and kind not in (DOOR, OCULUS, WIDE) and shape != "circle":
+        sw = min(width // 2, PAD - 3)
+        for x in (-sw - 2, width + 2):
+            paint(np.array([[x, 2], [x + sw, 2], [x + sw, height - 1], [x, height - 1]], float), style.shutters, 5)
+            slat = tuple(int(v * 0.8) for v in style.shutters)
+            for y in range(5, height - 2, 4):
+                cv2.line(colour, (PAD + x + 1, PAD + y), (PAD + x + sw - 1, PAD + y), slat, 1)
+    if style.surround != "none":
+        t = 4.0 if style.surround in ("flat", "keyed") else 5.0
+        paint(_scaled(whole, (width + 2 * t) / width, (height + 2 * t) / height, centre), trim, 5)
+    if style.surround == "keyed" and shape != "circle":
+        k = max(3.0, width * 0.1)
+        top = np.array([[width / 2 - k * 1.3, -8], [width / 2 + k * 1.3, -8], [width / 2 + k, 3], [width / 2 - k, 3]])
+        paint(top, tuple(int(min(255, v * 1.05)) for v in trim), 9)
+    if style.surround in ("hood", "pediment") and shape != "circle":
+        paint(np.array([[-7, -9], [width + 7, -9], [width + 7, -5], [-7, -5]], float), trim, 18)
+        if style.surround == "pediment" and kind in (TALL, DOOR, WIDE, PAIR):
+            paint(np.array([[-8, -9], [width + 8, -9], [width / 2, -19]], float), dark, 12)
+            paint(np.array([[-9, -9], [width / 2, -22], [width / 2, -18], [-4, -9]], float), trim, 20)
+            paint(np.array([[width + 9, -9], [width / 2, -22], [width / 2, -18], [width + 4, -9]], float), trim, 20)
+    if kind != DOOR and shape != "circle":  # the sill
+        paint(np.array([[-5, height], [width + 5, height], [width + 5, height + 4], [-5, height + 4]], float), trim, 12)
+
+
+def _light(rng, style, kind, points, colour, relief, glass, mask):
+    """One opening in the wall: reveal, frame, panes; or a door's leaf under its fanlight."""
+    inside = np.zeros(mask.shape, np.uint8)
+    _fill(inside, points, 255)
+    mask[inside > 0] = 255
+    x0, y0 = points.min(0)
+    x1, y1 = points.max(0)
+    width, height = x1 - x0, y1 - y0
+    leaf = style.door if kind == DOOR else style.frame
+    colour[inside > 0] = leaf
+    relief[inside > 0] = BASE - (38 if style.material in ("ashlar", "rubble") else 24)
+    panes = np.zeros(mask.shape, np.uint8)
+    across, down = style.bars
+    if kind == DOOR:
+        top = y0 + height * 0.26
+        cv2.rectangle(panes, (int(x0 + 3), int(y0 + 3)), (int(x1 - 4), int(top - 3)), 255, -1)
+        for i in range(2):  # two leaves with panels
+            a, b = x0 + width * i / 2, x0 + width * (i + 1) / 2
+            for y in np.linspace(top + 3, y1 - 2, 4)[:-1]:
+                cv2.rectangle(
+                    colour,
+                    (int(a + 3), int(y)),
+                    (int(b - 3), int(y + (y1 - top) / 3 - 6)),
+                    tuple(int(v * 0.72) for v in leaf),
+                    1,
+                )
+        cv2.line(colour, (int(x0 + width / 2), int(top)), (int(x0 + width / 2), int(y1)), (20, 18, 18), 1)
+    else:
+        if width < 14:
+            across = min(across, 2)
+        xs = np.linspace(x0 + 1.5, x1 - 1.5, across + 1)
+        ys = np.linspace(y0 + 1.5, y1 - 1.5, down + 1)
+        for a, b in zip(xs[:-1], xs[1:], strict=True):
+            for c, d in zip(ys[:-1], ys[1:], strict=True):
+                cv2.rectangle(panes, (round(a + 1), round(c + 1)), (round(b - 1), round(d - 1)), 255, -1)
+        eroded = cv2.erode(inside, np.ones((3, 3), np.uint8))
+        panes &= eroded
+    colour[panes > 0] = GLASS
+    if kind != DOOR and rng.random() < 0.6:  # curtains and blinds
+        cloth = np.zeros(mask.shape, np.uint8)
+        if rng.random() < 0.5:
+            cv2.rectangle(cloth, (int(x0), int(y0)), (int(x1), int(y0 + height * rng.uniform(0.15, 0.6))), 255, -1)
+        else:
+            for a, b in ((x0, x0 + width * 0.22), (x1 - width * 0.22, x1)):
+                cv2.rectangle(cloth, (int(a), int(y0)), (int(b), int(y1)), 255, -1)
+        pale = np.clip(np.array([150, 146, 136]) * rng.uniform(0.5, 1.1), 0, 255).astype(np.uint8)
+        colour[(cloth > 0) & (panes > 0)] = pale
+        panes[cloth > 0] //= 2
+    glass[inside > 0] = panes[inside > 0]
+    relief[panes > 0] -= 6

@@ -1,0 +1,76 @@
+"""What is asked of the generator: the size of a benchmark, and how hard its photographs are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+VERSION = 1  # of the drawing code: raise it when pictures change, so that old folders are not taken for new ones
+
+# --- how hard the photographs are: every number that makes retrieval easier or harder stands here -------------------
+
+LIGHT_ODDS = {"sun": 0.40, "haze": 0.12, "cloud": 0.20, "golden": 0.11, "dusk": 0.09, "night": 0.08}
+SPAN = (0.50, 2.4)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
+AZIMUTH = 27.0  # degrees from the front's normal, one sigma
+AZIMUTH_LIMIT = 58.0
+ROLL = 1.6  # degrees, one sigma
+TREES = 1.3  # mean number before the building
+PEOPLE = 2.6
+CARS = 1.3
+NEIGHBOUR = 0.62  # chance of a neighbour on each side
+
+# --- what is easy, hard and junk: thresholds on measured quantities ---------------------------------------------------
+
+JUNK_SEEN = 0.10  # less than this share of the landmark's silhouette is visible: junk
+JUNK_SCALE = 0.02  # the visible landmark covers less than this share of the picture: junk
+EASY_SEEN = 0.55  # at least this share of the silhouette is visible …
+EASY_SCALE = 0.09  # … it covers at least this share of the picture …
+EASY_OCCLUDED = 0.35  # … and at most this share of what lies in the frame is hidden: easy; all else is hard
+QUERY_SEEN = 0.75  # a query shows at least this share,
+QUERY_SCALE = 0.15  # at least this large,
+QUERY_OCCLUDED = 0.22  # at most this much hidden
+QUERY_TRIES = 12
+
+
+@dataclass(frozen=True)
+class SyntheticSpec:
+    """A benchmark to draw. `name` and `seed` decide every landmark; equal specs give equal bytes.
+
+    `views`: the smallest and largest number of database views of a landmark, drawn log-uniformly; `fixed_views`: this
+    number for every landmark instead. `twins`, `doubles`: views, for each landmark, of a building of the same style and
+    other structure, and of the same structure and other style. `distractors`: views of unrelated buildings and streets.
+    `held_out_styles`: styles may come from families that training never draws.
+    """
+
+    name: str
+    seed: int
+    landmarks: int = 300
+    size: int = 224
+    views: tuple[int, int] = (3, 40)
+    queries_per_landmark: int = 1
+    twins: int = 2
+    doubles: int = 2
+    distractors: int = 600
+    held_out_styles: bool = True
+    fixed_views: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "views", tuple(int(v) for v in self.views))
+        low, high = self.views
+        if not 1 <= low <= high:
+            raise ValueError(f"SyntheticSpec {self.name!r}: views is {self.views}; 1 <= smallest <= largest is wanted")
+        for key in ("landmarks", "queries_per_landmark", "fixed_views"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"SyntheticSpec {self.name!r}: {key} is {value}; at least 1 is wanted")
+        for key in ("twins", "doubles", "distractors", "seed"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"SyntheticSpec {self.name!r}: {key} is {getattr(self, key)}; 0 or more is wanted")
+        if self.size < 32:
+            raise ValueError(f"SyntheticSpec {self.name!r}: size is {self.size} pixels; at least 32 is wanted")
+
+    def digest(self, task: str) -> str:
+        """The identity of what this spec draws for a task ("benchmark", "training ordinary 20", …): 16 hex digits."""
+        record = json.dumps({"version": VERSION, "task": task, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(record.encode()).hexdigest()[:16]

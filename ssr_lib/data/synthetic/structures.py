@@ -1,0 +1,184 @@
+"""Structure: how a building is laid out. Masses side by side, their floors and bays, and what opens where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+BLANK, WINDOW, DOOR, TALL, SMALL, OCULUS, PAIR, WIDE = range(8)  # what stands in one cell of a wall
+Grid = tuple[tuple[int, ...], ...]  # cells, ground floor first, left to right
+
+
+@dataclass(frozen=True)
+class Mass:
+    """One block of the building: x from `left` on, its front at z = `front`; metres."""
+
+    kind: str  # body or tower
+    left: float
+    front: float
+    depth: float
+    bays: tuple[float, ...]  # widths
+    floors: tuple[float, ...]  # heights, ground floor first
+    cells: Grid  # of the front wall
+    side_bays: int
+    side_cells: Grid
+    gable: bool  # a gable crowns the front
+    porch: int | None  # the bay with a projecting porch, if any
+
+    @property
+    def width(self) -> float:
+        return sum(self.bays)
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    @property
+    def height(self) -> float:
+        return sum(self.floors)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The masses of a building from left to right, without gaps, x from 0 to `width`."""
+
+    masses: tuple[Mass, ...]
+
+    @property
+    def width(self) -> float:
+        return self.masses[-1].right
+
+    @property
+    def height(self) -> float:
+        return max(mass.height for mass in self.masses)
+
+
+# Outlines of whole buildings; each letter a mass: b body, w low wing, t tower, c tall centre.
+PLANS = (
+    "b",
+    "bt",
+    "tb",
+    "tbt",
+    "wbw",
+    "wcw",
+    "wb",
+    "bw",
+    "wtw",
+    "bwb",
+    "btb",
+    "wct",
+    "tcw",
+    "bwt",
+    "twb",
+    "cbw",
+    "wbc",
+)
+
+
+def draw_structure(rng: np.random.Generator) -> Structure:
+    """A random layout: plan, floors, rhythm of bays, openings, wings in depth, each drawn on its own."""
+    plan = PLANS[rng.integers(len(PLANS))]
+    mirrored = plan == plan[::-1] and rng.random() < 0.7
+    floors = int(rng.choice([2, 3, 4, 5, 6], p=[0.2, 0.3, 0.27, 0.15, 0.08]))
+    ground = rng.uniform(3.4, 5.2)
+    upper = rng.uniform(2.9, 4.1)
+    bay = rng.uniform(2.5, 4.0)
+    budget = int(rng.integers(5, 12))  # bays of the whole front, shared among the masses
+    bodies = [k for k in plan if k != "t"]
+    masses: list[Mass] = []
+    for i, letter in enumerate(plan):
+        if mirrored and i > len(plan) // 2 - (len(plan) % 2 == 0):
+            twin = masses[len(plan) - 1 - i]
+            masses.append(_mirror(twin))
+            continue
+        count = 1 if letter == "t" else max(2, round(budget / len(bodies) + rng.uniform(-1.2, 1.2)))
+        if letter == "t" and rng.random() < 0.3:
+            count = 2
+        masses.append(_draw_mass(rng, letter, count, floors, ground, upper, bay))
+    left, placed = 0.0, []
+    for mass in masses:
+        placed.append(replace(mass, left=left))
+        left += mass.width
+    return Structure(_with_door(rng, placed))
+
+
+def _draw_mass(rng, letter: str, count: int, floors: int, ground: float, upper: float, bay: float) -> Mass:
+    number = {
+        "b": floors,
+        "w": max(1, floors - int(rng.integers(1, 3))),
+        "c": floors + int(rng.integers(1, 3)),
+        "t": floors + int(rng.integers(1, 4)),
+    }[letter]
+    heights = [ground] + [upper * rng.choice([0.82, 1.0, 1.0, 1.18]) for _ in range(number - 1)]
+    if letter != "t" and number > 2 and rng.random() < 0.35:
+        heights[-1] *= 0.7  # an attic storey
+    bays = _rhythm(rng, count, bay if letter != "t" else max(bay, 3.2) * rng.uniform(0.9, 1.25))
+    depth = sum(bays) * rng.uniform(0.9, 1.15) if letter == "t" else rng.uniform(8.0, 14.0)
+    front = {"b": 0.0, "w": rng.choice([-5.0, -2.5, 0.0, 2.5, 4.5]), "c": rng.uniform(0, 2.5), "t": rng.uniform(-2, 2)}
+    side_bays = max(1, round(depth / (bay * rng.uniform(0.95, 1.5))))
+    return Mass(
+        kind="tower" if letter == "t" else "body",
+        left=0.0,
+        front=float(front[letter]),
+        depth=float(depth),
+        bays=bays,
+        floors=tuple(float(h) for h in heights),
+        cells=_cells(rng, number, len(bays), symmetric=rng.random() < 0.6),
+        side_bays=side_bays,
+        side_cells=_cells(rng, number, side_bays, symmetric=False, blanks=0.25),
+        gable=letter != "t" and rng.random() < {"b": 0.25, "w": 0.3, "c": 0.5}[letter],
+        porch=int(rng.integers(count)) if letter != "t" and rng.random() < 0.2 else None,
+    )
+
+
+def _rhythm(rng, count: int, bay: float) -> tuple[float, ...]:
+    """Widths of `count` bays: even, alternating, or a wide middle."""
+    kind = rng.integers(4)
+    widths = np.full(count, bay)
+    if kind == 1:
+        widths[::2] *= 1.3
+    elif kind == 2:
+        widths[(count - 1) // 2 : count // 2 + 1] *= 1.45
+    elif kind == 3 and count > 2:
+        widths[[0, -1]] *= 1.3
+    return tuple(float(w) for w in widths)
+
+
+def _cells(rng, floors: int, bays: int, symmetric: bool, blanks: float = 0.0) -> Grid:
+    """What opens where: a kind for each floor, then exceptions by column and by cell."""
+    grid = np.full((floors, bays), WINDOW, dtype=int)
+    for level in range(floors):
+        top = level == floors - 1
+        kinds = [WINDOW, TALL, SMALL, PAIR, OCULUS, WIDE]
+        odds = np.array([0.5, 0.2, 0.08, 0.1, 0.0, 0.12]) if not top else np.array([0.45, 0.1, 0.2, 0.1, 0.12, 0.03])
+        grid[level] = rng.choice(kinds, p=odds)
+    for column in range(bays):
+        if rng.random() < 0.16:  # a column of its own kind: a blind bay, a stair, a bay of pairs
+            grid[rng.integers(0, max(1, floors - 1)) :, column] = rng.choice([BLANK, SMALL, PAIR, TALL])
+    holes = rng.random((floors, bays)) < 0.05 + blanks
+    grid[holes] = rng.choice([BLANK, BLANK, SMALL, OCULUS])
+    if symmetric:
+        half = bays // 2
+        if half:
+            grid[:, bays - half :] = grid[:, :half][:, ::-1]
+    return tuple(tuple(int(c) for c in row) for row in grid)
+
+
+def _mirror(mass: Mass) -> Mass:
+    porch = None if mass.porch is None else len(mass.bays) - 1 - mass.porch
+    return replace(mass, bays=mass.bays[::-1], cells=tuple(row[::-1] for row in mass.cells), porch=porch)
+
+
+def _with_door(rng, masses: list[Mass]) -> tuple[Mass, ...]:
+    """The masses with one to three doors on the ground floor, at least one of them in the widest mass."""
+    widest = int(np.argmax([mass.width for mass in masses]))
+    for number in range(int(rng.integers(1, 4))):
+        i = widest if number == 0 else int(rng.integers(len(masses)))
+        mass = masses[i]
+        row = list(mass.cells[0])
+        row[len(row) // 2 if rng.random() < 0.5 else int(rng.integers(len(row)))] = DOOR
+        if mass.porch is not None:
+            row[mass.porch] = DOOR
+        masses[i] = replace(mass, cells=(tuple(row), *mass.cells[1:]))
+    return tuple(masses)
