@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, batches_of_one_size, load_ahead
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.shards import ShardedArray, digest
+from ssr_lib.models.pooling import combine_scales
 
 NAMES_SHOWN = 10  # unreadable files an error message lists
 
@@ -44,20 +44,15 @@ def weights_digest(net: nn.Module) -> str:
 
 @torch.inference_mode()
 def describe_batch(net: nn.Module, scales: Sequence[torch.Tensor], preprocess: Preprocess, device, dtype) -> np.ndarray:
-    """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says.
-
-    Each scale's descriptor is L2-normalised, then their mean is (Radenovic et al., TPAMI 2019).
-    """
+    """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says."""
     device = torch.device(device)
     described = []
     for images in scales:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            x = net(images.to(device, non_blocking=True))
-        x = x.float()
-        described.append(F.normalize(x, dim=1) if preprocess.normalize_scales else x)
-    stacked = torch.stack(described)  # (S, B, D)
-    joined = stacked.mean(dim=0) if preprocess.join == "mean" else stacked.amax(dim=0)  # (B, D)
-    return F.normalize(joined, dim=1).cpu().numpy()
+            described.append(net(images.to(device, non_blocking=True)))
+    stacked = torch.stack(described).float()  # (S, B, D)
+    method = "mean" if preprocess.join == "mean" else "scale-gem"
+    return combine_scales(stacked, method, normalize=preprocess.normalize_scales).cpu().numpy()  # (B, D)
 
 
 def _described(

@@ -149,6 +149,7 @@ def test_record_survives_json():
         {"std": (1, 1, 0)},
         {"interpolation_up": "lanczos"},
         {"mean": (0.5,)},
+        {"join": "max", "normalize_scales": False},
     ],
 )
 def test_illegal_value_is_refused_by_field_name(wrong):

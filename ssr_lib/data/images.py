@@ -80,6 +80,9 @@ class Preprocess:
                 f"preprocess mean {self.mean}, std {self.std}: three numbers each, std positive, are wanted"
             )
 
+        if self.join == "max" and not self.normalize_scales:
+            raise ValueError("preprocess join: 'max' compares scales, so normalize_scales must be True")
+
     def to_dict(self) -> dict:
         """The record as JSON-able values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -1,0 +1,140 @@
+"""A folder of photographs as an index that follows it: new pictures are described, the others are not again."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.folder import read_folder
+from ssr_lib.data.images import Preprocess
+from ssr_lib.data.locking import folder_lock
+from ssr_lib.data.shards import digest
+from ssr_lib.extract import extract, weights_digest
+
+INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
+Stamp = list  # [size in bytes, time of the last change in ns]: what tells that a file is still the one described
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """N described pictures: `files` relative to `folder`, `descriptors` (N, D) float32, one row for each.
+
+    `unreadable`: the pictures that could not be described, and why. `n_new`: how many were described just now.
+    """
+
+    folder: Path
+    files: list[str]
+    descriptors: np.ndarray
+    unreadable: dict[str, str]
+    n_new: int
+
+
+def index_folder(
+    net: nn.Module, folder: Path | str, preprocess: Preprocess, index: Path | str | None = None, **options
+) -> Gallery:
+    """Describe the pictures below `folder` that `index` does not know yet, and return all that are there now.
+
+    `index`: a folder, by default `.ssr-index` in the gallery; each model and preprocessing has its own part of it.
+    A picture counts as known by name, size and time of change. An interrupted run goes on where it stopped.
+    `options`: batch_size, workers, device, dtype, progress, as for `extract.extract`.
+    Raises as `read_folder` and `extract` do, and `PermissionError` where the index is wanted but cannot be written.
+    """
+    folder = Path(folder)
+    index = Path(index) if index is not None else folder / INDEX_FOLDER
+    dtype = str(options.get("dtype", "torch.float32"))
+    place = index / digest([net.config, weights_digest(net), preprocess.to_dict(), dtype])[:16]
+    now = {name: _stamp(folder / name) for name in read_folder(folder)}
+    known, rows = _load(place)
+    n_new = sum(name not in known or known[name]["stamp"] != now[name] for name in now)
+    if n_new:
+        try:
+            with folder_lock(place):
+                known, rows = _update(place, net, folder, preprocess, now, options)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise PermissionError(
+                    f"{index} cannot be written ({error.strerror}); name another folder for the index (--index)"
+                ) from error
+            raise
+    described = [name for name in now if known[name]["row"] is not None]
+    unreadable = {name: known[name]["reason"] for name in now if known[name]["row"] is None}
+    return Gallery(folder, described, rows[[known[name]["row"] for name in described]], unreadable, n_new)
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _update(place: Path, net, folder: Path, preprocess: Preprocess, now: dict[str, Stamp], options: dict):
+    """Describe what is new, what an interrupted run had begun with first; return `_load`'s two results."""
+    known, rows = _load(place)
+    while True:
+        new = {name: stamp for name, stamp in now.items() if name not in known or known[name]["stamp"] != stamp}
+        begun = place / "begun.json"
+        if begun.is_file():
+            batch = json.loads(begun.read_text(encoding="utf-8"))
+        elif new:
+            shutil.rmtree(place / "new", ignore_errors=True)  # of a batch that was finished and then interrupted
+            batch = new
+            write_atomic(begun, json.dumps(batch))
+        else:
+            return known, rows
+        described, failed = extract(
+            net, list(batch), preprocess, place / "new", root=folder, on_error="list", **options
+        )
+        entries = {name: known[name] for name in now if name in known and name not in batch}
+        kept = [name for name, entry in entries.items() if entry["row"] is not None]
+        parts = [rows[[entries[name]["row"] for name in kept]]] if kept else []
+        entries |= {name: {**entries[name], "row": row} for row, name in enumerate(kept)}
+        row = len(kept)
+        for i, (name, stamp) in enumerate(batch.items()):
+            entries[name] = {"stamp": stamp, "row": None if i in failed else row, "reason": failed.get(i)}
+            row += i not in failed
+        parts.append(np.delete(described, list(failed), axis=0))
+        known, rows = entries, np.concatenate(parts)
+        _save(place, known, rows)
+        begun.unlink()
+        shutil.rmtree(place / "new")
+
+
+def _save(place: Path, known: dict[str, dict], rows: np.ndarray) -> None:
+    """Write rows under a name of their own, then the list that names them: a reader never sees half of a change."""
+    checksum = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
+    path = place / f"rows-{checksum[:16]}.npy"
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as file:
+            np.save(file, rows)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_atomic(place / "index.json", json.dumps({"rows": path.name, "sha256": checksum, "files": known}))
+    for other in place.glob("rows-*.npy"):
+        if other != path:
+            other.unlink()
+
+
+def _load(place: Path) -> tuple[dict[str, dict], np.ndarray | None]:
+    """What the index knows: for each file its stamp, row and reason; and the rows. Nothing where it is damaged."""
+    try:
+        record = json.loads((place / "index.json").read_text(encoding="utf-8"))
+        rows = np.load(place / record["rows"], allow_pickle=False)
+        if hashlib.sha256(rows).hexdigest() == record["sha256"]:
+            return record["files"], rows
+    except FileNotFoundError:
+        if not (place / "index.json").is_file():
+            return {}, None
+    except (ValueError, EOFError, KeyError, TypeError):
+        pass
+    warnings.warn(f"the index {place} is damaged; its pictures are described again", stacklevel=2)
+    return {}, None
