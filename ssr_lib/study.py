@@ -1,0 +1,154 @@
+"""The study as one command: the notebooks of a profile executed in order, compared with committed results, reported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nbformat
+
+from ssr_lib.agreement import compare
+from ssr_lib.artefacts import Study
+from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.locking import folder_lock
+from ssr_lib.notebooks import execute, scrub
+from ssr_lib.provenance import describe_run, repository_root
+from ssr_lib.report import report
+from ssr_lib.results import Results
+from ssr_lib.tables import to_markdown
+
+__all__ = ["report", "repository_root", "run", "verify"]
+
+
+def run(
+    profile: str = "demo",
+    *,
+    workspace: Path | str | None = None,
+    notebooks: Sequence[str] | None = None,
+    progress: bool = True,
+    **overrides,
+) -> Path:
+    """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
+
+    A notebook whose source, profile, parameters and code have not changed since it was executed is not run again, so a
+    killed run resumes; a run of which nothing is still valid starts without the rows of earlier ones. `workspace`: a
+    folder that gets `results/` and `data/`, None for the repository. `notebooks`: only these, by name. `overrides`:
+    dotted names of profile parameters; they go to `results/custom-<digest>`. Raises `NotebookError` naming the cell
+    that failed, `FolderBusyError` where another run uses the workspace, `ValueError` for names that do not exist.
+    """
+    workspace = None if workspace is None else Path(workspace).resolve()
+    study = Study(profile, workspace, changes=overrides, progress=progress)
+    folder = repository_root() / "notebooks"
+    wanted = _known(notebooks or study["notebooks"], folder)
+    parameters = {"profile": profile, "workspace": workspace and str(workspace)}
+    if overrides:
+        parameters["changes"] = overrides
+    state_file = study.workspace / "data" / "study" / f"{study.name}.json"
+    with folder_lock(state_file.parent):
+        digests = _digests(_known([*study["notebooks"], *wanted], folder), folder, study.parameters)
+        state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
+        done = {name for name in wanted if _is_done(study.results_dir, name, state, digests[name])}
+        if notebooks is None and not done:
+            _forget(study.results_dir)
+        for name in wanted:
+            if name in done:
+                _say(progress, f"{name}: as it was, nothing that makes it has changed")
+                continue
+            _say(progress, f"{name}: running")
+            started = time.monotonic()
+            running = study.workspace / "build" / "running" / study.name / f"{name}.ipynb"
+            notebook = scrub(execute(folder / f"{name}.ipynb", running, parameters, progress=progress), _folders(study))
+            write_atomic(study.results_dir / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+            running.unlink()
+            state[name] = {"digest": digests[name], "seconds": round(time.monotonic() - started)}
+            write_atomic(state_file, json.dumps(state, indent=1) + "\n")
+            _say(progress, f"{name}: {state[name]['seconds']} s")
+        seconds = {name: state[name]["seconds"] for name in digests if name in state}
+        record = {"profile": profile, "title": study["title"], **describe_run(), "seconds": seconds}
+        write_atomic(study.results_dir / "run.json", json.dumps(record, indent=1) + "\n")
+        _say(progress, f"report: {report(study.name, workspace=study.workspace)}")
+    return study.results_dir
+
+
+def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
+    """Run `profile` again in `<repository>/build/verify` and print every figure that left its tolerance.
+
+    Returns 0 where all figures agree with the committed ones and 1 where not: the exit status of `ssr verify`. A verify
+    that was killed goes on where it stopped; one that finished starts from nothing. `workspace`: elsewhere than build/.
+    Raises `FileNotFoundError` where the profile has no results to compare with.
+    """
+    committed = repository_root() / "results" / profile
+    if not (committed / "results.csv").is_file():
+        raise FileNotFoundError(f"results/{profile}/results.csv is not there; run `make study PROFILE={profile}` first")
+    workspace = Path(workspace or repository_root() / "build" / "verify")
+    finished = workspace / "data" / "study" / f"{profile}.finished"
+    if finished.is_file():
+        for folder in (workspace / "data" / "cache", workspace / "data" / "study", workspace / "results" / profile):
+            shutil.rmtree(folder, ignore_errors=True)
+    again = run(profile, workspace=workspace, progress=progress)
+    table = compare(Results(committed), Results(again))
+    write_atomic(finished, "")
+    wrong = table[~table["agrees"]]
+    if len(wrong):
+        columns = ["experiment", "dataset", "subset", "backbone", "variant", "rerank", "k", "alpha", "params", "metric"]
+        wrong = wrong[[*columns, "difficulty", "first", "second", "tolerance", "note"]]
+        print(to_markdown(wrong.rename(columns={"first": "committed", "second": "again"}), digits=4))
+    print(
+        f"{len(table)} figures of {profile}: {len(table) - len(wrong)} agree with the committed ones within their "
+        f"tolerance, {len(wrong)} do not; largest difference {table['difference'].abs().max():.6f}"
+    )
+    return int(len(wrong) > 0)
+
+
+def _known(names: Sequence[str], folder: Path) -> list[str]:
+    """The names of notebooks, each once, without extension. Raises `ValueError` for one that is not in the folder."""
+    names = list(dict.fromkeys(Path(name).stem for name in names))
+    there = sorted(path.stem for path in folder.glob("*.ipynb"))
+    for name in names:
+        if name not in there:
+            raise ValueError(f"no notebook {name!r} in {folder.name}/; there are {', '.join(there) or 'none'}")
+    return names
+
+
+def _digests(names: Sequence[str], folder: Path, parameters: Mapping) -> dict[str, str]:
+    """For each notebook a digest of all that makes it: its source, the notebooks before it, parameters and code."""
+    root = repository_root()
+    code = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
+    for path in [*sorted((root / "ssr_lib").rglob("*.py")), root / "data" / "published.csv"]:
+        code.update(path.read_bytes() if path.is_file() else b"")
+    chain, digests = code.hexdigest(), {}
+    for name in names:
+        cells = nbformat.read(folder / f"{name}.ipynb", as_version=4).cells
+        source = json.dumps([[cell.cell_type, cell.source] for cell in cells])
+        chain = hashlib.sha256((chain + source).encode()).hexdigest()
+        digests[name] = chain
+    return digests
+
+
+def _is_done(results_dir: Path, name: str, state: Mapping, digest: str) -> bool:
+    return state.get(name, {}).get("digest") == digest and (results_dir / "notebooks" / f"{name}.ipynb").is_file()
+
+
+def _forget(results_dir: Path) -> None:
+    """Remove what earlier runs measured, so that every row of a results folder comes from one version of the code."""
+    for name in ("results.csv", "per_query.csv.gz", "costs.csv", "choices.json", "run.json", "report.html"):
+        (results_dir / name).unlink(missing_ok=True)
+    for name in ("notebooks", "tables", "figures"):
+        shutil.rmtree(results_dir / name, ignore_errors=True)
+
+
+def _folders(study: Study) -> dict[str, str]:
+    """The folders of this machine and what stands for them in a committed notebook."""
+    folders = {str(Path.home()): "~/", sys.prefix: ".venv/", str(repository_root()): ""}
+    folders[str(study.workspace)] = ""
+    return {folder: name for folder, name in folders.items() if folder not in ("/", "", ".")}
+
+
+def _say(progress: bool, text: str) -> None:
+    if progress:
+        print(text, flush=True)

@@ -1,0 +1,63 @@
+"""Every notebook runs at the smallest profile, in the order of the study; the lessons print what they say they print."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ssr_lib import notebooks
+from ssr_lib.provenance import repository_root
+
+FOLDER = repository_root() / "notebooks"
+REQUIRED = (
+    *("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking", "03_train", "04_backbones"),
+    *("05_ablation", "06_rerank", "07_sweeps", "08_cost", "09_own_photos", "11_claims"),
+)
+LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking")
+FOUND = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Path:
+    """One workspace for all notebooks, so that what one of them made the next ones find."""
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="session")
+def kernel():
+    with notebooks.kernel_of_this_python():
+        yield
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_the_notebook_runs(name, workspace, kernel):
+    copy = workspace / "notebooks" / f"{name}.ipynb"
+    notebooks.parameterize(FOLDER / f"{name}.ipynb", copy, {"profile": "smoke", "workspace": str(workspace)})
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name=python3", "--nbval-cell-timeout=600"]
+    command += ["-q", "-p", "no:cacheprovider", "-c", str(repository_root() / "pyproject.toml"), str(copy)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=workspace)
+    assert run.returncode == 0, f"{name}:\n{run.stdout[-6000:]}\n{run.stderr[-2000:]}"
+
+
+@pytest.mark.skipif(not FOUND, reason="the notebooks are not there yet")
+def test_every_notebook_of_the_study_is_there():
+    assert not set(REQUIRED) - set(FOUND)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_the_second_cell_holds_the_parameters_that_the_runner_sets(name):
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    assert cells[0].cell_type == "markdown" and "parameters" in cells[1].metadata.get("tags", [])
+    values = {}
+    exec(cells[1].source, values)
+    assert {"profile", "workspace"} <= set(values) and values["workspace"] is None
+
+
+@pytest.mark.parametrize("name", [name for name in FOUND if name in LESSONS])
+def test_a_lesson_keeps_outputs_that_are_compared(name):
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    checked = [cell for cell in cells if cell.cell_type == "code" and "# NBVAL_CHECK_OUTPUT" in cell.source]
+    assert checked, f"{name} has no cell marked # NBVAL_CHECK_OUTPUT"
+    assert all(cell.outputs for cell in checked)

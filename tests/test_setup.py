@@ -1,0 +1,98 @@
+"""The files that describe the environment say the same, and the commands that the README names exist."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from ssr_lib.provenance import repository_root
+
+ROOT = repository_root()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WANTED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])]
+LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+PINNED = [Requirement(line) for line in LINES]
+TARGETS = ("study", "verify", "report", "test", "lint", "setup", "requirements", "clean", "clean-all")
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=str)
+def test_every_dependency_is_pinned_at_a_version_that_the_project_accepts(wanted):
+    pins = [pin for pin in PINNED if pin.name == wanted.name]
+    assert pins, f"{wanted.name} is not in requirements.txt; run `make requirements`"
+    for pin in pins:
+        assert wanted.specifier.contains(str(pin.specifier).removeprefix("==")), f"{pin} is not {wanted}"
+
+
+@pytest.mark.parametrize("version", ["3.11.0", "3.11.9", "3.12.4", "3.13.1"])
+@pytest.mark.parametrize(
+    "system", [("Linux", "linux", "x86_64"), ("Darwin", "darwin", "arm64")], ids=["linux", "macos"]
+)
+def test_requirements_pin_each_package_once_on_every_machine(system, version):
+    environment = {
+        "platform_system": system[0],
+        "sys_platform": system[1],
+        "platform_machine": system[2],
+        "python_full_version": version,
+        "python_version": version.rpartition(".")[0],
+        "os_name": "posix",
+        "implementation_name": "cpython",
+    }
+    names = [pin.name for pin in PINNED if pin.marker is None or pin.marker.evaluate(environment)]
+    assert sorted(names) == sorted(set(names)) and {"torch", "torchvision", "pytest"} <= set(names)
+
+
+def test_requirements_are_plain_pins_without_hosts_or_packages_of_one_platform_only():
+    for line, pin in zip(LINES, PINNED, strict=True):
+        assert re.fullmatch(r"==[^,*+]+", str(pin.specifier)), f"{line}: wanted one exact public version"
+        assert "://" not in line and not line.startswith("-")
+        assert not pin.name.startswith(("nvidia-", "cuda-", "triton")), f"{line}: torch brings what it needs of CUDA"
+
+
+def test_conda_installs_the_same_requirements():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-r requirements.txt", "-e ."]
+    assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
+
+
+def test_the_project_installs_its_command():
+    assert PROJECT["scripts"] == {"ssr": "ssr_lib.__main__:main"}
+
+
+def test_help_is_the_default_and_names_every_target():
+    text = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not [target for target in TARGETS if not re.search(rf"\b{target}\b", text)]
+    assert set(re.findall(r"^\.PHONY: help (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()) == set(TARGETS)
+
+
+@pytest.mark.parametrize("target", ["study", "verify", "report", "test", "lint"])
+def test_every_command_makes_the_environment_first_and_finds_it_there_the_second_time(target, tmp_path):
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+
+    def plan() -> str:
+        return subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert "-r requirements.txt" in plan()
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".ready").touch()
+    assert "requirements.txt" not in plan() and ".venv/bin/" in plan()
+
+
+def test_ci_ends_with_the_tests():
+    script = (ROOT / ".ci" / "run").read_text().split("\n")
+    assert "set -euo pipefail" in script
+    assert [line for line in script if line.startswith("make ")] == [
+        "make lint",
+        "make study PROFILE=smoke",
+        "make test",
+    ]
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+
+
+def test_the_licence_of_the_project_is_the_one_it_declares():
+    assert PROJECT["license"] == "MIT" and (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["license"] == "MIT"
