@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 
 from .camera import unit
@@ -29,13 +31,24 @@ class Face:
     origin: np.ndarray
     u: np.ndarray
     v: np.ndarray
+    normal: np.ndarray  # outward, unit length
     surface: Surface
     ppm: float = PPM
 
     @cached_property
-    def normal(self) -> np.ndarray:
-        """The outward unit normal: the corners run counter-clockwise seen from outside."""
-        return unit(np.cross(self.points[1] - self.points[0], self.points[2] - self.points[1]))
+    def plane(self) -> np.ndarray:
+        """The map (4, 3) from plane coordinates (s, t, 1), in metres, to homogeneous world points."""
+        return np.array([[*self.u, 0.0], [*self.v, 0.0], [*self.origin, 1.0]]).T
+
+    @cached_property
+    def area(self) -> float:
+        """Square metres."""
+        flat = np.stack([(self.points - self.origin) @ self.u, (self.points - self.origin) @ self.v], 1)
+        return cv2.contourArea(flat.astype(np.float32))
+
+    @cached_property
+    def middle(self) -> np.ndarray:
+        return self.points.mean(0)
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,20 @@ class Block:
     faces: tuple[Face, ...]
     landmark: bool
 
+    @cached_property
+    def solid(self) -> np.ndarray:
+        """The corners (8, 3) of its walls, for the shadow it casts."""
+        top = max(float(face.points[:, 1].max()) for face in self.faces if abs(face.normal[1]) < 1e-6)
+        return np.array(
+            [(x, y, z) for x in (self.left, self.right) for y in (0.0, top) for z in (self.back, self.front)]
+        )
+
+    @cached_property
+    def planes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Normals (n, 3) of the faces, and the planes' distances from the origin along them (n,)."""
+        normals = np.array([face.normal for face in self.faces])
+        return normals, (normals * np.array([face.points[0] for face in self.faces])).sum(1)
+
 
 def plane_face(points, u, surface: Surface, ppm: float = PPM) -> Face:
     """A face whose texture starts at the lowest, leftmost corner of its polygon; `u` lies in its plane."""
@@ -60,7 +87,7 @@ def plane_face(points, u, surface: Surface, ppm: float = PPM) -> Face:
     if v[1] < 0:
         v = -v
     origin = points[0] + u * ((points - points[0]) @ u).min() + v * ((points - points[0]) @ v).min()
-    return Face(points, origin, u, v, surface, ppm)
+    return Face(points, origin, u, v, normal, surface, ppm)
 
 
 def build(structure: Structure, style: Style, rng: np.random.Generator, *, landmark: bool = True) -> list[Block]:
@@ -89,7 +116,7 @@ def _block(rng, mass: Mass, style: Style, roof: Surface, landmark: bool) -> Bloc
     if tower and not crowned:
         top, edge = 0.0, "eaves"
     rise = _gable_rise(mass, style) if mass.gable and not tower else 0.0
-    front = compose_wall(rng, style, mass.cells, mass.bays, mass.floors, max(top, rise))
+    front = compose_wall(rng, style, mass.cells, mass.bays, mass.floors, max(top, rise), rise > 0)
     cells = mass.cells if tower else mass.side_cells
     bays = mass.bays if tower else (mass.depth / mass.side_bays,) * mass.side_bays
     side = compose_wall(rng, style, cells, bays, mass.floors, top)
@@ -104,7 +131,7 @@ def _block(rng, mass: Mass, style: Style, roof: Surface, landmark: bool) -> Bloc
         line = _top_line(style, edge, length, height, top, rise if name == "front" else 0.0)
         corner = np.array(corner, float)
         points = corner + line[:, :1] * u + line[:, 1:] * UP
-        faces.append(Face(points, corner, u, UP, surface))
+        faces.append(Face(points, corner, u, UP, normal, surface))
     above = _cap(mass, style, roof, height + top) if tower else _roof(mass, style, roof, height, rise, edge)
     # Seen from the street a wall hides the foot of the roof where it stands higher than it (parapets, gables).
     high_front = edge != "eaves" or rise > 0
@@ -243,8 +270,8 @@ def _turned(kind: str, xm: float, zm: float, base: float, rx: float, rz: float, 
     r = min(rx, rz)
     angles = np.linspace(0, 2 * np.pi, 13)
     faces = []
-    for (r0, y0), (r1, y1) in zip(profile[:-1], profile[1:], strict=True):
-        for a, b in zip(angles[:-1], angles[1:], strict=True):
+    for (r0, y0), (r1, y1) in itertools.pairwise(profile):
+        for a, b in itertools.pairwise(angles):
             ring = [(np.cos(t), np.sin(t)) for t in (b, a)]
             low = [(xm + rx * r0 * c, base + r * y0, zm + rz * r0 * s) for c, s in ring]
             high = [(xm + rx * r1 * c, base + r * y1, zm + rz * r1 * s) for c, s in ring[::-1]]
@@ -258,11 +285,11 @@ def _box(rng, style: Style, x0, x1, y0, y1, z0, z1, front: Surface, side: Surfac
     corners = {"left": (x0, y0, z0), "right": (x1, y0, z1), "front": (x0, y0, z1)}
     faces = []
     for name in ("left", "right", "front"):
-        u, _ = FRAMES[name]
+        u, normal = FRAMES[name]
         corner = np.array(corners[name], float)
         length = x1 - x0 if name == "front" else z1 - z0
         points = np.array([corner, corner + u * length, corner + u * length + UP * (y1 - y0), corner + UP * (y1 - y0)])
-        faces.append(Face(points, corner, u, UP, front if name == "front" else side))
+        faces.append(Face(points, corner, u, UP, normal, front if name == "front" else side))
     return faces
 
 

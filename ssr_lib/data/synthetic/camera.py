@@ -7,6 +7,7 @@ Image axes: x to the right, y down; pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -28,6 +29,12 @@ class Camera:
     focal: float  # pixels
     size: int  # pixels: images are square
 
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """The projection (3, 4) of homogeneous world points to homogeneous pixels; its third row gives the depth."""
+        k = np.array([[self.focal, 0, self.size / 2], [0, self.focal, self.size / 2], [0, 0, 1.0]])
+        return k @ np.concatenate([self.rotation, -(self.rotation @ self.centre)[:, None]], axis=1)
+
     @classmethod
     def look_at(cls, centre, target, focal: float, size: int, roll: float = 0.0) -> Camera:
         """The camera at `centre` that looks at `target`; `roll` in radians."""
@@ -38,35 +45,27 @@ class Camera:
         rotation = np.stack([c * right + s * down, c * down - s * right, forward])
         return cls(np.asarray(centre, dtype=np.float64), rotation, float(focal), int(size))
 
-    def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """World points (n, 3) in camera coordinates (n, 3): right, down, depth."""
-        return (np.asarray(points, dtype=np.float64) - self.centre) @ self.rotation.T
-
-    def to_image(self, seen: np.ndarray) -> np.ndarray:
-        """Camera coordinates (n, 3) with positive depth as pixels (n, 2)."""
-        return self.focal * seen[:, :2] / seen[:, 2:] + self.size / 2
-
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points of one polygon (n, 3) as pixels (m, 2), cut at the near plane; m = 0 behind the camera."""
-        seen = self.to_camera(points)
-        inside = seen[:, 2] >= NEAR
-        if inside.all():
-            return self.to_image(seen)
-        if not inside.any():
+        """World points (n, 3) of one polygon as pixels (m, 2), cut at the near plane; m = 0 behind the camera."""
+        seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]  # (n, 3), the third the depth
+        depth = seen[:, 2]
+        if depth.min() >= NEAR:
+            return seen[:, :2] / depth[:, None]
+        if depth.max() < NEAR:
             return np.empty((0, 2))
         kept = []
-        for i in range(len(seen)):  # Sutherland and Hodgman, one plane
-            a, b = seen[i - 1], seen[i]
-            if inside[i - 1] != inside[i]:
+        for a, b in zip(np.roll(seen, 1, axis=0), seen, strict=True):  # Sutherland and Hodgman, one plane
+            if (a[2] >= NEAR) != (b[2] >= NEAR):
                 kept.append(a + (NEAR - a[2]) / (b[2] - a[2]) * (b - a))
-            if inside[i]:
+            if b[2] >= NEAR:
                 kept.append(b)
-        return self.to_image(np.array(kept))
+        kept = np.array(kept)
+        return kept[:, :2] / kept[:, 2:]
 
-    def homography(self, origin, u, v) -> np.ndarray:
-        """The (3, 3) map from plane coordinates (s, t, 1), metres along `u` and `v` from `origin`, to pixels."""
-        k = np.array([[self.focal, 0, self.size / 2], [0, self.focal, self.size / 2], [0, 0, 1.0]])
-        return k @ np.stack([self.rotation @ u, self.rotation @ v, self.to_camera(origin[None])[0]], axis=1)
+    def locate(self, point: np.ndarray) -> tuple[float, float, float]:
+        """A world point's pixel x and y, and its depth in metres (meaningless pixels where that is not positive)."""
+        x, y, depth = self.matrix[:, :3] @ point + self.matrix[:, 3]
+        return x / depth, y / depth, depth
 
     def horizon(self) -> float:
         """The row of the horizon in the middle of the image, pixels (may lie outside)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -24,6 +26,11 @@ class Surface:
     glass: np.ndarray | None = None  # (h, w) uint8: 255 where glass
     panes: np.ndarray | None = None  # (h, w) uint8: a number for each window, 0 where none
     _levels: dict = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """The mean colour (3,) float."""
+        return np.array(cv2.mean(self.colour)[:3])
 
     def level(self, number: int) -> Surface:
         """The surface at 1 / 2^number of its resolution."""
@@ -51,9 +58,15 @@ def _band(surface: Surface, y0: float, y1: float, colour, up: int, x0: int = 0, 
 
 
 def compose_wall(
-    rng: np.random.Generator, style: Style, cells: Grid, bays: tuple[float, ...], floors: tuple[float, ...], top: float
+    rng: np.random.Generator,
+    style: Style,
+    cells: Grid,
+    bays: tuple[float, ...],
+    floors: tuple[float, ...],
+    top: float,
+    gabled: bool = False,
 ) -> Surface:
-    """The wall of a grid of cells in a style; `top` metres of parapet or gable stand above the last floor."""
+    """The wall of a grid of cells in a style; `top` metres of parapet, or of a gable, stand above the last floor."""
     xs = np.concatenate([[0], np.cumsum(bays)]) * PPM
     total = sum(floors) + top
     ys = (total - np.concatenate([[0], np.cumsum(floors)])) * PPM  # rows of the floor lines, from the ground up
@@ -68,7 +81,7 @@ def compose_wall(
     if style.base != "same":
         _ground_floor(rng, surface, style, ys)
     surface.colour = weather(rng, surface.colour)
-    _members(surface, style, xs, ys)
+    _members(surface, style, xs, ys, gabled)
     for level, row in enumerate(cells):
         for column, kind in enumerate(row):
             if kind != BLANK:
@@ -98,7 +111,7 @@ def _ground_floor(rng, surface: Surface, style: Style, ys) -> None:
         surface.colour[joints] = (surface.colour[joints] * 0.72).astype(np.uint8)
 
 
-def _members(surface: Surface, style: Style, xs, ys) -> None:
+def _members(surface: Surface, style: Style, xs, ys, gabled: bool) -> None:
     """Plinth, string courses, pilasters, quoins, timbers, cornice."""
     h, w = surface.colour.shape[:2]
     trim, dim = style.trim, tuple(int(v * 0.85) for v in style.trim)
@@ -131,7 +144,7 @@ def _members(surface: Surface, style: Style, xs, ys) -> None:
         rows = slice(round(y + size * 0.75), round(y + size))
         surface.colour[rows, teeth] = trim
         surface.relief[rows, teeth] = BASE + 20
-    if ys[-1] > 6:  # the parapet's coping
+    if ys[-1] > 6 and not gabled:  # the parapet's coping
         _band(surface, 0, 4, dim, 12)
         if style.edge == "balustrade":
             top, foot = 5, round(ys[-1]) - 4
@@ -147,7 +160,7 @@ def _timbers(surface: Surface, style: Style, xs, ys) -> None:
     bottom = round(ys[first])
     for y in ys[first:]:
         _band(surface, y - thick / 2, y + thick / 2 + 1, style.trim, 3)
-    for i, (a, b) in enumerate(zip(xs[:-1], xs[1:], strict=True)):
+    for i, (a, b) in enumerate(itertools.pairwise(xs)):
         for x in (a, (a + b) / 2 if b - a > 3.2 * PPM else a, b):
             _band(surface, ys[-1], bottom, style.trim, 3, max(0, round(x) - 2), round(x) + 3)
         for low, high in zip(ys[first:-1], ys[first + 1 :], strict=True):
@@ -186,7 +199,7 @@ def _place(rng, surface: Surface, style: Style, kind: int, level: int, x, y) -> 
 
 def _balcony(surface: Surface, style: Style, x: int, y: float, half: float) -> None:
     """An iron railing before a window and the slab it stands on, proud of the wall so that it casts a shadow."""
-    h, w = surface.relief.shape
+    _h, w = surface.relief.shape
     x0, x1 = max(0, round(x - half)), min(w, round(x + half))
     iron = (38, 38, 42) if style.material != "concrete" else (176, 176, 172)
     top = max(0, round(y - 0.95 * PPM))

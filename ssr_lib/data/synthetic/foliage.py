@@ -111,10 +111,10 @@ BARK = np.stack(
 )
 
 
-def paint_tree(sprite: np.ndarray, tint: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A tree's colour (h, w, 3) uint8 and opacity (h, w) uint8 in light of `gain` (3,)."""
-    shade, bark, opacity = cv2.split(sprite)
+def paint_tree(sprite: np.ndarray, tint: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """The colour (h, w, 3) uint8 of a tree's shade and bark (h, w, 2) in light of `gain` (3,)."""
+    shade, bark = cv2.split(sprite)
     index = cv2.merge([shade] * 3)
     leaf = cv2.LUT(index, np.clip(tint * gain, 0, 255).astype(np.uint8)[None])
     wood = cv2.LUT(index, np.clip(BARK * gain, 0, 255).astype(np.uint8)[None])
-    return cv2.copyTo(wood, (bark > 128).astype(np.uint8), leaf), opacity
+    return cv2.copyTo(wood, (bark > 128).astype(np.uint8), leaf)

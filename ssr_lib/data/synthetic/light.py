@@ -32,12 +32,12 @@ class Light:
 
 
 SKIES = {  # zenith and horizon, sRGB
-    "sun": ((72, 118, 188), (186, 208, 226)),
-    "haze": ((138, 168, 200), (214, 219, 220)),
-    "cloud": ((176, 182, 190), (212, 214, 214)),
-    "golden": ((96, 128, 178), (244, 202, 148)),
-    "dusk": ((40, 54, 96), (176, 142, 136)),
-    "night": ((12, 16, 32), (52, 44, 46)),
+    "sun": ((92, 136, 194), (196, 214, 228)),
+    "haze": ((152, 178, 204), (216, 220, 220)),
+    "cloud": ((178, 184, 190), (214, 216, 216)),
+    "golden": ((112, 142, 182), (240, 208, 164)),
+    "dusk": ((44, 62, 104), (168, 150, 152)),
+    "night": ((15, 19, 34), (60, 52, 50)),
 }
 
 
@@ -51,13 +51,13 @@ def draw_light(rng: np.random.Generator, kind: str) -> Light:
         "haze": ((0.48, 0.45, 0.41), (0.46, 0.49, 0.53), 0.0),
         "cloud": ((0.0, 0.0, 0.0), (0.78, 0.80, 0.83), 0.04),
         "golden": ((1.02, 0.68, 0.38), (0.28, 0.30, 0.38), 0.02),
-        "dusk": ((0.0, 0.0, 0.0), (0.20, 0.23, 0.34), 0.34),
-        "night": ((0.42, 0.31, 0.17), (0.045, 0.05, 0.075), 0.32),
+        "dusk": ((0.0, 0.0, 0.0), (0.26, 0.29, 0.38), 0.30),
+        "night": ((0.62, 0.46, 0.27), (0.07, 0.075, 0.10), 0.30),
     }[kind]
     direct, sky = np.array(direct) * rng.uniform(0.85, 1.1), np.array(sky) * rng.uniform(0.85, 1.15)
     if kind == "night":
         towards = unit((rng.uniform(-0.5, 0.5), -0.75, 0.7))
-        direct = direct * rng.uniform(0.5, 1.5) * np.array([1.0, rng.uniform(0.9, 1.15), rng.uniform(0.8, 1.6)])
+        direct = direct * rng.uniform(0.6, 1.4) * np.array([1.0, rng.uniform(0.9, 1.15), rng.uniform(0.8, 1.6)])
     ground = 0.42 * (sky + direct * max(0.0, towards[1]) * (kind != "night")) + (0.03 if kind == "night" else 0)
     zenith, horizon = (np.array(c, float) for c in SKIES[kind])
     return Light(

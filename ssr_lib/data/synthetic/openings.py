@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -90,7 +91,7 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
     lights = [whole + PAD]
     if (kind == PAIR or style.window == "lancets") and kind not in (OCULUS, DOOR):
         narrow = outline(shape_name, width * 0.42, height)
-        lights = [narrow + PAD, narrow + [PAD + width * 0.58, PAD]]
+        lights = [narrow + PAD, narrow + np.array([PAD + width * 0.58, PAD])]
     for light in lights:
         _light(rng, style, kind, light, colour, relief, glass, mask)
     return Patch(colour, relief, glass, mask, 0, height)
@@ -162,8 +163,8 @@ def _light(rng, style, kind, points, colour, relief, glass, mask):
             across = min(across, 2)
         xs = np.linspace(x0 + 1.5, x1 - 1.5, across + 1)
         ys = np.linspace(y0 + 1.5, y1 - 1.5, down + 1)
-        for a, b in zip(xs[:-1], xs[1:], strict=True):
-            for c, d in zip(ys[:-1], ys[1:], strict=True):
+        for a, b in itertools.pairwise(xs):
+            for c, d in itertools.pairwise(ys):
                 cv2.rectangle(panes, (round(a + 1), round(c + 1)), (round(b - 1), round(d - 1)), 255, -1)
         eroded = cv2.erode(inside, np.ones((3, 3), np.uint8))
         panes &= eroded

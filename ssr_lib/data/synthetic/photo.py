@@ -33,15 +33,15 @@ def draw_photo(rng: np.random.Generator, kind: str) -> Photo:
     angle, length = rng.uniform(0, np.pi), rng.uniform(1.5, 4.0) * shaken
     return Photo(
         exposure=float(rng.normal(0.0, 0.28)),
-        warmth=float(rng.normal(0, 0.05)),
-        tint=float(rng.normal(0, 0.015)),
-        saturation=float(rng.uniform(0.78, 1.15)),
-        contrast=float(rng.uniform(0.92, 1.22)),
+        warmth=float(rng.normal(0, 0.032)),
+        tint=float(rng.normal(0, 0.010)),
+        saturation=float(rng.uniform(0.72, 1.06)),
+        contrast=float(rng.uniform(0.88, 1.12)),
         vignette=float(rng.uniform(0, 0.25)),
-        blur=float(rng.choice([0.0, 0.45, 0.8, 1.5], p=[0.45, 0.3, 0.19, 0.06])),
+        blur=float(rng.choice([0.0, 0.45, 0.8, 1.5], p=[0.5, 0.3, 0.16, 0.04])),
         motion=(float(length * np.cos(angle)), float(length * np.sin(angle))),
-        coarse=float(rng.choice([1.0, 0.6, 0.4], p=[0.85, 0.11, 0.04])),
-        noise=float(rng.uniform(0.5, 3.0) if not dark else rng.uniform(2.5, 8.0)),
+        coarse=float(rng.choice([1.0, 0.65, 0.5], p=[0.86, 0.10, 0.04])),
+        noise=float(rng.uniform(0.5, 3.0) if not dark else rng.uniform(2.0, 6.0)),
         quality=int(rng.choice([92, 85, 75, 60, 40], p=[0.25, 0.3, 0.25, 0.14, 0.06])),
         grey=bool(rng.random() < 0.04),
     )
@@ -80,7 +80,7 @@ def _shake(motion: tuple[float, float]) -> np.ndarray:
     reach = int(np.ceil(np.hypot(*motion) / 2)) + 1
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
     end = np.array(motion) / 2
-    points = [tuple(int(round((reach + s * e) * 16)) for e in end) for s in (-1, 1)]
+    points = [tuple(round((reach + s * e) * 16) for e in end) for s in (-1, 1)]
     cv2.line(kernel, points[0], points[1], 1.0, 1, cv2.LINE_8, 4)
     return kernel / kernel.sum()
 

@@ -10,15 +10,23 @@ VERSION = 1  # of the drawing code: raise it when pictures change, so that old f
 
 # --- how hard the photographs are: every number that makes retrieval easier or harder stands here -------------------
 
-LIGHT_ODDS = {"sun": 0.40, "haze": 0.12, "cloud": 0.20, "golden": 0.11, "dusk": 0.09, "night": 0.08}
-SPAN = (0.50, 2.4)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
+LIGHT_ODDS = {"sun": 0.40, "haze": 0.12, "cloud": 0.21, "golden": 0.11, "dusk": 0.08, "night": 0.08}
+SPAN = (0.55, 1.9)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
 AZIMUTH = 27.0  # degrees from the front's normal, one sigma
 AZIMUTH_LIMIT = 58.0
-ROLL = 1.6  # degrees, one sigma
-TREES = 1.3  # mean number before the building
-PEOPLE = 2.6
-CARS = 1.3
-NEIGHBOUR = 0.62  # chance of a neighbour on each side
+FIELD_OF_VIEW = (38.0, 66.0)  # degrees
+NEAREST = 9.0  # metres from the front
+ROLL = 1.4  # degrees, one sigma
+TREES = 1.1  # mean number before the building
+PEOPLE = 2.4
+CARS = 1.2
+LAMPS = 0.5
+NEIGHBOUR = 0.62  # chance of neighbours on each side
+SUPERSAMPLE = 1.45  # rendered pixels for each pixel of the picture, in each direction
+
+QUERY_LIGHT_ODDS = {"sun": 0.48, "haze": 0.16, "cloud": 0.26, "golden": 0.10}
+QUERY_SPAN = (0.95, 1.5)
+QUERY_AZIMUTH_LIMIT = 40.0
 
 # --- what is easy, hard and junk: thresholds on measured quantities ---------------------------------------------------
 

@@ -146,7 +146,7 @@ def car(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     )
     _poly(image, alpha, at([(0.1, 0.8), (length - 0.25, 0.8), (length - 0.2, 0.86), (0.1, 0.88)]), _dark(paint, 1.14))
     _poly(image, alpha, at(glass), (46, 54, 62))
-    (a, low), (b, top), (c, _), (d, _) = glass
+    (_a, low), (b, top), (c, _), (_d, _) = glass
     _poly(image, alpha, at([(b, top), (c, top), (c - 0.4, (top + low) / 2), (b, (top + low) / 2)]), (104, 118, 130))
     middle = (b + c) / 2
     _poly(

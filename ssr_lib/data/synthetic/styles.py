@@ -226,7 +226,7 @@ TRAINING_FAMILIES = {
     },
     "clapboard": {
         "material": ("siding",),
-        "wall": WHITE + ((150, 166, 176), (176, 160, 124), (128, 142, 120), (186, 92, 78), (214, 196, 150)),
+        "wall": (*WHITE, (150, 166, 176), (176, 160, 124), (128, 142, 120), (186, 92, 78), (214, 196, 150)),
         "window": ("rect",),
         "bars": ((2, 4), (3, 4), (2, 2)),
         "surround": ("flat", "hood"),
@@ -362,7 +362,7 @@ def draw_style(rng: np.random.Generator, *, held_out: bool = False, unlike: Styl
 
 def style_of(family: str, rng: np.random.Generator) -> Style:
     """A random style of one family. Raises `KeyError` for an unknown family."""
-    choices = DEFAULTS | {"door": DARK_PAINT + ((112, 74, 48), (90, 58, 40))} | FAMILIES[family]
+    choices = DEFAULTS | {"door": (*DARK_PAINT, (112, 74, 48), (90, 58, 40))} | FAMILIES[family]
     pick = lambda key: choices[key][rng.integers(len(choices[key]))]  # noqa: E731
     between = lambda key: float(rng.uniform(*choices[key]))  # noqa: E731
     roof_material = pick("roof_material")

@@ -9,7 +9,6 @@ import json
 import sys
 import zlib
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -20,10 +19,11 @@ from . import plan
 from .building import Block, build
 from .photo import to_grey
 from .plan import Job
-from .scene import View, difficulty, draw_view, good_query, neighbourhood
+from .scene import View, difficulty, draw_view, good_query
 from .spec import QUERY_TRIES, SyntheticSpec
 from .structures import Structure, draw_structure
 from .styles import Style, draw_style
+from .surroundings import Neighbourhood
 
 
 def record_path(root: Path, job: Job) -> Path:
@@ -60,7 +60,7 @@ class Studio:
         self.digest = spec.digest(task)
         self.stream = plan.stream(spec, task)
         self.held_out = spec.held_out_styles and not task.startswith("training")
-        self.pool = lru_cache(maxsize=1)(lambda: neighbourhood(self.rng(plan.STREET, 0)))
+        self.town = Neighbourhood.draw((*self.stream, plan.STREET))
 
     def rng(self, purpose: int, index: int, *more: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([*self.stream, purpose, index, *more]))
@@ -93,7 +93,7 @@ class Studio:
 
     def _view(self, job: Job, purpose: int, number: int, structure, blocks, **how) -> View:
         seed = (*self.stream, purpose, self._number(job), number)
-        return draw_view(seed, structure, blocks, self.pool(), self.spec.size, **how)
+        return draw_view(seed, structure, blocks, self.town, self.spec.size, **how)
 
     def _save(self, view_or_image, file: str, role: str, **more) -> dict:
         view = view_or_image if isinstance(view_or_image, View) else None

@@ -1,0 +1,223 @@
+"""Around a landmark: neighbours that are nobody's landmark, a backdrop of far houses, the ground and its shadows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from . import spec
+from .building import RIGHT, Block, Face, build, plane_face
+from .camera import Camera
+from .facade import Surface
+from .light import Light, draw_light
+from .materials import cover
+from .noise import ASSETS
+from .placing import blend, stand_tree
+from .render import Canvas, draw_blocks, draw_face
+from .structures import Structure, draw_structure
+from .styles import draw_style
+
+POOL = 18  # buildings
+STRIPS = 3  # backdrops
+STRIP_WIDTH, STRIP_HEIGHT, STRIP_PPM = 110.0, 26.0, 8
+GROUND_PPM = 14
+
+
+@dataclass
+class Neighbourhood:
+    """A pool of buildings that stand beside and, as backdrops, far behind landmarks."""
+
+    blocks: list[Block]
+    seed: tuple[int, ...]
+    _strips: dict = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def draw(cls, seed: tuple[int, ...]) -> Neighbourhood:
+        """The pool that belongs to a seed."""
+        rng = np.random.default_rng(np.random.SeedSequence(seed))
+        blocks = []
+        for _ in range(POOL):
+            mass = replace(draw_structure(rng).masses[0], left=0.0, front=0.0, porch=None)
+            blocks += build(Structure((mass,)), draw_style(rng), rng, landmark=False)
+        return cls(blocks, tuple(seed))
+
+    def backdrop(self, index: int, kind: str) -> np.ndarray:
+        """A row of houses in light of a kind as seen from afar: (h, w, 4) uint8, its last channel the opacity."""
+        if (index, kind) not in self._strips:
+            rng = np.random.default_rng(np.random.SeedSequence([*self.seed, index + 1]))
+            row, x = [], 0.0
+            while x < STRIP_WIDTH:
+                block = self.blocks[rng.integers(len(self.blocks))]
+                row.append(replace(moved(block, x - block.left, 0.0), landmark=True))  # to know where they are
+                x += block.right - block.left + rng.choice([0.0, 0.0, 4.0])
+            size, away = round(STRIP_WIDTH * STRIP_PPM), 900.0
+            eye = (STRIP_WIDTH / 2, 1.7, away)
+            camera = Camera.look_at(eye, (STRIP_WIDTH / 2, 1.7, 0.0), STRIP_PPM * away, size)
+            light = replace(draw_light(rng, kind), visibility=1e9)
+            canvas = Canvas(np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8))
+            draw_blocks(canvas, camera, row, light, rng)
+            foot = size // 2 + round(1.7 * STRIP_PPM)
+            rows = slice(foot - round(STRIP_HEIGHT * STRIP_PPM), foot)
+            self._strips[index, kind] = cv2.merge([canvas.image[rows], canvas.landmark[rows]])
+        return self._strips[index, kind]
+
+
+def moved(block: Block, dx: float, dz: float) -> Block:
+    """The block shifted along the street and in depth."""
+    by = np.array([dx, 0.0, dz])
+    faces = tuple(replace(f, points=f.points + by, origin=f.origin + by) for f in block.faces)
+    return replace(
+        block, left=block.left + dx, right=block.right + dx, front=block.front + dz, back=block.back + dz, faces=faces
+    )
+
+
+def beside(rng: np.random.Generator, structure: Structure, pool: list[Block]) -> tuple[list[Block], list[Block]]:
+    """Neighbours to the left and to the right of a building, each from left to right."""
+    sides: tuple[list[Block], list[Block]] = ([], [])
+    for side in (0, 1):
+        if rng.random() > spec.NEIGHBOUR:
+            continue
+        gap = rng.choice([0.0, 0.0, rng.uniform(1, 9)])
+        edge = -gap if side == 0 else structure.width + gap
+        back = rng.uniform(-4, 0.5)
+        for _ in range(2):
+            block = pool[rng.integers(len(pool))]
+            width = block.right - block.left
+            left = edge - width if side == 0 else edge
+            sides[side].append(moved(block, left - block.left, back))
+            edge = left if side == 0 else left + width
+    return sides[0][::-1], sides[1]
+
+
+def draw_background(
+    canvas: Canvas, camera: Camera, light: Light, rng: np.random.Generator, town: Neighbourhood
+) -> None:
+    """Far behind: rows of houses in the haze, and trees."""
+    forward = camera.rotation[2]
+    centre = camera.centre[0] - forward[0] / min(-0.2, forward[2]) * (camera.centre[2] + 45)
+    if rng.random() < 0.65:
+        strip = town.backdrop(int(rng.integers(STRIPS)), light.kind)
+        flip, start, z = rng.random() < 0.5, rng.uniform(-30, 30), rng.uniform(-75, -35)
+        if flip:
+            strip = np.ascontiguousarray(strip[:, ::-1])
+        for k in (-1, 0, 1):
+            _billboard(canvas, camera, light, strip, centre + start + (k - 0.5) * STRIP_WIDTH, z)
+    for _ in range(int(rng.integers(0, 8))):
+        at = np.array([centre + rng.uniform(-55, 55), 0.0, rng.uniform(-34, -18)])
+        stand_tree(canvas, camera, light, rng, at, rng.uniform(6, 13))
+
+
+def _billboard(canvas: Canvas, camera: Camera, light: Light, strip: np.ndarray, left: float, z: float) -> None:
+    points = np.array(
+        [(left, 0, z), (left + STRIP_WIDTH, 0, z), (left + STRIP_WIDTH, STRIP_HEIGHT, z), (left, STRIP_HEIGHT, z)]
+    )
+    polygon = camera.project(points)
+    if len(polygon) < 4:
+        return
+    x0, y0 = np.maximum(0, polygon.min(0)).astype(int)
+    x1, y1 = np.minimum(camera.size, polygon.max(0) + 1).astype(int)
+    if x1 <= x0 or y1 <= y0:
+        return
+    plane = np.array([[1.0, 0, left], [0, 1.0, 0], [0, 0, z], [0, 0, 1]])
+    to_plane = np.array([[1 / STRIP_PPM, 0, 0], [0, -1 / STRIP_PPM, STRIP_HEIGHT], [0, 0, 1]])
+    shift = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1.0]])
+    drawn = cv2.warpPerspective(strip, shift @ camera.matrix @ plane @ to_plane, (x1 - x0, y1 - y0))
+    fade = 1 - np.exp(-(camera.centre[2] - z) / light.visibility)
+    colour = np.ascontiguousarray(drawn[..., :3])
+    colour = cv2.add(cv2.multiply(colour, (1 - fade, 1 - fade, 1 - fade, 0)), (*(light.haze * fade).tolist(), 0.0))
+    blend(canvas.image[y0:y1, x0:x1], colour, np.ascontiguousarray(drawn[..., 3]))
+
+
+GROUNDS = {
+    "asphalt": (112, 111, 109),
+    "paving": (168, 162, 150),
+    "cobbles": (138, 132, 124),
+    "grass": (92, 108, 62),
+    "gravel": (178, 167, 146),
+    "kerb": (158, 156, 150),
+    "paint": (212, 210, 204),
+}
+
+
+@lru_cache(maxsize=32)
+def _ground_surface(material: str, variant: int) -> Surface:
+    rng = np.random.default_rng([ASSETS, 77, variant, sum(material.encode())])
+    colour = tuple(int(c) for c in np.clip(np.array(GROUNDS[material]) * rng.uniform(0.88, 1.1), 0, 255))
+    side = 8 if material in ("kerb", "paint") else 512
+    return Surface(cover(rng, "stucco" if side == 8 else material, colour, (side, side))[0])
+
+
+def draw_ground(canvas: Canvas, camera: Camera, light: Light, rng, shade_rng, row: list[Block]) -> None:
+    """Street, square or lawn, and on it the shadows of the blocks of `row`."""
+    kind = ("street", "street", "square", "lawn")[rng.integers(4)]
+    square = ("paving", "cobbles", "gravel")[rng.integers(3)]
+    first, main = {"street": ("paving", "asphalt"), "square": (square, square), "lawn": ("gravel", "grass")}[kind]
+    strip, variant = rng.uniform(2.5, 5.0), int(rng.integers(4))
+    x0, x1, near = camera.centre[0] - 170, camera.centre[0] + 170, camera.centre[2] + 2
+    bands = [(-170.0, -8.0, "grass" if kind == "lawn" else main), (-8.0, strip, first)]
+    while bands[-1][1] < near:  # bands in depth, so that each has its own resolution
+        z = bands[-1][1]
+        bands.append((z, min(near, z + max(4.0, (near - z) * 0.55)), main))
+    if kind == "street":
+        bands.append((strip, strip + 0.2, "kerb"))
+        if rng.random() < 0.5:
+            bands += [(z, z + 0.12, "paint") for z in (strip + 0.5, strip + 6.5)]
+    for z0, z1, material in bands:
+        face = _flat(x0, x1, z0, z1, _ground_surface(material, variant))
+        draw_face(canvas, camera, face, light, shade_rng, wrap=True)
+    _shadows(canvas, camera, light, [block.solid for block in row])
+
+
+def _flat(x0: float, x1: float, z0: float, z1: float, surface: Surface) -> Face:
+    points = np.array([(x0, 0, z1), (x1, 0, z1), (x1, 0, z0), (x0, 0, z0)], float)
+    return plane_face(points, RIGHT, surface, GROUND_PPM)
+
+
+def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarray]) -> None:
+    """Darken the ground where the solids keep the sun off it, and close to their walls, where the sky is half hidden."""
+    mask = np.zeros(canvas.image.shape[:2], np.uint8)
+    if light.direct.max() > 0 and light.towards[1] > 0.05:
+        for solid in solids:
+            on = solid - solid[:, 1:2] / light.towards[1] * light.towards
+            hull = cv2.convexHull(on[:, [0, 2]].astype(np.float32))[:, 0]
+            _fill(mask, camera, hull, 255)
+    full = light.sky + light.direct * max(light.towards[1], 0.0)
+    lost = 1 - np.sqrt(light.sky / np.maximum(full, 1e-6))
+    if mask.any():
+        mask = cv2.GaussianBlur(mask, (5, 5), 0)
+        table = (255 - np.arange(256)[:, None] * lost).clip(0, 255).astype(np.uint8)
+        cv2.multiply(canvas.image, cv2.LUT(cv2.merge([mask] * 3), table[None]), canvas.image, scale=1 / 255)
+    foot = np.full(mask.shape, 255, np.uint8)
+    for solid in solids:
+        x0, x1, z = solid[:, 0].min(), solid[:, 0].max(), solid[:, 2].max()
+        for out, tone in ((1.2, 232), (0.5, 196)):
+            _fill(
+                foot,
+                camera,
+                np.array([(x0 - out, z + out), (x1 + out, z + out), (x1 + out, z - 9), (x0 - out, z - 9)]),
+                tone,
+            )
+    foot = cv2.blur(foot, (5, 5))
+    cv2.multiply(canvas.image, cv2.merge([foot] * 3), canvas.image, scale=1 / 255)
+
+
+def _fill(mask: np.ndarray, camera: Camera, corners: np.ndarray, value: int) -> None:
+    """Fill a polygon (n, 2) of the ground, x and z, in a mask (size, size)."""
+    polygon = camera.project(np.stack([corners[:, 0], np.zeros(len(corners)), corners[:, 1]], 1))
+    if len(polygon) >= 3:
+        cv2.fillPoly(mask, [np.rint(polygon.clip(-9000, 9000)).astype(np.int32)], value)
+
+
+def opposite(rng: np.random.Generator, structure: Structure) -> tuple[np.ndarray, ...]:
+    """Houses across the street, behind the camera, whose shadow may climb the front: solids (8, 3)."""
+    if rng.random() < 0.5:
+        return ()
+    z, solids, x = rng.uniform(18, 40), [], -20.0 - rng.uniform(0, 12)
+    while x < structure.width + 20:
+        width, height = rng.uniform(9, 22), rng.uniform(4, 14)
+        solids.append(np.array([(a, b, c) for a in (x, x + width) for b in (0.0, height) for c in (z, z + 10)]))
+        x += width + rng.choice([0.0, 5.0])
+    return tuple(solids)
