@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +125,18 @@ class Benchmark:
             f"Benchmark({self.name}: {len(self.queries)} queries in {len(set(self.groups))} groups, "
             f"{len(self.database)} database images; {counts})"
         )
+
+    def select_queries(self, ids: Sequence[int]) -> Benchmark:
+        """The benchmark with only the queries `ids`, in that order, against the same database."""
+        per_query = ("queries", *LISTS, "boxes", "groups", "query_ids")
+        chosen = {key: [getattr(self, key)[i] for i in ids] for key in per_query}
+        extra = {key: [lists[i] for i in ids] for key, lists in self.extra.items()}
+        return replace(self, **chosen, extra=extra)
+
+    def first_images(self, count: int) -> Benchmark:
+        """The benchmark with only the first `count` database images. Raises `ValueError` if a listed one is among the rest."""
+        extra = {key: [ids[ids < count] for ids in lists] for key, lists in self.extra.items()}
+        return replace(self, database=self.database[:count], extra=extra)
 
     def missing_files(self) -> list[str]:
         """Names of the images, database and queries, that are not on disk."""

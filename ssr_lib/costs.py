@@ -1,0 +1,189 @@
+"""What re-ranking and the module cost: time, memory, bytes. Medians of repeated runs on the machine at hand."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ssr_lib import metrics
+from ssr_lib.artefacts import Model, Study
+from ssr_lib.experiments import NAMES, add_mean, apply_reranking, choices, row_key
+from ssr_lib.rerank import (
+    alpha_query_expansion,
+    augment_database,
+    average_query_expansion,
+    database_augmentation,
+    global_rerank,
+    local_rerank,
+    superglobal_rerank,
+)
+from ssr_lib.search import rank
+
+
+def median_seconds(run: Callable[[], object], repeats: int) -> float:
+    """The median time of `repeats` runs after one that is not counted."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def parts(method: str, queries: np.ndarray, database: np.ndarray, p: dict) -> tuple[Callable | None, Callable]:
+    """What is done once for a database (None: nothing) and what is done for the queries, for one method."""
+    if method == "ours":
+        stored = augment_database(database, **p)
+        return lambda: augment_database(database, **p), lambda: global_rerank(queries, database, **p, augmented=stored)
+    if method in ("dba", "alpha_qe_dba"):
+        augmented = database_augmentation(database, p["k"], p["exponent"])
+        expand = lambda: alpha_query_expansion(queries, augmented, p["k"], p["exponent"])  # noqa: E731
+        online = (lambda: rank(expand(), augmented)) if method == "alpha_qe_dba" else (lambda: rank(queries, augmented))
+        return lambda: database_augmentation(database, p["k"], p["exponent"]), online
+    online = {
+        "none": lambda: rank(queries, database),
+        "aqe": lambda: rank(average_query_expansion(queries, database, p["k"]), database),
+        "alpha_qe": lambda: rank(alpha_query_expansion(queries, database, p["k"], p["exponent"]), database),
+        "superglobal": lambda: superglobal_rerank(queries, database, **p),
+    }
+    return None, online[method]
+
+
+def rerank_costs(study: Study, model: Model, repeats: int) -> pd.DataFrame:
+    """Offline and online time and bytes of every method, with local re-ranking of the profile's subset of queries last."""
+    queries, database = study.descriptors(model)
+    chosen, rows = choices(study), []
+    for method in ("none", *study["rerank.candidates"]):
+        offline, online = parts(method, queries, database, chosen[method])
+        rows.append(
+            {
+                "re-ranking": NAMES[method],
+                "offline s": median_seconds(offline, repeats) if offline else 0.0,
+                "online ms a query": 1000 * median_seconds(online, repeats) / len(queries),
+                "bytes an image": database.shape[1] * 4 * (2 if method in ("ours", "dba", "alpha_qe_dba") else 1),
+            }
+        )
+        add_costs(study, row_key(model, "rerank", {"dataset": "synthetic"}, method, chosen[method]), rows[-1])
+    local = study.results.costs(rerank="local")
+    local = local.set_index("quantity")["value"] if len(local) else local_costs(study, model)[1]
+    rows.append({"re-ranking": NAMES["local"], **{column: float(local[column]) for column in list(rows[0])[1:]}})
+    study.results.save()
+    return pd.DataFrame(rows)
+
+
+def add_costs(study: Study, key: dict, row: dict) -> None:
+    """The columns of a cost row, in the units their names end in."""
+    units = {"offline s": "s", "online ms a query": "ms", "bytes an image": "bytes"}
+    for quantity, unit in units.items():
+        study.results.add_cost(**key, quantity=quantity, value=row[quantity], unit=unit)
+
+
+def local_costs(study: Study, model: Model) -> tuple[dict[str, np.ndarray], dict]:
+    """Local re-ranking of the profile's subset of queries: Medium AP by method (local, ours and none on the same), and costs.
+
+    Ours re-orders the same shortlist. The queries are spread evenly over the benchmark.
+    """
+    benchmark, settings = study.benchmark(), study["rerank.local"]
+    chosen = np.linspace(0, len(benchmark) - 1, min(settings["queries"], len(benchmark))).astype(int)
+    some = benchmark.select_queries(chosen)
+    queries, database = study.descriptors(model)
+    queries = queries[chosen]
+    shortlist = min(settings["shortlist"], len(database))
+    parameters = choices(study)["ours"] | {"shortlist": shortlist}
+    ranks = {"none": rank(queries, database), "ours": apply_reranking("ours", queries, database, parameters)[0]}
+    result = local_rerank(
+        [some.root / f for f in some.queries],
+        [some.root / f for f in some.database],
+        ranks["none"],
+        shortlist,
+        boxes=some.boxes,
+    )
+    ranks["local"] = result.ranks
+    ap = {}
+    for method, ranking in ranks.items():
+        ap[method] = metrics.evaluate(ranking, some).ap["medium"]
+        key = row_key(
+            model,
+            "rerank",
+            {"dataset": "synthetic"},
+            method,
+            {"shortlist": shortlist} if method != "none" else {},
+            queries=len(some),
+        )
+        add_mean(study, key, "mAP", "medium", ap[method][None], some.groups)
+        study.results.add_per_query(**key, difficulty="local", ap=ap[method], groups=some.groups)
+    cost = {
+        "offline s": result.cost["seconds_per_image"] * len(database),
+        "online ms a query": 1000 * result.cost["seconds_per_query"],
+        "bytes an image": result.cost["bytes_per_image"],
+    }
+    add_costs(study, key, cost)
+    study.results.save()
+    return ap, cost
+
+
+def local_table(study: Study, model: Model) -> pd.DataFrame:
+    """mAP in percent, milliseconds a query and bytes an image of no, our and local re-ranking on the same queries."""
+    ap, cost = local_costs(study, model)
+    queries, database = study.descriptors(model)
+    p = choices(study)["ours"]
+    seconds = {
+        "none": median_seconds(lambda: rank(queries, database), 1),
+        "ours": median_seconds(parts("ours", queries, database, p)[1], 1),
+    }
+    rows = []
+    for method, values in ap.items():
+        ms = cost["online ms a query"] if method == "local" else 1000 * seconds[method] / len(queries)
+        size = cost["bytes an image"] if method == "local" else 4 * database.shape[1]
+        rows.append(
+            {
+                "re-ranking": NAMES[method],
+                "Medium": 100 * np.nanmean(values),
+                "queries": len(values),
+                "ms a query": ms,
+                "bytes an image": size,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def growth(study: Study, repeats: int, sizes: tuple[int, ...] = (1000, 2000, 4000, 8000, 16000)) -> pd.DataFrame:
+    """Milliseconds a query of search and re-ranking, and of our offline part, against the size of the database."""
+    generator, rows = np.random.default_rng(study["statistics.seed"]), []
+    p = choices(study)["ours"]
+    queries = generator.standard_normal((64, study["model.descriptor_dim"]), np.float32)
+    for size in sizes if study.profile != "smoke" else sizes[:2]:
+        database = generator.standard_normal((size, queries.shape[1]), np.float32)
+        offline, online = parts("ours", queries, database, p)
+        for part, run, count in (
+            ("search", lambda d=database: rank(queries, d), len(queries)),
+            ("ours, online", online, len(queries)),
+            ("ours, offline, an image", offline, size),
+        ):
+            rows.append({"images": size, "part": part, "milliseconds": 1000 * median_seconds(run, repeats) / count})
+    return pd.DataFrame(rows)
+
+
+def module_costs(study: Study, repeats: int) -> pd.DataFrame:
+    """Parameters and milliseconds a picture of each variant's head, and of the trunk that all share."""
+    rows = []
+    with torch.inference_mode():
+        for variant in study["comparison.variants"]:
+            net = study.untrained(study.model(variant)).eval()
+            images = torch.zeros(16, 3, study["data.image_size"], study["data.image_size"])
+            maps = net.trunk(images)
+            rows.append(
+                {
+                    "variant": variant,
+                    "parameters of the module": sum(p.numel() for p in net.embedding.parameters()),
+                    "trunk ms": 1000 * median_seconds(lambda n=net, x=images: n.trunk(x), repeats) / len(images),
+                    "head ms": 1000 * median_seconds(lambda n=net, x=maps: n.head(x), repeats) / len(images),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,226 @@
+"""What the notebooks measure: each function takes an open `Study`, adds rows to its results and returns them as a table.
+
+Descriptors come from the study, rankings from `search` and `rerank`, figures from `metrics`, intervals from
+`significance`. A choice (k, α, exponent, β, a learning rate, a fusion weight) is made on the validation benchmark only, and
+every trial of it is a row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+
+from ssr_lib import metrics, significance
+from ssr_lib.artefacts import Model, Study
+from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.rerank import (
+    alpha_query_expansion,
+    average_query_expansion,
+    database_augmentation,
+    global_rerank,
+    superglobal_rerank,
+)
+from ssr_lib.search import rank
+
+DIFFICULTIES = ("easy", "medium", "hard")
+METHODS = ("none", "aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "ours")
+NAMES = {
+    "none": "none",
+    "aqe": "AQE",
+    "alpha_qe": "αQE",
+    "dba": "DBA",
+    "alpha_qe_dba": "αQE + DBA",
+    "superglobal": "SuperGlobal",
+    "local": "SIFT + RANSAC",
+    "ours": "ours",
+}
+
+
+def apply_reranking(method: str, queries: np.ndarray, database: np.ndarray, parameters: dict) -> tuple:
+    """Rankings (Q, N) by one method of the tables, and the descriptors (Q, D), (N, D) behind them (None: not by descriptors)."""
+    p = dict(parameters)
+    if method == "ours":
+        result = global_rerank(queries, database, p.pop("k"), p.pop("alpha"), **p)
+        return result.ranks, result.queries, result.database
+    if method == "superglobal":
+        result = superglobal_rerank(
+            queries, database, shortlist=min(p["shortlist"], len(database)), k=p["k"], beta=p["beta"]
+        )
+        return result.ranks, None, None
+    if method in ("dba", "alpha_qe_dba"):
+        database = database_augmentation(database, p["k"], p["exponent"])
+    if method == "aqe":
+        queries = average_query_expansion(queries, database, p["k"])
+    elif method in ("alpha_qe", "alpha_qe_dba"):
+        queries = alpha_query_expansion(queries, database, p["k"], p["exponent"])
+    elif method not in ("none", "dba"):
+        raise ValueError(f"no re-ranking {method!r}; there are {', '.join(METHODS)}")
+    return rank(queries, database), queries, database
+
+
+def row_key(
+    model: Model, experiment: str, benchmark_at: dict, method: str = "none", parameters: dict | None = None, **extra
+) -> dict:
+    """The key columns of a figure of `model`, re-ranked by `method` with `parameters`."""
+    parameters = dict(parameters or {})
+    return {
+        "experiment": experiment,
+        **benchmark_at,
+        "backbone": model.backbone,
+        "variant": model.variant,
+        "seed": model.seed,
+        "rerank": method,
+        "k": parameters.pop("k", None),
+        "alpha": parameters.pop("alpha", None),
+        "params": model.params() | parameters | extra,
+    }
+
+
+def add_mean(study: Study, key: dict, metric: str, difficulty: str, values: np.ndarray, groups: list[str]) -> float:
+    """Add the mean of `values` (S, Q), over seeds and queries, with its interval over groups × seeds; returns the mean."""
+    interval = significance.mean_interval(
+        values, groups, n_resamples=study["statistics.resamples"], seed=study["statistics.seed"]
+    )
+    study.results.add(
+        **key,
+        metric=metric,
+        difficulty=difficulty,
+        value=interval.estimate,
+        ci_low=interval.ci_low,
+        ci_high=interval.ci_high,
+        n_queries=int(np.isfinite(values).any(axis=0).sum()),
+        n_groups=interval.n_groups,
+    )
+    return interval.estimate
+
+
+def measure(
+    study: Study,
+    models: list[Model],
+    experiment: str,
+    *,
+    method: str = "none",
+    parameters: dict | None = None,
+    dataset: str = "synthetic",
+    split: str = "test",
+    subset: str = "all",
+    cut: int | None = None,
+    **extra,
+) -> dict[str, np.ndarray]:
+    """Rows of mAP and mP@k for each model (the seeds of one variant) and, for several, their mean; returns AP (S, Q) by difficulty.
+
+    `cut` keeps only the first so many database images (for sweeps over distractors, which stand last).
+    """
+    benchmark = study.benchmark(dataset, split, subset)
+    at = {"dataset": dataset, "split": split, "subset": subset}
+    evaluations = []
+    for model in models:
+        queries, database = study.descriptors(model, dataset, split, subset)
+        ranks = apply_reranking(method, queries, database[:cut], parameters or {})[0]
+        evaluations.append(metrics.evaluate(ranks, benchmark if cut is None else benchmark.first_images(cut)))
+        key = row_key(model, experiment, at, method, parameters, **extra)
+        for difficulty in DIFFICULTIES:
+            ap = evaluations[-1].ap[difficulty]
+            add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
+            for place, value in zip((1, 5, 10), evaluations[-1].mp[difficulty], strict=True):
+                study.results.add(
+                    **key, metric=f"mP@{place}", difficulty=difficulty, value=float(value), n_queries=len(ap)
+                )
+            if split == "test" and experiment != "sweep":
+                study.results.add_per_query(**key, difficulty=difficulty, ap=ap, groups=benchmark.groups)
+    ap = {difficulty: np.stack([e.ap[difficulty] for e in evaluations]) for difficulty in DIFFICULTIES}
+    if len(models) > 1:
+        key = over_seeds(row_key(models[0], experiment, at, method, parameters, **extra), len(models))
+        for difficulty in DIFFICULTIES:
+            add_mean(study, key, "mAP", difficulty, ap[difficulty], benchmark.groups)
+    return ap
+
+
+def over_seeds(key: dict, seeds: int) -> dict:
+    """The key of a figure over several trainings."""
+    return key | {"seed": None, "params": key["params"] | {"seeds": seeds}}
+
+
+# ---- choices, on validation
+
+
+def grid(candidates: dict[str, list]) -> list[dict]:
+    """Every combination of the candidate values, the last name varying fastest."""
+    return [dict(zip(candidates, values, strict=True)) for values in itertools.product(*candidates.values())]
+
+
+def with_shortlist(study: Study, method: str, parameters: dict) -> dict:
+    return parameters | ({"shortlist": study["rerank.shortlist"]} if method == "superglobal" else {})
+
+
+def choose(study: Study, method: str, dataset: str = "synthetic", split: str = "validation") -> dict:
+    """The parameters of `method` with the best mean Medium mAP, on validation, of one training of each compared variant.
+
+    The first of equals is taken. Every trial becomes a row of experiment "rerank" on the validation split.
+    """
+    benchmark = study.benchmark(dataset, split)
+    models = [study.model(variant) for variant in study["comparison.variants"]]
+    best, chosen = -1.0, {}
+    for parameters in grid(study["rerank.candidates"][method]):
+        parameters = with_shortlist(study, method, parameters)
+        values = []
+        for model in models:
+            queries, database = study.descriptors(model, dataset, split)
+            if parameters["k"] < len(database):
+                values.append(
+                    metrics.evaluate(apply_reranking(method, queries, database, parameters)[0], benchmark).map["medium"]
+                )
+        if not values:
+            continue
+        key = row_key(models[0], "rerank", {"dataset": dataset, "split": split}, method, parameters)
+        key |= {
+            "variant": "all",
+            "params": {k: v for k, v in parameters.items() if k not in ("k", "alpha")} | {"seeds": len(values)},
+        }
+        study.results.add(
+            **key | {"seed": None},
+            metric="mAP",
+            difficulty="medium",
+            value=float(np.mean(values)),
+            n_queries=len(benchmark),
+        )
+        if np.mean(values) > best:
+            best, chosen = float(np.mean(values)), parameters
+    return chosen
+
+
+def choices(study: Study) -> dict[str, dict]:
+    """The re-ranking parameters of every method: chosen on validation once, then read from `choices.json` of the results."""
+    source = study["data.choices_from"]
+    path = study.results_dir / "choices.json"
+    if source:
+        path = study.repository / "results" / source / "choices.json"
+        if not path.is_file():
+            raise ValueError(
+                f"the profile takes its choices from {source!r}, but {path} is not there; run `make study PROFILE={source}`"
+            )
+    if not path.is_file():
+        chosen = {method: choose(study, method) for method in study["rerank.candidates"]}
+        study.results.save()
+        write_atomic(path, json.dumps(chosen, indent=1, ensure_ascii=False) + "\n")
+    chosen = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        chosen
+        | {method: chosen.get(method, {}) | fixed for method, fixed in study["rerank.fixed"].items()}
+        | {"none": {}}
+    )
+
+
+def choose_learning_rates(study: Study) -> pd.DataFrame:
+    """Every trial learning rate for every variant, one training each, on validation: rows, and the table of them."""
+    rows = []
+    for variant, rate in itertools.product(study["comparison.variants"], study["training.trials"]):
+        model = study.model(variant, seed=0, learning_rate=rate)
+        ap = measure(study, [model], "ablation", split="validation", trial="learning rate")
+        rows.append({"variant": variant, "learning rate": rate, "Medium mAP": 100 * np.nanmean(ap["medium"])})
+    study.results.save()
+    table = pd.DataFrame(rows, columns=["variant", "learning rate", "Medium mAP"])
+    return table.pivot(index="variant", columns="learning rate", values="Medium mAP") if rows else table

@@ -1,0 +1,89 @@
+"""Sentences that read a table, composed from its numbers, so that no text can disagree with what was measured."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def read_differences(table: pd.DataFrame) -> str:
+    """Which differences of a table (columns comparison, difference, low, high, seeds) have an interval without 0."""
+    above, below = table[table["low"] > 0], table[table["high"] < 0]
+    parts = []
+    for rows, word in ((above, "in favour of the first"), (below, "in favour of the second")):
+        if len(rows):
+            names = "; ".join(f"{row.comparison} ({row.difference:+.1f})" for row in rows.itertuples())
+            parts.append(f"{word}: {names}")
+    neither = len(table) - len(above) - len(below)
+    sentence = f"The 95 % interval excludes 0 in {len(above) + len(below)} of {len(table)} comparisons" + (
+        "" if not parts else ", "
+    )
+    sentence += ", and ".join(parts) + f". For the other {neither} no difference is shown." * (neither > 0)
+    few = table.loc[table["seeds"] < 2, "comparison"]
+    return sentence + (f" {len(few)} of them rest on one training and carry no verdict." if len(few) else "")
+
+
+def leading_number(cell: object) -> float:
+    """The number at the start of a cell such as "56.3 ± 0.8"."""
+    return float(str(cell).split()[0])
+
+
+def read_best(table: pd.DataFrame, what: str, column: str = "Medium") -> str:
+    """The best and the first row of a table of mAP in percent."""
+    numbers = table[column].map(leading_number)
+    labels = [
+        ", ".join(str(cell) for cell in row[:2] if isinstance(cell, str)) for row in table.itertuples(index=False)
+    ]
+    first, best = table.index[0], numbers.idxmax()
+    if best == first:
+        return f"{what}, nothing is above the first row ({labels[0]}: {numbers[first]:.1f} {column} mAP)."
+    return f"{what}, the highest {column} mAP is {numbers[best]:.1f} ({labels[table.index.get_loc(best)]}), {numbers[best] - numbers[first]:+.1f} from the first row."
+
+
+def read_structure(table: pd.DataFrame) -> str:
+    """How far twins and doubles are from chance for the first and the last row."""
+    rows = [
+        (r["variant"], leading_number(r["AUC twins"]), leading_number(r["AUC doubles"])) for _, r in table.iterrows()
+    ]
+    text = "; ".join(f"{name}: twins {twins:.0f} %, doubles {doubles:.0f} %" for name, twins, doubles in rows)
+    best = max(rows, key=lambda row: row[2])[0]
+    return f"{text}. The descriptor that sees most structure behind another style (doubles) is {best}."
+
+
+def read_invariance(kept: pd.DataFrame) -> str:
+    """Which descriptor keeps most, and what the masked queries keep."""
+    forms = [c for c in kept.columns if c != "masked"]
+    text = ", ".join(f"{kept[c].idxmax()} keeps most under {c} ({kept[c].max():.0f} %)" for c in forms)
+    guard = f" Masked queries keep at most {kept['masked'].max():.0f} %." if "masked" in kept else ""
+    return text[:1].upper() + text[1:] + "." + guard
+
+
+def read_local(table: pd.DataFrame) -> str:
+    """Local re-ranking beside ours: points and milliseconds."""
+    by = table.set_index("re-ranking")
+    local, ours = by.loc["SIFT + RANSAC"], by.loc["ours"]
+    return (
+        f"On these queries SIFT + RANSAC reaches {local['Medium']:.1f} Medium mAP at {local['ms a query']:.0f} ms a query, ours "
+        f"{ours['Medium']:.1f} at {ours['ms a query']:.2f} ms; an image costs {local['bytes an image']:,.0f} bytes of local features and "
+        f"{ours['bytes an image']:,.0f} of descriptor."
+    )
+
+
+def read_distances(table: pd.DataFrame) -> str:
+    """Whether classes moved apart: distances, ratio and AUC before and after."""
+    by = table.set_index("re-ranking")
+    before, after = by.loc["none"], by.loc["ours"]
+    return (
+        f"Within a class the mean distance goes from {before['intra']:.3f} to {after['intra']:.3f}, between classes from {before['inter']:.3f} to "
+        f"{after['inter']:.3f}, the ratio from {before['intra / inter']:.3f} to {after['intra / inter']:.3f}, and the AUC of pairs from "
+        f"{before['pair AUC']:.4f} to {after['pair AUC']:.4f}."
+    )
+
+
+def read_verdicts(table: pd.DataFrame) -> str:
+    """How many claims have which verdict, and the primary one's."""
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
+    first = table.iloc[0]
+    return (
+        f"**The primary claim is {first['verdict']}**: {first['comparison']} = {first['difference']:+.2f} points "
+        f"[{first['low']:+.2f}, {first['high']:+.2f}] over {first['seeds']:.0f} trainings and {first['landmarks']:.0f} landmarks. In all: {counts}."
+    )

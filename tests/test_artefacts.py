@@ -1,0 +1,89 @@
+"""A profile opens into parameters, folders and models; changes never reach committed results."""
+
+import numpy as np
+import pytest
+
+from ssr_lib.artefacts import Study, data_file, digest, load_profile, override, save_array
+from ssr_lib.provenance import repository_root
+
+PROFILES = sorted(path.stem for path in (repository_root() / "profiles").glob("*.yaml"))
+
+
+def keys(parameters, prefix=""):
+    """Dotted names of all parameters; what lies under these is free."""
+    free = ("rerank.candidates", "rerank.fixed", "data.labels", "model.checkpoints", "comparison.ablation.rows")
+    for key, value in parameters.items():
+        name = f"{prefix}{key}"
+        yield name
+        if isinstance(value, dict) and name not in free:
+            yield from keys(value, f"{name}.")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_has_the_same_keys(name):
+    wanted, found = set(keys(load_profile("demo"))), set(keys(load_profile(name)))
+    assert found == wanted, f"missing {sorted(wanted - found)}, unknown {sorted(found - wanted)}"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_re_ranker_gets_the_same_number_of_trials(name):
+    trials = {
+        m: int(np.prod([len(v) for v in c.values()])) for m, c in load_profile(name)["rerank"]["candidates"].items()
+    }
+    assert len(set(trials.values())) == 1, trials
+
+
+def test_no_profile_shares_seeds_between_training_validation_and_test():
+    seeds = {name: load_profile(name)["data"] for name in PROFILES}
+    for data in seeds.values():
+        assert len({data[split]["seed"] for split in ("training", "validation", "test")}) == 3
+    tested = seeds["demo"]["test"]["seed"]
+    assert seeds["smoke"]["test"]["seed"] != tested, "the smallest profile must not touch the test landmarks"
+
+
+def test_an_unknown_profile_is_refused_with_the_names_there_are():
+    with pytest.raises(ValueError, match="no profile 'dmeo'; there are .*demo"):
+        load_profile("dmeo")
+
+
+def test_a_change_goes_to_a_folder_of_its_own(tmp_path):
+    plain, changed = Study("smoke", tmp_path), Study("smoke", tmp_path, {"training.steps": 7, "model.window": None})
+    assert plain.results_dir == tmp_path / "results" / "smoke"
+    assert changed.results_dir.name.startswith("custom-") and changed["training.steps"] == 7
+    assert changed["model.window"] == plain["model.window"], "None leaves the profile's value"
+    assert Study("smoke", tmp_path, {"training.steps": plain["training.steps"]}).results_dir == plain.results_dir
+
+
+def test_a_misspelt_parameter_is_refused():
+    with pytest.raises(ValueError, match=r"no parameter 'training\.step'; training has .*steps"):
+        override(load_profile("smoke"), {"training.step": 3})
+
+
+def test_models_are_named_by_everything_that_makes_them(tmp_path):
+    study = Study("smoke", tmp_path)
+    model = study.model("self-similarity", 1, window=5)
+    assert model.window == 5 and model.seed == 1 and model.params()["window"] == 5
+    assert "window" not in study.model("plain").params(), "plain has no module"
+    assert study.model("untrained", 3).seed is None
+    names = {
+        study._folder_name(m) for m in (model, study.model("self-similarity", 2, window=5), study.model("plain", 1))
+    }
+    assert len(names) == 3
+    with pytest.raises(ValueError, match="no variant 'convolution'"):
+        study.model("convolution")
+
+
+def test_pictures_that_are_not_there_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSR_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="labels.csv is not there; .*SSR_DATA"):
+        data_file("photos/labels.csv")
+
+
+def test_an_array_is_written_whole(tmp_path):
+    save_array(tmp_path / "deep" / "x.npy", np.arange(6.0))
+    assert np.load(tmp_path / "deep" / "x.npy").tolist() == [0, 1, 2, 3, 4, 5]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.npy"]
+
+
+def test_a_digest_depends_on_values_not_on_order():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
