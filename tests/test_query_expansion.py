@@ -1,0 +1,82 @@
+"""Query expansion and database-side augmentation against stored outputs of their public implementation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssr_lib.rerank import alpha_query_expansion, average_query_expansion, database_augmentation
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "qe.npz")
+Q, X = GOLDEN["Q"], GOLDEN["X"]
+CASES = {
+    "aqe_k5_a0": lambda: average_query_expansion(Q, X, 5),
+    "aqe_k5_a3": lambda: alpha_query_expansion(Q, X, 5, 3),
+    "aqe_k10_a1": lambda: alpha_query_expansion(Q, X, 10, 1),
+    "dba_k5_a0": lambda: database_augmentation(X, 5, 0),
+    "dba_k5_a3": lambda: database_augmentation(X, 5, 3),
+    "dba_k20_a3": lambda: database_augmentation(X, 20, 3),
+    "aqe_on_dba_k5_a3": lambda: alpha_query_expansion(Q, database_augmentation(X, 5, 3), 5, 3),
+}
+
+
+def test_every_stored_case_is_checked():
+    assert set(CASES) == {name for name in GOLDEN if name.startswith(("aqe", "dba"))}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_the_public_implementation(name):
+    got = CASES[name]()
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, GOLDEN[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0, 3])
+def test_an_image_is_never_its_own_neighbour_where_the_public_implementation_lets_it_in(alpha):
+    """With fewer than k positive neighbours theirs counts the image twice (exponent 0) or pushes away (exponent 3)."""
+    x = GOLDEN["leak_X"]
+    unit = x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
+    similarity = unit @ unit.T - 3 * np.eye(6)
+    near = np.argsort(-similarity, axis=1)[:, :4]
+    weights = np.maximum(np.take_along_axis(similarity, near, 1), 0) ** alpha  # 0 ** 0 = 1
+    expected = unit + (weights[:, :, None] * unit[near]).sum(axis=1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    got = database_augmentation(x, 4, alpha)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    theirs = GOLDEN[f"leak_dba_k4_a{alpha}"]
+    assert np.abs(got - theirs).max() > 0.03
+    if alpha == 3:  # the one image with 3 positive neighbours of size and a harmless fourth agrees with theirs
+        np.testing.assert_allclose(got[5], theirs[5], atol=1e-6)
+
+
+def test_rank_weights_fall_evenly_from_the_image_itself():
+    x = np.float32([[1, 0], [0.96, 0.28], [0, 1]])
+    got = database_augmentation(x, 2, weighting="rank")
+    expected = x[0] + 2 / 3 * x[1] + 1 / 3 * x[2]
+    np.testing.assert_allclose(got[0], expected / np.linalg.norm(expected), atol=1e-6)
+
+
+def test_the_own_image_is_left_out_of_a_querys_neighbours():
+    with_self, without = (
+        alpha_query_expansion(X[:4], X, 3, 3),
+        alpha_query_expansion(X[:4], X, 3, 3, query_ids=range(4)),
+    )
+    np.testing.assert_allclose(without, database_augmentation(X, 3, 3)[:4], atol=1e-6)
+    assert np.abs(with_self - without).max() > 1e-3
+
+
+def test_torch_in_torch_out():
+    got = database_augmentation(torch.from_numpy(X), 5, 3)
+    assert isinstance(got, torch.Tensor) and np.array_equal(got.numpy(), database_augmentation(X, 5, 3))
+
+
+def test_more_neighbours_than_images_are_refused():
+    with pytest.raises(ValueError, match="k is 301"):
+        average_query_expansion(Q, X, 301)
+    with pytest.raises(ValueError, match="k is 300; wanted an integer from 1 to 299"):
+        database_augmentation(X, 300, 3)
+    with pytest.raises(ValueError, match="power is -1"):
+        alpha_query_expansion(Q, X, 5, -1)
+    with pytest.raises(ValueError, match="weighting is 'sum'"):
+        database_augmentation(X, 5, 3, weighting="sum")
