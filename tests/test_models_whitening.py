@@ -1,0 +1,73 @@
+"""Whitening equals the reference implementation, whitens, and survives the disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssr_lib.models.whitening import Whitening, fit_learned, fit_pca
+
+GOLDEN = np.load(Path(__file__).parent / "golden/qe.npz")
+
+
+def same_up_to_sign(rows, reference):
+    return np.abs(rows * np.sign((rows * reference).sum(axis=1, keepdims=True)) - reference).max()
+
+
+@pytest.mark.parametrize("kind", ["w", "pca"])
+def test_projection_and_descriptors_equal_the_reference(kind):
+    x = GOLDEN["w_X"].T  # the reference stores columns
+    whitening = fit_pca(x) if kind == "pca" else fit_learned(x, GOLDEN["w_q"], GOLDEN["w_p"])
+    assert np.abs(whitening.mean - GOLDEN[f"{kind}_m"][:, 0]).max() < 1e-8
+    assert same_up_to_sign(whitening.projection, GOLDEN[f"{kind}_P"]) < 1e-8
+    for dims, suffix in ((None, ""), (8, "8")):
+        applied = whitening.apply(x, dims)
+        assert same_up_to_sign(applied.T, GOLDEN[f"{kind}_apply{suffix}"]) < 1e-8
+        assert np.abs(applied[:20] @ applied[:20].T - GOLDEN[f"{kind}_gram{suffix}"]).max() < 1e-8
+
+
+def test_singular_scatter_gets_the_smallest_diagonal_that_helps():
+    x = np.repeat(np.random.default_rng(0).standard_normal((40, 3)), 2, axis=1)  # every column twice
+    whitening = fit_learned(x, np.arange(20), np.arange(20, 40))
+    assert np.isfinite(whitening.projection).all()
+
+
+def test_pca_output_has_identity_covariance_before_normalisation():
+    x = np.random.default_rng(1).standard_normal((300, 6)) @ np.random.default_rng(2).standard_normal((6, 6))
+    whitening = fit_pca(x)
+    y = (x - whitening.mean) @ whitening.projection.T
+    np.testing.assert_allclose(np.cov(y, rowvar=False, bias=True), np.eye(6), atol=1e-10)
+
+
+def test_fewer_descriptors_than_dimensions_keep_only_directions_with_variance():
+    x = np.random.default_rng(3).standard_normal((5, 12))
+    assert fit_pca(x).projection.shape == (4, 12)
+
+
+def test_torch_numpy_linear_layer_and_disk_agree(tmp_path):
+    x = np.random.default_rng(4).standard_normal((50, 7)).astype(np.float32)
+    whitening = fit_pca(x)
+    whitening.save(tmp_path / "w.safetensors")
+    loaded = Whitening.load(tmp_path / "w.safetensors")
+    expected = whitening.apply(x, 4)
+    assert expected.dtype == np.float32 and expected.shape == (50, 4)
+    np.testing.assert_array_equal(loaded.apply(x, 4), expected)
+    np.testing.assert_allclose(loaded.apply(torch.from_numpy(x), 4), expected, atol=1e-6)
+    linear = torch.nn.functional.normalize(whitening.as_linear(4)(torch.from_numpy(x)), dim=1)
+    np.testing.assert_allclose(linear.detach(), expected, atol=1e-5)
+
+
+def test_errors_name_the_shape_and_the_file(tmp_path):
+    whitening = fit_pca(np.random.default_rng(5).standard_normal((9, 3)))
+    with pytest.raises(ValueError, match=r"dimension 3 .*\(2, 4\)"):
+        whitening.apply(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="dims is 5"):
+        whitening.apply(np.zeros((2, 3)), 5)
+    with pytest.raises(ValueError, match="finite"):
+        fit_pca(np.full((3, 2), np.nan))
+    whitening.save(tmp_path / "w.safetensors")
+    data = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "w.safetensors").write_bytes(data[:-10])
+    with pytest.raises(ValueError, match=r"w\.safetensors is damaged"):
+        Whitening.load(tmp_path / "w.safetensors")
