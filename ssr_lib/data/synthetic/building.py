@@ -9,9 +9,10 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from .camera import unit
+from .camera import cross, unit
 from .facade import Surface, compose_wall
 from .materials import PPM, cover, weather
+from .openings import Openings
 from .structures import BLANK, WINDOW, Mass, Structure
 from .styles import Style
 
@@ -82,8 +83,8 @@ def plane_face(points, u, surface: Surface, ppm: float = PPM) -> Face:
     """A face whose texture starts at the lowest, leftmost corner of its polygon; `u` lies in its plane."""
     points = np.asarray(points, float)
     u = unit(u)
-    normal = unit(np.cross(points[1] - points[0], points[2] - points[0]))
-    v = np.cross(normal, u)
+    normal = unit(cross(points[1] - points[0], points[2] - points[0]))
+    v = cross(normal, u)
     if v[1] < 0:
         v = -v
     origin = points[0] + u * ((points - points[0]) @ u).min() + v * ((points - points[0]) @ v).min()
@@ -92,8 +93,8 @@ def plane_face(points, u, surface: Surface, ppm: float = PPM) -> Face:
 
 def build(structure: Structure, style: Style, rng: np.random.Generator, *, landmark: bool = True) -> list[Block]:
     """The blocks of a building, left to right; every texture is drawn here, once."""
-    roof = _roof_surface(rng, style, structure)
-    return [_block(rng, mass, style, roof, landmark) for mass in structure.masses]
+    roof, openings = _roof_surface(rng, style, structure), Openings(style)
+    return [_block(rng, mass, openings, roof, landmark) for mass in structure.masses]
 
 
 def _roof_surface(rng, style: Style, structure: Structure) -> Surface:
@@ -106,7 +107,8 @@ def _top_height(style: Style) -> float:
     return {"eaves": 0.0, "parapet": 0.8, "balustrade": 1.0, "crenels": 1.1}[style.edge]
 
 
-def _block(rng, mass: Mass, style: Style, roof: Surface, landmark: bool) -> Block:
+def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -> Block:
+    style = openings.style
     tower = mass.kind == "tower"
     crowned = tower and style.cap in ("flat", "crenels")
     edge = "crenels" if tower and style.cap == "crenels" else "parapet" if crowned else style.edge
@@ -116,10 +118,10 @@ def _block(rng, mass: Mass, style: Style, roof: Surface, landmark: bool) -> Bloc
     if tower and not crowned:
         top, edge = 0.0, "eaves"
     rise = _gable_rise(mass, style) if mass.gable and not tower else 0.0
-    front = compose_wall(rng, style, mass.cells, mass.bays, mass.floors, max(top, rise), rise > 0)
+    front = compose_wall(rng, openings, mass.cells, mass.bays, mass.floors, max(top, rise), rise > 0)
     cells = mass.cells if tower else mass.side_cells
     bays = mass.bays if tower else (mass.depth / mass.side_bays,) * mass.side_bays
-    side = compose_wall(rng, style, cells, bays, mass.floors, top)
+    side = compose_wall(rng, openings, cells, bays, mass.floors, top)
     x0, x1, z1 = mass.left, mass.right, mass.front
     z0 = z1 - mass.depth
     height = mass.height
@@ -136,10 +138,12 @@ def _block(rng, mass: Mass, style: Style, roof: Surface, landmark: bool) -> Bloc
     # Seen from the street a wall hides the foot of the roof where it stands higher than it (parapets, gables).
     high_front = edge != "eaves" or rise > 0
     ordered = [*above, *faces] if high_front else [*faces, *above]
-    details = [] if tower else [*_dormers(rng, mass, style, roof, height), *_chimneys(rng, mass, style, height, rise)]
+    details = (
+        [] if tower else [*_dormers(rng, mass, openings, roof, height), *_chimneys(rng, mass, style, height, rise)]
+    )
     ordered += details
     if mass.porch is not None:
-        ordered += _porch(rng, mass, style, roof)
+        ordered += _porch(rng, mass, openings, roof)
     peak = max(float(face.points[:, 1].max()) for face in ordered)
     return Block(x0, x1, z1, z0, peak, tuple(ordered), landmark)
 
@@ -280,7 +284,7 @@ def _turned(kind: str, xm: float, zm: float, base: float, rx: float, rz: float, 
     return faces
 
 
-def _box(rng, style: Style, x0, x1, y0, y1, z0, z1, front: Surface, side: Surface) -> list[Face]:
+def _box(x0, x1, y0, y1, z0, z1, front: Surface, side: Surface) -> list[Face]:
     """Front and sides of a small block."""
     corners = {"left": (x0, y0, z0), "right": (x1, y0, z1), "front": (x0, y0, z1)}
     faces = []
@@ -293,14 +297,15 @@ def _box(rng, style: Style, x0, x1, y0, y1, z0, z1, front: Surface, side: Surfac
     return faces
 
 
-def _dormers(rng, mass: Mass, style: Style, roof: Surface, height: float) -> list[Face]:
+def _dormers(rng, mass: Mass, openings: Openings, roof: Surface, height: float) -> list[Face]:
     """Windows in the roof, above every second bay."""
+    style = openings.style
     if not style.dormers or style.roof == "flat" or (mass.gable and style.gable != "pediment"):
         return []
     if style.roof != "mansard" and style.pitch * mass.depth / 2 < 2.6:
         return []
     width, tall = 1.5, 1.9
-    window = compose_wall(rng, style, ((WINDOW,),), (width,), (tall,), 0.0)
+    window = compose_wall(rng, openings, ((WINDOW,),), (width,), (tall,), 0.0)
     cheek = Surface(cover(rng, style.roof_material, style.roof_colour, (round(tall * PPM), round(2 * PPM)))[0])
     centres = np.cumsum(mass.bays) - np.array(mass.bays) / 2 + mass.left
     faces: list[Face] = []
@@ -308,7 +313,7 @@ def _dormers(rng, mass: Mass, style: Style, roof: Surface, height: float) -> lis
     for x in centres[:: 1 if len(centres) < 4 else 2]:
         z1, y = mass.front - back, height + 0.35
         z0 = z1 - (0.7 if style.roof == "mansard" else min(tall / style.pitch, 3.0))
-        box = _box(rng, style, x - width / 2, x + width / 2, y, y + tall, z0, z1, window, cheek)
+        box = _box(x - width / 2, x + width / 2, y, y + tall, z0, z1, window, cheek)
         low = [np.array([x + s * (width / 2 + 0.15), y + tall, z1 + 0.15]) for s in (-1, 1)]
         top = np.array([x, y + tall + 0.8, z1 + 0.15])
         behind = np.array([0, 0, z0 - z1])
@@ -329,21 +334,19 @@ def _chimneys(rng, mass: Mass, style: Style, height: float, rise: float) -> list
     faces: list[Face] = []
     for x in (mass.left + inset, mass.right - inset - 0.9):
         if mass.left < x < mass.right - 0.8:
-            faces += _box(
-                rng, style, x, x + 0.9, height + climb * 0.7, height + climb + 1.6, zm - 0.4, zm + 0.5, brick, brick
-            )
+            faces += _box(x, x + 0.9, height + climb * 0.7, height + climb + 1.6, zm - 0.4, zm + 0.5, brick, brick)
     return faces
 
 
-def _porch(rng, mass: Mass, style: Style, roof: Surface) -> list[Face]:
+def _porch(rng, mass: Mass, openings: Openings, roof: Surface) -> list[Face]:
     """A projecting entrance with a pitched or flat top."""
     edges = mass.left + np.concatenate([[0], np.cumsum(mass.bays)])
     x0, x1 = edges[mass.porch] + 0.2, edges[mass.porch + 1] - 0.2
     tall, out = mass.floors[0] * 0.92, 1.8
-    front = compose_wall(rng, style, ((2,),), (x1 - x0,), (tall,), 0.0)
-    side = compose_wall(rng, style, ((BLANK,),), (out,), (tall,), 0.0)
+    front = compose_wall(rng, openings, ((2,),), (x1 - x0,), (tall,), 0.0)
+    side = compose_wall(rng, openings, ((BLANK,),), (out,), (tall,), 0.0)
     z0, z1 = mass.front, mass.front + out
-    faces = _box(rng, style, x0, x1, 0.0, tall, z0, z1, front, side)
+    faces = _box(x0, x1, 0.0, tall, z0, z1, front, side)
     fl, fr = np.array([x0 - 0.2, tall, z1 + 0.2]), np.array([x1 + 0.2, tall, z1 + 0.2])
     up = np.array([0, 0.9, z0 - z1 - 0.2])
     return [*faces, plane_face([fl, fr, fr + up, fl + up], RIGHT, roof)]

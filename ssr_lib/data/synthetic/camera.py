@@ -12,12 +12,33 @@ from functools import cached_property
 import numpy as np
 
 NEAR = 0.4  # metres: what is nearer to the lens is cut away
+FIELD = 12  # picture widths: what is farther from the picture than this is cut away
 
 
 def unit(vector) -> np.ndarray:
     """The vector (3,) scaled to length 1."""
     vector = np.asarray(vector, dtype=np.float64)
     return vector / np.linalg.norm(vector)
+
+
+def cross(a, b) -> np.ndarray:
+    """The cross product of two vectors (3,); much faster for them than NumPy's."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+
+
+def _cut(points: np.ndarray, plane: np.ndarray) -> np.ndarray:
+    """The part of a polygon (n, 3) on the positive side of a plane (4,), (m, 3); Sutherland and Hodgman."""
+    side = points @ plane[:3] + plane[3]
+    if side.min() >= 0:
+        return points
+    kept = []
+    for i in range(len(points)):
+        before, here = side[i - 1], side[i]
+        if (before >= 0) != (here >= 0):
+            kept.append(points[i - 1] + before / (before - here) * (points[i] - points[i - 1]))
+        if here >= 0:
+            kept.append(points[i])
+    return np.array(kept)
 
 
 @dataclass(frozen=True)
@@ -46,21 +67,18 @@ class Camera:
         return cls(np.asarray(centre, dtype=np.float64), rotation, float(focal), int(size))
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (n, 3) of one polygon as pixels (m, 2), cut at the near plane; m = 0 behind the camera."""
-        seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]  # (n, 3), the third the depth
-        depth = seen[:, 2]
-        if depth.min() >= NEAR:
-            return seen[:, :2] / depth[:, None]
-        if depth.max() < NEAR:
-            return np.empty((0, 2))
-        kept = []
-        for a, b in zip(np.roll(seen, 1, axis=0), seen, strict=True):  # Sutherland and Hodgman, one plane
-            if (a[2] >= NEAR) != (b[2] >= NEAR):
-                kept.append(a + (NEAR - a[2]) / (b[2] - a[2]) * (b - a))
-            if b[2] >= NEAR:
-                kept.append(b)
-        kept = np.array(kept)
-        return kept[:, :2] / kept[:, 2:]
+        """World points (n, 3) of one polygon as pixels (m, 2), cut where they leave a wide field; m = 0 outside it."""
+        seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]  # (n, 3): pixels times depth, and depth
+        if seen[:, 2].min() >= NEAR:
+            pixels = seen[:, :2] / seen[:, 2:]
+            if np.abs(pixels).max() < FIELD * self.size:
+                return pixels
+        wide = FIELD * self.size
+        for plane in ((0, 0, 1, -NEAR), (1, 0, wide, 0), (-1, 0, wide, 0), (0, 1, wide, 0), (0, -1, wide, 0)):
+            seen = _cut(seen, np.array(plane, float))
+            if len(seen) < 3:
+                return np.empty((0, 2))
+        return seen[:, :2] / seen[:, 2:]
 
     def locate(self, point: np.ndarray) -> tuple[float, float, float]:
         """A world point's pixel x and y, and its depth in metres (meaningless pixels where that is not positive)."""

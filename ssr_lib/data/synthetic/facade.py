@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from .materials import PPM, cover, weather
-from .openings import BASE, PAD, opening
+from .openings import BASE, PAD, Openings
 from .structures import BLANK, DOOR, OCULUS, SMALL, TALL, Grid
 from .styles import Style
 
-VARIANTS = 3  # pictures of each kind of opening, differing in curtains
+VARIANTS = 2  # pictures of each kind of opening, differing in curtains
 
 
 @dataclass
@@ -31,6 +31,11 @@ class Surface:
     def mean(self) -> np.ndarray:
         """The mean colour (3,) float."""
         return np.array(cv2.mean(self.colour)[:3])
+
+    def part(self, rows: slice, columns: slice) -> Surface:
+        """A rectangle of the surface."""
+        cut = lambda a: None if a is None else np.ascontiguousarray(a[rows, columns])  # noqa: E731
+        return Surface(cut(self.colour), cut(self.relief), cut(self.glass), cut(self.panes))
 
     def level(self, number: int) -> Surface:
         """The surface at 1 / 2^number of its resolution."""
@@ -59,7 +64,7 @@ def _band(surface: Surface, y0: float, y1: float, colour, up: int, x0: int = 0, 
 
 def compose_wall(
     rng: np.random.Generator,
-    style: Style,
+    openings: Openings,
     cells: Grid,
     bays: tuple[float, ...],
     floors: tuple[float, ...],
@@ -67,6 +72,7 @@ def compose_wall(
     gabled: bool = False,
 ) -> Surface:
     """The wall of a grid of cells in a style; `top` metres of parapet, or of a gable, stand above the last floor."""
+    style = openings.style
     xs = np.concatenate([[0], np.cumsum(bays)]) * PPM
     total = sum(floors) + top
     ys = (total - np.concatenate([[0], np.cumsum(floors)])) * PPM  # rows of the floor lines, from the ground up
@@ -85,7 +91,7 @@ def compose_wall(
     for level, row in enumerate(cells):
         for column, kind in enumerate(row):
             if kind != BLANK:
-                _place(rng, surface, style, kind, level, xs[column : column + 2], ys[level : level + 2])
+                _place(rng, surface, openings, kind, level, xs[column : column + 2], ys[level : level + 2])
     return surface
 
 
@@ -170,10 +176,11 @@ def _timbers(surface: Surface, style: Style, xs, ys) -> None:
                 cv2.line(surface.colour, (round(b), round(low)), (round(b - (b - a) * 0.3), round(foot)), style.trim, 4)
 
 
-def _place(rng, surface: Surface, style: Style, kind: int, level: int, x, y) -> None:
+def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, y) -> None:
     """Paste one opening into its cell; `y` holds the rows of the floor's bottom and top."""
+    style = openings.style
     bay, floor = x[1] - x[0], y[0] - y[1]
-    patch = opening(style, kind, round(bay / 4) * 4, round(floor / 4) * 4, int(rng.integers(VARIANTS)))
+    patch = openings.get(kind, round(bay / 8) * 8, round(floor / 6) * 6, int(rng.integers(VARIANTS)))
     h, w = patch.mask.shape
     sill = {DOOR: 0.0, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}.get(kind, 0.24) * floor
     left = round((x[0] + x[1]) / 2 - w / 2)

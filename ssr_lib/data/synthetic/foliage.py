@@ -7,7 +7,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .noise import ASSETS
+from .noise import ASSETS, halvings
+from .render import colours
 
 SPRITE = 256  # pixels; a sprite shows one tree, its foot in the middle of the lower edge
 KINDS = ("broad", "broad", "broad", "slender", "bare", "conifer", "bush")
@@ -15,8 +16,10 @@ SPECIMENS = 4  # different trees of each kind
 
 
 @lru_cache(maxsize=64)
-def tree(kind: str, specimen: int) -> np.ndarray:
-    """A tree (SPRITE, SPRITE, 3) uint8: shade of leaf or bark, 255 where bark, opacity. Lit from the upper left."""
+def tree(kind: str, specimen: int) -> tuple[np.ndarray, ...]:
+    """A tree (SPRITE, SPRITE, 3) uint8: shade of leaf or bark, 255 where bark, opacity; and its halvings.
+
+    Lit from the upper left."""
     rng = np.random.default_rng([ASSETS, 31, specimen, sum(kind.encode())])
     big = np.zeros((2 * SPRITE, 2 * SPRITE, 3), np.uint8)
     foot = np.array([SPRITE, 2 * SPRITE - 2.0])
@@ -36,7 +39,7 @@ def tree(kind: str, specimen: int) -> np.ndarray:
             middle = np.array([SPRITE, 0.78 * SPRITE])
             crown = (0.84 * SPRITE, 0.72 * SPRITE) if kind == "broad" else (0.3 * SPRITE, 0.78 * SPRITE)
             _leaves(rng, big, middle, crown, 150 if kind == "broad" else 90, 34, 6, tips)
-    return cv2.resize(big, (SPRITE, SPRITE), interpolation=cv2.INTER_AREA)
+    return halvings(cv2.resize(big, (SPRITE, SPRITE), interpolation=cv2.INTER_AREA))
 
 
 def _branch(big, start, end, thick: float, taper: float) -> None:
@@ -114,7 +117,5 @@ BARK = np.stack(
 def paint_tree(sprite: np.ndarray, tint: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """The colour (h, w, 3) uint8 of a tree's shade and bark (h, w, 2) in light of `gain` (3,)."""
     shade, bark = cv2.split(sprite)
-    index = cv2.merge([shade] * 3)
-    leaf = cv2.LUT(index, np.clip(tint * gain, 0, 255).astype(np.uint8)[None])
-    wood = cv2.LUT(index, np.clip(BARK * gain, 0, 255).astype(np.uint8)[None])
-    return cv2.copyTo(wood, (bark > 128).astype(np.uint8), leaf)
+    leaf, wood = colours(shade, tint * gain), colours(shade, BARK * gain)
+    return cv2.copyTo(wood, cv2.threshold(bark, 128, 255, cv2.THRESH_BINARY)[1], leaf)

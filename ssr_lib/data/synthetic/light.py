@@ -82,7 +82,7 @@ def paint_sky(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndar
     rows = (np.arange(small) * 2 - camera.horizon()) / camera.focal
     angle = np.clip(-rows, 0.012, None)  # tangent of the height above the horizon
     blend = np.clip(angle / 0.9, 0, 1)[:, None] ** 0.6
-    sky = np.repeat(((1 - blend) * horizon + blend * zenith)[:, None], small, 1)
+    sky = np.repeat(((1 - blend) * horizon + blend * zenith)[:, None], small, 1).astype(np.float32)
     if light.kind in ("golden", "dusk"):
         side = np.linspace(0.5 - 0.5 * light.towards[0], 0.5 + 0.5 * light.towards[0], small)
         glow = np.exp(-angle / 0.22)[:, None] * side[None] * 0.7
@@ -113,6 +113,6 @@ def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray
         "dusk": ((160, 112, 112), (62, 60, 86)),
         "night": ((58, 52, 54), (34, 34, 42)),
     }[light.kind]
-    colour = np.array(bright, float) * (1 - shade[..., None]) + np.array(dark, float) * shade[..., None]
-    opacity = (shape * np.clip(angle / 0.05, 0.2, 1)[:, None] * 0.92)[..., None]
+    colour = np.float32(bright) * (1 - shade[..., None]) + np.float32(dark) * shade[..., None]
+    opacity = (shape * np.clip(angle / 0.05, 0.2, 1)[:, None] * 0.92)[..., None].astype(np.float32)
     return sky * (1 - opacity) + colour * opacity

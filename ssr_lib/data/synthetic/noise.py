@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import cv2
 import numpy as np
 
 ASSETS = 20250101  # the seed of what no landmark owns: noise, trees, cloud fields
@@ -36,8 +37,6 @@ def field(beta: float, index: int) -> np.ndarray:
 
 def patch(rng: np.random.Generator, shape: tuple[int, int], beta: float, scale: float = 1.0) -> np.ndarray:
     """A random cut of a stored field, `shape` float32; `scale` > 1 enlarges its features, < 1 shrinks them."""
-    import cv2
-
     height, width = shape
     source = field(beta, int(rng.integers(FIELDS)))
     rows = min(512, max(2, round(height / scale)))
@@ -47,3 +46,12 @@ def patch(rng: np.random.Generator, shape: tuple[int, int], beta: float, scale: 
     if (rows, columns) == (height, width):
         return cut
     return cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def halvings(image: np.ndarray) -> tuple[np.ndarray, ...]:
+    """An image and its successive halvings down to about 8 pixels."""
+    images = [image]
+    while min(images[-1].shape[:2]) >= 16:
+        h, w = images[-1].shape[:2]
+        images.append(cv2.resize(images[-1], (w // 2, h // 2), interpolation=cv2.INTER_AREA))
+    return tuple(images)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -66,7 +65,21 @@ def _scaled(points, factor_x, factor_y, centre):
     return (points - centre) * [factor_x, factor_y] + centre
 
 
-@lru_cache(maxsize=256)
+class Openings:
+    """The openings of one style, each drawn when it is first wanted."""
+
+    def __init__(self, style: Style):
+        self.style = style
+        self._drawn: dict[tuple[int, int, int, int], Patch] = {}
+
+    def get(self, kind: int, bay: int, floor: int, variant: int) -> Patch:
+        """As `opening`."""
+        key = (kind, bay, floor, variant)
+        if key not in self._drawn:
+            self._drawn[key] = opening(self.style, *key)
+        return self._drawn[key]
+
+
 def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patch:
     """The picture of one opening of a style for a cell of `bay` x `floor` pixels. Variants differ in blinds."""
     rng = np.random.default_rng([kind, bay, floor, variant, int(style.width * 1e6)])

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
+
+from .noise import ASSETS
+
+GRAIN = 509  # pixels: a prime, so that no picture size repeats it
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def develop(image: np.ndarray, photo: Photo, size: int, rng: np.random.Generator
         image = cv2.resize(image, (few, few), interpolation=cv2.INTER_AREA)
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     else:
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     if photo.blur:
         image = cv2.GaussianBlur(image, (0, 0), photo.blur)
     if photo.motion != (0.0, 0.0):
@@ -69,11 +74,19 @@ def develop(image: np.ndarray, photo: Photo, size: int, rng: np.random.Generator
     image = cv2.transform(image, saturation * np.eye(3) + (1 - saturation) * mean)
     if photo.vignette > 0.05:
         image = cv2.multiply(image, _vignette(size, round(photo.vignette * 20)), scale=1 / 255)
-    grain = rng.standard_normal((size, size, 3), dtype=np.float32)
-    grain = grain * (0.45 * photo.noise) + grain[..., :1] * (0.9 * photo.noise)
-    if photo.grey:
-        grain = np.repeat(grain[..., :1], 3, 2)
-    return cv2.add(image, grain, dtype=cv2.CV_8U)
+    grain = _grain(photo.grey)[rng.integers(2)]
+    y, x = rng.integers(0, GRAIN, 2)
+    rows, columns = (np.arange(y, y + size) % GRAIN), (np.arange(x, x + size) % GRAIN)
+    grain = np.take(np.take(grain, rows, 0), columns, 1)
+    return cv2.add(image, cv2.multiply(grain, (photo.noise / 16,) * 4, dtype=cv2.CV_16S), dtype=cv2.CV_8U)
+
+
+@lru_cache(maxsize=2)
+def _grain(grey: bool) -> np.ndarray:
+    """Sensor noise, in sixteenths of a standard deviation, mostly of lightness: (2, GRAIN, GRAIN, 3) int16."""
+    rng = np.random.default_rng([ASSETS, 5])
+    light, colour = rng.standard_normal((2, GRAIN, GRAIN, 1)), rng.standard_normal((2, GRAIN, GRAIN, 3))
+    return np.round(16 * (0.9 * light + (0.0 if grey else 0.45) * colour)).astype(np.int16)
 
 
 def _shake(motion: tuple[float, float]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from . import foliage, spec, street
 from .camera import Camera
 from .light import Light
-from .render import Canvas
+from .render import Canvas, dim
 from .structures import Structure
 
 FRONTAL = np.array([0.0, 0.0, 1.0])
@@ -33,60 +33,55 @@ def occluders(canvas: Canvas, camera: Camera, light: Light, rng: np.random.Gener
         if what == "tree":
             stand_tree(canvas, camera, light, rng, at, rng.uniform(4.5, 12.0))
             continue
-        picture, alpha = {
-            "person": lambda: street.person(rng),
-            "car": lambda: street.car(rng),
-            "lamp": lambda: street.lamp(rng, light.lit > 0.1),
-        }[what]()
+        number = int(rng.integers(street.NUMBER))
+        sprites = street.picture(what, number, what == "lamp" and light.lit > 0.1)
         gain = np.sqrt(light.ambient(FRONTAL) + light.direct * max(0.25, light.towards[2]) * 0.8)
-        paint = lambda image, gain=gain: cv2.multiply(image, (*np.minimum(gain, 1.15).tolist(), 0.0))  # noqa: E731
-        stand(canvas, camera, light, cv2.merge([picture, alpha]), paint, at, len(alpha) / street.SCALE, what != "lamp")
+        paint = lambda image, gain=gain: dim(image, np.minimum(gain, 1.15), np.zeros(3))  # noqa: E731
+        stand(canvas, camera, light, sprites, paint, at, len(sprites[0]) / street.SCALE, what != "lamp")
 
 
 def stand_tree(canvas: Canvas, camera: Camera, light: Light, rng, at: np.ndarray, height: float) -> None:
     """A random tree of about `height` metres with its foot at `at`."""
     kind = foliage.KINDS[rng.integers(len(foliage.KINDS))]
-    sprite = foliage.tree(kind, int(rng.integers(foliage.SPECIMENS)))
+    sprites = foliage.tree(kind, int(rng.integers(foliage.SPECIMENS)))
     if kind == "bush":
         height *= 0.3
     if (light.towards[0] > 0) != (rng.random() < 0.1):
-        sprite = np.ascontiguousarray(sprite[:, ::-1])
+        height = -height  # mirrored
     strength = light.ambient(np.array([0, 0.6, 0.8])) + light.direct * (0.25 if light.kind == "night" else 0.7)
     tint, gain = foliage.draw_tint(rng), np.sqrt(strength)
-    stand(canvas, camera, light, sprite, lambda image: foliage.paint_tree(image, tint, gain), at, height, True)
+    stand(canvas, camera, light, sprites, lambda image: foliage.paint_tree(image, tint, gain), at, height, True)
 
 
-def stand(canvas, camera, light, sprite, paint, at: np.ndarray, height: float, shadow: bool) -> None:
-    """Put an upright sprite (h, w, c), its last channel the opacity, on the ground at `at`, facing the camera.
+def stand(canvas, camera, light, sprites, paint, at: np.ndarray, height: float, shadow: bool) -> None:
+    """Put an upright sprite on the ground at `at`, facing the camera; mirrored if `height` is negative.
 
-    `paint` turns the sprite's other channels, at their final size, into a colour (h, w, 3).
+    `sprites`: the picture (h, w, c) uint8, its last channel the opacity, and its halvings. `paint` turns the other
+    channels, at their final size, into a colour (h, w, 3).
     """
     x, y, depth = camera.locate(at)
-    h, w = sprite.shape[:2]
-    factor = camera.focal / depth * height / h
-    if depth < 1.5 or factor * h < 2:
+    if depth < 1.5:
         return
-    if abs(x - camera.size / 2) > camera.size / 2 + factor * w / 2:
+    h, w = sprites[0].shape[:2]
+    factor = camera.focal / depth * abs(height) / h
+    if factor * h < 2 or abs(x - camera.size / 2) > camera.size / 2 + factor * w / 2:
         return
     if shadow:
         _contact(canvas, x, y, w * factor * 0.36)
-    if factor < 0.5:
-        sprite = cv2.resize(
-            sprite, (max(1, round(w * factor)), max(1, round(h * factor))), interpolation=cv2.INTER_AREA
-        )
-        (h, w), factor = sprite.shape[:2], 1.0
-    left, top = x - w * factor / 2, y - h * factor
-    x0, y0 = max(0, int(left)), max(0, int(top))
-    x1, y1 = min(camera.size, int(left + w * factor) + 1), min(camera.size, int(y) + 1)
+    left, top, right = x - w * factor / 2, y - h * factor, x + w * factor / 2
+    x0, y0, x1, y1 = max(0, int(left)), max(0, int(top)), min(camera.size, int(right) + 1), min(camera.size, int(y) + 1)
     if x1 <= x0 or y1 <= y0:
         return
-    matrix = np.array([[factor, 0, left - x0], [0, factor, top - y0]])
-    drawn = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    level = int(min(len(sprites) - 1, max(0, np.floor(-np.log2(factor) + 0.4))))
+    step = factor * h / sprites[level].shape[0]
+    matrix = np.array([[step, 0, left - x0], [0, step, top - y0]])
+    if height < 0:
+        matrix[0] = -step, 0, right - x0
+    drawn = cv2.warpAffine(sprites[level], matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
     colour, opacity = paint(np.ascontiguousarray(drawn[..., :-1])), np.ascontiguousarray(drawn[..., -1])
     fade = 1 - np.exp(-depth / light.visibility)
     if fade > 0.02:
-        far = (light.haze * fade).tolist()
-        colour = cv2.add(cv2.multiply(colour, (1 - fade, 1 - fade, 1 - fade, 0)), (*far, 0.0))
+        colour = dim(colour, np.full(3, 1 - fade), light.haze * fade)
     blend(canvas.image[y0:y1, x0:x1], colour, opacity)
     canvas.landmark[y0:y1, x0:x1][opacity > 110] = 0
 

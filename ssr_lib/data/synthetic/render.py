@@ -46,14 +46,12 @@ def draw_face(
     x0, y0, x1, y1 = max(0, int(x0)), max(0, int(y0)), min(size, int(x1) + 2), min(size, int(y1) + 2)
     if x1 <= x0 or y1 <= y0:
         return
-    if max(-polygon.min(), polygon.max()) > 20000:
-        polygon = polygon.clip(-20000, 20000)
     corners = [np.rint((polygon - (x0, y0)) * 16).astype(np.int32)]
     seen = cv2.contourArea(polygon.astype(np.float32))
     there, ids = canvas.image[y0:y1, x0:x1], canvas.landmark[y0:y1, x0:x1]
     fade = 1 - np.exp(-float(np.linalg.norm(face.middle - camera.centre)) / light.visibility)
-    if seen < TINY:
-        gain = np.sqrt(light.ambient(face.normal) + light.direct * max(0.0, float(face.normal @ light.towards)))
+    gain = np.sqrt(light.ambient(face.normal) + light.direct * max(0.0, float(face.normal @ light.towards)))
+    if seen < TINY or len(face.surface.colour) == 1:
         colour = (1 - fade) * face.surface.mean * gain + fade * light.haze
         cv2.fillPoly(there, corners, colour.clip(0, 255).tolist(), cv2.LINE_8, 4)
         cv2.fillPoly(ids, corners, 255 if landmark else 0, cv2.LINE_8, 4)
@@ -62,45 +60,81 @@ def draw_face(
     cv2.fillPoly(mask, corners, 255, cv2.LINE_8, 4)
     texels = face.area * face.ppm**2 / (seen + 1.0)
     level = int(min(6, max(0, round(0.5 * np.log2(texels) - 0.1))))  # at which one texel is about one pixel
-    lit = shade_surface(face.surface.level(level), face, light, camera, level, rng, shades)
+    surface = face.surface.level(level)
     ppm = face.ppm / 2**level
-    to_plane = np.array([[1 / ppm, 0, 0.5 / ppm], [0, -1 / ppm, (lit.shape[0] - 0.5) / ppm], [0, 0, 1]])
-    matrix = camera.matrix @ (face.plane @ to_plane)
+    to_plane = np.array([[1 / ppm, 0, 0.5 / ppm], [0, -1 / ppm, (len(surface.colour) - 0.5) / ppm], [0, 0, 1]])
+    matrix = camera.matrix @ (face.plane @ to_plane)  # texture to image
+    if surface.relief is None and not shades:
+        lit, tone = surface.colour, (1 - fade) * gain
+    else:
+        left, top, surface = _visible_part(surface, matrix, (x0, y0, x1, y1), 0.8 * ppm)
+        lit, tone = shade_surface(surface, face, light, camera, ppm, (left, top), rng, shades), np.full(3, 1 - fade)
+        matrix = matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
     matrix[0] -= x0 * matrix[2]
     matrix[1] -= y0 * matrix[2]
     border = cv2.BORDER_WRAP if wrap else cv2.BORDER_REPLICATE
     drawn = cv2.warpPerspective(lit, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=border)
-    if fade > 0.02:
-        far = (light.haze * fade).tolist()
-        drawn = cv2.add(cv2.multiply(drawn, (1 - fade, 1 - fade, 1 - fade, 0)), (*far, 0.0))
-    cv2.copyTo(drawn, mask, there)
+    cv2.copyTo(dim(drawn, tone, fade * light.haze), mask, there)
     if landmark:
         cv2.bitwise_or(ids, mask, ids)
     else:
         ids[mask > 0] = 0
 
 
+def dim(image: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """`image` (h, w, 3) uint8 times `gain` (3,) plus `offset` (3,)."""
+    return cv2.transform(image, np.concatenate([np.diag(gain), np.reshape(offset, (3, 1))], 1))
+
+
+def colours(index: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The colours (h, w, 3) uint8 that a table (256, 3) gives to the values of `index` (h, w) uint8."""
+    table = table.clip(0, 255).astype(np.uint8)
+    return cv2.merge([cv2.LUT(index, np.ascontiguousarray(table[:, c])) for c in range(3)])
+
+
+def _visible_part(surface: Surface, matrix: np.ndarray, window: tuple[int, int, int, int], margin: float):
+    """The part of a surface that a window of the image can show: its left, its top, and the cut surface."""
+    h, w = surface.colour.shape[:2]
+    x0, y0, x1, y1 = window
+    back = np.linalg.inv(matrix) @ np.array([[x0, x1, x1, x0], [y0, y0, y1, y1], [1, 1, 1, 1.0]])
+    if (back[2] > 0).all() or (back[2] < 0).all():
+        xs, ys = back[:2] / back[2]
+        left, top = max(0, int(xs.min() - margin)), max(0, int(ys.min() - margin))
+        right, bottom = min(w, int(xs.max() + margin) + 2), min(h, int(ys.max() + margin) + 2)
+        if left < right and top < bottom and (right - left) * (bottom - top) < 0.8 * w * h:
+            return left, top, surface.part(slice(top, bottom), slice(left, right))
+    return 0, 0, surface
+
+
 def shade_surface(
-    surface: Surface, face: Face, light: Light, camera: Camera, level: int, rng, shades: tuple[np.ndarray, ...]
+    surface: Surface,
+    face: Face,
+    light: Light,
+    camera: Camera,
+    ppm: float,
+    corner: tuple[int, int],
+    rng,
+    shades: tuple[np.ndarray, ...],
 ) -> np.ndarray:
-    """The surface (h, w, 3) uint8 as lit: textures hold about the square root of reflectance, so light does, too."""
+    """The surface (h, w, 3) uint8 as lit: textures hold about the square root of reflectance, so light does, too.
+
+    `corner`: where in the face's whole texture this part begins.
+    """
     ambient = light.ambient(face.normal)
     facing = float(face.normal @ light.towards)
-    ppm = face.ppm / 2**level
     if facing > 0.04 and light.direct.max() > 0:
-        sunlit = _sunlit(surface, face, light, facing, ppm, shades)
+        sunlit = _sunlit(surface, face, light, facing, ppm, corner, shades)
         ramp = np.linspace(0, facing, 256)[:, None] * light.direct + ambient
-        table = (np.sqrt(ramp) * 160).clip(0, 255).astype(np.uint8)[None]
-        lit = cv2.multiply(surface.colour, cv2.LUT(cv2.merge([sunlit] * 3), table), scale=1 / 160)
+        lit = cv2.multiply(surface.colour, colours(sunlit, np.sqrt(ramp) * 160), scale=1 / 160)
     else:
-        lit = cv2.multiply(surface.colour, (*np.sqrt(ambient).tolist(), 0.0))
+        lit = dim(surface.colour, np.sqrt(ambient), np.zeros(3))
     if surface.relief is not None:
         _reveals(lit, surface, face, camera, ppm)
         _glaze(lit, surface, light, rng)
     return lit
 
 
-def _sunlit(surface: Surface, face: Face, light: Light, facing: float, ppm: float, shades) -> np.ndarray:
+def _sunlit(surface: Surface, face: Face, light: Light, facing: float, ppm: float, corner, shades) -> np.ndarray:
     """Where sun or flood light reaches the surface, (h, w) uint8."""
     h, w = surface.colour.shape[:2]
     sunlit = np.full((h, w), 255, np.uint8)
@@ -108,9 +142,10 @@ def _sunlit(surface: Surface, face: Face, light: Light, facing: float, ppm: floa
         sun = (float(face.u @ light.towards) / facing, -float(face.v @ light.towards) / facing)  # axes of the texture
         _cast(sunlit, surface.relief, sun, ppm / 100)
     for solid in shades:
-        _shadow_of(sunlit, solid, face, light, ppm)
+        _shadow_of(sunlit, solid, face, light, ppm, corner)
     if light.kind == "night":  # flood lights stand on the ground
-        falloff = np.linspace(90, 255, h).astype(np.uint8)
+        height = (np.arange(h)[::-1] + 0.5) / ppm + (face.points[:, 1].max() - h / ppm - corner[1] / ppm)
+        falloff = (255 / (1 + np.maximum(height, 0) / 14)).astype(np.uint8)
         sunlit = cv2.multiply(sunlit, np.repeat(falloff[:, None], w, 1), scale=1 / 255)
     return sunlit
 
@@ -144,7 +179,7 @@ def _cast(sunlit: np.ndarray, relief: np.ndarray, sun: tuple[float, float], ppc:
             sunlit[here] = cv2.subtract(sunlit[here], dark)
 
 
-def _shadow_of(sunlit: np.ndarray, solid: np.ndarray, face: Face, light: Light, ppm: float) -> None:
+def _shadow_of(sunlit: np.ndarray, solid: np.ndarray, face: Face, light: Light, ppm: float, corner) -> None:
     """Darken, in place, where a convex solid stands between the face and the sun."""
     heights = (solid - face.origin) @ face.normal
     if heights.max() < 0.05:
@@ -152,7 +187,8 @@ def _shadow_of(sunlit: np.ndarray, solid: np.ndarray, face: Face, light: Light, 
     above = solid + np.maximum(0.02 - heights, 0)[:, None] * face.normal  # its part before the face
     along = ((above - face.origin) @ face.normal) / (face.normal @ light.towards)
     on = above - along[:, None] * light.towards - face.origin
-    spots = np.stack([on @ face.u * ppm, sunlit.shape[0] - on @ face.v * ppm], 1).clip(-20000, 20000)
+    whole = len(face.surface.colour) * ppm / face.ppm  # rows of the face's whole texture
+    spots = np.stack([on @ face.u * ppm - corner[0], whole - on @ face.v * ppm - corner[1]], 1).clip(-20000, 20000)
     h, w = sunlit.shape
     low, high = spots.min(0), spots.max(0)
     if high[0] > 0 and high[1] > 0 and low[0] < w and low[1] < h:
@@ -170,7 +206,7 @@ def _reveals(lit: np.ndarray, surface: Surface, face: Face, camera: Camera, ppm:
         here, there = cut
         deep = cv2.subtract(surface.relief[there], surface.relief[here])
         _, hidden = cv2.threshold(deep, 14, 255, cv2.THRESH_BINARY)
-        side = cv2.multiply(lit[there], (0.78, 0.78, 0.78, 0.0))
+        side = dim(lit[there], np.full(3, 0.78), np.zeros(3))
         lit[here] = cv2.copyTo(side, hidden, np.ascontiguousarray(lit[here]))
 
 
@@ -183,7 +219,7 @@ def _glaze(lit: np.ndarray, surface: Surface, light: Light, rng) -> None:
         0, 12, (len(lamps), 3)
     )
     table[0] = 0
-    shown = cv2.LUT(cv2.merge([surface.panes] * 3), table.clip(0, 255).astype(np.uint8)[None])
+    shown = colours(surface.panes, table)
     cv2.add(lit, cv2.multiply(shown, cv2.merge([surface.glass] * 3), scale=1 / 255), lit)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
+from .noise import ASSETS, halvings
+
 SCALE = 64  # pixels per metre of these pictures
+NUMBER = 40  # different pictures of each kind
 
 
 def _poly(image, alpha, points, colour) -> None:
@@ -192,3 +197,11 @@ def lamp(rng: np.random.Generator, lit: bool) -> tuple[np.ndarray, np.ndarray]:
         _poly(image, alpha, [(x - 0.04, 0.45), (x + 0.7, 0.22), (x + 0.7, 0.3), (x + 0.04, 0.55)], iron)
         _poly(image, alpha, [(x + 0.4, 0.2), (x + 0.88, 0.16), (x + 0.88, 0.3), (x + 0.4, 0.36)], glow if lit else iron)
     return image, alpha
+
+
+@lru_cache(maxsize=256)
+def picture(what: str, number: int, lit: bool) -> tuple[np.ndarray, ...]:
+    """Picture `number` of a person, car or lamp: colour and opacity (h, w, 4) uint8, and its halvings."""
+    rng = np.random.default_rng([ASSETS, 53, number, sum(what.encode())])
+    colour, alpha = {"person": person, "car": car}[what](rng) if what != "lamp" else lamp(rng, lit)
+    return halvings(cv2.merge([colour, alpha]))

@@ -13,10 +13,10 @@ from .building import RIGHT, Block, Face, build, plane_face
 from .camera import Camera
 from .facade import Surface
 from .light import Light, draw_light
-from .materials import cover
+from .materials import TILE, cover
 from .noise import ASSETS
 from .placing import blend, stand_tree
-from .render import Canvas, draw_blocks, draw_face
+from .render import Canvas, colours, dim, draw_blocks, draw_face
 from .structures import Structure, draw_structure
 from .styles import draw_style
 
@@ -126,8 +126,7 @@ def _billboard(canvas: Canvas, camera: Camera, light: Light, strip: np.ndarray, 
     shift = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1.0]])
     drawn = cv2.warpPerspective(strip, shift @ camera.matrix @ plane @ to_plane, (x1 - x0, y1 - y0))
     fade = 1 - np.exp(-(camera.centre[2] - z) / light.visibility)
-    colour = np.ascontiguousarray(drawn[..., :3])
-    colour = cv2.add(cv2.multiply(colour, (1 - fade, 1 - fade, 1 - fade, 0)), (*(light.haze * fade).tolist(), 0.0))
+    colour = dim(np.ascontiguousarray(drawn[..., :3]), np.full(3, 1 - fade), light.haze * fade)
     blend(canvas.image[y0:y1, x0:x1], colour, np.ascontiguousarray(drawn[..., 3]))
 
 
@@ -146,8 +145,9 @@ GROUNDS = {
 def _ground_surface(material: str, variant: int) -> Surface:
     rng = np.random.default_rng([ASSETS, 77, variant, sum(material.encode())])
     colour = tuple(int(c) for c in np.clip(np.array(GROUNDS[material]) * rng.uniform(0.88, 1.1), 0, 255))
-    side = 8 if material in ("kerb", "paint") else 512
-    return Surface(cover(rng, "stucco" if side == 8 else material, colour, (side, side))[0])
+    if material in ("kerb", "paint"):
+        return Surface(np.array([[colour]], np.uint8))
+    return Surface(cover(rng, material, colour, (TILE, TILE))[0])
 
 
 def draw_ground(canvas: Canvas, camera: Camera, light: Light, rng, shade_rng, row: list[Block]) -> None:
@@ -158,9 +158,9 @@ def draw_ground(canvas: Canvas, camera: Camera, light: Light, rng, shade_rng, ro
     strip, variant = rng.uniform(2.5, 5.0), int(rng.integers(4))
     x0, x1, near = camera.centre[0] - 170, camera.centre[0] + 170, camera.centre[2] + 2
     bands = [(-170.0, -8.0, "grass" if kind == "lawn" else main), (-8.0, strip, first)]
-    while bands[-1][1] < near:  # bands in depth, so that each has its own resolution
-        z = bands[-1][1]
-        bands.append((z, min(near, z + max(4.0, (near - z) * 0.55)), main))
+    for away in (18.0, 7.0, -2.0):  # bands in depth, so that each has its own resolution
+        if near - 2 - away > bands[-1][1] + 1:
+            bands.append((bands[-1][1], near - 2 - away, main))
     if kind == "street":
         bands.append((strip, strip + 0.2, "kerb"))
         if rng.random() < 0.5:
@@ -188,8 +188,8 @@ def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarr
     lost = 1 - np.sqrt(light.sky / np.maximum(full, 1e-6))
     if mask.any():
         mask = cv2.GaussianBlur(mask, (5, 5), 0)
-        table = (255 - np.arange(256)[:, None] * lost).clip(0, 255).astype(np.uint8)
-        cv2.multiply(canvas.image, cv2.LUT(cv2.merge([mask] * 3), table[None]), canvas.image, scale=1 / 255)
+        table = 255 - np.arange(256)[:, None] * lost
+        cv2.multiply(canvas.image, colours(mask, table), canvas.image, scale=1 / 255)
     foot = np.full(mask.shape, 255, np.uint8)
     for solid in solids:
         x0, x1, z = solid[:, 0].min(), solid[:, 0].max(), solid[:, 2].max()
