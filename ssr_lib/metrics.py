@@ -1,0 +1,216 @@
+"""The protocol of the revisited benchmarks (Radenovic et al., CVPR 2018), and the other figures of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssr_lib.data.benchmark import LISTS, Benchmark
+
+PROTOCOLS = {
+    "easy": ("easy",),
+    "medium": ("easy", "hard"),
+    "hard": ("hard",),
+}  # positives; other listed ids are ignored
+GroundTruth = Benchmark | Sequence[Mapping]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of Q queries in [0, 1], keyed "easy", "medium", "hard"; NaN where there are no positives.
+
+    `map`: mean AP. `mp`: mean precision at each place of `at`, (len(at),). `ap` (Q,), `precision` (Q, len(at)): the
+    same for each query.
+    """
+
+    map: dict[str, float]
+    mp: dict[str, np.ndarray]
+    ap: dict[str, np.ndarray]
+    precision: dict[str, np.ndarray]
+    at: tuple[int, ...]
+
+
+def _listed(truth: GroundTruth, n_queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every listed image: query, database id, place of its list in LISTS; a query's own image is junk."""
+    if isinstance(truth, Benchmark):
+        own = [[i] if i >= 0 and i not in junk else [] for i, junk in zip(truth.query_ids, truth.junk, strict=True)]
+        junk = [np.append(ids, mine).astype(np.int64) for ids, mine in zip(truth.junk, own, strict=True)]
+        truth = [dict(zip(LISTS, lists, strict=True)) for lists in zip(truth.easy, truth.hard, junk, strict=True)]
+    if len(truth) != n_queries:
+        raise ValueError(
+            f"the ground truth has {len(truth)} queries, the ranking {n_queries}; one row for each is wanted"
+        )
+    queries, ids, labels = [], [], []
+    for q, lists in enumerate(truth):
+        if missing := [key for key in LISTS if key not in lists]:
+            raise ValueError(f"query {q}: the ground truth lacks {missing}; an empty list says that there are none")
+        for label, key in enumerate(LISTS):
+            array = np.asarray(lists[key]).reshape(-1)
+            if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
+                raise ValueError(f"query {q}: '{key}' holds {array.min()} ({array.dtype}); ids are integers from 0")
+            ids.append(array.astype(np.int64))
+            queries.append(np.full(len(array), q))
+            labels.append(np.full(len(array), label))
+    queries, ids, labels = map(np.concatenate, (queries, ids, labels)) if queries else np.zeros((3, 0), np.int64)
+    order = np.lexsort((ids, queries))
+    twice = (np.diff(queries[order]) == 0) & (np.diff(ids[order]) == 0)
+    if twice.any():
+        first = order[:-1][twice][0]
+        raise ValueError(
+            f"query {queries[first]}: id {ids[first]} is listed twice; an image is positive or ignored, once"
+        )
+    return queries, ids, labels
+
+
+def _places(ranks: np.ndarray, queries: np.ndarray, ids: np.ndarray, n_database: int | None) -> np.ndarray:
+    """The place from 0 of each listed image in its query's ranking, -1 where it is not there; validates the ranking."""
+    if ranks.size and (ranks.min() < 0 or (n_database is not None and ranks.max() >= n_database)):
+        raise ValueError(f"ranks hold ids from {ranks.min()} to {ranks.max()}; wanted 0 to {(n_database or 0) - 1}")
+    width = 1 + max(ranks.max(initial=0), ids.max(initial=0))
+    places = np.full(len(ids), -1)
+    step = max(1, 2**24 // width)  # queries at a time: 64 MB
+    for start in range(0, len(ranks), step):
+        part = ranks[start : start + step]
+        table = np.full((len(part), width), -1, dtype=np.int32)  # place of each id
+        np.put_along_axis(table, part, np.arange(ranks.shape[1], dtype=np.int32)[None], axis=1)
+        if (double := np.flatnonzero((table >= 0).sum(axis=1) < ranks.shape[1])).size:
+            raise ValueError(
+                f"the ranking of query {start + double[0]} holds an id twice; it should hold each image once"
+            )
+        mine = (queries >= start) & (queries < start + step)
+        places[mine] = table[queries[mine] - start, ids[mine]]
+    return places
+
+
+def _positives(ranks, truth: GroundTruth) -> dict[str, tuple[np.ndarray, ...]]:
+    """For each protocol, with ignored images removed: query and place of the positives found, sorted; how many are
+    listed (Q,); how many images are left in the ranking (Q,)."""
+    ranks = np.asarray(ranks.cpu() if hasattr(ranks, "cpu") else ranks)
+    if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
+        raise ValueError(
+            f"ranks are {ranks.dtype} of shape {ranks.shape}; wanted integers (queries, places), best first"
+        )
+    queries, ids, labels = _listed(truth, len(ranks))
+    places = _places(ranks, queries, ids, len(truth.database) if isinstance(truth, Benchmark) else None)
+    order = np.lexsort((places, queries))
+    order = order[places[order] >= 0]
+    query, place, count = queries[order], places[order], lambda which: np.bincount(which, minlength=len(ranks))
+    found = {}
+    for protocol, lists in PROTOCOLS.items():
+        positive = np.isin(labels, [LISTS.index(key) for key in lists])
+        hit, ignored = positive[order], ~positive[order]
+        ignored_in = count(query[ignored])
+        before = np.cumsum(ignored) - (np.cumsum(ignored_in) - ignored_in)[query]  # ignored ones up to here
+        found[protocol] = (query[hit], (place - before)[hit], count(queries[positive]), ranks.shape[1] - ignored_in)
+    return found
+
+
+def _trapezoids(order: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Each positive's share of AP: mean of the precision before and at it; `order` and `places` count from 0."""
+    return (np.where(places == 0, 1.0, order / np.maximum(places, 1)) + (order + 1) / (places + 1)) / 2
+
+
+def average_precision(places_of_positives: Sequence[int], number_of_positives: int) -> float:
+    """Trapezoidal AP from the places, from 0, of the positives found, ignored images not counted; NaN for no positives.
+
+    `number_of_positives` counts those that were not found too. Raises `ValueError` for places that cannot be.
+    """
+    places = np.sort(np.asarray(places_of_positives).reshape(-1))
+    if places.size and (places.dtype.kind not in "iu" or places[0] < 0 or (np.diff(places) == 0).any()):
+        raise ValueError(f"places {places.tolist()} are not distinct integers from 0")
+    if len(places) > number_of_positives:
+        raise ValueError(f"{len(places)} places for {number_of_positives} positives; count those not found too")
+    return (
+        float(_trapezoids(np.arange(len(places)), places).sum() / number_of_positives)
+        if number_of_positives
+        else np.nan
+    )
+
+
+def evaluate(ranks: np.ndarray, ground_truth: GroundTruth, at: Sequence[int] = (1, 5, 10)) -> Evaluation:
+    """Mean average precision and precision at k by the Easy, Medium and Hard protocols.
+
+    `ranks` (Q, N) or cut at M: database ids, best first. `ground_truth`: a `Benchmark`, or for each query a mapping with
+    "easy", "hard", "junk". Positives: easy; easy and hard; hard. The other listed images, and the query's own where a
+    `Benchmark` names it, leave the ranking before places are counted. AP is trapezoidal and divides by all positives,
+    found or not; P@k divides by min(k, place from 1 of the last positive found).
+    Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenovic et al., CVPR 2018, section 3.
+    """
+    at = tuple(at)
+    if any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in at):
+        raise ValueError(f"at is {at}; wanted places from 1")
+    maps, mps, aps, precisions = {}, {}, {}, {}
+    for protocol, (query, place, listed, _) in _positives(ranks, ground_truth).items():
+        n_queries = len(listed)
+        found = np.bincount(query, minlength=n_queries)
+        order = np.arange(len(query)) - (np.cumsum(found) - found)[query]  # 0, 1, … within each query
+        sums = np.bincount(query, _trapezoids(order, place), minlength=n_queries)
+        last = np.zeros(n_queries, np.int64)
+        last[query] = place  # sorted: the last one stays
+        precision = np.full((n_queries, len(at)), np.nan)
+        for column, k in enumerate(at):
+            depth = np.minimum(k, last + 1)
+            hits = np.bincount(query, place < depth[query], minlength=n_queries)
+            precision[listed > 0, column] = (hits / depth)[listed > 0]
+        ap = np.where(listed > 0, sums / np.maximum(listed, 1), np.nan)
+        aps[protocol], precisions[protocol] = ap, precision
+        any_left = (listed > 0).any()
+        maps[protocol] = float(np.nanmean(ap)) if any_left else np.nan
+        mps[protocol] = np.nanmean(precision, axis=0) if any_left else np.full(len(at), np.nan)
+    return Evaluation(maps, mps, aps, precisions, at)
+
+
+def false_positives_at_r(ranks: np.ndarray, ground_truth: GroundTruth) -> dict[str, np.ndarray]:
+    """Wrong images among each query's first R, (Q,) by protocol: R its number of positives, ignored images removed."""
+    wrong = {}
+    for protocol, (query, place, listed, length) in _positives(ranks, ground_truth).items():
+        hits = np.bincount(query, place < listed[query], minlength=len(listed))
+        wrong[protocol] = np.where(listed > 0, np.minimum(listed, length) - hits, np.nan)
+    return wrong
+
+
+def share_of_queries_hurt(ap_before: np.ndarray, ap_after: np.ndarray) -> float:
+    """The share of queries whose AP fell, among those that have one (not NaN) before and after."""
+    both = np.isfinite(ap_before) & np.isfinite(ap_after)
+    return float(np.mean(ap_after[both] < ap_before[both])) if both.any() else np.nan
+
+
+def pair_auc(scores_positive: np.ndarray, scores_negative: np.ndarray) -> float:
+    """The chance that a positive scores above a negative, ties counted half (area under the ROC); NaN if one is empty."""
+    positive, negative = np.ravel(scores_positive), np.sort(scores_negative, axis=None)
+    if np.isnan(positive).any() or np.isnan(negative).any():
+        raise ValueError("scores hold NaN; an AUC needs an order")
+    if not len(positive) or not len(negative):
+        return np.nan
+    below, not_above = (np.searchsorted(negative, positive, side=side) for side in ("left", "right"))
+    return float((below + not_above).mean() / (2 * len(negative)))
+
+
+def _cosines(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
+    queries, database = (x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, database))
+    return queries @ database.T
+
+
+def auc_against(
+    queries: np.ndarray, database: np.ndarray, positives: Sequence[np.ndarray], negatives: Sequence[np.ndarray]
+) -> np.ndarray:
+    """For each query the `pair_auc` of its cosines with two lists of database ids: (Q,), NaN where one is empty.
+
+    Positives against twins; doubles against unrelated landmarks.
+    """
+    rows = zip(_cosines(queries, database), positives, negatives, strict=True)
+    return np.array([pair_auc(row[np.asarray(p, np.int64)], row[np.asarray(n, np.int64)]) for row, p, n in rows])
+
+
+def intra_inter_distances(queries: np.ndarray, database: np.ndarray, ground_truth: GroundTruth) -> dict[str, float]:
+    """How far classes are apart: mean Euclidean distance of unit descriptors from queries to their positives (easy and
+    hard) and to wrong images, the ratio of the two, and the AUC with which similarity tells such pairs apart."""
+    cosines = _cosines(queries, database)
+    listed, ids, labels = _listed(ground_truth, len(queries))
+    kind = np.full(cosines.shape, -1)  # wrong
+    kind[listed, ids] = labels
+    right, wrong = cosines[(kind >= 0) & (kind < LISTS.index("junk"))], cosines[kind < 0]
+    intra, inter = (float(np.sqrt(np.maximum(2 - 2 * c, 0)).mean()) if len(c) else np.nan for c in (right, wrong))
+    return {"intra": intra, "inter": inter, "intra / inter": intra / inter, "pair AUC": pair_auc(right, wrong)}
