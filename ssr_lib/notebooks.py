@@ -30,6 +30,7 @@ KERNEL_ENVIRONMENT = {
 }
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+(\.\d+)?(it/s|s/it)\b")
 KERNEL_FILE = re.compile(r"[^\s\"'<>]*ipykernel_\d+/\d+\.py")
+STYLED_TABLE = re.compile(r"\bT_[0-9a-f]{5}(?=[_\"\s#])")  # the random name of a styled table of pandas
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 
 
@@ -108,12 +109,12 @@ def scrub(notebook: NotebookNode, folders: Mapping[str, str]) -> NotebookNode:
         if "injected-parameters" in tags:
             cell.source = _without_folders(cell.source, folders)
         if cell.cell_type == "code":
-            outputs = [_scrub_output(output, folders) for output in cell.outputs]
+            outputs = [_scrub_output(output, folders, f"T_{i}-{j}") for j, output in enumerate(cell.outputs)]
             cell.outputs = [output for output in outputs if output is not None]
     return notebook
 
 
-def _scrub_output(output: NotebookNode, folders: Mapping[str, str]) -> NotebookNode | None:
+def _scrub_output(output: NotebookNode, folders: Mapping[str, str], name: str) -> NotebookNode | None:
     if output.output_type == "stream":
         lines = [line.rsplit("\r", 1)[-1] for line in output.text.replace("\r\n", "\n").split("\n")]
         output.text = _without_folders("\n".join(line for line in lines if not PROGRESS_BAR.search(line)), folders)
@@ -124,7 +125,7 @@ def _scrub_output(output: NotebookNode, folders: Mapping[str, str]) -> NotebookN
         output.metadata = NotebookNode()
         for kind, text in output.data.items():
             if isinstance(text, str) and not kind.startswith("image/p") and not kind.startswith("image/j"):
-                output.data[kind] = _without_folders(text, folders)
+                output.data[kind] = STYLED_TABLE.sub(name, _without_folders(text, folders))
     return output
 
 
