@@ -1,21 +1,32 @@
-"""Weights on disk: safetensors with a JSON record beside them.
+"""Weights on disk: safetensors with a JSON record beside them, and converters for published weights.
 
 The record (format, configuration, whatever the caller adds) is stored inside the safetensors file too, so that weights
-and record of two different runs cannot be taken for one.
+and record of two different runs cannot be taken for one. Published checkpoints are unpickled with `weights_only=True`.
 """
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 import json
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.models.network import RetrievalNet
+from ssr_lib.models.pooling import Pooling
+from ssr_lib.models.self_similarity import SelfSimilarity
 
 FORMAT = "ssr-checkpoint-1"
 
@@ -87,3 +98,184 @@ def load_checkpoint(path: Path | str) -> RetrievalNet:
             f"{checkpoint_files(path)[0]} does not hold the weights its record describes: {error}"
         ) from error
     return net.eval()
+
+
+FAMILIES = ("senet", "cvnet", "gem")
+SUPERGLOBAL = {"pooling": "gem+", "p": 4.6, "regional": True, "relup": 0.014, "normalize_pooled": True}
+"""Changes that make `load_official(path, "cvnet", **SUPERGLOBAL)` SuperGlobal's extractor (Shao et al., ICCV 2023)."""
+
+_DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by the number of blocks in the third stage
+_POOL_P = {"cvnet": "head.pool.p", "gem": "pool.p"}
+_TO_PYCLS = (
+    (r"layer(\d)\.(\d+)\.", lambda m: f"s{m[1]}.b{int(m[2]) + 1}."),
+    (r"^(conv|bn)1\.", r"stem.\1."),
+    (r"downsample\.0", "proj"),
+    (r"downsample\.1", "bn"),
+    (r"\.conv([123])\.", lambda m: f".f.{'abc'[int(m[1]) - 1]}."),
+    (r"\.bn([123])\.", lambda m: f".f.{'abc'[int(m[1]) - 1]}_bn."),
+)
+_TO_TORCHVISION = (
+    (r"^conv1\.", "features.0."),
+    (r"^bn1\.", "features.1."),
+    (r"^layer(\d)\.", lambda m: f"features.{int(m[1]) + 3}."),
+)
+_TO_SENET = (
+    (r"^embedding\.reduce", "SSM.ch_reduction_encoder"),
+    (r"^embedding\.encoder", "SSM.SSE.conv_in"),
+    (r"^embedding\.expand", "SSM.SSE.conv1x1_out"),
+    (r"^embedding\.feed_forward", "SSM.FFN"),
+)
+_BACKBONE = {"senet": r"(stem|s[1-4])\.", "cvnet": r"(stem|s[1-4])\.", "gem": r"features\."}
+# cirtorch keeps a learned whitening as NumPy arrays beside the weights; none of these can run code
+_NUMPY_GLOBALS = [
+    *((np._core.multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.ndarray, np.dtype, codecs.encode),
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")),
+]
+
+
+def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a published checkpoint under their published names, and what to call it in an error."""
+    if family not in FAMILIES:
+        raise ValueError(f"family is {family!r}; one of {', '.join(FAMILIES)} is wanted")
+    state, source = path_or_state, f"this state ({family})"
+    if not isinstance(state, Mapping):
+        source = f"{state} ({family})"
+        try:
+            if str(state).endswith(".safetensors"):
+                state = load_file(state)
+            else:
+                with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+                    state = torch.load(state, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise
+        except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
+            raise ValueError(f"{source} is damaged or holds more than tensors: {error}; download it again") from error
+    for wrapper in ("model_state", "state_dict"):
+        state = state.get(wrapper, state)
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    if family == "cvnet" and any(name.startswith("encoder_q.") for name in state):
+        # the published file holds CVNet's local re-ranking network too, another model: conv2ds, cv_learner
+        state = {
+            n.removeprefix("encoder_q."): v for n, v in state.items() if not n.startswith(("conv2ds.", "cv_learner."))
+        }
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}, source
+
+
+def official_config(state: Mapping[str, Tensor], family: str) -> dict[str, Any]:
+    """What the shapes of a published state say about the net, as arguments of `RetrievalNet`."""
+    count = lambda pattern: len({m[1] for m in map(re.compile(pattern).match, state) if m})  # noqa: E731
+    blocks = count(r"(?:s3|features\.6)\.(b?\d+)\.")
+    linear = official_linear(state, family)
+    config: dict[str, Any] = {
+        "backbone": _DEPTHS[min((depth for depth in _DEPTHS if depth >= blocks), default=36)],
+        "variant": "self-similarity" if family == "senet" else "plain",
+        "place": "last",
+        "feed_forward": family == "senet",
+        "descriptor_dim": len(state[f"{linear}.weight"]) if f"{linear}.weight" in state else 2048 if linear else None,
+        "normalize_pooled": family == "gem" and linear is not None,  # cirtorch: L2 on both sides of its whitening
+        "pretrained": "none",
+    }
+    if family == "senet":
+        reduce = state.get("SSM.ch_reduction_encoder.weight")
+        config["mid_channels"] = 256 if reduce is None else len(reduce)
+        config["window"] = 2 * max(1, count(r"SSM\.SSE\.conv_in\.(\d+)\.")) + 1
+        config["product_scale"] = 1.0  # the published arithmetic
+    elif _POOL_P[family] in state:
+        if state[_POOL_P[family]].numel() != 1:
+            raise ValueError(
+                f"{_POOL_P[family]} has {state[_POOL_P[family]].numel()} exponents; one for all channels is wanted"
+            )
+        config["p"] = state[_POOL_P[family]].item()
+    return config
+
+
+def official_linear(state: Mapping[str, Tensor], family: str) -> str | None:
+    """Name of the last linear layer; a cirtorch net may be without."""
+    if family != "gem":
+        return "head.fc"
+    return next((name for name in ("whiten", "fc") if any(key.startswith(f"{name}.") for key in state)), None)
+
+
+def official_name(ours: str, state: Mapping[str, Tensor], family: str) -> str:
+    """What `family` calls our parameter."""
+    name = re.sub(r"^backbone\.(trunk|tail)\.", "", ours)
+    if name == ours:  # not of the backbone
+        rules = (*_TO_SENET, (r"^whitening", official_linear(state, family) or ""))
+    else:
+        rules = _TO_TORCHVISION if family == "gem" else _TO_PYCLS
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, source: str) -> None:
+    """Load a published state into our module; names that are missing or unexpected raise `ValueError` with a list."""
+    names = {ours: official_name(ours, state, family) for ours in module.state_dict() if "num_batches" not in ours}
+    expected = {*names.values(), *([_POOL_P[family]] if family in _POOL_P else [])}
+    missing, unexpected = sorted(expected - state.keys()), sorted(state.keys() - expected)
+    if missing or unexpected:
+        shorten = lambda found: ", ".join(found[:20]) + f" and {len(found) - 20} more" * (len(found) > 20)  # noqa: E731
+        raise ValueError(
+            f"{source} is no complete checkpoint of family {family!r} (families: {', '.join(FAMILIES)}). "
+            f"Missing: {shorten(missing) or 'nothing'}. Unexpected: {shorten(unexpected) or 'nothing'}"
+        )
+    values = {
+        ours: state[theirs].squeeze(2) if state[theirs].ndim == 5 else state[theirs] for ours, theirs in names.items()
+    }
+    try:  # (c, c, 1, 3, 3) of SENet's 3-D convolutions lost its 1 above
+        module.load_state_dict({**module.state_dict(), **values}, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{source} does not have the shapes of family {family!r}: {error}") from error
+
+
+def load_official(path_or_state: Path | str | Mapping[str, Any], family: str, **changes: Any) -> RetrievalNet:
+    """A published ResNet checkpoint as a `RetrievalNet` in eval mode.
+
+    `family`: "senet" (Lee et al. 2023), "cvnet" (the global part; Lee et al. 2022) or "gem" (cirtorch; Radenovic et al.
+    2019); depth and sizes are read off the weights. `changes`: arguments of `RetrievalNet`, for example `SUPERGLOBAL`.
+    Raises `ValueError` naming the file and every missing or unexpected name.
+    """
+    state, source = read_official(path_or_state, family)
+    net = RetrievalNet(**{**official_config(state, family), **changes})
+    load_renamed(net, state, family, source)
+    return net.eval()
+
+
+def official_head(state: Path | str | Mapping[str, Any], family: str) -> nn.Sequential:
+    """What follows the last feature map: a module (B, 2048, H, W) → unit descriptors (B, D), in eval mode.
+
+    `state` needs only the head's tensors; those of the backbone may be there. Its parts are `embedding` (senet),
+    `pooling`, `whitening`. Raises as `load_official`.
+    """
+    state, source = read_official(state, family)
+    config = official_config(state, family)
+    state = {name: value for name, value in state.items() if not re.match(_BACKBONE[family], name)}
+    head = OrderedDict()
+    if family == "senet":
+        sizes = config["mid_channels"], config["window"]
+        head["embedding"] = SelfSimilarity(2048, *sizes, product_scale=config["product_scale"])
+    head["pooling"] = Pooling("gem", config.get("p", 3.0))
+    if config["normalize_pooled"]:
+        head["normalize_pooled"] = L2()
+    if config["descriptor_dim"]:
+        head["whitening"] = nn.Linear(2048, config["descriptor_dim"])
+    head["normalize"] = L2()
+    module = nn.Sequential(head)
+    load_renamed(module, state, family, source)
+    return module.eval()
+
+
+class L2(nn.Module):
+    """Rows of unit length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)
+
+
+def convert(path: Path | str, family: str, out: Path | str) -> Path:
+    """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file."""
+    net = load_official(path, family)
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return save_checkpoint(out, net, {"source": Path(path).name, "source_sha256": digest, "family": family})

@@ -22,11 +22,45 @@ def check_window(window: int) -> int:
     return window
 
 
-def neighbourhoods(f: Tensor, window: int) -> Tensor:
-    """View of every place's window, (B, H, W, C) → (B, H, W, U, V, C); zero outside the map."""
-    half = window // 2
-    padded = F.pad(f, (0, 0, half, half, half, half))  # (B, H + 2·half, W + 2·half, C)
+def neighbourhoods(padded: Tensor, window: int) -> Tensor:
+    """View of every place's window: (B, H + window − 1, W + window − 1, C) → (B, H, W, U, V, C)."""
     return padded.unfold(1, window, 1).unfold(2, window, 1).permute(0, 1, 2, 4, 5, 3)
+
+
+class Products(torch.autograd.Function):
+    """Clamped products of each place with its window, padded F (B, H + 2·half, W + 2·half, C) → (B, H, W, U, V, C).
+
+    The gradient is written out because autograd's would hold and sweep several more tensors of the full size.
+    """
+
+    @staticmethod
+    def forward(ctx, padded: Tensor, window: int) -> Tensor:
+        products = (neighbourhoods(padded, window) * inner(padded, window)[:, :, :, None, None]).relu_()
+        ctx.save_for_backward(padded, products)
+        ctx.window = window
+        return products
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        result = torch.zeros_like(ctx.saved_tensors[0])
+        images = 16  # a few at a time, so that the masked gradient stays in cache
+        for parts in zip(*(t.split(images) for t in (result, gradient, *ctx.saved_tensors)), strict=True):
+            total, upstream, padded, products = parts
+            masked = torch.where(products > 0, upstream, 0)
+            centres, height, width = inner(padded, ctx.window), *products.shape[1:3]
+            for u in range(ctx.window):
+                for v in range(ctx.window):
+                    there = (slice(None), slice(u, u + height), slice(v, v + width))
+                    total[there].addcmul_(masked[:, :, :, u, v], centres)
+                    inner(total, ctx.window).addcmul_(masked[:, :, :, u, v], padded[there])
+        return result, None
+
+
+def inner(padded: Tensor, window: int) -> Tensor:
+    """The map without its padding, (B, H + 2·half, W + 2·half, C) → (B, H, W, C), a view."""
+    half = window // 2
+    return padded[:, half : padded.shape[1] - half, half : padded.shape[2] - half]
 
 
 def self_similarity_map(x: Tensor, window: int = 7) -> Tensor:
@@ -113,7 +147,9 @@ class SelfSimilarity(nn.Module):
         padding = 1 if relation == "conv" else 0
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(mid_channels, mid_channels, 3, padding=padding), nn.BatchNorm2d(mid_channels), nn.ReLU()
+                nn.Conv2d(mid_channels, mid_channels, 3, padding=padding),
+                nn.BatchNorm2d(mid_channels),
+                nn.ReLU(inplace=True),
             )
             for _ in range(window // 2)
         )
@@ -145,28 +181,41 @@ class SelfSimilarity(nn.Module):
     def encode(self, f: Tensor) -> Tensor:
         """F (B, c, H, W) → its encoded relations, same shape (steps 2 and 3)."""
         if self.relation == "conv":
-            for block in self.encoder:
-                f = block(f)
-            return f
-        batch, channels, height, width = f.shape
-        f = f.permute(0, 2, 3, 1).contiguous()  # (B, H, W, c)
-        windows = neighbourhoods(f, self.window)  # (B, H, W, U, V, c), a view
-        if self.training or torch.is_grad_enabled():
-            encoded = self.encode_places(f, windows)
-        else:  # blocks of rows: the products of a whole large map never exist at once
-            rows = max(1, CHUNK_ELEMENTS // (batch * width * channels * self.window**2))
-            blocks = [self.encode_places(f[:, i : i + rows], windows[:, i : i + rows]) for i in range(0, height, rows)]
-            encoded = torch.cat(blocks, dim=1)
-        return encoded.permute(0, 3, 1, 2)  # (B, c, H, W)
+            return nn.Sequential(*self.encoder)(f)
+        half, height = self.window // 2, f.shape[2]
+        padded = F.pad(f, (half, half, half, half)).permute(0, 2, 3, 1)  # (B, H + 2·half, W + 2·half, c)
+        padded = (padded.bfloat16() if self.encoder_dtype == "bfloat16" else padded).contiguous()
+        if self.relation == "neighbour":
+            return self.encode_shared(padded, f.shape[2:])
+        if self.training:  # batch norm needs every place at once
+            return self.encode_products(padded)
+        rows = max(1, CHUNK_ELEMENTS // (f[:, :, 0].numel() * self.window**2))
+        slabs = [padded[:, top : top + rows + 2 * half] for top in range(0, height, rows)]
+        return torch.cat([self.encode_products(slab) for slab in slabs], dim=2)
 
-    def encode_places(self, centres: Tensor, windows: Tensor) -> Tensor:
-        """Relations of the places (B, H, W, c) with their windows (B, H, W, U, V, c), encoded: (B, H, W, c)."""
-        related = windows * centres[:, :, :, None, None] if self.relation == "product" else windows
-        related = related.relu()  # (B, H, W, U, V, c)
-        z = related.flatten(0, 2).permute(0, 3, 1, 2)  # (B·H·W, c, U, V): little images, channels last in memory
-        for block in self.encoder:
+    def encode_products(self, padded: Tensor) -> Tensor:
+        """Padded F (B, H + 2·half, W + 2·half, c) → encoded products (B, c, H, W)."""
+        products = Products.apply(padded, self.window)  # (B, H, W, U, V, c)
+        z = products.flatten(0, 2).permute(0, 3, 1, 2)  # (B·H·W, c, U, V): little images, channels last in memory
+        for block in self.encoder[:-1]:
             z = block(z)  # U and V shrink by 2
-        return z.flatten(1).unflatten(0, centres.shape[:3])
+        convolution, norm, relu = self.encoder[-1]  # 3 × 3 → 1 × 1 is one matrix product
+        z = F.linear(to_rows(z), to_rows(convolution.weight), convolution.bias)  # (B·H·W, 9·c) → (B·H·W, c)
+        z = relu(norm(z[:, :, None, None]))
+        return z.reshape(*products.shape[:3], -1).permute(0, 3, 1, 2)
+
+    def encode_shared(self, padded: Tensor, size: tuple[int, int]) -> Tensor:
+        """The "neighbour" control: as `encode_products` without the product, the same numbers for an eighth of the work.
+
+        Without the product a window's content does not depend on the place it surrounds, so overlapping windows share
+        their convolutions: those of the padded map. Batch norm counts every position as often as windows contain it.
+        """
+        z = padded.relu().permute(0, 3, 1, 2)  # (B, c, H + 2·half, W + 2·half)
+        for convolution, norm, relu in self.encoder:
+            z = convolution(z)
+            left = z.shape[2] - size[0] + 1  # side of the window after this convolution
+            z = relu(shared_batch_norm(z, norm, repeats(size[0], left), repeats(size[1], left)))
+        return z
 
     def fuse(self, x: Tensor, s: Tensor) -> Tensor:
         if self.fusion == "add":
@@ -174,3 +223,31 @@ class SelfSimilarity(nn.Module):
         if self.fusion == "concat":
             return self.join(torch.cat([x, s], dim=1))
         return x * s.sigmoid() if self.fusion == "gate" else s
+
+
+def to_rows(x: Tensor) -> Tensor:
+    """(N, C, U, V) → (N, U·V·C); no copy where channels are last in memory."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def repeats(length: int, window: int) -> Tensor:
+    """How many of `length` windows side by side contain each of the length + window − 1 positions."""
+    positions = torch.arange(length + window - 1)
+    return torch.minimum((positions + 1).clamp(max=min(length, window)), length + window - 1 - positions)
+
+
+def shared_batch_norm(z: Tensor, norm: nn.BatchNorm2d, rows: Tensor, columns: Tensor) -> Tensor:
+    """`norm` of z (B, C, H, W) as if row y occurred rows[y] times and column x columns[x] times."""
+    if not norm.training:
+        return norm(z)
+    z = z.float() if z.dtype == torch.bfloat16 else z
+    weights = torch.outer(rows, columns).to(z)  # (H, W)
+    count = float(weights.sum()) * len(z)
+    mean = (z * weights).sum(dim=(0, 2, 3)) / count  # (C,)
+    centred = z - mean[:, None, None]
+    variance = (centred.square() * weights).sum(dim=(0, 2, 3)) / count
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
+    return centred * (norm.weight * (variance + norm.eps).rsqrt())[:, None, None] + norm.bias[:, None, None]
