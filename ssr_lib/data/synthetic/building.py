@@ -51,6 +51,12 @@ class Face:
     def middle(self) -> np.ndarray:
         return self.points.mean(0)
 
+    def shifted(self, by: np.ndarray) -> Face:
+        """The face moved by a vector (3,)."""
+        face = Face(self.points + by, self.origin + by, self.u, self.v, self.normal, self.surface, self.ppm)
+        face.__dict__["area"] = self.area
+        return face
+
 
 @dataclass(frozen=True)
 class Block:
@@ -272,7 +278,7 @@ def _turned(kind: str, xm: float, zm: float, base: float, rx: float, rz: float, 
         ),
     }[kind]
     r = min(rx, rz)
-    angles = np.linspace(0, 2 * np.pi, 13)
+    angles = np.linspace(0, 2 * np.pi, 11)
     faces = []
     for (r0, y0), (r1, y1) in itertools.pairwise(profile):
         for a, b in itertools.pairwise(angles):

@@ -46,18 +46,21 @@ def draw_face(
     x0, y0, x1, y1 = max(0, int(x0)), max(0, int(y0)), min(size, int(x1) + 2), min(size, int(y1) + 2)
     if x1 <= x0 or y1 <= y0:
         return
-    corners = [np.rint((polygon - (x0, y0)) * 16).astype(np.int32)]
-    seen = cv2.contourArea(polygon.astype(np.float32))
+    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    cv2.fillPoly(mask, [np.rint((polygon - (x0, y0)) * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    left, top, width, height = cv2.boundingRect(mask)
+    if width == 0:
+        return
+    mask = mask[top : top + height, left : left + width]
+    x0, y0, x1, y1 = x0 + left, y0 + top, x0 + left + width, y0 + top + height
     there, ids = canvas.image[y0:y1, x0:x1], canvas.landmark[y0:y1, x0:x1]
+    seen = cv2.contourArea(polygon.astype(np.float32))
     fade = 1 - np.exp(-float(np.linalg.norm(face.middle - camera.centre)) / light.visibility)
     gain = np.sqrt(light.ambient(face.normal) + light.direct * max(0.0, float(face.normal @ light.towards)))
+    (cv2.bitwise_or if landmark else cv2.subtract)(ids, mask, ids)
     if seen < TINY or len(face.surface.colour) == 1:
-        colour = (1 - fade) * face.surface.mean * gain + fade * light.haze
-        cv2.fillPoly(there, corners, colour.clip(0, 255).tolist(), cv2.LINE_8, 4)
-        cv2.fillPoly(ids, corners, 255 if landmark else 0, cv2.LINE_8, 4)
+        there[mask > 0] = ((1 - fade) * face.surface.mean * gain + fade * light.haze).clip(0, 255)
         return
-    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    cv2.fillPoly(mask, corners, 255, cv2.LINE_8, 4)
     texels = face.area * face.ppm**2 / (seen + 1.0)
     level = int(min(6, max(0, round(0.5 * np.log2(texels) - 0.1))))  # at which one texel is about one pixel
     surface = face.surface.level(level)
@@ -75,10 +78,6 @@ def draw_face(
     border = cv2.BORDER_WRAP if wrap else cv2.BORDER_REPLICATE
     drawn = cv2.warpPerspective(lit, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=border)
     cv2.copyTo(dim(drawn, tone, fade * light.haze), mask, there)
-    if landmark:
-        cv2.bitwise_or(ids, mask, ids)
-    else:
-        ids[mask > 0] = 0
 
 
 def dim(image: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ PEOPLE = 2.4
 CARS = 1.2
 LAMPS = 0.5
 NEIGHBOUR = 0.62  # chance of neighbours on each side
-SUPERSAMPLE = 1.45  # rendered pixels for each pixel of the picture, in each direction
+SUPERSAMPLE = 1.35  # rendered pixels for each pixel of the picture, in each direction
 
 QUERY_LIGHT_ODDS = {"sun": 0.48, "haze": 0.16, "cloud": 0.26, "golden": 0.10}
 QUERY_SPAN = (0.95, 1.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ class Neighbourhood:
 def moved(block: Block, dx: float, dz: float) -> Block:
     """The block shifted along the street and in depth."""
     by = np.array([dx, 0.0, dz])
-    faces = tuple(replace(f, points=f.points + by, origin=f.origin + by) for f in block.faces)
+    faces = tuple(face.shifted(by) for face in block.faces)
     return replace(
         block, left=block.left + dx, right=block.right + dx, front=block.front + dz, back=block.back + dz, faces=faces
     )
@@ -157,10 +158,9 @@ def draw_ground(canvas: Canvas, camera: Camera, light: Light, rng, shade_rng, ro
     first, main = {"street": ("paving", "asphalt"), "square": (square, square), "lawn": ("gravel", "grass")}[kind]
     strip, variant = rng.uniform(2.5, 5.0), int(rng.integers(4))
     x0, x1, near = camera.centre[0] - 170, camera.centre[0] + 170, camera.centre[2] + 2
-    bands = [(-170.0, -8.0, "grass" if kind == "lawn" else main), (-8.0, strip, first)]
-    for away in (18.0, 7.0, -2.0):  # bands in depth, so that each has its own resolution
-        if near - 2 - away > bands[-1][1] + 1:
-            bands.append((bands[-1][1], near - 2 - away, main))
+    cuts = (-170.0, max(-169.0, near - 27.0), near - 10.0, near)  # bands in depth, each with a resolution of its own
+    bands = [(z0, z1, main) for z0, z1 in pairwise(cuts)]
+    bands.append((-8.0, strip, first))
     if kind == "street":
         bands.append((strip, strip + 0.2, "kerb"))
         if rng.random() < 0.5:
