@@ -123,8 +123,9 @@ def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -
     top = {"eaves": 0.0, "parapet": 0.8, "balustrade": 1.0, "crenels": 1.1}[edge]
     if tower and not crowned:
         top, edge = 0.0, "eaves"
-    rise = _gable_rise(mass, style) if mass.gable and not tower else 0.0
-    front = compose_wall(rng, openings, mass.cells, mass.bays, mass.floors, max(top, rise), rise > 0)
+    span, rise = _gable(mass, style) if mass.gable and not tower else (0.0, 0.0)
+    gable = (mass.attic, span) if rise > 0 else None
+    front = compose_wall(rng, openings, mass.cells, mass.bays, mass.floors, max(top, rise), gable)
     cells = mass.cells if tower else mass.side_cells
     bays = mass.bays if tower else (mass.depth / mass.side_bays,) * mass.side_bays
     side = compose_wall(rng, openings, cells, bays, mass.floors, top)
@@ -136,11 +137,11 @@ def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -
         u, normal = FRAMES[name]
         corner = {"left": (x0, 0, z0), "right": (x1, 0, z1), "front": (x0, 0, z1)}[name]
         length = mass.width if name == "front" else mass.depth
-        line = _top_line(style, edge, length, height, top, rise if name == "front" else 0.0)
+        line = _top_line(style, edge, length, height, top, span, rise if name == "front" else 0.0)
         corner = np.array(corner, float)
         points = corner + line[:, :1] * u + line[:, 1:] * UP
         faces.append(Face(points, corner, u, UP, normal, surface))
-    above = _cap(mass, style, roof, height + top) if tower else _roof(mass, style, roof, height, rise, edge)
+    above = _cap(mass, style, roof, height + top) if tower else _roof(mass, style, roof, height, span, rise, edge)
     # Seen from the street a wall hides the foot of the roof where it stands higher than it (parapets, gables).
     high_front = edge != "eaves" or rise > 0
     ordered = [*above, *faces] if high_front else [*faces, *above]
@@ -154,17 +155,27 @@ def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -
     return Block(x0, x1, z1, z0, peak, tuple(ordered), landmark)
 
 
-def _gable_rise(mass: Mass, style: Style) -> float:
+def _gable(mass: Mass, style: Style) -> tuple[float, float]:
+    """Width and height of the gable on a front, metres: as wide as the front unless that is broad or the gable ornate."""
+    span = mass.width
+    if style.gable in ("stepped", "curved") and span > 10.5:
+        span = max(6.0, 0.5 * span)
+    elif span > 15:
+        span = 0.45 * span
     if style.gable == "pediment":
-        return mass.width * 0.2
-    return min(mass.width * 0.5 * max(style.pitch, 0.55), 8.0) + (0.6 if style.gable != "plain" else 0.0)
+        return span, span * 0.2
+    return span, min(span * 0.5 * max(style.pitch, 0.6), 7.5) + (0.6 if style.gable != "plain" else 0.0)
 
 
-def _top_line(style: Style, edge: str, length: float, height: float, top: float, rise: float) -> np.ndarray:
+def _top_line(
+    style: Style, edge: str, length: float, height: float, top: float, span: float, rise: float
+) -> np.ndarray:
     """The outline (n, 2) of a wall, along and up, counter-clockwise from its lower left corner."""
     start = [(0.0, 0.0), (length, 0.0)]
     if rise > 0:
-        return np.array(start + _gable_line(style.gable, length, height, rise))
+        side = (length - span) / 2
+        line = [(side + x, height + y) for x, y in _gable_line(style.gable, span, rise)]
+        return np.array(start + ([(length, height), *line, (0.0, height)] if side > 0 else line))
     if edge == "crenels":
         teeth, up = max(3, round(length / 1.5)) * 2 + 1, height + top
         xs = np.linspace(length, 0, teeth + 1)
@@ -176,24 +187,21 @@ def _top_line(style: Style, edge: str, length: float, height: float, top: float,
     return np.array([*start, (length, height + top), (0.0, height + top)])
 
 
-def _gable_line(kind: str, length: float, height: float, rise: float) -> list[tuple[float, float]]:
-    """The upper edge of a gable from right to left."""
-    t = np.linspace(0, 1, 9)
-    if kind == "stepped":
-        steps = 5
-        right = []
-        for i in range(steps):
-            x = length * (1 - 0.5 * i / steps)
-            right += [(x, height + rise * i / steps), (x, height + rise * (i + 1) / steps)]
-    elif kind == "curved":
-        right = [(length * (1 - 0.5 * a), height + rise * (a - 0.13 * np.sin(2 * np.pi * a))) for a in t]
-    else:
-        right = [(length, height), (length / 2, height + rise)]
-    left = [(length - x, y) for x, y in right[::-1]]
+def _gable_line(kind: str, span: float, rise: float) -> list[tuple[float, float]]:
+    """The upper edge of a gable from right to left, from its foot."""
+    half = {  # distance from the middle and height, as shares of half the span and of the rise
+        "stepped": [(1 - i / 5, y / 5) for i in range(5) for y in (i, i + 1)],
+        "curved": [
+            (1.0, 0.0), (0.86, 0.05), (0.74, 0.16), (0.66, 0.32), (0.64, 0.45), (0.70, 0.47), (0.70, 0.53), (0.56, 0.58),
+            (0.46, 0.68), (0.42, 0.80), (0.46, 0.82), (0.46, 0.86), (0.36, 0.90), (0.22, 0.97), (0.0, 1.0),
+        ],
+    }.get(kind, [(1.0, 0.0), (0.0, 1.0)])  # fmt: skip
+    right = [(span / 2 * (1 + x), rise * y) for x, y in half]
+    left = [(span - x, y) for x, y in right[::-1]]
     return right + (left if kind == "stepped" else left[1:])
 
 
-def _roof(mass: Mass, style: Style, roof: Surface, height: float, rise: float, edge: str) -> list[Face]:
+def _roof(mass: Mass, style: Style, roof: Surface, height: float, span: float, rise: float, edge: str) -> list[Face]:
     """The roof's planes over a body."""
     over = 0.35 if edge == "eaves" and rise == 0 else 0.0
     x0, x1, z1 = mass.left - over, mass.right + over, mass.front + over
@@ -204,12 +212,20 @@ def _roof(mass: Mass, style: Style, roof: Surface, height: float, rise: float, e
         k: np.array(v) for k, v in {"fl": (x0, y, z1), "fr": (x1, y, z1), "bl": (x0, y, z0), "br": (x1, y, z0)}.items()
     }
     fl, fr, bl, br = (corners[k] for k in ("fl", "fr", "bl", "br"))
-    if rise > 0 and style.gable != "pediment":  # the ridge runs from the front gable to the back
-        peak = y + rise - (0.6 if style.gable != "plain" else 0.0)
-        a, b = np.array([xm, peak, z1 - 0.1]), np.array([xm, peak, z0])
-        return [plane_face([bl, fl, a, b], FRONT, roof), plane_face([fr, br, b, a], FRONT, roof)]
+    cross: list[Face] = []
+    if rise > 0 and style.gable != "pediment":  # a ridge runs back from the gable
+        full = span >= mass.width
+        peak = y + rise * (1.0 if style.gable == "plain" else 0.8)
+        zb = z0 if full else z1 - min((peak - y) / max(style.pitch, 0.3), mass.depth / 2)
+        xl, xr = (x0, x1) if full else (xm - span * 0.45, xm + span * 0.45)
+        a, b = np.array([xm, peak, z1 - 0.1]), np.array([xm, peak, zb])
+        left = [np.array([xl, y, zb]), np.array([xl, y, z1 - 0.1]), a, b]
+        right = [np.array([xr, y, z1 - 0.1]), np.array([xr, y, zb]), b, a]
+        cross = [plane_face(left, FRONT, roof), plane_face(right, FRONT, roof)]
+        if full:
+            return cross
     if style.roof == "flat":
-        return [plane_face([fl, fr, br, bl], RIGHT, roof)]
+        return [plane_face([fl, fr, br, bl], RIGHT, roof), *cross]
     if style.roof == "mansard":
         up, inset = 2.6, 0.9
         low = [fl, fr, br, bl]
@@ -222,13 +238,14 @@ def _roof(mass: Mass, style: Style, roof: Surface, height: float, rise: float, e
             plane_face([low[1], low[2], high[2], high[1]], FRONT, roof),
             plane_face([low[0], low[1], high[1], high[0]], RIGHT, roof),
             plane_face(high, RIGHT, roof),
+            *cross,
         ]
     climb = min(style.pitch * (z1 - z0) / 2, 7.5)
     run = min((z1 - z0) / 2, (x1 - x0) / 2 - 0.2) if style.roof == "hip" else 0.0
     a, b = np.array([x0 + run, y + climb, zm]), np.array([x1 - run, y + climb, zm])
     ends = [plane_face([bl, fl, a], FRONT, roof), plane_face([fr, br, b], FRONT, roof)]
     slopes = [plane_face([br, bl, a, b], RIGHT, roof), plane_face([fl, fr, b, a], RIGHT, roof)]
-    return [*ends, *slopes]
+    return [*ends, *slopes, *cross]
 
 
 def _cap(mass: Mass, style: Style, roof: Surface, base: float) -> list[Face]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .materials import PPM, cover, weather
 from .openings import BASE, PAD, Openings
-from .structures import BLANK, DOOR, OCULUS, SMALL, TALL, Grid
+from .structures import ARCADE, BLANK, CLOCK, DOOR, OCULUS, SHOP, SMALL, TALL, Grid
 from .styles import Style
 
 VARIANTS = 2  # pictures of each kind of opening, differing in curtains
@@ -69,9 +69,12 @@ def compose_wall(
     bays: tuple[float, ...],
     floors: tuple[float, ...],
     top: float,
-    gabled: bool = False,
+    gable: tuple[int, float] | None = None,
 ) -> Surface:
-    """The wall of a grid of cells in a style; `top` metres of parapet, or of a gable, stand above the last floor."""
+    """The wall of a grid of cells in a style; `top` metres of parapet, or of a gable, stand above the last floor.
+
+    `gable`: what opens in the gable, and how wide that is, metres.
+    """
     style = openings.style
     xs = np.concatenate([[0], np.cumsum(bays)]) * PPM
     total = sum(floors) + top
@@ -86,12 +89,16 @@ def compose_wall(
         _stripe(surface, style)
     if style.base != "same":
         _ground_floor(rng, surface, style, ys)
-    surface.colour = weather(rng, surface.colour)
-    _members(surface, style, xs, ys, gabled)
+    surface.colour = weather(rng, surface.colour, eaves=round(ys[-1]))
+    _members(surface, style, xs, ys, gable is not None)
     for level, row in enumerate(cells):
         for column, kind in enumerate(row):
             if kind != BLANK:
                 _place(rng, surface, openings, kind, level, xs[column : column + 2], ys[level : level + 2])
+    if gable is not None and gable[0] != BLANK and top > 2.4:
+        half = min(gable[1] * 0.2, 1.6) * PPM
+        tall = min(0.62 * top, 3.2) * PPM
+        _place(rng, surface, openings, gable[0], 0, (xs[-1] / 2 - half, xs[-1] / 2 + half), (ys[-1], ys[-1] - tall))
     return surface
 
 
@@ -182,7 +189,7 @@ def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, 
     bay, floor = x[1] - x[0], y[0] - y[1]
     patch = openings.get(kind, round(bay / 8) * 8, round(floor / 6) * 6, int(rng.integers(VARIANTS)))
     h, w = patch.mask.shape
-    sill = {DOOR: 0.0, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}.get(kind, 0.24) * floor
+    sill = {DOOR: 0.0, ARCADE: 0.0, SHOP: 0.0, CLOCK: 0.2, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}.get(kind, 0.24) * floor
     left = round((x[0] + x[1]) / 2 - w / 2)
     upper = round(y[0] - sill - (h - PAD))
     big_h, big_w = surface.relief.shape
@@ -200,7 +207,7 @@ def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, 
         part = np.ascontiguousarray(target[there])
         target[there] = cv2.copyTo(np.ascontiguousarray(source[cut]), mask, part)
     surface.panes[there] = int(rng.integers(1, 256))
-    if level > 0 and kind not in (OCULUS, SMALL) and style.balcony and rng.random() < style.balcony:
+    if level > 0 and kind not in (OCULUS, SMALL, CLOCK) and style.balcony and rng.random() < style.balcony:
         _balcony(surface, style, round((x[0] + x[1]) / 2), y[0] - sill, (w - 2 * PAD) / 2 + 8)
 
 

@@ -36,8 +36,8 @@ def tree(kind: str, specimen: int) -> tuple[np.ndarray, ...]:
         depth = 7 if kind == "bare" else 5
         _grow(rng, big, foot, -np.pi / 2, length * SPRITE, 17 if kind != "slender" else 12, spread, depth, tips)
         if kind != "bare":
-            middle = np.array([SPRITE, 0.78 * SPRITE])
-            crown = (0.84 * SPRITE, 0.72 * SPRITE) if kind == "broad" else (0.3 * SPRITE, 0.78 * SPRITE)
+            middle = np.array([SPRITE, 0.8 * SPRITE])
+            crown = (0.72 * SPRITE, 0.6 * SPRITE) if kind == "broad" else (0.28 * SPRITE, 0.68 * SPRITE)
             _leaves(rng, big, middle, crown, 150 if kind == "broad" else 90, 34, 6, tips)
     return halvings(cv2.resize(big, (SPRITE, SPRITE), interpolation=cv2.INTER_AREA))
 

@@ -36,7 +36,7 @@ SKIES = {  # zenith and horizon, sRGB
     "haze": ((152, 178, 204), (216, 220, 220)),
     "cloud": ((178, 184, 190), (214, 216, 216)),
     "golden": ((112, 142, 182), (240, 208, 164)),
-    "dusk": ((44, 62, 104), (168, 150, 152)),
+    "dusk": ((62, 84, 130), (190, 170, 164)),
     "night": ((15, 19, 34), (60, 52, 50)),
 }
 
@@ -51,7 +51,7 @@ def draw_light(rng: np.random.Generator, kind: str) -> Light:
         "haze": ((0.48, 0.45, 0.41), (0.46, 0.49, 0.53), 0.0),
         "cloud": ((0.0, 0.0, 0.0), (0.78, 0.80, 0.83), 0.04),
         "golden": ((1.02, 0.68, 0.38), (0.28, 0.30, 0.38), 0.02),
-        "dusk": ((0.0, 0.0, 0.0), (0.26, 0.29, 0.38), 0.30),
+        "dusk": ((0.0, 0.0, 0.0), (0.34, 0.37, 0.46), 0.28),
         "night": ((0.62, 0.46, 0.27), (0.07, 0.075, 0.10), 0.30),
     }[kind]
     direct, sky = np.array(direct) * rng.uniform(0.85, 1.1), np.array(sky) * rng.uniform(0.85, 1.15)
@@ -86,7 +86,7 @@ def paint_sky(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndar
     if light.kind in ("golden", "dusk"):
         side = np.linspace(0.5 - 0.5 * light.towards[0], 0.5 + 0.5 * light.towards[0], small)
         glow = np.exp(-angle / 0.22)[:, None] * side[None] * 0.7
-        warm = np.array([255, 196, 120] if light.kind == "golden" else [222, 142, 104], float)
+        warm = np.array([255, 196, 120] if light.kind == "golden" else [228, 164, 126], float)
         sky += glow[..., None] * (warm - sky)
     sky = _clouds(rng, sky, angle, light)
     return cv2.resize(cv2.convertScaleAbs(sky), (size, size), interpolation=cv2.INTER_LINEAR)
@@ -103,14 +103,14 @@ def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray
     ys = np.repeat((stretch * 2.4 / (angle + 0.25))[:, None], small, 1)
     density = cv2.remap(texture, xs.astype(np.float32), ys.astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
     edge = 0.5 + (0.5 - cover) * 0.42
-    shape = np.clip((density - edge) / rng.uniform(0.08, 0.2), 0, 1)
+    shape = np.clip((density - edge) / rng.uniform(0.12, 0.3), 0, 1)
     shade = np.clip((density - edge) / 0.3, 0, 1)
     bright, dark = {
         "sun": ((252, 251, 248), (198, 204, 214)),
         "haze": ((236, 236, 234), (204, 208, 212)),
         "cloud": ((226, 228, 230), (158, 164, 172)),
         "golden": ((255, 214, 168), (166, 138, 142)),
-        "dusk": ((160, 112, 112), (62, 60, 86)),
+        "dusk": ((172, 138, 140), (86, 88, 116)),
         "night": ((58, 52, 54), (34, 34, 42)),
     }[light.kind]
     colour = np.float32(bright) * (1 - shade[..., None]) + np.float32(dark) * shade[..., None]

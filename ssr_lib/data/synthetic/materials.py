@@ -42,6 +42,7 @@ def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([7, sum(material.encode()), variant])
     grain = np.tile(field(1.0, variant % 6)[:TILE, :TILE], 1) - 0.5
     relief = np.zeros((TILE, TILE), np.int8)
+    patches = np.tile(cv2.resize(field(2.0, (variant + 3) % 6), (TILE, TILE), interpolation=cv2.INTER_AREA), 1) - 0.5
     if material == "brick":
         values, joints = _grid(rng, 3, 8, 0.5)
         tone = 1 + 0.13 * values + 0.22 * grain
@@ -81,18 +82,19 @@ def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
     elif material == "paving":
         size = int(rng.choice([10, 14, 20]))
         values, joints = _grid(rng, size, size, 0.5 * (variant % 2))
-        tone = 1 + 0.07 * values + 0.2 * grain
-        tone[joints] *= 0.84
+        tone = 1 + 0.06 * values + 0.16 * grain + 0.25 * patches
+        tone[joints] *= 0.86
     elif material == "cobbles":
         values, joints = _grid(rng, 4, 5, 0.5)
-        tone = 1 + 0.16 * values + 0.3 * grain
-        tone[joints] *= 0.74
+        tone = 1 + 0.10 * values + 0.2 * grain + 0.3 * patches
+        tone[joints] *= 0.84
     elif material == "grass":
         blades = np.resize(field(0.5, variant % 6), (TILE, TILE)) - 0.5
-        tone = 1 + 0.8 * blades + 0.5 * grain
+        tone = 1 + 0.5 * blades + 0.4 * grain + 0.4 * patches
     else:  # stucco, asphalt, gravel: no pattern but grain
         speckle = np.resize(field(0.5, variant % 6), (TILE, TILE)) - 0.5
-        tone = 1 + {"stucco": 0.1, "timber": 0.1}.get(material, 0.4) * speckle + 0.16 * grain
+        rough = {"stucco": 0.1, "timber": 0.1}.get(material, 0.16)
+        tone = 1 + rough * speckle + 0.16 * grain + (0.35 * patches if material in ("asphalt", "gravel") else 0)
     tone = np.ascontiguousarray(tone, np.float32)
     tone.setflags(write=False)
     return tone, relief
@@ -122,13 +124,21 @@ def cover(rng: np.random.Generator, material: str, colour, shape: tuple[int, int
     )
 
 
-def weather(rng: np.random.Generator, surface: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """The surface (h, w, 3) uint8 with the stains of years: large patches, runs of rain water, a dirty foot."""
+def weather(
+    rng: np.random.Generator, surface: np.ndarray, strength: float = 1.0, eaves: int | None = None
+) -> np.ndarray:
+    """The surface (h, w, 3) uint8 with the stains of years: large patches, runs of rain water, a dirty foot.
+
+    Below row `eaves`, half the sky is hidden by the roof's edge.
+    """
     height, width = surface.shape[:2]
     small = (max(4, height // 4), max(4, width // 4))
     stains = patch(rng, small, 2.0, scale=0.6) - 0.5
     runs = cv2.resize(patch(rng, (6, small[1]), 1.0, scale=1.0), (small[1], small[0]), interpolation=cv2.INTER_LINEAR)
     foot = np.exp(-np.arange(small[0])[::-1, None] / (0.8 * PPM / 4))
     tone = 1 + strength * (0.34 * stains - 0.22 * np.maximum(runs - 0.55, 0) - 0.14 * foot)
+    if eaves is not None:
+        below = np.arange(small[0])[:, None] * 4 - eaves
+        tone = tone * (1 - 0.24 * np.exp(-np.maximum(below, 0) / (0.9 * PPM)) * (below >= 0))
     tone = cv2.resize(tone.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.multiply(surface, cv2.merge([tone * 128] * 3), scale=1 / 128, dtype=cv2.CV_8U)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from .materials import PPM
-from .structures import DOOR, OCULUS, PAIR, SMALL, TALL, WIDE
+from .structures import ARCADE, CLOCK, DOOR, OCULUS, PAIR, SHOP, SMALL, TALL, WIDE
 from .styles import Style
 
 BASE = 70  # relief of the wall's own surface; relief is in cm, uint8
@@ -89,11 +89,17 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
     height = int(np.clip(floor * style.height * fy, 9, floor * 0.82))
     if kind == DOOR:
         width, height = int(min(bay * 0.7, max(1.3 * PPM, bay * 0.45))), int(floor * 0.74)
+    if kind in (ARCADE, SHOP):
+        width, height = int(bay * (0.74 if kind == ARCADE else 0.86)), int(floor * 0.84)
+    if kind == CLOCK:
+        width = height = int(min(bay * 0.62, floor * 0.66))
     if kind == OCULUS:
         width = height = min(width, height)
     shape_name = {"strip": "rect", "lancets": "pointed"}.get(style.window, style.window)
-    if kind == OCULUS:
+    if kind in (OCULUS, CLOCK):
         shape_name = "circle"
+    if kind == SHOP:
+        shape_name = "rect"
     h, w = height + 2 * PAD, width + 2 * PAD
     colour = np.zeros((h, w, 3), np.uint8)
     relief = np.full((h, w), BASE, np.uint8)
@@ -101,6 +107,9 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
     whole = outline(shape_name, width, height)
     centre = np.array([width / 2, height / 2])
     _surround(style, kind, shape_name, whole, centre, (width, height), colour, relief, mask)
+    if kind in PLAIN:
+        PLAIN[kind](rng, style, whole + PAD, colour, relief, glass, mask)
+        return Patch(colour, relief, glass, mask, 0, height)
     lights = [whole + PAD]
     if (kind == PAIR or style.window == "lancets") and kind not in (OCULUS, DOOR):
         narrow = outline(shape_name, width * 0.42, height)
@@ -120,7 +129,7 @@ def _surround(style, kind, shape, whole, centre, size, colour, relief, mask):
     ]
     trim = style.trim
     dark = tuple(int(v * 0.86) for v in trim)
-    if style.shutters and kind not in (DOOR, OCULUS, WIDE) and shape != "circle":
+    if style.shutters and kind not in (DOOR, OCULUS, WIDE, *PLAIN) and shape != "circle":
         sw = min(width // 2, PAD - 3)
         for x in (-sw - 2, width + 2):
             paint(np.array([[x, 2], [x + sw, 2], [x + sw, height - 1], [x, height - 1]], float), style.shutters, 5)
@@ -140,7 +149,7 @@ def _surround(style, kind, shape, whole, centre, size, colour, relief, mask):
             paint(np.array([[-8, -9], [width + 8, -9], [width / 2, -19]], float), dark, 12)
             paint(np.array([[-9, -9], [width / 2, -22], [width / 2, -18], [-4, -9]], float), trim, 20)
             paint(np.array([[width + 9, -9], [width / 2, -22], [width / 2, -18], [width + 4, -9]], float), trim, 20)
-    if kind != DOOR and shape != "circle":  # the sill
+    if kind not in (DOOR, *PLAIN) and shape != "circle":  # the sill
         paint(np.array([[-5, height], [width + 5, height], [width + 5, height + 4], [-5, height + 4]], float), trim, 12)
 
 
@@ -194,3 +203,74 @@ def _light(rng, style, kind, points, colour, relief, glass, mask):
         panes[cloth > 0] //= 2
     glass[inside > 0] = panes[inside > 0]
     relief[panes > 0] -= 6
+
+
+def _clock(rng, style, points, colour, relief, glass, mask) -> None:
+    """A dial with its hands."""
+    x, y = points.mean(0)
+    radius = np.ptp(points[:, 0]) / 2
+    _fill(mask, points, 255)
+    _fill(relief, points, BASE + 4)
+    _fill(colour, points, (46, 44, 44))
+    _fill(colour, (points - (x, y)) * 0.86 + (x, y), (226, 220, 204))
+    centre = (round(x), round(y))
+    for hour in range(12):
+        a = hour * np.pi / 6
+        ends = [(round(x + r * radius * np.sin(a)), round(y - r * radius * np.cos(a))) for r in (0.66, 0.8)]
+        cv2.line(colour, *ends, (40, 38, 38), 2 if hour % 3 == 0 else 1)
+    for a, r in ((-0.9, 0.42), (1.15, 0.66)):
+        end = (round(x + r * radius * np.sin(a)), round(y - r * radius * np.cos(a)))
+        cv2.line(colour, centre, end, (30, 28, 28), 2, cv2.LINE_AA)
+
+
+def _arcade(rng, style, points, colour, relief, glass, mask) -> None:
+    """An open arch with a passage in shadow behind it."""
+    _fill(mask, points, 255)
+    _fill(relief, points, BASE - 60)
+    inside = np.zeros(mask.shape, np.uint8)
+    _fill(inside, points, 255)
+    rows = np.arange(len(mask), dtype=np.float32)[:, None]
+    depth = np.clip((rows - points[:, 1].min()) / np.ptp(points[:, 1]), 0, 1)
+    tone = 0.16 + 0.26 * depth**2
+    shadowed = (tone[..., None] * np.float32(style.wall)).astype(np.uint8)
+    colour[inside > 0] = np.broadcast_to(shadowed, colour.shape)[inside > 0]
+    x, y1 = points[:, 0].mean(), points[:, 1].max()
+    half, tall = np.ptp(points[:, 0]) * 0.2, np.ptp(points[:, 1]) * 0.5
+    door = np.array([[x - half, y1], [x + half, y1], [x + half, y1 - tall], [x - half, y1 - tall]])
+    _fill(colour, door, tuple(int(v * 0.3) for v in style.door))
+
+
+SIGNS = ((40, 62, 52), (96, 34, 34), (36, 44, 70), (196, 186, 164), (58, 52, 48), (150, 116, 60), (60, 90, 96))
+
+
+def _shop(rng, style, points, colour, relief, glass, mask) -> None:
+    """A shop window under its sign, sometimes with an awning."""
+    (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    box = lambda a, b, c, d: np.array([[a, b], [c, b], [c, d], [a, d]])  # noqa: E731
+    paint = SIGNS[rng.integers(len(SIGNS))]
+    _fill(mask, points, 255)
+    _fill(colour, points, paint)
+    _fill(relief, points, BASE + 4)
+    sign, riser, width = y0 + 0.17 * (y1 - y0), y1 - 0.16 * (y1 - y0), x1 - x0
+    letters = (222, 212, 186) if sum(paint) < 380 else (60, 52, 48)
+    for x in np.arange(x0 + 0.2 * width, x0 + rng.uniform(0.5, 0.8) * width, 4.0):
+        _fill(colour, box(x, y0 + 5, x + rng.uniform(1.5, 3.0), sign - 4), letters)
+    door = x0 + width * rng.choice([0.08, 0.4, 0.7])
+    for a, b, c, d in ((x0 + 3, sign + 2, x1 - 3, riser), (door, sign + 2, door + 0.24 * width, y1 - 2)):
+        _fill(colour, box(a, b, c, d), (52, 50, 48))
+        _fill(relief, box(a, b, c, d), BASE - 12)
+        _fill(glass, box(a, b, c, d), 255)
+    for x in (door, door + 0.24 * width, x0 + 0.5 * width):
+        _fill(colour, box(x - 1, sign, x + 1, y1), paint)
+        _fill(glass, box(x - 1, sign, x + 1, y1), 0)
+    if rng.random() < 0.45:
+        cloth = SIGNS[rng.integers(len(SIGNS))]
+        low = sign + 0.2 * (y1 - y0)
+        for k, x in enumerate(np.arange(x0 - 2, x1, 7.0)):
+            stripe = cloth if k % 2 else (214, 208, 194)
+            _fill(colour, box(x, sign - 2, min(x + 7.0, x1 + 2), low), stripe)
+        for target, value in ((relief, BASE + 80), (glass, 0), (mask, 255)):
+            _fill(target, box(x0 - 2, sign - 2, x1 + 2, low), value)
+
+
+PLAIN = {CLOCK: _clock, ARCADE: _arcade, SHOP: _shop}  # openings that are no window and no door

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-BLANK, WINDOW, DOOR, TALL, SMALL, OCULUS, PAIR, WIDE = range(8)  # what stands in one cell of a wall
+BLANK, WINDOW, DOOR, TALL, SMALL, OCULUS, PAIR, WIDE, CLOCK, ARCADE, SHOP = range(11)  # what stands in a wall's cell
 Grid = tuple[tuple[int, ...], ...]  # cells, ground floor first, left to right
 
 
@@ -25,6 +25,7 @@ class Mass:
     side_cells: Grid
     gable: bool  # a gable crowns the front
     porch: int | None  # the bay with a projecting porch, if any
+    attic: int  # what opens in the gable
 
     @property
     def width(self) -> float:
@@ -80,7 +81,7 @@ def draw_structure(rng: np.random.Generator) -> Structure:
     """A random layout: plan, floors, rhythm of bays, openings, wings in depth, each drawn on its own."""
     plan = PLANS[rng.integers(len(PLANS))]
     mirrored = plan == plan[::-1] and rng.random() < 0.7
-    floors = int(rng.choice([2, 3, 4, 5, 6], p=[0.2, 0.3, 0.27, 0.15, 0.08]))
+    floors = int(rng.choice([2, 3, 4, 5, 6], p=[0.22, 0.32, 0.25, 0.14, 0.07]))
     ground = rng.uniform(3.4, 5.2)
     upper = rng.uniform(2.9, 4.1)
     bay = rng.uniform(2.5, 4.0)
@@ -110,6 +111,9 @@ def _draw_mass(rng, letter: str, count: int, floors: int, ground: float, upper: 
         "c": floors + int(rng.integers(1, 3)),
         "t": floors + int(rng.integers(1, 4)),
     }[letter]
+    cells = _cells(rng, number, count, symmetric=rng.random() < 0.6)
+    if letter == "t" and rng.random() < 0.45:
+        cells = (*cells[:-1], (CLOCK if count == 1 else cells[-1][0],) * count)
     heights = [ground] + [upper * rng.choice([0.82, 1.0, 1.0, 1.18]) for _ in range(number - 1)]
     if letter != "t" and number > 2 and rng.random() < 0.35:
         heights[-1] *= 0.7  # an attic storey
@@ -124,11 +128,12 @@ def _draw_mass(rng, letter: str, count: int, floors: int, ground: float, upper: 
         depth=float(depth),
         bays=bays,
         floors=tuple(float(h) for h in heights),
-        cells=_cells(rng, number, len(bays), symmetric=rng.random() < 0.6),
+        cells=cells,
         side_bays=side_bays,
         side_cells=_cells(rng, number, side_bays, symmetric=False, blanks=0.25),
         gable=letter != "t" and rng.random() < {"b": 0.25, "w": 0.3, "c": 0.5}[letter],
         porch=int(rng.integers(count)) if letter != "t" and rng.random() < 0.2 else None,
+        attic=int(rng.choice([BLANK, WINDOW, OCULUS, PAIR])),
     )
 
 
@@ -149,6 +154,9 @@ def _cells(rng, floors: int, bays: int, symmetric: bool, blanks: float = 0.0) ->
     """What opens where: a kind for each floor, then exceptions by column and by cell."""
     grid = np.full((floors, bays), WINDOW, dtype=int)
     for level in range(floors):
+        if level == 0 and blanks == 0 and rng.random() < 0.38:
+            grid[0] = rng.choice([ARCADE, SHOP, SHOP])
+            continue
         top = level == floors - 1
         kinds = [WINDOW, TALL, SMALL, PAIR, OCULUS, WIDE]
         odds = np.array([0.5, 0.2, 0.08, 0.1, 0.0, 0.12]) if not top else np.array([0.45, 0.1, 0.2, 0.1, 0.12, 0.03])
@@ -157,6 +165,7 @@ def _cells(rng, floors: int, bays: int, symmetric: bool, blanks: float = 0.0) ->
         if rng.random() < 0.16:  # a column of its own kind: a blind bay, a stair, a bay of pairs
             grid[rng.integers(0, max(1, floors - 1)) :, column] = rng.choice([BLANK, SMALL, PAIR, TALL])
     holes = rng.random((floors, bays)) < 0.05 + blanks
+    holes[0] &= ~np.isin(grid[0], (ARCADE, SHOP))
     grid[holes] = rng.choice([BLANK, BLANK, SMALL, OCULUS])
     if symmetric:
         half = bays // 2
