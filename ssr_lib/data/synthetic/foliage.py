@@ -32,7 +32,7 @@ def tree(kind: str, specimen: int) -> tuple[np.ndarray, ...]:
             _leaves(rng, big, np.array([SPRITE, y * SPRITE]), (half, 0.09 * SPRITE), 12 + int(14 * y), 14, 4)
     else:
         tips: list[np.ndarray] = []
-        spread, length = {"broad": (0.62, 0.62), "slender": (0.26, 0.62), "bare": (0.6, 0.52)}[kind]
+        spread, length = {"broad": (0.5, 0.5), "slender": (0.26, 0.56), "bare": (0.6, 0.52)}[kind]
         depth = 7 if kind == "bare" else 5
         _grow(rng, big, foot, -np.pi / 2, length * SPRITE, 17 if kind != "slender" else 12, spread, depth, tips)
         if kind != "bare":
@@ -68,16 +68,19 @@ def _grow(rng, big, start, angle, length, thick, spread, depth, tips) -> None:
 
 def _leaves(rng, big, middle, radii, clusters: int, each: int, size: float, tips=None) -> None:
     """Clusters of leaves filling an ellipse (ragged at its edge) and about the branch tips, back to front."""
-    angle = rng.uniform(0, 2 * np.pi, clusters)
-    reach = np.sqrt(rng.uniform(0, 1, clusters)) * (0.86 + 0.14 * np.sin(3 * angle + rng.uniform(0, 6)))
-    centres = middle + np.stack([np.cos(angle), np.sin(angle)], 1) * reach[:, None] * radii
+    lobes = rng.uniform(-0.52, 0.52, (7, 2))  # a crown is several rounded masses
+    size_of = rng.uniform(0.34, 0.6, 7)
+    lobe = rng.integers(7, size=clusters)
+    angle, reach = rng.uniform(0, 2 * np.pi, clusters), np.sqrt(rng.uniform(0, 1, clusters))
+    offset = np.stack([np.cos(angle), np.sin(angle)], 1) * (reach * size_of[lobe])[:, None]
+    centres = middle + (lobes[lobe] * [1.0, 0.8] + offset) * radii
     if tips:
         some = np.array(tips)[rng.permutation(len(tips))[: clusters // 3]]
         inside = (np.abs((some - middle) / radii) < 1.05).all(1)
         centres = np.concatenate([centres, some[inside]])
     front = rng.random(len(centres))
     relative = (centres - middle) / radii
-    light = 0.42 - 0.26 * relative[:, 1] - 0.14 * relative[:, 0] + 0.3 * (front - 0.5)
+    light = 0.45 - 0.26 * relative[:, 1] - 0.14 * relative[:, 0] + 0.3 * (front - 0.5)
     wide = 0.17 * min(radii) + 0.05 * max(radii)
     for i in np.argsort(front):
         at = rng.normal(0, wide * 0.5, (each, 2)) * [1.15, 0.85]

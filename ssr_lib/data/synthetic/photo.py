@@ -54,6 +54,7 @@ def draw_photo(rng: np.random.Generator, kind: str) -> Photo:
 
 def develop(image: np.ndarray, photo: Photo, size: int, rng: np.random.Generator) -> np.ndarray:
     """The finished picture (size, size, 3) uint8 RGB from a rendered one of any size."""
+    image = cv2.GaussianBlur(image, (3, 3), 0)  # the lens: no edge is sharper than a pixel
     if photo.coarse < 1:
         few = round(size * photo.coarse)
         image = cv2.resize(image, (few, few), interpolation=cv2.INTER_AREA)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -14,30 +16,61 @@ from .structures import Structure
 FRONTAL = np.array([0.0, 0.0, 1.0])
 
 
-def occluders(canvas: Canvas, camera: Camera, light: Light, rng: np.random.Generator, structure: Structure) -> None:
-    """Draw what stands between camera and building, the farthest first."""
-    depth = max(camera.centre[2], 6.0)
+@dataclass(frozen=True)
+class Thing:
+    """Something that stands before a building."""
 
-    def place(low: float, high: float) -> np.ndarray:
-        share = rng.uniform(low, high)
+    what: str  # tree, person, car, lamp
+    at: np.ndarray  # (3,) its foot, metres
+    height: float  # of a tree, metres
+    seed: int
+
+    def shadow(self, slope: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ellipses (centre, radii) on the ground, x and z, that its shadow is made of."""
+        foot = self.at[[0, 2]]
+        if self.what == "tree":
+            crown = self.height * 0.28
+            return [(foot + slope * self.height * share, np.array([crown, crown * 0.8])) for share in (0.45, 0.7)]
+        if self.what == "person":
+            return [(foot + slope * share, np.array([0.25, 0.25])) for share in (0.3, 0.9, 1.4)]
+        return [(foot, np.array([2.2, 1.0]))] if self.what == "car" else []
+
+
+def draw_things(rng: np.random.Generator, camera: Camera, structure: Structure, kerb: float | None) -> list[Thing]:
+    """Random trees, cars, lamps and people before a building, the farthest first; cars along a `kerb`, if there is one."""
+    depth = max(camera.centre[2], 6.0)
+    things = []
+
+    def place(what: str, z: float) -> None:
+        share = np.clip(z / depth, 0, 1)
         middle = structure.width / 2 * (1 - share) + camera.centre[0] * share
         spread = (structure.width + 8) * (1 - 0.6 * share)
-        return np.array([middle + rng.uniform(-0.75, 0.75) * spread, 0.0, share * depth])
+        at = np.array([middle + rng.uniform(-0.75, 0.75) * spread, 0.0, z])
+        things.append(Thing(what, at, float(rng.uniform(4.5, 12.0)), int(rng.integers(1 << 30))))
 
-    things = [("tree", place(0.12, 0.62)) for _ in range(rng.poisson(spec.TREES))]
-    things += [("person", place(0.08, 0.8)) for _ in range(rng.poisson(spec.PEOPLE))]
-    kerb = rng.uniform(0.15, 0.5)
-    things += [("car", place(kerb, kerb + 0.02)) for _ in range(rng.poisson(spec.CARS))]
-    things += [("lamp", place(0.2, 0.6)) for _ in range(rng.poisson(spec.LAMPS))]
-    for what, at in sorted(things, key=lambda thing: thing[1][2]):
-        if what == "tree":
-            stand_tree(canvas, camera, light, rng, at, rng.uniform(4.5, 12.0))
+    for _ in range(rng.poisson(spec.TREES)):
+        place("tree", rng.uniform(0.12, 0.62) * depth if kerb is None or rng.random() < 0.3 else kerb - 0.8)
+    for _ in range(rng.poisson(spec.PEOPLE)):
+        place("person", rng.uniform(0.08, 0.8) * depth if rng.random() < 0.6 else rng.uniform(0.8, 3.0))
+    for _ in range(rng.poisson(spec.CARS if kerb is not None else 0.3 * spec.CARS)):
+        place("car", rng.uniform(0.2, 0.5) * depth if kerb is None else kerb + rng.choice([1.2, 1.2, 4.5]))
+    for _ in range(rng.poisson(spec.LAMPS)):
+        place("lamp", rng.uniform(0.2, 0.6) * depth if kerb is None else kerb - 0.5)
+    return sorted((thing for thing in things if thing.at[2] < 0.85 * depth), key=lambda thing: thing.at[2])
+
+
+def stand_things(canvas: Canvas, camera: Camera, light: Light, things: list[Thing]) -> None:
+    """Draw what stands before the building."""
+    for thing in things:
+        rng = np.random.default_rng(thing.seed)
+        if thing.what == "tree":
+            stand_tree(canvas, camera, light, rng, thing.at, thing.height)
             continue
-        number = int(rng.integers(street.NUMBER))
-        sprites = street.picture(what, number, what == "lamp" and light.lit > 0.1)
+        sprites = street.picture(thing.what, int(rng.integers(street.NUMBER)), thing.what == "lamp" and light.lit > 0.1)
         gain = np.sqrt(light.ambient(FRONTAL) + light.direct * max(0.25, light.towards[2]) * 0.8)
         paint = lambda image, gain=gain: dim(image, np.minimum(gain, 1.15), np.zeros(3))  # noqa: E731
-        stand(canvas, camera, light, sprites, paint, at, len(sprites[0]) / street.SCALE, what != "lamp")
+        tall = len(sprites[0]) / street.SCALE
+        stand(canvas, camera, light, sprites, paint, thing.at, tall, thing.what != "lamp")
 
 
 def stand_tree(canvas: Canvas, camera: Camera, light: Light, rng, at: np.ndarray, height: float) -> None:

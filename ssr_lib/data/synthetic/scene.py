@@ -12,10 +12,10 @@ from .building import Block
 from .camera import Camera
 from .light import draw_light, paint_sky
 from .photo import develop, draw_photo
-from .placing import occluders
+from .placing import draw_things, stand_things
 from .render import Canvas, draw_blocks
 from .structures import Structure
-from .surroundings import Neighbourhood, beside, draw_background, draw_ground, opposite
+from .surroundings import Neighbourhood, beside, draw_background, draw_ground, draw_hills, draw_plan, opposite
 from .viewpoint import draw_camera
 
 
@@ -68,13 +68,15 @@ def draw_view(
         photo = replace(photo, coarse=1.0, motion=(0.0, 0.0), grey=False)
     canvas = Canvas(paint_sky(sky_rng, camera, light), np.zeros((big, big), np.uint8))
     left, right = beside(street_rng, structure, town.blocks)
-    shading = opposite(street_rng, structure)
+    shading, ground = opposite(street_rng, structure), draw_plan(street_rng)
+    things = draw_things(street_rng, camera, structure, ground.strip if ground.kind == "street" else None)
     row = [*left, *blocks, *right]
+    draw_hills(canvas, camera, light, street_rng)
     draw_background(canvas, camera, light, street_rng, town)
-    draw_ground(canvas, camera, light, street_rng, texture_rng, row)
+    draw_ground(canvas, camera, light, texture_rng, ground, row, things)
     draw_blocks(canvas, camera, row, light, texture_rng, shading)
     whole, inside = silhouette(camera, blocks)
-    occluders(canvas, camera, light, street_rng, structure)
+    stand_things(canvas, camera, light, things)
     return measure(develop(canvas.image, photo, size, texture_rng), canvas.landmark, whole, inside, photo.quality)
 
 

@@ -11,7 +11,7 @@ VERSION = 1  # of the drawing code: raise it when pictures change, so that old f
 # --- how hard the photographs are: every number that makes retrieval easier or harder stands here -------------------
 
 LIGHT_ODDS = {"sun": 0.40, "haze": 0.12, "cloud": 0.21, "golden": 0.11, "dusk": 0.08, "night": 0.08}
-SPAN = (0.55, 1.9)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
+SPAN = (0.55, 1.7)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
 AZIMUTH = 27.0  # degrees from the front's normal, one sigma
 AZIMUTH_LIMIT = 58.0
 FIELD_OF_VIEW = (38.0, 66.0)  # degrees
@@ -20,7 +20,7 @@ ROLL = 1.4  # degrees, one sigma
 TREES = 1.1  # mean number before the building
 PEOPLE = 2.4
 CARS = 1.2
-LAMPS = 0.5
+LAMPS = 0.6
 NEIGHBOUR = 0.62  # chance of neighbours on each side
 SUPERSAMPLE = 1.35  # rendered pixels for each pixel of the picture, in each direction
 

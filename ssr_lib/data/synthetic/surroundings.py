@@ -15,8 +15,8 @@ from .camera import Camera
 from .facade import Surface
 from .light import Light, draw_light
 from .materials import TILE, cover
-from .noise import ASSETS
-from .placing import blend, stand_tree
+from .noise import ASSETS, patch
+from .placing import Thing, blend, stand_tree
 from .render import Canvas, colours, dim, draw_blocks, draw_face
 from .structures import Structure, draw_structure
 from .styles import draw_style
@@ -25,6 +25,7 @@ POOL = 18  # buildings
 STRIPS = 3  # backdrops
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_PPM = 110.0, 26.0, 8
 GROUND_PPM = 14
+CIRCLE = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 14, endpoint=False)])
 
 
 @dataclass
@@ -111,6 +112,25 @@ def draw_background(
         stand_tree(canvas, camera, light, rng, at, rng.uniform(6, 13))
 
 
+def draw_hills(canvas: Canvas, camera: Camera, light: Light, rng: np.random.Generator) -> None:
+    """Two lines of hills or woods at the horizon, the farther one paler."""
+    forward = camera.rotation[2]
+    middle = np.arctan2(forward[0], -forward[2])
+    angles = middle + np.linspace(-1.1, 1.1, 64)
+    lit = light.ambient(np.array([0.0, 0.4, 0.9])) + 0.5 * light.direct
+    for away, low, high, far in ((2400.0, 10, 90, 0.82), (420.0, 3, 17, 0.55)):
+        tops = patch(rng, (2, 64), 2.0, scale=0.25)[0] + 0.25 * patch(rng, (2, 64), 1.0)[0]
+        heights = low + (high - low) * (tops - tops.min())
+        x, z = camera.centre[0] + away * np.sin(angles), camera.centre[2] - away * np.cos(angles)
+        ridge = np.stack([x, heights, z], 1)
+        foot = np.stack([x, np.full(64, -30.0), z], 1)[::-1]
+        polygon = camera.project(np.concatenate([ridge, foot]))
+        if len(polygon) >= 3:
+            green = np.array((66, 78, 52) if away < 1000 else (84, 92, 84)) * np.sqrt(lit)
+            colour = (1 - far) * green + far * light.haze
+            cv2.fillPoly(canvas.image, [np.rint(polygon).astype(np.int32)], colour.tolist())
+
+
 def _billboard(canvas: Canvas, camera: Camera, light: Light, strip: np.ndarray, left: float, z: float) -> None:
     points = np.array(
         [(left, 0, z), (left + STRIP_WIDTH, 0, z), (left + STRIP_WIDTH, STRIP_HEIGHT, z), (left, STRIP_HEIGHT, z)]
@@ -151,24 +171,53 @@ def _ground_surface(material: str, variant: int) -> Surface:
     return Surface(cover(rng, material, colour, (TILE, TILE))[0])
 
 
-def draw_ground(canvas: Canvas, camera: Camera, light: Light, rng, shade_rng, row: list[Block]) -> None:
-    """Street, square or lawn, and on it the shadows of the blocks of `row`."""
+@dataclass(frozen=True)
+class Ground:
+    """What lies before a building: a pavement of `strip` metres along its front, then the rest."""
+
+    kind: str  # street, square, lawn
+    first: str  # material of the strip
+    main: str
+    strip: float
+    road: float  # width of the carriageway of a street, metres
+    variant: int
+    lines: bool
+    hedge: bool
+
+
+def draw_plan(rng: np.random.Generator) -> Ground:
+    """A random ground."""
     kind = ("street", "street", "square", "lawn")[rng.integers(4)]
     square = ("paving", "cobbles", "gravel")[rng.integers(3)]
     first, main = {"street": ("paving", "asphalt"), "square": (square, square), "lawn": ("gravel", "grass")}[kind]
-    strip, variant = rng.uniform(2.5, 5.0), int(rng.integers(4))
+    strip, road = rng.uniform(2.5, 5.0), rng.uniform(6.0, 9.5)
+    return Ground(kind, first, main, strip, road, int(rng.integers(4)), rng.random() < 0.5, rng.random() < 0.4)
+
+
+def draw_ground(
+    canvas: Canvas, camera: Camera, light: Light, rng, ground: Ground, row: list[Block], things: list[Thing]
+) -> None:
+    """Draw the ground, and on it the shadows of the blocks of `row` and of trees and lamps among `things`."""
     x0, x1, near = camera.centre[0] - 170, camera.centre[0] + 170, camera.centre[2] + 2
     cuts = (-170.0, max(-169.0, near - 27.0), near - 10.0, near)  # bands in depth, each with a resolution of its own
-    bands = [(z0, z1, main) for z0, z1 in pairwise(cuts)]
-    bands.append((-8.0, strip, first))
-    if kind == "street":
-        bands.append((strip, strip + 0.2, "kerb"))
-        if rng.random() < 0.5:
-            bands += [(z, z + 0.12, "paint") for z in (strip + 0.5, strip + 6.5)]
+    bands = [(z0, z1, ground.main) for z0, z1 in pairwise(cuts)]
+    bands.append((-8.0, ground.strip, ground.first))
+    if ground.kind == "street":
+        far_side = ground.strip + ground.road
+        bands.append((ground.strip, ground.strip + 0.2, "kerb"))
+        if ground.lines:
+            bands += [(z, z + 0.12, "paint") for z in (ground.strip + 0.5, far_side - 0.6)]
+        if far_side + 1 < near:
+            bands += [(far_side, near, "paving"), (far_side, far_side + 0.2, "kerb")]
     for z0, z1, material in bands:
-        face = _flat(x0, x1, z0, z1, _ground_surface(material, variant))
-        draw_face(canvas, camera, face, light, shade_rng, wrap=True)
-    _shadows(canvas, camera, light, [block.solid for block in row])
+        face = _flat(x0, x1, z0, z1, _ground_surface(material, ground.variant))
+        draw_face(canvas, camera, face, light, rng, wrap=True)
+    if ground.kind == "street" and ground.lines:
+        middle = ground.strip + ground.road / 2
+        for x in np.arange(x0 + 120, x1 - 120, 5.0):
+            dash = _flat(x, x + 2.5, middle, middle + 0.14, _ground_surface("paint", 0))
+            draw_face(canvas, camera, dash, light, rng)
+    _shadows(canvas, camera, light, [block.solid for block in row], things)
 
 
 def _flat(x0: float, x1: float, z0: float, z1: float, surface: Surface) -> Face:
@@ -176,14 +225,17 @@ def _flat(x0: float, x1: float, z0: float, z1: float, surface: Surface) -> Face:
     return plane_face(points, RIGHT, surface, GROUND_PPM)
 
 
-def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarray]) -> None:
-    """Darken the ground where the solids keep the sun off it, and close to their walls, where the sky is half hidden."""
+def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarray], things: list[Thing]) -> None:
+    """Darken the ground where the sun does not reach it, and close to walls, where the sky is half hidden."""
     mask = np.zeros(canvas.image.shape[:2], np.uint8)
     if light.direct.max() > 0 and light.towards[1] > 0.05:
+        slope = -light.towards[[0, 2]] / light.towards[1]  # of a shadow, metres for each metre of height
         for solid in solids:
-            on = solid - solid[:, 1:2] / light.towards[1] * light.towards
-            hull = cv2.convexHull(on[:, [0, 2]].astype(np.float32))[:, 0]
-            _fill(mask, camera, hull, 255)
+            on = solid[:, [0, 2]] + solid[:, 1:2] * slope
+            _fill(mask, camera, cv2.convexHull(on.astype(np.float32))[:, 0], 255)
+        for thing in things:
+            for centre, radii in thing.shadow(slope):
+                _fill(mask, camera, centre + CIRCLE * radii, 235)
     full = light.sky + light.direct * max(light.towards[1], 0.0)
     lost = 1 - np.sqrt(light.sky / np.maximum(full, 1e-6))
     if mask.any():
