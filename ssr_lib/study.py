@@ -50,7 +50,7 @@ def run(
         parameters["changes"] = overrides
     state_file = study.workspace / "data" / "study" / f"{study.name}.json"
     with folder_lock(state_file.parent):
-        digests = _digests(_known([*study["notebooks"], *wanted], folder), folder, study.parameters)
+        digests = _digests(list(dict.fromkeys([*study["notebooks"], *wanted])), folder, study.parameters)
         state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
         done = {name for name in wanted if _is_done(study.results_dir, name, state, digests[name])}
         if notebooks is None and not done:
@@ -123,7 +123,8 @@ def _digests(names: Sequence[str], folder: Path, parameters: Mapping) -> dict[st
         code.update(path.read_bytes() if path.is_file() else b"")
     chain, digests = code.hexdigest(), {}
     for name in names:
-        cells = nbformat.read(folder / f"{name}.ipynb", as_version=4).cells
+        path = folder / f"{name}.ipynb"
+        cells = nbformat.read(path, as_version=4).cells if path.is_file() else []
         source = json.dumps([[cell.cell_type, cell.source] for cell in cells])
         chain = hashlib.sha256((chain + source).encode()).hexdigest()
         digests[name] = chain
