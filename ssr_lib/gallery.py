@@ -17,7 +17,7 @@ from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.folder import read_folder
 from ssr_lib.data.images import Preprocess
 from ssr_lib.data.locking import folder_lock
-from ssr_lib.data.shards import digest
+from ssr_lib.data.shards import digest, save_npy
 from ssr_lib.extract import extract, weights_digest
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
@@ -111,13 +111,7 @@ def _save(place: Path, known: dict[str, dict], rows: np.ndarray) -> None:
     """Write rows under a name of their own, then the list that names them: a reader never sees half of a change."""
     checksum = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
     path = place / f"rows-{checksum[:16]}.npy"
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as file:
-            np.save(file, rows)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_npy(path, rows.shape, rows.dtype, [rows])
     write_atomic(place / "index.json", json.dumps({"rows": path.name, "sha256": checksum, "files": known}))
     for other in place.glob("rows-*.npy"):
         if other != path:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,20 @@ from ssr_lib.data.benchmark import write_atomic
 def digest(value) -> str:
     """SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def save_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> None:
+    """Write an array that comes in parts along its first axis as one .npy file, atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:  # not through a memory map: a full disk would end the process
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_2_0(file, header)
+            for part in parts:
+                file.write(np.ascontiguousarray(part, dtype=dtype).data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> dict | None:
@@ -134,22 +148,19 @@ class ShardedArray:
 
     def finish(self) -> tuple[np.memmap, dict[int, str]]:
         """Join the shards into one array, then remove them. Raises `RuntimeError` where one is missing."""
-        target, temporary = self.directory / "array.npy", self.directory / f".array.npy.{os.getpid()}.part"
         whole, old_records = self._finished()
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n_rows, *self.row_shape)}
         records = []
-        try:
-            with open(temporary, "wb") as file:  # not through a memory map: a full disk would end the process
-                np.lib.format.write_array_header_2_0(file, header)
-                for shard in range(len(self.shards)):
-                    found = self._read(shard, whole, old_records)
-                    if found is None:
-                        raise RuntimeError(f"{self._path(shard)} is missing or damaged; run again to make it")
-                    file.write(np.ascontiguousarray(found[0]).data)
-                    records.append(found[1])
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+        def parts() -> Iterator[np.ndarray]:
+            for shard in range(len(self.shards)):
+                found = self._read(shard, whole, old_records)
+                if found is None:
+                    raise RuntimeError(f"{self._path(shard)} is missing or damaged; run again to make it")
+                records.append(found[1])
+                yield found[0]
+
+        target = self.directory / "array.npy"
+        save_npy(target, (self.n_rows, *self.row_shape), self.dtype, parts())
         write_atomic(self.directory / "array.json", json.dumps({"shards": records}))
         for path in self.directory.glob("shard-*"):
             path.unlink()

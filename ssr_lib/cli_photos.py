@@ -1,0 +1,237 @@
+"""`ssr search` and `ssr evaluate`: retrieval on one's own photographs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import tempfile
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssr_lib import metrics
+from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.data.folder import read_label_rows, read_labels
+from ssr_lib.data.images import PRESETS, Preprocess, load_image
+from ssr_lib.data.revisited import OFFICIAL, read_ground_truth
+from ssr_lib.extract import describe, extract_benchmark
+from ssr_lib.gallery import Gallery, index_folder
+from ssr_lib.models import RetrievalNet, load_checkpoint, read_record
+from ssr_lib.rerank import global_rerank
+from ssr_lib.search import knn, rank
+
+PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
+DEFAULT_K = 2  # one's own folder mostly holds one to three pictures of a thing: more neighbours are wrong ones
+AT = (1, 5, 10)
+
+
+def _note(text: str) -> None:
+    print(f"ssr: {text}", file=sys.stderr)
+
+
+def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
+    """The network that `--model` names, and the preprocessing it wants unless `--preprocess`, `--size` say otherwise."""
+    if args.model in PACKAGED:
+        net, preprocess = RetrievalNet(PACKAGED[args.model], "plain", pretrained="package"), PRESETS["lite"]
+    elif Path(args.model).suffix or Path(args.model).exists():
+        net, stored = load_checkpoint(args.model), read_record(args.model)["extra"].get("preprocess")
+        preprocess = Preprocess.from_dict(stored) if stored else None
+    else:
+        raise ValueError(f"--model {args.model}: neither {', '.join(PACKAGED)} nor a checkpoint file")
+    if args.preprocess is not None:
+        if args.preprocess not in PRESETS:
+            raise ValueError(f"--preprocess {args.preprocess}: one of {', '.join(PRESETS)} is wanted")
+        preprocess = PRESETS[args.preprocess]
+    if preprocess is None:
+        raise ValueError(
+            f"{args.model} does not say how its pictures are prepared; name one of --preprocess {', '.join(PRESETS)}"
+        )
+    if args.size is not None:
+        rule = "longest" if preprocess.size_rule == "none" else preprocess.size_rule
+        preprocess = dataclasses.replace(preprocess, size_rule=rule, size=args.size)
+    return net.eval(), preprocess
+
+
+def _extraction_options(args: Namespace) -> dict:
+    if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
+        raise ValueError("--batch-size and --workers must be 1 or more")
+    try:
+        device = torch.device(args.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    return {
+        "device": device,
+        "dtype": getattr(torch, args.dtype),
+        "batch_size": args.batch_size,
+        "workers": args.workers,
+        "progress": sys.stderr.isatty(),
+    }
+
+
+def _k(args: Namespace, available: int) -> int:
+    """`--k`, or its default where the database allows it. Raises `ValueError` for more than the database has."""
+    if args.k is None:
+        return min(DEFAULT_K, available)
+    if not 1 <= args.k <= available:
+        raise ValueError(
+            f"--k {args.k}: each picture has {available} others in the database; 1 to {available} is wanted"
+        )
+    return args.k
+
+
+# ---- ssr search
+
+
+def search(args: Namespace) -> int:
+    """Rank the pictures of a folder by likeness to one; print the list before and after re-ranking."""
+    if args.top < 1:
+        raise ValueError(f"--top {args.top}: 1 or more is wanted")
+    if args.out and not Path(args.out).absolute().parent.is_dir():
+        raise ValueError(f"--out {args.out}: there is no folder {Path(args.out).absolute().parent}")
+    load_image(args.photo)  # before the gallery is indexed, which can take long
+    options = _extraction_options(args)
+    net, preprocess = load_net(args)
+    gallery = index_folder(net, args.gallery, preprocess, args.index, **options)
+    for reason in gallery.unreadable.values():
+        _note(f"left out: {reason}")
+    own = _own_id(args.photo, gallery)
+    others = len(gallery.files) - (own is not None)
+    if others < 2:
+        raise ValueError(f"{args.gallery} holds {others} usable pictures besides the query; two or more are wanted")
+    k = _k(args, len(gallery.files) - 1)
+    options.pop("progress")
+    query = describe(net, [args.photo], preprocess, **options)  # (1, D)
+    query_ids = None if own is None else np.array([own])
+    scores, ids = knn(query, gallery.descriptors, others, exclude=query_ids)
+    after = global_rerank(query, gallery.descriptors, k, args.alpha, query_ids=query_ids)
+    before_list = _ranked_list(gallery.files, ids[0], scores[0], args.top)
+    after_list = _ranked_list(gallery.files, after.ranks[0], after.scores[0], args.top)
+    place_before = {gallery.files[i]: place for place, i in enumerate(ids[0], start=1)}
+    for entry in after_list:
+        entry["place_before"] = place_before[entry["file"]]
+    if args.out:
+        _picture(args, gallery, before_list, after_list, k)
+    if args.json:
+        print(json.dumps({
+            "query": args.photo, "gallery": args.gallery, "pictures": len(gallery.files), "newly_indexed": gallery.n_new,
+            "unreadable": gallery.unreadable, "model": args.model, "preprocess": preprocess.to_dict(),
+            "k": k, "alpha": args.alpha, "before": before_list, "after": after_list,
+        }, indent=1))  # fmt: skip
+    else:
+        print(f"{len(gallery.files):,} pictures in {args.gallery}, {gallery.n_new:,} of them newly indexed")
+        _print_list("before re-ranking", before_list)
+        _print_list(f"after re-ranking (k = {k}, alpha = {args.alpha:g})", after_list)
+        if args.out:
+            print(f"\npicture: {args.out}")
+    return 0
+
+
+def _own_id(photo: str, gallery: Gallery) -> int | None:
+    """The query's own number in the gallery, where it is one of its files."""
+    here = Path(photo).resolve()
+    return next((i for i, name in enumerate(gallery.files) if (gallery.folder / name).resolve() == here), None)
+
+
+def _ranked_list(files: list[str], ids: np.ndarray, scores: np.ndarray, top: int) -> list[dict]:
+    pairs = zip(ids[:top], scores[:top], strict=True)
+    return [{"place": i, "file": files[j], "score": round(float(s), 6)} for i, (j, s) in enumerate(pairs, start=1)]
+
+
+def _print_list(title: str, entries: list[dict]) -> None:
+    print(f"\n{title}\n place   score  picture")
+    for entry in entries:
+        was = entry.get("place_before", entry["place"])
+        moved = f"   (was {was})" if was != entry["place"] else ""
+        print(f"{entry['place']:6d}  {entry['score']:.4f}  {entry['file']}{moved}")
+
+
+def _picture(args: Namespace, gallery: Gallery, before: list[dict], after: list[dict], k: int) -> None:
+    from ssr_lib.figures import ranked_lists
+
+    titles = ("before re-ranking", f"after re-ranking (k = {k}, α = {args.alpha:g})")
+    rows = [
+        (title, [gallery.folder / e["file"] for e in entries], [e["score"] for e in entries], None)
+        for title, entries in zip(titles, (before, after), strict=True)
+    ]
+    ranked_lists(Path(args.photo), rows, Path(args.out))
+
+
+# ---- ssr evaluate
+
+
+def evaluate(args: Namespace) -> int:
+    """Print mAP and mP@1, 5, 10 of a labelled set, without and with re-ranking."""
+    options = _extraction_options(args)
+    benchmark = _benchmark(args)
+    net, preprocess = load_net(args)
+    own = np.array(benchmark.query_ids) if max(benchmark.query_ids) >= 0 else None
+    k = _k(args, len(benchmark.database) - 1)
+    with nullcontext(args.index) if args.index else tempfile.TemporaryDirectory(prefix="ssr-") as directory:
+        queries, database = extract_benchmark(net, benchmark, preprocess, Path(directory), **options)
+        before = metrics.evaluate(rank(queries, database, exclude=own), benchmark, at=AT)
+        reranked = global_rerank(queries, database, k, args.alpha, query_ids=own)
+        after = metrics.evaluate(reranked.ranks, benchmark, at=AT)
+        del queries, database  # they map files of the folder that goes away
+    graded = any(len(ids) for lists in (benchmark.hard, benchmark.junk) for ids in lists)
+    difficulties = ("easy", "medium", "hard") if graded else ("medium",)
+    results = {
+        "without re-ranking": {d: _figures(before, d) for d in difficulties},
+        "with re-ranking": {d: _figures(after, d) for d in difficulties},
+    }
+    if args.json:
+        print(json.dumps({
+            "benchmark": benchmark.name, "queries": len(benchmark), "groups": len(set(benchmark.groups)),
+            "database": len(benchmark.database), "model": args.model, "preprocess": preprocess.to_dict(),
+            "k": k, "alpha": args.alpha, "unit": "fraction", "results": results,
+        }, indent=1))  # fmt: skip
+    else:
+        _print_results(benchmark, results, f"k = {k}, alpha = {args.alpha:g}")
+    return 0
+
+
+def _benchmark(args: Namespace) -> Benchmark:
+    if (args.labels is None) == (args.ground_truth is None):
+        raise ValueError("name either a LABELS.csv or a --ground-truth FILE.pkl")
+    if args.ground_truth is not None:
+        if args.images is None:
+            raise ValueError("--ground-truth wants --images DIR, the folder of its pictures")
+        benchmark = read_ground_truth(args.ground_truth, args.images, subset=True)
+        if benchmark.name not in {official.name for official in OFFICIAL}:
+            _note(f"{args.ground_truth} is not a published ground truth; compare its figures only with each other")
+        return benchmark
+    n_training = sum(row.split == "train" for row in read_label_rows(args.labels))
+    if n_training:
+        _note(f"{n_training:,} rows with split 'train' are left out")
+    benchmark = read_labels(args.labels, args.images, on_lonely="keep")
+    lonely = [name for name, ids in zip(benchmark.queries, benchmark.easy, strict=True) if len(ids) == 0]
+    if lonely:
+        _note(f"{len(lonely)} queries have no picture of their label in the database and no part in the means: "
+              + ", ".join(lonely))  # fmt: skip
+    return benchmark
+
+
+def _figures(evaluation: metrics.Evaluation, difficulty: str) -> dict[str, float | None]:
+    values = [evaluation.map[difficulty], *evaluation.mp[difficulty]]
+    names = ["mAP", *(f"mP@{k}" for k in evaluation.at)]
+    return {name: None if math.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _print_results(benchmark: Benchmark, results: dict, parameters: str) -> None:
+    print(
+        f"{benchmark.name}: {len(benchmark):,} queries in {len(set(benchmark.groups)):,} groups, "
+        f"{len(benchmark.database):,} database pictures; re-ranking with {parameters}\n"
+    )
+    names = ["mAP", *(f"mP@{k}" for k in AT)]
+    graded = len(next(iter(results.values()))) > 1
+    print(f"{'per cent':27s}" + "".join(f"{name:>8s}" for name in names))
+    for title, by_difficulty in results.items():
+        for difficulty, values in by_difficulty.items():
+            label = f"{title}, {difficulty.title()}" if graded else title
+            figures = ("      --" if values[n] is None else f"{100 * values[n]:8.2f}" for n in names)
+            print(f"{label:27s}" + "".join(figures))
