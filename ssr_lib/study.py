@@ -60,12 +60,7 @@ def run(
                 _say(progress, f"{name}: as it was, nothing that makes it has changed")
                 continue
             _say(progress, f"{name}: running")
-            started = time.monotonic()
-            running = study.workspace / "build" / "running" / study.name / f"{name}.ipynb"
-            notebook = scrub(execute(folder / f"{name}.ipynb", running, parameters, progress=progress), _folders(study))
-            write_atomic(study.results_dir / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
-            running.unlink()
-            state[name] = {"digest": digests[name], "seconds": round(time.monotonic() - started)}
+            state[name] = {"digest": digests[name], **_execute(study, folder / f"{name}.ipynb", parameters, progress)}
             write_atomic(state_file, json.dumps(state, indent=1) + "\n")
             _say(progress, f"{name}: {state[name]['seconds']} s")
         seconds = {name: state[name]["seconds"] for name in digests if name in state}
@@ -131,8 +126,23 @@ def _digests(names: Sequence[str], folder: Path, parameters: Mapping) -> dict[st
     return digests
 
 
+def _execute(study: Study, source: Path, parameters: Mapping, progress: bool) -> dict:
+    """Execute one notebook into the results; returns its `seconds` and the digest of the `output` file."""
+    started = time.monotonic()
+    running = study.workspace / "build" / "running" / study.name / source.name
+    notebook = scrub(execute(source, running, parameters, progress=progress), _folders(study))
+    text = nbformat.writes(notebook) + "\n"
+    write_atomic(study.results_dir / "notebooks" / source.name, text)
+    running.unlink()
+    return {"seconds": round(time.monotonic() - started), "output": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _is_done(results_dir: Path, name: str, state: Mapping, digest: str) -> bool:
-    return state.get(name, {}).get("digest") == digest and (results_dir / "notebooks" / f"{name}.ipynb").is_file()
+    """Whether the executed notebook that is there was made from what `digest` stands for, and not put there since."""
+    made, path = state.get(name, {}), results_dir / "notebooks" / f"{name}.ipynb"
+    if made.get("digest") != digest or not path.is_file():
+        return False
+    return hashlib.sha256(path.read_bytes()).hexdigest() == made.get("output")
 
 
 def _forget(results_dir: Path) -> None:

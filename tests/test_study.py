@@ -108,6 +108,13 @@ def test_a_changed_notebook_is_run_again_with_all_that_follow_it(repository, wor
     assert executed(workspace)[3:] == ["first-again", "second-again"]
 
 
+def test_an_executed_notebook_that_was_replaced_is_made_again(repository, workspace):
+    results = study.run("tiny", workspace=workspace, progress=False)
+    (results / "notebooks" / "01_second.ipynb").write_text("{}")
+    study.run("tiny", workspace=workspace, progress=False)
+    assert executed(workspace) == ["00_first", "01_second", "01_second"]
+
+
 def test_a_run_that_starts_from_nothing_forgets_the_rows_of_other_code(repository, workspace):
     stale = Results(workspace / "results" / "tiny")
     stale.add(experiment="sweep", dataset="synthetic", backbone="lite0", variant="plain", metric="mAP", value=0.1)
