@@ -94,6 +94,8 @@ def search(args: Namespace) -> int:
         raise ValueError(f"--top {args.top}: 1 or more is wanted")
     if args.out and not Path(args.out).absolute().parent.is_dir():
         raise ValueError(f"--out {args.out}: there is no folder {Path(args.out).absolute().parent}")
+    if args.out and Path(args.out).suffix != ".png":
+        raise ValueError(f"--out {args.out}: a name that ends in .png is wanted")
     load_image(args.photo)  # before the gallery is indexed, which can take long
     options = _extraction_options(args)
     net, preprocess = load_net(args)
@@ -156,7 +158,12 @@ def _picture(args: Namespace, gallery: Gallery, before: list[dict], after: list[
 
     titles = ("before re-ranking", f"after re-ranking (k = {k}, α = {args.alpha:g})")
     rows = [
-        (title, [gallery.folder / e["file"] for e in entries], [e["score"] for e in entries], None)
+        (
+            title,
+            [gallery.folder / e["file"] for e in entries],
+            [e["score"] for e in entries],
+            ["unknown"] * len(entries),
+        )
         for title, entries in zip(titles, (before, after), strict=True)
     ]
     ranked_lists(Path(args.photo), rows, Path(args.out))

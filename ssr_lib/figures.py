@@ -20,6 +20,7 @@ FRAMES = {  # colour and mark of a ranked image: never told apart by colour alon
     "right": ("#1a9850", "✓"),
     "wrong": ("#d73027", "✗"),
     "ignored": ("#8c8c8c", "–"),
+    "unknown": (None, ""),
 }
 
 
@@ -30,7 +31,8 @@ def ranked_lists(
 ) -> Path:
     """A query beside several rankings of the database, one a row: (title, images, scores or None, status of each image).
 
-    A status is "right" (green), "wrong" (red) or "ignored" (grey, also "junk"). Raises `ValueError` for another one.
+    A status is "right" (green), "wrong" (red), "ignored" (grey, also "junk") or "unknown" (no frame: one's own
+    pictures, without labels). Raises `ValueError` for another one.
     """
     columns = 1 + max(1, *(len(images) for _, images, _, _ in rows))
     size = (1.25 * columns, 1.65 * len(rows) + 0.2)
