@@ -203,16 +203,23 @@ def sidecar_file(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def maps_digest(maps: np.ndarray) -> str:
-    """A name for what made `maps`: for a file of `compute_maps` its provenance, for any other array its values.
-
-    Provenance is the same on every machine, while the last bit of a map is not.
-    """
+def maps_provenance(maps: np.ndarray) -> dict[str, Any] | None:
+    """What made `maps`, as `describe_maps` says it; None for an array that is not a whole file of `compute_maps`."""
     filename = getattr(maps, "filename", None)
     if filename and sidecar_file(Path(filename)).is_file():
         sidecar = json.loads(sidecar_file(Path(filename)).read_text(encoding="utf-8"))
         if tuple(sidecar["shape"]) == maps.shape and maps.flags.c_contiguous:
-            return digest(sidecar["made_by"])
+            return sidecar["made_by"]
+    return None
+
+
+def maps_digest(maps: np.ndarray) -> str:
+    """A name for `maps`: of their provenance where it is known, else of their values.
+
+    Provenance is the same on every machine, while the last bit of a map is not.
+    """
+    if made_by := maps_provenance(maps):
+        return digest(made_by)
     values = np.ascontiguousarray(maps)
     return hashlib.sha256(f"{values.dtype} {values.shape}".encode() + values.tobytes()).hexdigest()
 

@@ -7,16 +7,15 @@ header: one file, moved into place, is never half of two states. Nothing is pick
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
-
-from ssr_lib.data.benchmark import write_atomic
 
 FORMAT = "ssr-training-1"
 
@@ -49,8 +48,14 @@ def save_state(
     device = next(next(iter(modules.values())).parameters()).device
     if device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)
-    stored = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    write_atomic(path, save(stored, metadata={"format": FORMAT, "record": json.dumps(record)}))
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:  # written straight to disk: with 81,313 class centres a copy in memory would be gigabytes
+        save_file(stored, temporary, metadata={"format": FORMAT, "record": json.dumps(record)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_state(

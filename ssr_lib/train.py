@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.losses import MARGINS, MarginLoss
-from ssr_lib.maps import MapReader, compute_maps, digest, head_descriptors, maps_digest, weights_digest
+from ssr_lib.maps import MapReader, compute_maps, digest, head_descriptors, maps_digest, maps_provenance, weights_digest
 from ssr_lib.models.checkpoints import load_checkpoint, save_checkpoint
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.resume import check_same, load_state, save_state
@@ -75,15 +76,18 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / (steps - warm)))
 
 
-def batch_ids(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
-    """Ids (B,) int64 of batch `step` (from 0): the images 0 … count − 1 in a new order each epoch, end to end.
+@lru_cache(maxsize=4)
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The images 0 … count − 1 in the order of an epoch (from 0), int64; a function of its arguments alone."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order.flags.writeable = False  # it is shared
+    return order
 
-    A function of its arguments alone, so a run that is resumed, or another variant, draws the same batches.
-    """
-    first = step * batch_size
-    epochs = range(first // count, (first + batch_size - 1) // count + 1)
-    order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(count) for epoch in epochs])
-    return order[first - epochs[0] * count :][:batch_size]
+
+def batch_ids(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
+    """Ids (B,) int64 of batch `step` (from 0): one epoch's order after the other, cut into batches."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    return np.array([epoch_order(count, seed, epoch)[i] for epoch, i in zip(*divmod(positions, count), strict=True)])
 
 
 def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> torch.optim.Optimizer:
@@ -134,8 +138,8 @@ def train_head(
         raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
     directory = Path(directory)
     made_by = describe_training(net, maps, targets, config)
-    if (directory / "training.json").is_file():
-        return _load_finished(directory, net, made_by)
+    if (finished := finished_rows(directory, net, made_by)) is not None:
+        return finished
 
     device = next(net.parameters()).device
     net.to(memory_format=torch.channels_last)
@@ -167,11 +171,9 @@ def train_head(
             if len(rows) % checkpoint_every == 0 and len(rows) < config.steps:
                 save_state(state_file, modules, optimizer, {"made_by": made_by, "rows": rows})
         bar.close()
-    net.eval()
-    save_checkpoint(directory / "model", net, {"training": made_by})
-    record = {"made_by": made_by, "classes": len(classes), "versions": _versions(), "rows": rows}
-    write_atomic(directory / "training.json", json.dumps(record) + "\n")
-    state_file.unlink(missing_ok=True)
+    provenance = maps_provenance(maps)
+    extra = {"preprocess": provenance["preprocess"]} if provenance else {}
+    finish(directory, net, made_by, len(classes), rows, **extra)
     return rows
 
 
@@ -187,13 +189,25 @@ def _train_step(modules, optimizer, maps, labels, rate: float, clip: float) -> t
     return loss.item(), accuracy.item()
 
 
-def _load_finished(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]]:
+def finish(directory: Path, net: RetrievalNet, made_by: dict[str, Any], classes: int, rows, **extra: Any) -> None:
+    """Store a trained net with its curve, training.json last: with it the run counts as finished."""
+    net.eval()
+    save_checkpoint(directory / "model", net, {"training": made_by, **extra})
+    versions = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    record = {"made_by": made_by, "classes": classes, "versions": versions, "rows": rows}
+    write_atomic(directory / "training.json", json.dumps(record) + "\n")
+    (directory / "state.safetensors").unlink(missing_ok=True)
+
+
+def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]] | None:
+    """Put the weights of a finished run into `net` and return its curve; None where no run is finished.
+
+    Raises `ValueError` where the run was made otherwise.
+    """
+    if not (directory / "training.json").is_file():
+        return None
     record = json.loads((directory / "training.json").read_text(encoding="utf-8"))
     check_same(record["made_by"], made_by, directory)
     net.load_state_dict(load_checkpoint(directory / "model").state_dict())
     net.eval()
     return record["rows"]
-
-
-def _versions() -> dict[str, str]:
-    return {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}

@@ -1,0 +1,48 @@
+"""Google Landmarks v2 clean, the training set of the field: 81,313 landmarks (Weyand et al., CVPR 2020).
+
+`train_clean.csv` has a row for each landmark: `landmark_id`, and `images`, the ids of its pictures with spaces between.
+A picture with id 0123456789abcdef lies in 0/1/2/0123456789abcdef.jpg (github.com/cvdfoundation/google-landmark).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+
+def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tuple[list[str], np.ndarray]:
+    """Files (N), relative to the folder of the pictures, and the landmark id of each, (N,) int64.
+
+    `leave_out`: landmarks that are not used, for example those that Oxford and Paris are tested on; they are in the
+    published set and move the ranking of methods (Song et al., CVPR 2024; the ids: github.com/dealicious-inc/
+    RGLDv2-clean). Raises `ValueError` naming the file for other columns, or for an id to leave out that is not there.
+    """
+    csv.field_size_limit(2**24)  # the largest landmark has more pictures than csv's default field holds
+    files, labels, left_out = [], [], set()
+    with open(csv_file, newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        if not {"landmark_id", "images"} <= set(table.fieldnames or ()):
+            raise ValueError(f"{csv_file} has columns {table.fieldnames}; landmark_id and images are wanted")
+        for row in table:
+            landmark = int(row["landmark_id"])
+            if landmark in leave_out:
+                left_out.add(landmark)
+                continue
+            images = row["images"].split()
+            files += [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in images]
+            labels += [landmark] * len(images)
+    if unknown := sorted(set(leave_out) - left_out):
+        raise ValueError(f"{csv_file} has no landmark {unknown[0]} to leave out ({len(unknown)} such ids)")
+    return files, np.asarray(labels, dtype=np.int64)
+
+
+def read_ids(path: Path | str) -> set[int]:
+    """Landmark ids from a text file, one a line; empty lines and lines that begin with # are passed over."""
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    try:
+        return {int(line) for line in lines if line and not line.startswith("#")}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; one landmark id a line is wanted") from error
