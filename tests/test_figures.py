@@ -76,11 +76,13 @@ def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_g
     def coloured(wanted: list[str]) -> dict[str, int]:
         path = figures.ranked_lists(photos[0], [("plain, AP 34", photos[1:6], None, wanted)], tmp_path / "r.png")
         pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).astype(int)
-        targets = {name: matplotlib.colors.to_rgb(colour) for name, (colour, _) in figures.FRAMES.items()}
+        frames = {name: colour for name, (colour, _) in figures.FRAMES.items() if colour}
+        targets = {name: matplotlib.colors.to_rgb(colour) for name, colour in frames.items()}
         near = lambda rgb: int((np.abs(pixels - 255 * np.array(rgb)).max(axis=1) < 12).sum())  # noqa: E731
         return {name: near(rgb) for name, rgb in targets.items()}
 
-    mixed, all_right = coloured(statuses), coloured(["right"] * 5)
+    mixed, all_right, unknown = coloured(statuses), coloured(["right"] * 5), coloured(["unknown"] * 5)
+    assert unknown["right"] == unknown["wrong"] == 0
     assert all_right["right"] > 2 * mixed["right"] > 500
     assert mixed["wrong"] > 250 > all_right["wrong"] + 200
     assert mixed["ignored"] > all_right["ignored"]
