@@ -10,7 +10,8 @@ import torch
 
 Array = np.ndarray | torch.Tensor
 
-CHUNK = 1 << 18  # float64 numbers worked on at once: 2 MB stay in cache
+PIECE = 1 << 15  # float64 numbers worked on at once: they stay in cache, and torch starts no threads for so few
+PIECE_ON_GPU = 1 << 24  # 128 MB: fewer, longer kernels
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,18 @@ class Rows:
         """The rows divided by their norms, float64."""
         return self.raw(index).double().div_(self.norms[index, None])
 
-    def normalised(self) -> torch.Tensor:
-        """All rows at unit length, (N, D) float32."""
-        parts = blocks(len(self), max(1, CHUNK // self.data.shape[1]))
-        return torch.cat([self.unit(part).float() for part in parts])
+    def normalised(self, rows: slice = slice(None)) -> torch.Tensor:
+        """The rows at unit length, (n, D) float32."""
+        start, stop, _ = rows.indices(len(self))
+        out = torch.empty((stop - start, self.data.shape[1]), dtype=torch.float32, device=self.device)
+        for part in self.pieces(len(out)):
+            out[part] = self.unit(slice(start + part.start, start + part.stop))
+        return out
+
+    def pieces(self, n: int, per_row: int = 1) -> Iterator[slice]:
+        """Slices that cover n rows, of so many at a time as are best worked on together, `per_row` descriptors each."""
+        numbers = PIECE if self.device.type == "cpu" else PIECE_ON_GPU
+        return blocks(n, max(1, numbers // (per_row * self.data.shape[1])))
 
     def take(self, ids: torch.Tensor) -> Rows:
         """Some of the rows, in memory."""
@@ -78,8 +87,8 @@ def as_rows(array: Array, name: str, device: torch.device) -> Rows:
         raise ValueError(f"{name} are {array.dtype}; wanted float32: convert them first")
     rows = Rows(array.detach() if isinstance(array, torch.Tensor) else array, torch.empty(0), device)
     squares = torch.empty(len(rows), dtype=torch.float64, device=device)
-    for block in blocks(len(rows), max(1, CHUNK // array.shape[1])):
-        squares[block] = row_sums(rows.raw(block).double().square_())
+    for piece in rows.pieces(len(rows)):
+        squares[piece] = row_sums(rows.raw(piece).double().square_())
     if not bool((torch.isfinite(squares) & (squares > 0)).all()):
         bad = int((~torch.isfinite(squares) | (squares == 0)).nonzero()[0])
         what = "is zero and has no direction" if squares[bad] == 0 else "holds NaN or infinity"

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import torch
 
-from ssr_lib.descriptors import CHUNK, Array, Rows, as_pair, blocks, check_integer, like, own_ids
+from ssr_lib.descriptors import Array, Rows, as_pair, blocks, check_integer, like, own_ids
 
 MARGIN = 32  # candidates beyond k: room for what float32 cannot tell apart; too few costs time, never correctness
 EXACT_BELOW = 2048  # database rows under which float64 products cost less than gathering candidates
 QUERY_BLOCK, DATABASE_BLOCK = 2048, 4096  # rows: 32 MB of float32 similarities at a time
+EXACT_BLOCK = 1024  # database rows of a float64 product: 32 MB at 2,048 dimensions
 FULL_SCORES = 1 << 25  # float64 scores held at once in a full ranking: 256 MB
 ROUNDOFF = {"highest": 2.0**-24, "high": 2.0**-11, "medium": 2.0**-8}  # of torch's float32 matmul precision
 
@@ -32,13 +33,23 @@ def split(unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def products(q: tuple[torch.Tensor, torch.Tensor], x: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Dot products (..., n, m) of split rows (..., n, D) and (..., m, D), within about 1e-14."""
-    return q[0] @ x[0].mT + (q[0] @ x[1].mT + q[1] @ x[0].mT)
+    across = q[0] @ x[1].mT
+    return q[0] @ x[0].mT + (across + (across.mT if q is x else q[1] @ x[0].mT))
+
+
+def split_rows(rows: Rows, index: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """`split` of some rows, (n, D) each, worked on piece by piece."""
+    n = index.stop - index.start
+    high, low = torch.empty((2, n, rows.data.shape[1]), dtype=torch.float64, device=rows.device)
+    for part in rows.pieces(n):
+        high[part], low[part] = split(rows.unit(slice(index.start + part.start, index.start + part.stop)))
+    return high, low
 
 
 def pair_scores(q: Rows, d: Rows, rows: slice, ids: torch.Tensor) -> torch.Tensor:
     """Exact scores (n, m) of some queries with their own lists of database ids (n, m)."""
     scores = torch.empty(ids.shape, dtype=torch.float64, device=q.device)
-    for part in blocks(len(ids), max(1, CHUNK // (ids.shape[1] * d.data.shape[1]))):
+    for part in d.pieces(len(ids), per_row=ids.shape[1]):
         x = split(d.unit(ids[part].reshape(-1)).view(-1, ids.shape[1], d.data.shape[1]))  # (n, m, D)
         high, low = split(q.unit(slice(rows.start + part.start, rows.start + part.stop)))
         scores[part] = products((high[:, None], low[:, None]), x)[:, 0]
@@ -54,10 +65,14 @@ def sort_by_score(scores: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor
 
 def ranking(q: Rows, d: Rows, rows: slice | torch.Tensor, own: torch.Tensor | None, block: int | None = None):
     """Score some queries against the whole database: sorted scores (n, N) and ids (n, N); own images last, at −inf."""
-    part = split(q.unit(rows))
-    scores = torch.empty((len(part[0]), len(d)), dtype=torch.float64, device=q.device)
-    for columns in blocks(len(d), block or max(1, CHUNK // d.data.shape[1])):
-        scores[:, columns] = products(part, split(d.unit(columns)))
+    if q is d and isinstance(rows, slice) and rows == slice(0, len(d)) and len(d) <= EXACT_BELOW and block is None:
+        part = split_rows(d, rows)  # (N, D) twice
+        scores = products(part, part)
+    else:
+        part = split(q.unit(rows))  # (n, D) twice
+        scores = torch.empty((len(part[0]), len(d)), dtype=torch.float64, device=q.device)
+        for columns in blocks(len(d), block or EXACT_BLOCK):
+            scores[:, columns] = products(part, split_rows(d, columns))
     if own is not None:
         mine = own[rows]
         scores[torch.nonzero(mine >= 0)[:, 0], mine[mine >= 0]] = -torch.inf
@@ -82,7 +97,7 @@ def _candidates(unit: torch.Tensor, d: Rows, m: int, backend: str, step: int) ->
     best = torch.empty((len(unit), 0), device=d.device)
     ids = torch.empty((len(unit), 0), dtype=torch.int64, device=d.device)
     for columns in blocks(len(d), step):
-        x = d.unit(columns).float()
+        x = d.normalised(columns)
         if backend == "faiss":
             import faiss  # loads an OpenMP runtime of its own: only on request
 
@@ -102,7 +117,7 @@ def _neighbours_of(q: Rows, d: Rows, rows: slice, k: int, backend: str, own: tor
     m = k + MARGIN + 1  # one more, for the own image
     if len(d) <= EXACT_BELOW or m >= len(d):
         return tuple(part[:, :k] for part in ranking(q, d, rows, own, block))
-    values, ids = _candidates(q.unit(rows).float(), d, m, backend, block or DATABASE_BLOCK)
+    values, ids = _candidates(q.normalised(rows), d, m, backend, block or DATABASE_BLOCK)
     # |float32 product − exact| ≤ bound: D roundings of a sum of at most 1 in magnitude, and those of its terms
     bound = 1.01 * (d.data.shape[1] + 8) * ROUNDOFF[torch.get_float32_matmul_precision()]
     missed = values[:, -1] + bound  # no image that is not a candidate scores more than this

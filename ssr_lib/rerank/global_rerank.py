@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ssr_lib.descriptors import CHUNK, Array, Rows, as_pair, as_rows, blocks, check_integer, like, own_ids, row_sums
+from ssr_lib.descriptors import Array, Rows, as_pair, as_rows, check_integer, like, own_ids, row_sums
 from ssr_lib.search import full_ranking, neighbours, pair_scores, sort_by_score
 
 DEFAULT_SHORTLIST = 400  # SuperGlobal (Shao et al. 2023)
@@ -108,7 +108,7 @@ def check_shortlist(shortlist: int | None, available: int) -> int:
 def add_neighbours(x: Rows, d: Rows, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """normalise(x_i + Σ_j w_ij x_j) of unit features, summed in float64 from the nearest on: (n, D) float32."""
     out = torch.empty((len(x), x.data.shape[1]), dtype=torch.float32, device=x.device)
-    for rows in blocks(len(x), max(1, CHUNK // out.shape[1])):
+    for rows in x.pieces(len(x)):
         total = x.unit(rows)
         for r in range(ids.shape[1]):
             total += d.unit(ids[rows, r]).mul_(weights[rows, r : r + 1])

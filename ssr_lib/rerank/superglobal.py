@@ -19,7 +19,7 @@ def refine_shortlist(query: Rows, members: Rows, k: int, beta: float):
     """
     everyone = torch.arange(len(members), device=members.device)
     k = min(k, len(members) - 1)
-    scores, ids = (part[:, :k] for part in ranking(members, members, slice(None), everyone))  # (M, k)
+    scores, ids = (part[:, :k] for part in ranking(members, members, slice(0, len(members)), everyone))  # (M, k)
     unit = members.unit(slice(None))
     r, weights = unit.clone(), beta * scores
     for j in range(k):
