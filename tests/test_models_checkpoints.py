@@ -1,14 +1,10 @@
 """Checkpoints survive the disk and refuse what is not theirs; published weights give the published outputs."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_weights import GOLDEN, backbone_state, head_state
-from safetensors.torch import save_file
 
 from ssr_lib.models.checkpoints import (
     SUPERGLOBAL,
@@ -20,7 +16,7 @@ from ssr_lib.models.checkpoints import (
     save_checkpoint,
 )
 from ssr_lib.models.network import RetrievalNet
-from ssr_lib.models.pooling import combine_scales
+from ssr_lib.models.pooling import Pooling, combine_scales
 
 
 def difference(a, b):
@@ -100,15 +96,118 @@ def test_cvnet_checkpoint_gives_the_published_descriptors(cvnet, images):
 @pytest.mark.parametrize("relup", ["relup", "norelup"])
 def test_superglobal_options_give_the_published_descriptors(cvnet, images, relup):
     net = load_official(cvnet, "cvnet", **SUPERGLOBAL)
-    plain = load_official(cvnet, "cvnet", relup=0.014, normalize_pooled=True)
+    trunk = net.backbone.trunk
     if relup == "norelup":  # the published program then leaves the threshold inside the first stage's blocks
-        for trunk in (net.backbone.trunk, plain.backbone.trunk):
-            for block in (*trunk.layer1, *trunk.layer2, *trunk.layer3):
-                block.act3 = torch.nn.ReLU()
+        for block in (*trunk.layer1, *trunk.layer2, *trunk.layer3):
+            block.act3 = torch.nn.ReLU()
     pictures = [images["sg_resize_0.7071"], images["db_scale1"], images["sg_resize_1.4142"]]
     each = at_scales(net, pictures, normalize=False)
     assert difference(each[1], images[f"sg_{relup}_single"]) < 1e-6
     assert difference(combine_scales(each, "scale-gem"), images[f"sg_{relup}_ms3"]) < 1e-6
     assert difference(combine_scales(each, normalize=False), images[f"sg_{relup}_ms3_mean"]) < 1e-6
-    single = at_scales(plain, pictures[1:2], normalize=False)
+    net.pooling = Pooling("gem", 3.0)
+    single = at_scales(net, pictures[1:2], normalize=False)
     assert difference(single[0], images[f"sg_{relup}_single_norgem_nogemp"]) < 1e-6
+
+
+def small(**options):
+    return RetrievalNet("resnet18", mid_channels=8, window=3, descriptor_dim=16, pretrained="none", **options).eval()
+
+
+def test_checkpoint_gives_the_same_descriptors_back(tmp_path):
+    net, image = small(seed=3, initial_gain=1), torch.rand(1, 3, 64, 64)
+    written = save_checkpoint(tmp_path / "run.2", net, {"step": 7})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.2.json", "run.2.safetensors"]
+    for path in (tmp_path / "run.2", written, written.with_suffix(".json")):
+        loaded = load_checkpoint(path)
+        assert loaded.config == net.config and not loaded.training
+        assert torch.equal(loaded(image), net(image))
+    assert read_record(written)["extra"] == {"step": 7}
+
+
+def test_damaged_or_mixed_checkpoints_are_refused_by_name(tmp_path):
+    save_checkpoint(tmp_path / "a", small(), {"step": 1})
+    save_checkpoint(tmp_path / "b", small(), {"step": 2})
+    weights, record = tmp_path / "a.safetensors", tmp_path / "a.json"
+    whole, text = weights.read_bytes(), record.read_text()
+    for damage in (whole[:-100], whole[:50], b""):
+        weights.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"a\.safetensors is damaged or cut short"):
+            load_checkpoint(tmp_path / "a")
+    weights.write_bytes(whole)
+    for changed in ((tmp_path / "b.json").read_text(), text.replace('"window": 3', '"window": 5')):
+        record.write_text(changed)
+        with pytest.raises(ValueError, match=r"a\.json does not match the record inside a\.safetensors"):
+            load_checkpoint(tmp_path / "a")
+    for foreign, message in (("{", r"a\.json is no JSON"), ("[]", "'format' should be")):
+        record.write_text(foreign)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(tmp_path / "a")
+    record.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.json does not exist"):
+        load_checkpoint(tmp_path / "a")
+
+
+def torchvision_names(state):
+    """The pycls state under the names that cirtorch gives a ResNet."""
+    letters = {"a": "1", "b": "2", "c": "3"}
+    renamed = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        if parts[0] == "stem":
+            renamed[f"features.{'0' if parts[1] == 'conv' else '1'}.{parts[2]}"] = value
+            continue
+        layer = {"proj": "downsample.0", "bn": "downsample.1"}.get(parts[2])
+        if layer is None:
+            layer = ("bn" if parts[3].endswith("_bn") else "conv") + letters[parts[3][0]]
+        renamed[f"features.{int(parts[0][1]) + 3}.{int(parts[1][1:]) - 1}.{layer}.{parts[-1]}"] = value
+    return renamed
+
+
+def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(backbone, images, head, tmp_path):
+    state = torchvision_names(backbone) | {"pool.p": torch.tensor([2.5])}
+    whiten = {f"whiten.{name}": head[f"head.fc.{name}"][:64] for name in ("weight", "bias")}
+    meta = {"mean": [0.5], "Lw": {"set": {"ss": {"P": np.eye(3), "m": np.zeros((3, 1))}}}}  # as published files have it
+    torch.save({"meta": meta, "state_dict": state | whiten}, tmp_path / "gem.pth")
+    written = convert(tmp_path / "gem.pth", "gem", tmp_path / "gem")
+    net, bare = load_checkpoint(written), load_official(state, "gem")
+    with torch.inference_mode():
+        image = images["db_scale0"][None]
+        last = bare.features(bare.trunk(image))
+        pooled = F.normalize(last.clamp(min=1e-6).pow(2.5).mean(dim=(2, 3)).pow(0.4), dim=1)
+        assert difference(bare(image), pooled) < 1e-6
+        expected = F.normalize(F.linear(pooled, whiten["whiten.weight"], whiten["whiten.bias"]), dim=1)
+        assert difference(net(image), expected) < 1e-6
+        assert difference(official_head(state | whiten, "gem")(last), expected) < 1e-6
+    assert read_record(written)["extra"]["source"] == "gem.pth"
+
+
+def test_missing_and_unexpected_names_are_listed_never_skipped(head, cvnet):
+    without = {name: value for name, value in head.items() if name != "SSM.FFN.2.bias"}
+    with pytest.raises(ValueError, match=r"Missing: SSM\.FFN\.2\.bias\. Unexpected: extra\.weight"):
+        official_head(without | {"extra.weight": torch.zeros(1)}, "senet")
+    for name in ("s3.b2.f.b_bn.running_var", "head.pool.p", "head.fc.bias"):
+        with pytest.raises(ValueError, match=f"Missing: {name}. Unexpected: nothing"):
+            load_official({key: value for key, value in cvnet.items() if key != name}, "cvnet")
+    with pytest.raises(ValueError, match=r"family 'gem' .*Missing: features\.0\.weight.*Unexpected: head\.fc\.bias"):
+        load_official(cvnet, "gem")
+    with pytest.raises(ValueError, match=r"family 'senet' .*Missing: SSM.*Unexpected: head\.pool\.p"):
+        load_official(cvnet, "senet")
+    with pytest.raises(ValueError, match="does not have the shapes"):
+        official_head(head | {"head.fc.weight": torch.zeros(8, 8)}, "senet")
+    with pytest.raises(ValueError, match="family is 'delg'; one of senet, cvnet, gem"):
+        official_head(head, "delg")
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("this runs when unpickled without care",))
+
+
+def test_files_that_hold_more_than_tensors_are_refused(tmp_path, capsys):
+    torch.save({"model_state": {"x": Malicious()}}, tmp_path / "bad.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "bad.pth").read_bytes()[:60])
+    for name in ("bad.pth", "cut.pth"):
+        with pytest.raises(ValueError, match=rf"{name} \(cvnet\) is damaged or holds more than tensors"):
+            load_official(tmp_path / name, "cvnet")
+    assert capsys.readouterr().out == ""

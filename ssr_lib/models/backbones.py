@@ -36,7 +36,7 @@ _OTHER_STAGES = {
 def seeded(seed: int, part: str = ""):
     """Draw what happens inside from (seed, part) and leave torch's global generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((zlib.crc32(part.encode()) << 31) + seed)
+        torch.manual_seed(zlib.crc32(f"{seed}/{part}".encode()))  # the generator takes 32 bits
         yield
 
 
