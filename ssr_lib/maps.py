@@ -13,9 +13,7 @@ import os
 import shutil
 import warnings
 import zlib
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ssr_lib.data.benchmark import Box, write_atomic
-from ssr_lib.data.images import ImageError, Preprocess, load_image, to_tensors
+from ssr_lib.data.images import ImageError, Preprocess
+from ssr_lib.data.loading import Loaded, load_ahead, load_tensors
+from ssr_lib.data.shards import digest
 from ssr_lib.models.network import RetrievalNet
 
 FORMAT = "ssr-maps-1"
 CHUNK = 256  # images under one checksum, and the most that a killed run repeats
-
-
-def digest(record: Any) -> str:
-    """SHA-256 in hexadecimal of a JSON-able record, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -90,28 +85,21 @@ def compute_maps(
         raise ValueError(f"no images to compute the maps of {path} from")
     if len(preprocess.scales) != 1:
         raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")
+    paths = [Path(root) / file for file in files]
     boxes = boxes or [None] * len(files)
-
-    def decode(i: int) -> Tensor:
-        image = load_image(Path(root) / files[i], exif_orientation=preprocess.exif_orientation)
-        try:
-            return to_tensors(image, preprocess, boxes[i])[0]
-        except ImageError as error:
-            raise ImageError(f"{files[i]}: {error}") from error
-
     store = MapFile(Path(path), describe_maps(net, files, preprocess, root, boxes))
     if not store.exists():
-        store.create((len(files), *_trunk_maps(net, decode(0)[None]).shape[1:]))
+        first = load_tensors(paths[0], preprocess, boxes[0])[0]
+        store.create((len(files), *_trunk_maps(net, first[None]).shape[1:]))
     missing = store.unfinished_chunks()
     rows = [i for chunk in missing for i in store.rows(chunk)]
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(rows), unit="img", desc=store.path.stem, disable=not (progress and rows)) as bar,
-    ):
-        images = _in_order(pool, decode, rows, ahead=2 * batch_size)
+    loaded = load_ahead(
+        [paths[i] for i in rows], preprocess, [boxes[i] for i in rows], workers=workers, ahead=2 * batch_size
+    )
+    with tqdm(total=len(rows), unit="img", desc=store.path.stem, disable=not (progress and rows)) as bar:
         for chunk in missing:
             names = [files[i] for i in store.rows(chunk)]
-            store.write(chunk, _chunk_maps(net, images, names, store.shape[1:], batch_size, bar))
+            store.write(chunk, _chunk_maps(net, loaded, names, store.shape[1:], batch_size, bar))
     return store.finish()
 
 
@@ -269,31 +257,22 @@ def _trunk_maps(net: RetrievalNet, images: Tensor) -> Tensor:
     return maps.half().cpu()
 
 
-def _in_order(pool: ThreadPoolExecutor, decode, rows: Iterable[int], ahead: int) -> Iterator[Tensor]:
-    """`decode` of each row in order, up to `ahead` of them under way."""
-    waiting: deque = deque()
-    try:
-        for row in rows:
-            waiting.append(pool.submit(decode, row))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _chunk_maps(net, images: Iterator[Tensor], names, shape: Sequence[int], batch_size: int, bar: tqdm) -> np.ndarray:
-    """Maps (len(names), C, H, W) float16 of the next images."""
+def _chunk_maps(
+    net: RetrievalNet, loaded: Iterator[Loaded], names: Sequence, shape: Sequence[int], batch_size: int, bar: tqdm
+) -> np.ndarray:
+    """Maps (len(names), C, H, W) float16 of the next pictures of `loaded`."""
     maps = np.empty((len(names), *shape), np.float16)
     for start in range(0, len(names), batch_size):
         batch_names = names[start : start + batch_size]
-        batch = [next(images) for _ in batch_names]
-        for name, image in zip(batch_names, batch, strict=True):
-            if image.shape != batch[0].shape:
+        batch = []
+        for name in batch_names:
+            _, image = next(loaded)
+            if isinstance(image, ImageError):
+                raise image
+            batch += image
+            if image[0].shape != batch[0].shape:
                 raise ValueError(
-                    f"{name} gives a tensor {tuple(image.shape)}, {batch_names[0]} one of {tuple(batch[0].shape)}; "
+                    f"{name} gives a tensor {tuple(image[0].shape)}, {batch_names[0]} one of {tuple(batch[0].shape)}; "
                     "cached maps need one size: use a Preprocess with size_rule 'fixed'"
                 )
         found = _trunk_maps(net, torch.stack(batch))

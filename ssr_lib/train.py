@@ -21,8 +21,9 @@ from torch import nn
 from tqdm import tqdm
 
 from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.shards import digest
 from ssr_lib.losses import MARGINS, MarginLoss
-from ssr_lib.maps import MapReader, compute_maps, digest, head_descriptors, maps_digest, maps_provenance, weights_digest
+from ssr_lib.maps import MapReader, compute_maps, head_descriptors, maps_digest, maps_provenance, weights_digest
 from ssr_lib.models.checkpoints import load_checkpoint, save_checkpoint
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.resume import check_same, load_state, save_state
