@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 
 from ssr_lib import figures, metrics
 from ssr_lib.artefacts import Model, Study
@@ -322,10 +323,9 @@ def fused(study: Study, model: Model, other: str | None, weight: float, split: s
     pair = study.descriptors(model, split=split, subset=subset)
     if other is None:
         return pair
-    return tuple(
-        late_fusion(a, b, weight)
-        for a, b in zip(pair, study.descriptors(study.model(other), split=split, subset=subset), strict=True)
-    )
+    others = study.descriptors(study.model(other), split=split, subset=subset)
+    both = ((torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(pair, others, strict=True))
+    return tuple(late_fusion(a, b, weight).numpy() for a, b in both)
 
 
 def choose_fusion_weight(study: Study, model: Model, other: str) -> float:

@@ -87,3 +87,13 @@ def read_verdicts(table: pd.DataFrame) -> str:
         f"**The primary claim is {first['verdict']}**: {first['comparison']} = {first['difference']:+.2f} points "
         f"[{first['low']:+.2f}, {first['high']:+.2f}] over {first['seeds']:.0f} trainings and {first['landmarks']:.0f} landmarks. In all: {counts}."
     )
+
+
+def read_worst(worst: pd.DataFrame) -> str:
+    """What the worst queries have in common: how many wrong images come first, and how many of their positives are hard."""
+    wrong, twins = worst["wrong before the first right"], worst["of them twins"]
+    hard = 100 * worst["of them hard"].sum() / max(1, worst["positives"].sum())
+    return (
+        f"These {len(worst)} queries have {wrong.median():.0f} wrong images (median) before the first right one, {twins.sum()} of "
+        f"{wrong.sum()} in all being twins; {hard:.0f} % of their positives are hard ones."
+    )

@@ -42,7 +42,7 @@ def test_no_profile_shares_seeds_between_training_validation_and_test():
 
 
 def test_an_unknown_profile_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="no profile 'dmeo'; there are .*demo"):
+    with pytest.raises(ValueError, match=r"no profile 'dmeo'; there are .*demo"):
         load_profile("dmeo")
 
 
@@ -75,7 +75,7 @@ def test_models_are_named_by_everything_that_makes_them(tmp_path):
 
 def test_pictures_that_are_not_there_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SSR_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="labels.csv is not there; .*SSR_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv is not there; .*SSR_DATA"):
         data_file("photos/labels.csv")
 
 
