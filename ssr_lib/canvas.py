@@ -73,7 +73,8 @@ def _small_png(image: Image.Image) -> bytes:
         image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         if len(buffer.getvalue()) <= LARGEST:
             return buffer.getvalue()
-        image = image.resize((int(image.width * 0.85), int(image.height * 0.85)), Image.Resampling.LANCZOS)
+        scale = 0.95 * (LARGEST / len(buffer.getvalue())) ** 0.5  # bytes go with the area
+        image = image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.LANCZOS)
 
 
 def load_pixels(image: Path | str | np.ndarray, longest: int) -> np.ndarray:

@@ -123,16 +123,24 @@ def test_a_run_that_starts_from_nothing_forgets_the_rows_of_other_code(repositor
     assert Results(workspace / "results" / "tiny").frame()["experiment"].tolist() == ["ablation"]
 
 
-def test_a_failure_names_notebook_cell_and_error_and_the_next_run_resumes_there(repository, real_kernel, workspace):
-    broken = repository / "notebooks" / "01_second.ipynb"
-    write_notebook(broken, "raise ValueError('database has 512 dimensions')")
+def test_a_failure_names_notebook_cell_and_error(tmp_path):
+    write_notebook(tmp_path / "01_broken.ipynb", "1", "raise ValueError('database has 512 dimensions')")
+    running = tmp_path / "running" / "01_broken.ipynb"
     with pytest.raises(
-        notebooks.NotebookError, match=r"01_second.ipynb failed in cell 4: ValueError: database has 512"
+        notebooks.NotebookError, match=r"01_broken.ipynb failed in cell 5: ValueError: database has 512"
     ):
+        notebooks.execute(tmp_path / "01_broken.ipynb", running, {"profile": "tiny"}, progress=False)
+    assert "database has 512 dimensions" in running.read_text()
+
+
+def test_after_a_failure_the_next_run_resumes_there(repository, workspace):
+    broken = repository / "notebooks" / "01_second.ipynb"
+    write_notebook(broken, "raise ValueError('broken')")
+    with pytest.raises(ValueError, match="broken"):
         study.run("tiny", workspace=workspace, progress=False)
     assert (workspace / "build" / "running" / "tiny" / "01_second.ipynb").is_file()
     assert not (workspace / "results" / "tiny" / "notebooks" / "01_second.ipynb").exists()
-    write_notebook(broken, "open(f'{workspace}/executed.txt', 'a').write('mended')")
+    write_notebook(broken, MEASURE.replace("{name}", "mended"))
     study.run("tiny", workspace=workspace, progress=False)
     assert executed(workspace) == ["00_first", "mended"]
 
