@@ -66,17 +66,21 @@ class Block:
     right: float
     front: float
     back: float
-    height: float
+    eaves: float  # height of its walls
     faces: tuple[Face, ...]
     landmark: bool
 
     @cached_property
     def solid(self) -> np.ndarray:
         """The corners (8, 3) of its walls, for the shadow it casts."""
-        top = max(float(face.points[:, 1].max()) for face in self.faces if abs(face.normal[1]) < 1e-6)
-        return np.array(
-            [(x, y, z) for x in (self.left, self.right) for y in (0.0, top) for z in (self.back, self.front)]
-        )
+        ys = (0.0, self.eaves)
+        return np.array([(x, y, z) for x in (self.left, self.right) for y in ys for z in (self.back, self.front)])
+
+    @cached_property
+    def corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """All corners of all faces (n, 3), and where each face's begin."""
+        points = [face.points for face in self.faces]
+        return np.concatenate(points), np.cumsum([0, *map(len, points)])
 
     @cached_property
     def planes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +155,7 @@ def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -
     ordered += details
     if mass.porch is not None:
         ordered += _porch(rng, mass, openings, roof)
-    peak = max(float(face.points[:, 1].max()) for face in ordered)
-    return Block(x0, x1, z1, z0, peak, tuple(ordered), landmark)
+    return Block(x0, x1, z1, z0, height + top, tuple(ordered), landmark)
 
 
 def _gable(mass: Mass, style: Style) -> tuple[float, float]:

@@ -199,7 +199,7 @@ def _finish(spec, task, root: Path, records) -> None:
     counts: dict[str, int] = {}
     for record in records:
         for picture in record["pictures"]:
-            for key in (picture["role"], f"{picture['role']} {picture.get('difficulty', '')}".strip()):
+            for key in {picture["role"], f"{picture['role']} {picture.get('difficulty', '')}".strip()}:
                 counts[key] = counts.get(key, 0) + 1
     done = {"digest": spec.digest(task), "task": task, "pictures": dict(sorted(counts.items()))}
     write_atomic(root / "drawn.json", json.dumps(done, indent=1) + "\n")

@@ -14,8 +14,6 @@ from .openings import BASE, PAD, Openings
 from .structures import ARCADE, BLANK, CLOCK, DOOR, OCULUS, SHOP, SMALL, TALL, Grid
 from .styles import Style
 
-VARIANTS = 2  # pictures of each kind of opening, differing in curtains
-
 
 @dataclass
 class Surface:
@@ -187,7 +185,7 @@ def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, 
     """Paste one opening into its cell; `y` holds the rows of the floor's bottom and top."""
     style = openings.style
     bay, floor = x[1] - x[0], y[0] - y[1]
-    patch = openings.get(kind, round(bay / 8) * 8, round(floor / 6) * 6, int(rng.integers(VARIANTS)))
+    patch = openings.get(kind, round(bay / 10) * 10, round(floor / 8) * 8, int(rng.integers(3)) if kind == SHOP else 0)
     h, w = patch.mask.shape
     sill = {DOOR: 0.0, ARCADE: 0.0, SHOP: 0.0, CLOCK: 0.2, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}.get(kind, 0.24) * floor
     left = round((x[0] + x[1]) / 2 - w / 2)
@@ -207,8 +205,25 @@ def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, 
         part = np.ascontiguousarray(target[there])
         target[there] = cv2.copyTo(np.ascontiguousarray(source[cut]), mask, part)
     surface.panes[there] = int(rng.integers(1, 256))
+    if kind not in (DOOR, SHOP, CLOCK, ARCADE) and rng.random() < 0.6:
+        _curtain(rng, surface, y0 + PAD, y1 - PAD, x0 + PAD, x1 - PAD)
     if level > 0 and kind not in (OCULUS, SMALL, CLOCK) and style.balcony and rng.random() < style.balcony:
         _balcony(surface, style, round((x[0] + x[1]) / 2), y[0] - sill, (w - 2 * PAD) / 2 + 8)
+
+
+def _curtain(rng, surface: Surface, y0: int, y1: int, x0: int, x1: int) -> None:
+    """A blind behind the upper part of a window's glass, or a curtain at one side."""
+    if y1 - y0 < 4 or x1 - x0 < 4:
+        return
+    if rng.random() < 0.6:
+        y1 = y0 + round((y1 - y0) * rng.uniform(0.15, 0.6))
+    else:
+        wide = max(2, round((x1 - x0) * 0.28))
+        x0, x1 = (x0, x0 + wide) if rng.random() < 0.5 else (x1 - wide, x1)
+    there = (slice(y0, y1), slice(x0, x1))
+    pane = surface.glass[there] > 0
+    surface.colour[there][pane] = np.array([150, 146, 136]) * rng.uniform(0.5, 1.1)
+    surface.glass[there][pane] = 110
 
 
 def _balcony(surface: Surface, style: Style, x: int, y: float, half: float) -> None:

@@ -72,7 +72,7 @@ class Openings:
         self.style = style
         self._drawn: dict[tuple[int, int, int, int], Patch] = {}
 
-    def get(self, kind: int, bay: int, floor: int, variant: int) -> Patch:
+    def get(self, kind: int, bay: int, floor: int, variant: int = 0) -> Patch:
         """As `opening`."""
         key = (kind, bay, floor, variant)
         if key not in self._drawn:
@@ -81,7 +81,7 @@ class Openings:
 
 
 def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patch:
-    """The picture of one opening of a style for a cell of `bay` x `floor` pixels. Variants differ in blinds."""
+    """The picture of one opening of a style for a cell of `bay` x `floor` pixels. Variants differ in shop signs."""
     rng = np.random.default_rng([kind, bay, floor, variant, int(style.width * 1e6)])
     share = {TALL: (1.0, 1.16), SMALL: (0.8, 0.5), OCULUS: (0.9, 0.5), PAIR: (1.25, 1.0), WIDE: (1.45, 1.05)}
     fx, fy = share.get(kind, (1.0, 1.0))
@@ -191,16 +191,6 @@ def _light(rng, style, kind, points, colour, relief, glass, mask):
         eroded = cv2.erode(inside, np.ones((3, 3), np.uint8))
         panes &= eroded
     colour[panes > 0] = GLASS
-    if kind != DOOR and rng.random() < 0.6:  # curtains and blinds
-        cloth = np.zeros(mask.shape, np.uint8)
-        if rng.random() < 0.5:
-            cv2.rectangle(cloth, (int(x0), int(y0)), (int(x1), int(y0 + height * rng.uniform(0.15, 0.6))), 255, -1)
-        else:
-            for a, b in ((x0, x0 + width * 0.22), (x1 - width * 0.22, x1)):
-                cv2.rectangle(cloth, (int(a), int(y0)), (int(b), int(y1)), 255, -1)
-        pale = np.clip(np.array([150, 146, 136]) * rng.uniform(0.5, 1.1), 0, 255).astype(np.uint8)
-        colour[(cloth > 0) & (panes > 0)] = pale
-        panes[cloth > 0] //= 2
     glass[inside > 0] = panes[inside > 0]
     relief[panes > 0] -= 6
 

@@ -46,7 +46,7 @@ def draw_photo(rng: np.random.Generator, kind: str) -> Photo:
         blur=float(rng.choice([0.0, 0.45, 0.8, 1.5], p=[0.5, 0.3, 0.16, 0.04])),
         motion=(float(length * np.cos(angle)), float(length * np.sin(angle))),
         coarse=float(rng.choice([1.0, 0.65, 0.5], p=[0.86, 0.10, 0.04])),
-        noise=float(rng.uniform(0.5, 3.0) if not dark else rng.uniform(2.0, 6.0)),
+        noise=float(rng.uniform(0.5, 3.0) if not dark else rng.uniform(1.5, 4.5)),
         quality=int(rng.choice([92, 85, 75, 60, 40], p=[0.25, 0.3, 0.25, 0.14, 0.06])),
         grey=bool(rng.random() < 0.04),
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from .building import Block, Face
-from .camera import Camera
+from .camera import FIELD, NEAR, Camera
 from .facade import Surface
 from .light import Light
 from .openings import BASE
 
 SHADOW_STEPS = 8
+SOLID = 8  # corners of a solid; an outline has any other number
 TINY = 60.0  # pixels: smaller faces are filled with one colour
 REVEAL = 0.22  # metres: how deep windows lie in the wall, for oblique views
 
@@ -30,6 +32,7 @@ def draw_face(
     canvas: Canvas,
     camera: Camera,
     face: Face,
+    polygon: np.ndarray,
     light: Light,
     rng: np.random.Generator,
     *,
@@ -37,8 +40,10 @@ def draw_face(
     shades: tuple[np.ndarray, ...] = (),
     wrap: bool = False,
 ) -> None:
-    """Draw one face that is turned to the camera. `shades`: convex solids (n, 3) that keep the sun off it."""
-    polygon = camera.project(face.points)
+    """Draw one face that is turned to the camera and projects to `polygon` (n, 2).
+
+    `shades`: convex solids (8, 3) and outlines (n, 3) that keep the sun off it.
+    """
     if len(polygon) < 3:
         return
     size = camera.size
@@ -179,7 +184,7 @@ def _cast(sunlit: np.ndarray, relief: np.ndarray, sun: tuple[float, float], ppc:
 
 
 def _shadow_of(sunlit: np.ndarray, solid: np.ndarray, face: Face, light: Light, ppm: float, corner) -> None:
-    """Darken, in place, where a convex solid stands between the face and the sun."""
+    """Darken, in place, where a convex solid or an upright outline stands between the face and the sun."""
     heights = (solid - face.origin) @ face.normal
     if heights.max() < 0.05:
         return
@@ -191,8 +196,8 @@ def _shadow_of(sunlit: np.ndarray, solid: np.ndarray, face: Face, light: Light, 
     h, w = sunlit.shape
     low, high = spots.min(0), spots.max(0)
     if high[0] > 0 and high[1] > 0 and low[0] < w and low[1] < h:
-        hull = cv2.convexHull(spots.astype(np.float32))
-        cv2.fillConvexPoly(sunlit, np.rint(hull).astype(np.int32), 0)
+        outline = cv2.convexHull(spots.astype(np.float32)) if len(solid) == SOLID else spots
+        cv2.fillPoly(sunlit, [np.rint(outline).astype(np.int32)], 0)
 
 
 def _reveals(lit: np.ndarray, surface: Surface, face: Face, camera: Camera, ppm: float) -> None:
@@ -222,19 +227,43 @@ def _glaze(lit: np.ndarray, surface: Surface, light: Light, rng) -> None:
     cv2.add(lit, cv2.multiply(shown, cv2.merge([surface.glass] * 3), scale=1 / 255), lit)
 
 
+def project_faces(camera: Camera, block: Block) -> list[np.ndarray]:
+    """The polygon (n, 2) of every face of a block, all empty where none is in the frame."""
+    points, starts = block.corners
+    seen = points @ camera.matrix[:, :3].T + camera.matrix[:, 3]
+    if seen[:, 2].min() < NEAR:
+        return [camera.project(face.points) for face in block.faces]
+    pixels = seen[:, :2] / seen[:, 2:]
+    if np.abs(pixels).max() > FIELD * camera.size:
+        return [camera.project(face.points) for face in block.faces]
+    return [pixels[a:b] for a, b in pairwise(starts)]
+
+
+def in_frame(polygons: list[np.ndarray], size: int) -> bool:
+    """Whether the common bounding box of polygons meets the frame."""
+    points = np.concatenate(polygons)
+    return len(points) > 0 and points.max() > 0 and bool((points.max(0) > 0).all() and (points.min(0) < size).all())
+
+
 def draw_blocks(
-    canvas: Canvas, camera: Camera, blocks: list[Block], light: Light, rng, opposite: tuple[np.ndarray, ...] = ()
+    canvas: Canvas, camera: Camera, blocks: list[Block], light: Light, rng, opposite: np.ndarray | None = None
 ) -> None:
     """Draw blocks that stand side by side, those farther along the street first; `opposite` shades their fronts."""
     x = camera.centre[0]
     distance = [max(block.left - x, x - block.right, 0.0) for block in blocks]
     sunny = light.direct.max() > 0 and light.kind != "night"
+    across = (opposite,) if sunny and opposite is not None and light.towards[2] > 0 else ()
     for i in np.argsort(distance, kind="stable")[::-1]:
         block = blocks[i]
-        near = tuple(b.solid for b in (*blocks[max(0, i - 2) : i], *blocks[i + 1 : i + 3])) if sunny else ()
+        polygons = project_faces(camera, block)
+        if not in_frame(polygons, camera.size):
+            continue
+        beside = (*blocks[max(0, i - 2) : i], *blocks[i + 1 : i + 3]) if sunny else ()
+        forward = tuple(b.solid for b in beside if b.front > block.front + 0.1)  # what may shade the front
+        higher = tuple(b.solid for b in beside if b.eaves > block.eaves + 0.5)  # what may shade sides and roof
         normals, offsets = block.planes
         for k in np.flatnonzero(normals @ camera.centre - offsets > 0.02):
             face = block.faces[k]
-            large = face.area > 4.0
-            shades = (*near, *opposite) if large and face.normal[2] > 0.5 else near if large else ()
-            draw_face(canvas, camera, face, light, rng, landmark=block.landmark, shades=shades)
+            front = face.normal[2] > 0.5 and abs(face.normal[1]) < 0.1
+            shades = () if face.area < 4.0 else (*forward, *across) if front else higher
+            draw_face(canvas, camera, face, polygons[k], light, rng, landmark=block.landmark, shades=shades)

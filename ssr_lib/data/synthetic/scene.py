@@ -13,7 +13,7 @@ from .camera import Camera
 from .light import draw_light, paint_sky
 from .photo import develop, draw_photo
 from .placing import draw_things, stand_things
-from .render import Canvas, draw_blocks
+from .render import Canvas, draw_blocks, project_faces
 from .structures import Structure
 from .surroundings import Neighbourhood, beside, draw_background, draw_ground, draw_hills, draw_plan, opposite
 from .viewpoint import draw_camera
@@ -93,14 +93,15 @@ def measure(image: np.ndarray, landmark: np.ndarray, whole: float, inside: float
 
 def silhouette(camera: Camera, blocks: list[Block]) -> tuple[float, float]:
     """Pixels of the building's whole silhouette, nothing before it, and of the part inside the frame."""
-    coarse = 4
+    coarse = 2
     third = camera.size // coarse  # the frame in the middle of a field three times as wide
     mask = np.zeros((3 * third, 3 * third), np.uint8)
     for block in blocks:
-        for face in block.faces:
-            polygon = camera.project(face.points)
-            if len(polygon) >= 3:
-                points = (polygon / coarse + third).clip(-9000, 9000)
-                cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+        normals, offsets = block.planes
+        polygons = project_faces(camera, block)
+        for k in np.flatnonzero(normals @ camera.centre - offsets > 0):
+            if len(polygons[k]) >= 3:
+                points = (polygons[k] / coarse + third).clip(-9000, 9000)
+                cv2.fillPoly(mask, [np.rint(points - 0.25).astype(np.int32)], 1)
     inside = np.count_nonzero(mask[third : 2 * third, third : 2 * third])
     return float(np.count_nonzero(mask)) * coarse**2, float(inside) * coarse**2

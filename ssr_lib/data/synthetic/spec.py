@@ -11,13 +11,13 @@ VERSION = 1  # of the drawing code: raise it when pictures change, so that old f
 # --- how hard the photographs are: every number that makes retrieval easier or harder stands here -------------------
 
 LIGHT_ODDS = {"sun": 0.40, "haze": 0.12, "cloud": 0.21, "golden": 0.11, "dusk": 0.08, "night": 0.08}
-SPAN = (0.55, 1.7)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
-AZIMUTH = 27.0  # degrees from the front's normal, one sigma
-AZIMUTH_LIMIT = 58.0
+SPAN = (0.42, 2.2)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
+AZIMUTH = 31.0  # degrees from the front's normal, one sigma
+AZIMUTH_LIMIT = 62.0
 FIELD_OF_VIEW = (38.0, 66.0)  # degrees
 NEAREST = 9.0  # metres from the front
 ROLL = 1.4  # degrees, one sigma
-TREES = 1.1  # mean number before the building
+TREES = 1.6  # mean number before the building
 PEOPLE = 2.4
 CARS = 1.2
 LAMPS = 0.6
@@ -30,11 +30,11 @@ QUERY_AZIMUTH_LIMIT = 40.0
 
 # --- what is easy, hard and junk: thresholds on measured quantities ---------------------------------------------------
 
-JUNK_SEEN = 0.10  # less than this share of the landmark's silhouette is visible: junk
-JUNK_SCALE = 0.02  # the visible landmark covers less than this share of the picture: junk
-EASY_SEEN = 0.55  # at least this share of the silhouette is visible …
-EASY_SCALE = 0.09  # … it covers at least this share of the picture …
-EASY_OCCLUDED = 0.35  # … and at most this share of what lies in the frame is hidden: easy; all else is hard
+JUNK_SEEN = 0.15  # less than this share of the landmark's silhouette is visible: junk
+JUNK_SCALE = 0.04  # the visible landmark covers less than this share of the picture: junk
+EASY_SEEN = 0.60  # at least this share of the silhouette is visible …
+EASY_SCALE = 0.14  # … it covers at least this share of the picture …
+EASY_OCCLUDED = 0.20  # … and at most this share of what lies in the frame is hidden: easy; all else is hard
 QUERY_SEEN = 0.75  # a query shows at least this share,
 QUERY_SCALE = 0.15  # at least this large,
 QUERY_OCCLUDED = 0.22  # at most this much hidden

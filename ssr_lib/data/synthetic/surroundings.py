@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from . import spec
-from .building import RIGHT, Block, Face, build, plane_face
+from .building import FRONT, RIGHT, UP, Block, Face, build
 from .camera import Camera
 from .facade import Surface
 from .light import Light, draw_light
@@ -211,18 +211,19 @@ def draw_ground(
             bands += [(far_side, near, "paving"), (far_side, far_side + 0.2, "kerb")]
     for z0, z1, material in bands:
         face = _flat(x0, x1, z0, z1, _ground_surface(material, ground.variant))
-        draw_face(canvas, camera, face, light, rng, wrap=True)
+        draw_face(canvas, camera, face, camera.project(face.points), light, rng, wrap=True)
     if ground.kind == "street" and ground.lines:
         middle = ground.strip + ground.road / 2
-        for x in np.arange(x0 + 120, x1 - 120, 5.0):
+        for x in np.arange(x0 + 145, x1 - 145, 5.0):
             dash = _flat(x, x + 2.5, middle, middle + 0.14, _ground_surface("paint", 0))
-            draw_face(canvas, camera, dash, light, rng)
+            draw_face(canvas, camera, dash, camera.project(dash.points), light, rng)
     _shadows(canvas, camera, light, [block.solid for block in row], things)
 
 
 def _flat(x0: float, x1: float, z0: float, z1: float, surface: Surface) -> Face:
-    points = np.array([(x0, 0, z1), (x1, 0, z1), (x1, 0, z0), (x0, 0, z0)], float)
-    return plane_face(points, RIGHT, surface, GROUND_PPM)
+    """A rectangle of ground."""
+    points = np.array([(x0, 0.0, z1), (x1, 0.0, z1), (x1, 0.0, z0), (x0, 0.0, z0)])
+    return Face(points, points[0], RIGHT, -FRONT, UP, surface, GROUND_PPM)
 
 
 def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarray], things: list[Thing]) -> None:
@@ -263,13 +264,17 @@ def _fill(mask: np.ndarray, camera: Camera, corners: np.ndarray, value: int) -> 
         cv2.fillPoly(mask, [np.rint(polygon.clip(-9000, 9000)).astype(np.int32)], value)
 
 
-def opposite(rng: np.random.Generator, structure: Structure) -> tuple[np.ndarray, ...]:
-    """Houses across the street, behind the camera, whose shadow may climb the front: solids (8, 3)."""
+def opposite(rng: np.random.Generator, structure: Structure) -> np.ndarray | None:
+    """Houses across the street, behind the camera, whose shadow may climb the front: their outline (n, 3), or none."""
     if rng.random() < 0.5:
-        return ()
-    z, solids, x = rng.uniform(18, 40), [], -20.0 - rng.uniform(0, 12)
+        return None
+    z, x = rng.uniform(18, 40), -20.0 - rng.uniform(0, 12)
+    line = [(x, 0.0, z)]
     while x < structure.width + 20:
         width, height = rng.uniform(9, 22), rng.uniform(4, 14)
-        solids.append(np.array([(a, b, c) for a in (x, x + width) for b in (0.0, height) for c in (z, z + 10)]))
-        x += width + rng.choice([0.0, 5.0])
-    return tuple(solids)
+        line += [(x, height, z), (x + width, height, z)]
+        x += width
+        if rng.random() < 0.4:  # a side street
+            line += [(x, 0.0, z), (x + 5.0, 0.0, z)]
+            x += 5.0
+    return np.array([*line, (x, 0.0, z)])
