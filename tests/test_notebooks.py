@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from ssr_lib import notebooks
 from ssr_lib.provenance import repository_root
@@ -31,14 +32,28 @@ def kernel():
         yield
 
 
+def nbval(notebook: Path) -> subprocess.CompletedProcess:
+    """Run every cell of a notebook; outputs of cells marked # NBVAL_CHECK_OUTPUT must be the stored ones."""
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name=python3", "--nbval-cell-timeout=600"]
+    command += ["-q", "-p", "no:cacheprovider", "-c", str(repository_root() / "pyproject.toml"), str(notebook)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=notebook.parent)
+
+
 @pytest.mark.parametrize("name", FOUND)
 def test_the_notebook_runs(name, workspace, kernel):
     copy = workspace / "notebooks" / f"{name}.ipynb"
     notebooks.parameterize(FOLDER / f"{name}.ipynb", copy, {"profile": "smoke", "workspace": str(workspace)})
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name=python3", "--nbval-cell-timeout=600"]
-    command += ["-q", "-p", "no:cacheprovider", "-c", str(repository_root() / "pyproject.toml"), str(copy)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=workspace)
+    run = nbval(copy)
     assert run.returncode == 0, f"{name}:\n{run.stdout[-6000:]}\n{run.stderr[-2000:]}"
+
+
+def test_a_stored_output_that_is_no_longer_true_is_found(tmp_path, kernel):
+    cell = new_code_cell(
+        "# NBVAL_CHECK_OUTPUT\nprint(6 * 7)", outputs=[new_output("stream", name="stdout", text="41\n")]
+    )
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "wrong.ipynb")
+    run = nbval(tmp_path / "wrong.ipynb")
+    assert run.returncode == 1 and "41" in run.stdout and "42" in run.stdout
 
 
 @pytest.mark.skipif(not FOUND, reason="the notebooks are not there yet")
