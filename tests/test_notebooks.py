@@ -48,9 +48,8 @@ def test_the_notebook_runs(name, workspace, kernel):
 
 
 def test_a_stored_output_that_is_no_longer_true_is_found(tmp_path, kernel):
-    cell = new_code_cell(
-        "# NBVAL_CHECK_OUTPUT\nprint(6 * 7)", outputs=[new_output("stream", name="stdout", text="41\n")]
-    )
+    stored = [new_output("stream", name="stdout", text="41\n")]
+    cell = new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(6 * 7)", outputs=stored, execution_count=1)
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "wrong.ipynb")
     run = nbval(tmp_path / "wrong.ipynb")
     assert run.returncode == 1 and "41" in run.stdout and "42" in run.stdout
