@@ -71,7 +71,7 @@ def rerank_costs(study: Study, model: Model, repeats: int) -> pd.DataFrame:
         )
         add_costs(study, row_key(model, "rerank", {"dataset": "synthetic"}, method, chosen[method]), rows[-1])
     local = study.results.costs(rerank="local")
-    local = local.set_index("quantity")["value"] if len(local) else local_costs(study, model)[1]
+    local = local.set_index("quantity")["value"] if len(local) else local_costs(study, [model])[1]
     rows.append({"re-ranking": NAMES["local"], **{column: float(local[column]) for column in list(rows[0])[1:]}})
     study.results.save()
     return pd.DataFrame(rows)
@@ -84,72 +84,52 @@ def add_costs(study: Study, key: dict, row: dict) -> None:
         study.results.add_cost(**key, quantity=quantity, value=row[quantity], unit=unit)
 
 
-def local_costs(study: Study, model: Model) -> tuple[dict[str, np.ndarray], dict]:
-    """Local re-ranking of the profile's subset of queries: Medium AP by method (local, ours and none on the same), and costs.
+def local_costs(study: Study, models: list[Model]) -> tuple[dict[str, np.ndarray], dict]:
+    """Local re-ranking of the profile's subset of queries: Medium AP (S, Q) of local, ours and none, and what local costs.
 
-    Ours re-orders the same shortlist. The queries are spread evenly over the benchmark.
+    Ours re-orders the same shortlist. The queries are spread evenly over the benchmark; features are kept in the cache.
     """
     benchmark, settings = study.benchmark(), study["rerank.local"]
     chosen = np.linspace(0, len(benchmark) - 1, min(settings["queries"], len(benchmark))).astype(int)
     some = benchmark.select_queries(chosen)
-    queries, database = study.descriptors(model)
-    queries = queries[chosen]
-    shortlist = min(settings["shortlist"], len(database))
-    parameters = choices(study)["ours"] | {"shortlist": shortlist}
-    ranks = {"none": rank(queries, database), "ours": apply_reranking("ours", queries, database, parameters)[0]}
-    result = local_rerank(
-        [some.root / f for f in some.queries],
-        [some.root / f for f in some.database],
-        ranks["none"],
-        shortlist,
-        boxes=some.boxes,
-    )
-    ranks["local"] = result.ranks
-    ap = {}
-    for method, ranking in ranks.items():
-        ap[method] = metrics.evaluate(ranking, some).ap["medium"]
-        key = row_key(
-            model,
-            "rerank",
-            {"dataset": "synthetic"},
-            method,
-            {"shortlist": shortlist} if method != "none" else {},
-            queries=len(some),
+    ap, cost = {method: [] for method in ("none", "ours", "local")}, {}
+    for model in models:
+        queries, database = study.descriptors(model)
+        queries, shortlist = queries[chosen], min(settings["shortlist"], len(database))
+        first = rank(queries, database)
+        parameters = choices(study)["ours"] | {"shortlist": shortlist}
+        files = [[some.root / name for name in names] for names in (some.queries, some.database)]
+        local = local_rerank(
+            *files, first, shortlist, boxes=some.boxes, cache=None if not cost else study.cache / "sift"
         )
-        add_mean(study, key, "mAP", "medium", ap[method][None], some.groups)
-        study.results.add_per_query(**key, difficulty="local", ap=ap[method], groups=some.groups)
-    cost = {
-        "offline s": result.cost["seconds_per_image"] * len(database),
-        "online ms a query": 1000 * result.cost["seconds_per_query"],
-        "bytes an image": result.cost["bytes_per_image"],
-    }
-    add_costs(study, key, cost)
+        ranks = {"none": first, "ours": apply_reranking("ours", queries, database, parameters)[0], "local": local.ranks}
+        for method, ranking in ranks.items():
+            ap[method].append(metrics.evaluate(ranking, some).ap["medium"])
+            settings_of_row = {} if method == "none" else {"shortlist": shortlist}
+            key = row_key(model, "rerank", {"dataset": "synthetic"}, method, settings_of_row, queries=len(some))
+            add_mean(study, key, "mAP", "medium", ap[method][-1][None], some.groups)
+            study.results.add_per_query(**key, difficulty="local", ap=ap[method][-1], groups=some.groups)
+        cost = cost or {
+            "offline s": local.cost["seconds_per_image"] * len(database),
+            "online ms a query": 1000 * local.cost["seconds_per_query"],
+            "bytes an image": local.cost["bytes_per_image"],
+        }
+    add_costs(study, key | {"seed": models[0].seed}, cost)
     study.results.save()
-    return ap, cost
+    return {method: np.stack(values) for method, values in ap.items()}, cost
 
 
-def local_table(study: Study, model: Model) -> pd.DataFrame:
+def local_table(study: Study, models: list[Model]) -> pd.DataFrame:
     """mAP in percent, milliseconds a query and bytes an image of no, our and local re-ranking on the same queries."""
-    ap, cost = local_costs(study, model)
-    queries, database = study.descriptors(model)
-    p = choices(study)["ours"]
-    seconds = {
-        "none": median_seconds(lambda: rank(queries, database), 1),
-        "ours": median_seconds(parts("ours", queries, database, p)[1], 1),
-    }
+    ap, cost = local_costs(study, models)
+    queries, database = study.descriptors(models[0])
+    run = {"none": lambda: rank(queries, database), "ours": parts("ours", queries, database, choices(study)["ours"])[1]}
     rows = []
     for method, values in ap.items():
-        ms = cost["online ms a query"] if method == "local" else 1000 * seconds[method] / len(queries)
+        ms = cost["online ms a query"] if method == "local" else 1000 * median_seconds(run[method], 1) / len(queries)
+        row = {"re-ranking": NAMES[method], "Medium": 100 * np.nanmean(values), "queries": values.shape[1]}
         size = cost["bytes an image"] if method == "local" else 4 * database.shape[1]
-        rows.append(
-            {
-                "re-ranking": NAMES[method],
-                "Medium": 100 * np.nanmean(values),
-                "queries": len(values),
-                "ms a query": ms,
-                "bytes an image": size,
-            }
-        )
+        rows.append(row | {"ms a query": ms, "bytes an image": size})
     return pd.DataFrame(rows)
 
 
