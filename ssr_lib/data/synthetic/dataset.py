@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -105,20 +106,17 @@ def _draw_all(spec, task: str, root: Path, jobs: list[Job], processes, progress:
             else:
                 records[job] = record
                 bar.update(len(record["pictures"]))
-        processes = max(
-            1,
-            min(
-                processes or len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else processes or os.cpu_count(),
-                len(missing),
-            ),
-        )
-        if processes == 1:
+        processes = min(processes or _cores(), len(missing))
+        if processes <= 1:
             _draw_here(spec, task, root, missing, bar)
         elif missing:
             _draw_apart(spec, task, root, missing, processes, bar)
     return [records.get(job) or _must_read(root, job, digest) for job in jobs]
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _must_read(root: Path, job: Job, digest: str) -> dict:
@@ -153,8 +151,9 @@ def _draw_apart(spec, task, root, jobs, processes: int, bar) -> None:
             cwd=Path(__file__).resolve().parents[3],
         )
         workers.append(worker)
-        worker.stdin.write(json.dumps(order))
-        worker.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a worker that died at once is reported below
+            worker.stdin.write(json.dumps(order))
+            worker.stdin.close()
     try:
         for worker in workers:
             reader = threading.Thread(target=lambda w=worker: [bar.update(int(line)) for line in w.stdout], daemon=True)
@@ -189,7 +188,7 @@ def _claim(root: Path, spec: SyntheticSpec, task: str, digest: str) -> None:
                 f"{asdict(spec)}, digest {digest}: use another directory or delete this one"
             )
         return
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and any(not found.name.endswith(".part") for found in root.iterdir()):
         raise ValueError(f"{root} holds files but no spec.json; use an empty directory")
     write_atomic(path, json.dumps({"digest": digest, "task": task, "spec": asdict(spec)}, indent=1) + "\n")
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .noise import ASSETS, halvings
-from .render import colours
+from .shading import colours
 
 SPRITE = 256  # pixels; a sprite shows one tree, its foot in the middle of the lower edge
 KINDS = ("broad", "broad", "broad", "slender", "bare", "conifer", "bush")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .camera import Camera, unit
-from .noise import patch
+from .noise import FIELDS, field
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,18 @@ def paint_sky(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndar
     size = camera.size
     zenith, horizon = (np.array(c, float) for c in SKIES[light.kind])
     zenith = zenith * rng.uniform(0.88, 1.12) + rng.normal(0, 4, 3)
-    small = size // 2
-    rows = (np.arange(small) * 2 - camera.horizon()) / camera.focal
-    angle = np.clip(-rows, 0.012, None)  # tangent of the height above the horizon
+    small = size // 3
+    rows = (np.arange(small) * (size / small) - camera.horizon()) / camera.focal
+    angle = np.maximum(-rows, 0.012).astype(np.float32)  # tangent of the height above the horizon
     blend = np.clip(angle / 0.9, 0, 1)[:, None] ** 0.6
-    sky = np.repeat(((1 - blend) * horizon + blend * zenith)[:, None], small, 1).astype(np.float32)
+    sky = np.repeat(((1 - blend) * np.float32(horizon) + blend * np.float32(zenith))[:, None], small, 1)
     if light.kind in ("golden", "dusk"):
-        side = np.linspace(0.5 - 0.5 * light.towards[0], 0.5 + 0.5 * light.towards[0], small)
+        side = np.linspace(0.5 - 0.5 * light.towards[0], 0.5 + 0.5 * light.towards[0], small, dtype=np.float32)
         glow = np.exp(-angle / 0.22)[:, None] * side[None] * 0.7
-        warm = np.array([255, 196, 120] if light.kind == "golden" else [228, 164, 126], float)
+        warm = np.array([255, 196, 120] if light.kind == "golden" else [228, 164, 126], np.float32)
         sky += glow[..., None] * (warm - sky)
     sky = _clouds(rng, sky, angle, light)
-    return cv2.resize(cv2.convertScaleAbs(sky), (size, size), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(cv2.convertScaleAbs(sky), (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray:
@@ -97,14 +97,15 @@ def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray
     cover = {"sun": rng.choice([0.0, 0.25, 0.42]), "haze": 0.45, "cloud": 0.8, "night": 0.3}.get(light.kind, 0.4)
     if cover == 0.0:
         return sky
-    texture = patch(rng, (256, 256), 2.6 if light.kind != "cloud" else 3.0, scale=rng.uniform(0.7, 1.6))
-    stretch = rng.uniform(28, 60)
-    xs = np.linspace(-1, 1, small, dtype=np.float32)[None] / (angle[:, None] + 0.25) * stretch + 128
-    ys = np.repeat((stretch * 2.4 / (angle + 0.25))[:, None], small, 1)
-    density = cv2.remap(texture, xs.astype(np.float32), ys.astype(np.float32), cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
+    texture = field(2.6 if light.kind != "cloud" else 3.0, int(rng.integers(FIELDS)))
+    stretch, x, y = rng.uniform(28, 60) / rng.uniform(0.7, 1.6), *rng.uniform(0, 512, 2)
+    reach = np.float32(stretch) / (angle + np.float32(0.25))  # of the layer of clouds, texels
+    xs = np.linspace(-1, 1, small, dtype=np.float32)[None] * reach[:, None] + np.float32(x)
+    ys = np.repeat((2.4 * reach + np.float32(y))[:, None], small, 1)
+    density = cv2.remap(texture, xs, ys, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
     edge = 0.5 + (0.5 - cover) * 0.42
-    shape = np.clip((density - edge) / rng.uniform(0.12, 0.3), 0, 1)
-    shade = np.clip((density - edge) / 0.3, 0, 1)
+    shape = np.clip((density - np.float32(edge)) / np.float32(rng.uniform(0.12, 0.3)), 0, 1)
+    shade = np.clip((density - np.float32(edge)) / np.float32(0.3), 0, 1)
     bright, dark = {
         "sun": ((252, 251, 248), (198, 204, 214)),
         "haze": ((236, 236, 234), (204, 208, 212)),
@@ -113,6 +114,6 @@ def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray
         "dusk": ((172, 138, 140), (86, 88, 116)),
         "night": ((58, 52, 54), (34, 34, 42)),
     }[light.kind]
-    colour = np.float32(bright) * (1 - shade[..., None]) + np.float32(dark) * shade[..., None]
-    opacity = (shape * np.clip(angle / 0.05, 0.2, 1)[:, None] * 0.92)[..., None].astype(np.float32)
-    return sky * (1 - opacity) + colour * opacity
+    shade, opacity = shade[..., None], (shape * np.clip(angle * 18.4, 0.18, 0.92)[:, None])[..., None]
+    colour = np.float32(bright) + (np.float32(dark) - np.float32(bright)) * shade
+    return sky + (colour - sky) * opacity

@@ -10,7 +10,7 @@ import numpy as np
 
 from .noise import ASSETS
 
-GRAIN = 509  # pixels: a prime, so that no picture size repeats it
+GRAIN = 509  # pixels
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,10 @@ def develop(image: np.ndarray, photo: Photo, size: int, rng: np.random.Generator
     if photo.vignette > 0.05:
         image = cv2.multiply(image, _vignette(size, round(photo.vignette * 20)), scale=1 / 255)
     grain = _grain(photo.grey)[rng.integers(2)]
-    y, x = rng.integers(0, GRAIN, 2)
-    rows, columns = (np.arange(y, y + size) % GRAIN), (np.arange(x, x + size) % GRAIN)
-    grain = np.take(np.take(grain, rows, 0), columns, 1)
+    if size > GRAIN:
+        grain = np.tile(grain, (-(-size // GRAIN), -(-size // GRAIN), 1))
+    y, x = rng.integers(0, len(grain) - size + 1, 2)
+    grain = np.ascontiguousarray(grain[y : y + size, x : x + size])
     return cv2.add(image, cv2.multiply(grain, (photo.noise / 16,) * 4, dtype=cv2.CV_16S), dtype=cv2.CV_8U)
 
 

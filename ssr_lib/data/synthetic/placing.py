@@ -10,7 +10,8 @@ import numpy as np
 from . import foliage, spec, street
 from .camera import Camera
 from .light import Light
-from .render import Canvas, dim
+from .render import Canvas
+from .shading import dim
 from .structures import Structure
 
 FRONTAL = np.array([0.0, 0.0, 1.0])
@@ -100,7 +101,7 @@ def stand(canvas, camera, light, sprites, paint, at: np.ndarray, height: float, 
     if factor * h < 2 or abs(x - camera.size / 2) > camera.size / 2 + factor * w / 2:
         return
     if shadow:
-        _contact(canvas, x, y, w * factor * 0.36)
+        _contact(canvas, x, y, w * factor * 0.24)
     left, top, right = x - w * factor / 2, y - h * factor, x + w * factor / 2
     x0, y0, x1, y1 = max(0, int(left)), max(0, int(top)), min(camera.size, int(right) + 1), min(camera.size, int(y) + 1)
     if x1 <= x0 or y1 <= y0:
@@ -134,6 +135,6 @@ def _contact(canvas: Canvas, x: float, y: float, radius: float) -> None:
         return
     across = np.exp(-(((np.arange(x0, x1) - x) / wide) ** 2))
     along = np.exp(-(((np.arange(y0, y1) - y) / flat) ** 2))
-    gain = (255 * (1 - 0.55 * along[:, None] * across)).astype(np.uint8)
+    gain = (255 * (1 - 0.45 * along[:, None] * across)).astype(np.uint8)
     there = canvas.image[y0:y1, x0:x1]
     cv2.multiply(there, cv2.merge([gain] * 3), there, scale=1 / 255)

@@ -44,6 +44,14 @@ def good_query(view: View) -> bool:
     return view.seen >= spec.QUERY_SEEN and view.scale >= spec.QUERY_SCALE and view.occluded <= spec.QUERY_OCCLUDED
 
 
+def well_framed(seed: tuple[int, ...], structure: Structure, blocks: list[Block], size: int) -> bool:
+    """Whether the query view of this seed shows enough of the building if nothing stands before it."""
+    rng = np.random.default_rng(np.random.SeedSequence([*seed, 0]))
+    camera = draw_camera(rng, structure, round(size * spec.SUPERSAMPLE), query=True)
+    whole, inside = silhouette(camera, blocks)
+    return inside >= spec.QUERY_SEEN * whole and inside >= spec.QUERY_SCALE * camera.size**2
+
+
 def draw_view(
     seed: tuple[int, ...],
     structure: Structure,

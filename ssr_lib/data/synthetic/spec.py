@@ -12,7 +12,7 @@ VERSION = 1  # of the drawing code: raise it when pictures change, so that old f
 
 LIGHT_ODDS = {"sun": 0.40, "haze": 0.12, "cloud": 0.21, "golden": 0.11, "dusk": 0.08, "night": 0.08}
 SPAN = (0.42, 2.2)  # width of the frame at the building, in building sizes; log-uniform; below 1 only part is seen
-AZIMUTH = 31.0  # degrees from the front's normal, one sigma
+AZIMUTH = 30.0  # degrees from the front's normal, one sigma
 AZIMUTH_LIMIT = 62.0
 FIELD_OF_VIEW = (38.0, 66.0)  # degrees
 NEAREST = 9.0  # metres from the front
@@ -38,7 +38,7 @@ EASY_OCCLUDED = 0.20  # … and at most this share of what lies in the frame is 
 QUERY_SEEN = 0.75  # a query shows at least this share,
 QUERY_SCALE = 0.15  # at least this large,
 QUERY_OCCLUDED = 0.22  # at most this much hidden
-QUERY_TRIES = 12
+QUERY_TRIES = 20
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 
 from . import spec
-from .building import FRONT, RIGHT, UP, Block, Face, build
+from .building import Block, build
 from .camera import Camera
 from .facade import Surface
+from .faces import FRONT, RIGHT, UP, Face
 from .light import Light, draw_light
 from .materials import TILE, cover
 from .noise import ASSETS, patch
 from .placing import Thing, blend, stand_tree
-from .render import Canvas, colours, dim, draw_blocks, draw_face
+from .render import Canvas, draw_blocks, draw_face
+from .shading import colours, dim
 from .structures import Structure, draw_structure
 from .styles import draw_style
 
@@ -42,7 +44,8 @@ class Neighbourhood:
         rng = np.random.default_rng(np.random.SeedSequence(seed))
         blocks = []
         for _ in range(POOL):
-            mass = replace(draw_structure(rng).masses[0], left=0.0, front=0.0, porch=None)
+            mass = next(mass for mass in draw_structure(rng).masses if mass.kind == "body")
+            mass = replace(mass, left=0.0, front=0.0, porch=None)
             blocks += build(Structure((mass,)), draw_style(rng), rng, landmark=False)
         return cls(blocks, tuple(seed))
 
@@ -116,14 +119,14 @@ def draw_hills(canvas: Canvas, camera: Camera, light: Light, rng: np.random.Gene
     """Two lines of hills or woods at the horizon, the farther one paler."""
     forward = camera.rotation[2]
     middle = np.arctan2(forward[0], -forward[2])
-    angles = middle + np.linspace(-1.1, 1.1, 64)
+    angles = middle + np.linspace(-1.1, 1.1, 40)
     lit = light.ambient(np.array([0.0, 0.4, 0.9])) + 0.5 * light.direct
     for away, low, high, far in ((2400.0, 10, 90, 0.82), (420.0, 3, 17, 0.55)):
-        tops = patch(rng, (2, 64), 2.0, scale=0.25)[0] + 0.25 * patch(rng, (2, 64), 1.0)[0]
+        tops = patch(rng, (2, 40), 2.0, scale=0.25)[0] + 0.25 * patch(rng, (2, 40), 1.0)[0]
         heights = low + (high - low) * (tops - tops.min())
         x, z = camera.centre[0] + away * np.sin(angles), camera.centre[2] - away * np.cos(angles)
         ridge = np.stack([x, heights, z], 1)
-        foot = np.stack([x, np.full(64, -30.0), z], 1)[::-1]
+        foot = np.stack([x, np.full(40, -30.0), z], 1)[::-1]
         polygon = camera.project(np.concatenate([ridge, foot]))
         if len(polygon) >= 3:
             green = np.array((66, 78, 52) if away < 1000 else (84, 92, 84)) * np.sqrt(lit)
@@ -228,40 +231,38 @@ def _flat(x0: float, x1: float, z0: float, z1: float, surface: Surface) -> Face:
 
 def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarray], things: list[Thing]) -> None:
     """Darken the ground where the sun does not reach it, and close to walls, where the sky is half hidden."""
-    mask = np.zeros(canvas.image.shape[:2], np.uint8)
+    first = max(0, int(camera.horizon()) - camera.size // 12)  # row; the ground lies below
+    if first >= camera.size:
+        return
+    mask = np.zeros((camera.size - first, camera.size), np.uint8)
+    foot = np.full(mask.shape, 255, np.uint8)
     if light.direct.max() > 0 and light.towards[1] > 0.05:
         slope = -light.towards[[0, 2]] / light.towards[1]  # of a shadow, metres for each metre of height
         for solid in solids:
             on = solid[:, [0, 2]] + solid[:, 1:2] * slope
-            _fill(mask, camera, cv2.convexHull(on.astype(np.float32))[:, 0], 255)
+            _fill(mask, first, camera, cv2.convexHull(on.astype(np.float32))[:, 0], 255)
         for thing in things:
             for centre, radii in thing.shadow(slope):
-                _fill(mask, camera, centre + CIRCLE * radii, 235)
+                _fill(mask, first, camera, centre + CIRCLE * radii, 235)
+    for solid in solids:
+        (x0, _, _), (x1, _, z) = solid[0], solid[-1]
+        for out, tone in ((1.2, 232), (0.5, 196)):
+            near, far = z + out, z - 9
+            corners = np.array([(x0 - out, near), (x1 + out, near), (x1 + out, far), (x0 - out, far)])
+            _fill(foot, first, camera, corners, tone)
     full = light.sky + light.direct * max(light.towards[1], 0.0)
     lost = 1 - np.sqrt(light.sky / np.maximum(full, 1e-6))
-    if mask.any():
-        mask = cv2.GaussianBlur(mask, (5, 5), 0)
-        table = 255 - np.arange(256)[:, None] * lost
-        cv2.multiply(canvas.image, colours(mask, table), canvas.image, scale=1 / 255)
-    foot = np.full(mask.shape, 255, np.uint8)
-    for solid in solids:
-        x0, x1, z = solid[:, 0].min(), solid[:, 0].max(), solid[:, 2].max()
-        for out, tone in ((1.2, 232), (0.5, 196)):
-            _fill(
-                foot,
-                camera,
-                np.array([(x0 - out, z + out), (x1 + out, z + out), (x1 + out, z - 9), (x0 - out, z - 9)]),
-                tone,
-            )
-    foot = cv2.blur(foot, (5, 5))
-    cv2.multiply(canvas.image, cv2.merge([foot] * 3), canvas.image, scale=1 / 255)
+    gain = colours(cv2.blur(mask, (5, 5)), 255 - np.arange(256)[:, None] * lost)
+    gain = cv2.multiply(gain, cv2.merge([cv2.blur(foot, (5, 5))] * 3), scale=1 / 255)
+    there = canvas.image[first:]
+    cv2.multiply(there, gain, there, scale=1 / 255)
 
 
-def _fill(mask: np.ndarray, camera: Camera, corners: np.ndarray, value: int) -> None:
-    """Fill a polygon (n, 2) of the ground, x and z, in a mask (size, size)."""
-    polygon = camera.project(np.stack([corners[:, 0], np.zeros(len(corners)), corners[:, 1]], 1))
+def _fill(mask: np.ndarray, first: int, camera: Camera, corners: np.ndarray, value: int) -> None:
+    """Fill a polygon (n, 2) of the ground, x and z, in a mask of the rows from `first` on."""
+    polygon = camera.project(np.insert(corners, 1, 0.0, axis=1))
     if len(polygon) >= 3:
-        cv2.fillPoly(mask, [np.rint(polygon.clip(-9000, 9000)).astype(np.int32)], value)
+        cv2.fillPoly(mask, [np.rint(polygon - (0, first)).astype(np.int32)], value)
 
 
 def opposite(rng: np.random.Generator, structure: Structure) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from . import plan
 from .building import Block, build
 from .photo import to_grey
 from .plan import Job
-from .scene import View, difficulty, draw_view, good_query
+from .scene import View, difficulty, draw_view, good_query, well_framed
 from .spec import QUERY_TRIES, SyntheticSpec
 from .structures import Structure, draw_structure
 from .styles import Style, draw_style
@@ -137,6 +137,9 @@ class Studio:
         """The query in all its variants: the first of some views that shows the landmark well, else the best."""
         best, number = None, 0
         for attempt in range(QUERY_TRIES):
+            seed = (*self.stream, plan.QUERY, self._number(job), 100 * q + attempt)
+            if attempt < QUERY_TRIES - 1 and not well_framed(seed, structure, blocks, self.spec.size):
+                continue
             view = self._view(job, plan.QUERY, 100 * q + attempt, structure, blocks, query=True)
             if best is None or view.seen * (1 - view.occluded) > best.seen * (1 - best.occluded):
                 best, number = view, 100 * q + attempt

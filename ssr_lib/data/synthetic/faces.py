@@ -1,0 +1,61 @@
+"""Flat faces in space, each with its texture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from .camera import cross, unit
+from .facade import Surface
+from .materials import PPM
+
+RIGHT, UP, FRONT = np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, 0, 1.0])
+
+
+@dataclass(frozen=True)
+class Face:
+    """A polygon in a plane: `points` (n, 3); the texture's lower left corner at `origin`, its axes `u` and `v`."""
+
+    points: np.ndarray
+    origin: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    normal: np.ndarray  # outward, unit length
+    surface: Surface
+    ppm: float = PPM
+
+    @cached_property
+    def plane(self) -> np.ndarray:
+        """The map (4, 3) from plane coordinates (s, t, 1), in metres, to homogeneous world points."""
+        return np.array([[*self.u, 0.0], [*self.v, 0.0], [*self.origin, 1.0]]).T
+
+    @cached_property
+    def area(self) -> float:
+        """Square metres."""
+        flat = np.stack([(self.points - self.origin) @ self.u, (self.points - self.origin) @ self.v], 1)
+        return cv2.contourArea(flat.astype(np.float32))
+
+    @cached_property
+    def middle(self) -> np.ndarray:
+        return self.points.mean(0)
+
+    def shifted(self, by: np.ndarray) -> Face:
+        """The face moved by a vector (3,)."""
+        face = Face(self.points + by, self.origin + by, self.u, self.v, self.normal, self.surface, self.ppm)
+        face.__dict__["area"] = self.area
+        return face
+
+
+def plane_face(points, u, surface: Surface, ppm: float = PPM) -> Face:
+    """A face whose texture starts at the lowest, leftmost corner of its polygon; `u` lies in its plane."""
+    points = np.asarray(points, float)
+    u = unit(u)
+    normal = unit(cross(points[1] - points[0], points[2] - points[0]))
+    v = cross(normal, u)
+    if v[1] < 0:
+        v = -v
+    origin = points[0] + u * ((points - points[0]) @ u).min() + v * ((points - points[0]) @ v).min()
+    return Face(points, origin, u, v, normal, surface, ppm)
