@@ -15,9 +15,10 @@ from ssr_lib.data.synthetic import LabelledImages, SyntheticSpec, contact_sheet,
 from ssr_lib.data.synthetic import spec as constants
 from ssr_lib.data.synthetic.building import build
 from ssr_lib.data.synthetic.camera import Camera
+from ssr_lib.data.synthetic.families import HELD_OUT_FAMILIES
 from ssr_lib.data.synthetic.scene import difficulty, draw_view, measure
 from ssr_lib.data.synthetic.structures import draw_structure
-from ssr_lib.data.synthetic.styles import HELD_OUT_FAMILIES, draw_style
+from ssr_lib.data.synthetic.styles import draw_style
 from ssr_lib.data.synthetic.surroundings import Neighbourhood
 
 SMALL = SyntheticSpec("unit", 5, landmarks=2, size=96, views=(2, 4), twins=1, doubles=1, distractors=5)
