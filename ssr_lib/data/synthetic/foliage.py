@@ -106,9 +106,10 @@ LEAVES = (  # shade, middle, sunlit; sRGB
 LEAF_ODDS = (0.36, 0.3, 0.2, 0.09, 0.05)
 
 
-def draw_tint(rng: np.random.Generator) -> np.ndarray:
-    """A random colour ramp of leaves (256, 3) float."""
-    ramp = np.array(LEAVES[rng.choice(len(LEAVES), p=LEAF_ODDS)], float) * rng.uniform(0.85, 1.1)
+def draw_tint(rng: np.random.Generator, kind: str) -> np.ndarray:
+    """A random colour ramp of leaves (256, 3) float; conifers are never autumnal."""
+    which = rng.choice(len(LEAVES), p=LEAF_ODDS) if kind != "conifer" else 1
+    ramp = np.array(LEAVES[which], float) * rng.uniform(0.85, 1.1)
     return np.stack([np.interp(np.arange(256), (0, 115, 255), ramp[:, c]) for c in range(3)], 1)
 
 

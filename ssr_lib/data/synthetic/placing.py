@@ -83,7 +83,7 @@ def stand_tree(canvas: Canvas, camera: Camera, light: Light, rng, at: np.ndarray
     if (light.towards[0] > 0) != (rng.random() < 0.1):
         height = -height  # mirrored
     strength = light.ambient(np.array([0, 0.6, 0.8])) + light.direct * (0.25 if light.kind == "night" else 0.7)
-    tint, gain = foliage.draw_tint(rng), np.sqrt(strength)
+    tint, gain = foliage.draw_tint(rng, kind), np.sqrt(strength)
     stand(canvas, camera, light, sprites, lambda image: foliage.paint_tree(image, tint, gain), at, height, True)
 
 
