@@ -63,7 +63,7 @@ def test_a_polygon_that_reaches_behind_the_camera_is_cut_not_mirrored():
     assert len(pixels) >= 3
     assert pixels[:, 1].min() == pytest.approx(120)  # its far edge: two metres below the axis, ten away
     assert (pixels[:, 1] >= 119).all()  # all of it below the horizon
-    assert len(camera.project(ground + [0, 0, 30])) == 0  # wholly behind
+    assert len(camera.project(ground + np.array([0, 0, 30]))) == 0  # wholly behind
 
 
 # --- what a view shows ---------------------------------------------------------------------------------------------------
