@@ -26,6 +26,7 @@ from ssr_lib.rerank import global_rerank
 from ssr_lib.search import knn, rank
 
 PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
+FAMILIES = {"senet": "senet", "cvnet": "cvnet", "gem": "cirtorch"}  # published weights → their preprocessing
 DEFAULT_K = 2  # one's own folder mostly holds one to three pictures of a thing: more neighbours are wrong ones
 AT = (1, 5, 10)
 
@@ -39,8 +40,7 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
     if args.model in PACKAGED:
         net, preprocess = RetrievalNet(PACKAGED[args.model], "plain", pretrained="package"), PRESETS["lite"]
     elif Path(args.model).suffix or Path(args.model).exists():
-        net, stored = load_checkpoint(args.model), read_record(args.model)["extra"].get("preprocess")
-        preprocess = Preprocess.from_dict(stored) if stored else None
+        net, preprocess = load_checkpoint(args.model), _stored_preprocess(args.model)
     else:
         raise ValueError(f"--model {args.model}: neither {', '.join(PACKAGED)} nor a checkpoint file")
     if args.preprocess is not None:
@@ -55,6 +55,16 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
         rule = "longest" if preprocess.size_rule == "none" else preprocess.size_rule
         preprocess = dataclasses.replace(preprocess, size_rule=rule, size=args.size)
     return net.eval(), preprocess
+
+
+def _stored_preprocess(checkpoint: str) -> Preprocess | None:
+    """What a checkpoint says of its pictures: the record, the family it was converted from, or its backbone."""
+    record = read_record(checkpoint)
+    if "preprocess" in record["extra"]:
+        return Preprocess.from_dict(record["extra"]["preprocess"])
+    if "family" in record["extra"]:
+        return PRESETS[FAMILIES[record["extra"]["family"]]]
+    return PRESETS["lite"] if record["config"]["backbone"] in PACKAGED.values() else None
 
 
 def _extraction_options(args: Namespace) -> dict:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
+from pathlib import Path
 
 
 def _profile(args: Namespace) -> str:
@@ -41,4 +43,26 @@ def report(args: Namespace) -> int:
     from ssr_lib.study import report
 
     print(report(profile, workspace=args.workspace))
+    return 0
+
+
+def fetch(args: Namespace) -> int:
+    """Download a data set, or list those there are."""
+    from ssr_lib.data.download import DATA_SETS, fetch
+
+    if args.name is None:
+        for name, data_set in DATA_SETS.items():
+            print(f"{name:27s}{data_set.gigabytes:>16s} GB   {data_set.about}")
+        return 0
+    print(fetch(args.name, args.to, progress=sys.stderr.isatty()))
+    return 0
+
+
+def convert(args: Namespace) -> int:
+    """Turn published weights into a checkpoint of ours."""
+    if not Path(args.file).is_file():
+        raise FileNotFoundError(f"{args.file}: no such file")
+    from ssr_lib.models.checkpoints import convert
+
+    print(convert(args.file, args.family, args.out or Path(args.file).with_suffix("")))
     return 0

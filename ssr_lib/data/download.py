@@ -1,0 +1,278 @@
+"""Public data sets by name: where they are, how large, and how they become folders this project reads.
+
+Nothing is fetched unless it is asked for, and nothing is handed on: the pictures belong to others (see data/README.md).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ssr_lib.data.archives import ArchiveError, unpack
+from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.folder import EXTENSIONS
+from ssr_lib.data.locking import folder_lock
+from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth
+from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, set_aside
+
+GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a data set. `urls`: the same file, best address first. `archive`: whether it is to be unpacked."""
+
+    urls: tuple[str, ...]
+    archive: bool = False
+    sha256: str | None = None
+    md5_url: str | None = None  # of a text that begins with the file's MD5
+
+    @property
+    def file(self) -> str:
+        return self.urls[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set. `place`: an archive's entry → its name below the data set's folder, or None to leave it out.
+
+    `finish`: what to do when all is there; it is given the folder, and raises where something is missing. `wanted`: the
+    ids (names without extension) of the entries to keep, from a file of the data set; None keeps all.
+    """
+
+    about: str
+    gigabytes: str  # to download, about
+    sources: tuple[Source, ...]
+    place: Callable[[PurePosixPath], str | None]
+    finish: Callable[[Path], None]
+    wanted: Callable[[Path], Container[str]] | None = None
+
+
+# ---- what becomes of an archive's entries
+
+
+def _flat(path: PurePosixPath) -> str | None:
+    """Pictures of any subfolder, side by side in jpg/: their names are unique, and the ground truth knows no folders."""
+    return f"jpg/{path.name}" if _is_picture(path) else None
+
+
+def _below_jpg(path: PurePosixPath) -> str | None:
+    return f"jpg/{path}" if _is_picture(path) else None
+
+
+def _grocery(path: PurePosixPath) -> str | None:
+    """GroceryStoreDataset-…/dataset/train/Fruit/Apple/Golden-Delicious/x.jpg → images/train/Fruit/…/x.jpg."""
+    inside = PurePosixPath(*path.parts[1:])
+    used = inside.parts[:2] in (("dataset", "train"), ("dataset", "val")) and _is_picture(path)
+    return f"images/{PurePosixPath(*inside.parts[1:])}" if used else None
+
+
+def _is_picture(path: PurePosixPath) -> bool:
+    return path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
+
+
+# ---- what is done when all is there
+
+
+def _check_ground_truth(name: str) -> Callable[[Path], None]:
+    def check(folder: Path) -> None:
+        read_ground_truth(folder / f"gnd_{name}.pkl", folder)
+
+    return check
+
+
+def _check_distractors(folder: Path) -> None:
+    missing = sum(not (folder / name).is_file() for name in read_distractors(folder))
+    if missing:
+        raise FileNotFoundError(f"{missing:,} of the distractors in revisitop1m.txt are not in {folder / 'jpg'}")
+
+
+def _label_holidays(folder: Path) -> None:
+    """INRIA's convention: the number without its last two digits is the scene; 00 is the query."""
+    names = sorted(path.name for path in (folder / "jpg").iterdir() if path.stem.isdecimal())
+    if len(names) != 1491:
+        raise FileNotFoundError(f"{folder / 'jpg'} holds {len(names)} numbered pictures; INRIA Holidays has 1,491")
+    rows = ((f"jpg/{n}", f"scene-{Path(n).stem[:-2]}", "query" if n[-6:-4] == "00" else "db") for n in names)
+    _write_labels(folder, rows)
+
+
+def _label_grocery(folder: Path) -> None:
+    """The folder of a picture is its fine-grained class; all are for training."""
+    files = sorted(path.relative_to(folder) for path in (folder / "images").rglob("*") if _is_picture(path))
+    if not files:
+        raise FileNotFoundError(f"{folder / 'images'} holds no pictures; delete {folder} and fetch it again")
+    _write_labels(folder, ((file.as_posix(), file.parent.name, "train") for file in files))
+
+
+def _clean_ids(folder: Path) -> dict[str, str]:
+    """train_clean.csv: landmark_id, images (their ids, separated by blanks) → landmark of each image."""
+    with open(folder / "train_clean.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    landmarks = {image: row["landmark_id"] for row in rows for image in row["images"].split()}
+    if not landmarks:
+        raise WrongFileError(f"{folder / 'train_clean.csv'} lists no images; delete it and fetch it again")
+    return landmarks
+
+
+def _label_landmarks(folder: Path) -> None:
+    landmarks = _clean_ids(folder)
+    files = {image: f"jpg/{image[0]}/{image[1]}/{image[2]}/{image}.jpg" for image in sorted(landmarks)}
+    missing = sum(not (folder / file).is_file() for file in files.values())
+    if missing:
+        raise FileNotFoundError(
+            f"{missing:,} of {len(files):,} pictures of train_clean.csv are not in {folder / 'jpg'}"
+        )
+    _write_labels(folder, ((file, landmarks[image], "train") for image, file in files.items()))
+
+
+def _write_labels(folder: Path, rows: Iterator[tuple[str, str, str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *rows])
+    write_atomic(folder / "labels.csv", text.getvalue())
+
+
+# ---- where they are
+
+_VGG = ("https://www.robots.ox.ac.uk/~vgg/data/", "https://thor.robots.ox.ac.uk/")
+_CTU = ("http://cmp.felk.cvut.cz/revisitop/data/datasets/", "https://cmp.felk.cvut.cz/revisitop/data/datasets/")
+_PTAK = "http://ptak.felk.cvut.cz/revisitop/revisitop1m/"
+_GLD = "https://s3.amazonaws.com/google-landmark/"
+_INRIA = "http://pascal.inrialpes.fr/data/holidays/"
+
+
+def _revisited(name: str, archives: tuple[str, ...], folder: str) -> tuple[Source, ...]:
+    sha256 = next(official.sha256 for official in OFFICIAL if official.name == name)
+    pictures = (Source(tuple(f"{host}{folder}/{a}" for host in _VGG), archive=True) for a in archives)
+    return (Source(tuple(f"{host}{name}/gnd_{name}.pkl" for host in _CTU), sha256=sha256), *pictures)
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "roxford5k": DataSet(
+        "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)",
+        "1.9",
+        _revisited("roxford5k", ("oxbuild_images-v1.tgz",), "oxbuildings"),
+        _flat,
+        _check_ground_truth("roxford5k"),
+    ),
+    "rparis6k": DataSet(
+        "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)",
+        "2.5",
+        _revisited("rparis6k", ("paris_1-v1.tgz", "paris_2-v1.tgz"), "parisbuildings"),
+        _flat,
+        _check_ground_truth("rparis6k"),
+    ),
+    "revisitop1m": DataSet(
+        "1,001,001 distractors for both",
+        "several hundred",
+        (
+            Source((f"{_PTAK}revisitop1m.txt",)),
+            *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101)),
+        ),
+        _below_jpg,
+        _check_distractors,
+    ),
+    "google-landmarks-v2-clean": DataSet(
+        "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept",
+        "500",
+        (
+            Source((f"{_GLD}metadata/train_clean.csv",)),
+            *(
+                Source(
+                    (f"{_GLD}train/images_{i:03d}.tar",),
+                    archive=True,
+                    md5_url=f"{_GLD}md5sum/train/md5.images_{i:03d}.txt",
+                )
+                for i in range(500)
+            ),
+        ),
+        _below_jpg,
+        _label_landmarks,
+        wanted=_clean_ids,
+    ),
+    "holidays": DataSet(
+        "INRIA Holidays: 500 queries, 991 pictures",
+        "2.8",
+        tuple(Source((f"{_INRIA}jpg{i}.tar.gz",), archive=True) for i in (1, 2)),
+        _flat,
+        _label_holidays,
+    ),
+    "grocery": DataSet(
+        "GroceryStoreDataset: 81 fine-grained classes, for training",
+        "0.1",
+        (
+            Source(
+                (f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{GROCERY_COMMIT}.zip",), archive=True
+            ),
+        ),
+        _grocery,
+        _label_grocery,
+    ),
+}
+
+
+def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, progress: bool = True) -> Path:
+    """The folder `to`/`name` with the data set in it: downloaded, verified, unpacked, labelled, checked.
+
+    What is there is not fetched again; an interrupted call goes on where it stopped. An archive put there by hand is
+    verified and used. Archives are deleted when they are unpacked. Raises `ValueError` for an unknown name,
+    `TransferError` where the network does not give a file, `WrongFileError`, `ArchiveError`, `FileNotFoundError` where
+    pictures are missing in the end, `OSError` for a full disk, `FolderBusyError` where another run is at work.
+    """
+    if name not in DATA_SETS:
+        raise ValueError(f"no data set {name!r}; there are {', '.join(DATA_SETS)}")
+    data_set, folder = DATA_SETS[name], Path(to) / name
+    with folder_lock(folder):
+        state_file = folder / "unpacked.json"  # archive → number of files it gave
+        unpacked = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
+        ids = None
+        for source in data_set.sources:
+            if source.file in unpacked:
+                continue
+            path = _fetch_source(source, folder, patience, progress)
+            if not source.archive:
+                continue
+            if data_set.wanted is not None and ids is None:
+                ids = data_set.wanted(folder)
+            try:
+                unpacked[source.file] = unpack(path, folder, _only(data_set.place, ids))
+            except ArchiveError as error:
+                aside = set_aside(path)
+                raise ArchiveError(
+                    f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again to "
+                    "fetch it anew"
+                ) from error
+            write_atomic(state_file, json.dumps(unpacked, indent=1) + "\n")
+            path.unlink()
+        try:
+            data_set.finish(folder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; delete {state_file} to have the archives fetched again") from error
+    return folder
+
+
+def _fetch_source(source: Source, folder: Path, patience: Patience, progress: bool) -> Path:
+    md5 = None
+    if source.md5_url is not None:
+        sums = fetch_file([source.md5_url], folder / "md5" / source.md5_url.rpartition("/")[2], patience=patience,
+                          progress=False)  # fmt: skip
+        md5 = sums.read_text(encoding="utf-8").split()[0].lower()
+    room = 2.1 if source.archive else 1.0  # the archive and its pictures, which compress no further
+    return fetch_file(
+        source.urls,
+        folder / source.file,
+        sha256=source.sha256,
+        md5=md5,
+        room=room,
+        patience=patience,
+        progress=progress,
+    )
+
+
+def _only(place: Callable, ids: Container[str] | None) -> Callable[[PurePosixPath], str | None]:
+    if ids is None:
+        return place
+    return lambda path: place(path) if path.stem in ids else None

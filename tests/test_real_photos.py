@@ -1,0 +1,33 @@
+"""`ssr evaluate` on real photographs: an untrained network stays above floors well under what was measured.
+
+Measured with tf_efficientnet_lite0, GeM p = 3, longest side 384 px: INRIA Holidays subset 84.9, SMVS landmarks 46.6.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ssr_lib.__main__ import main
+
+
+@pytest.fixture
+def photos():
+    folder = os.environ.get("SSR_TEST_DATA")
+    if not folder or not (Path(folder) / "photos").is_dir():
+        pytest.skip("SSR_TEST_DATA names no folder with photos/: the real photographs are not here")
+    return Path(folder) / "photos"
+
+
+@pytest.mark.parametrize(
+    "name,queries,database,floor,ceiling",
+    [("holidays", 299, 509, 0.80, 0.90), ("smvs_landmarks", 101, 101, 0.40, 0.55)],
+)
+def test_untrained_network_finds_real_photographs(photos, capsys, name, queries, database, floor, ceiling):
+    assert main(["evaluate", str(photos / name / "labels.csv"), "--k", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["benchmark"], found["queries"], found["database"]) == (name, queries, database)
+    without, with_ = (found["results"][key]["medium"]["mAP"] for key in ("without re-ranking", "with re-ranking"))
+    assert floor < without < ceiling
+    assert abs(with_ - without) < 0.15  # one neighbour changes little where most queries have one positive
