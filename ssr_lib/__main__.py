@@ -12,6 +12,7 @@ import sys
 import warnings
 
 from ssr_lib import __version__
+from ssr_lib.cli_train import add_train
 
 MODELS = "lite0, lite1, lite2 (ImageNet weights that come with the installation), or a checkpoint file"
 
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_search(commands)
     _add_evaluate(commands)
     _add_study(commands)
+    add_train(commands)
     _add_fetch(commands)
     _add_convert(commands)
     return parser

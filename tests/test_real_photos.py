@@ -4,28 +4,18 @@ Measured with tf_efficientnet_lite0, GeM p = 3, longest side 384 px: INRIA Holid
 """
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from ssr_lib.__main__ import main
 
 
-@pytest.fixture
-def photos():
-    folder = os.environ.get("SSR_TEST_DATA")
-    if not folder or not (Path(folder) / "photos").is_dir():
-        pytest.skip("SSR_TEST_DATA names no folder with photos/: the real photographs are not here")
-    return Path(folder) / "photos"
-
-
 @pytest.mark.parametrize(
     "name,queries,database,floor,ceiling",
     [("holidays", 299, 509, 0.80, 0.90), ("smvs_landmarks", 101, 101, 0.40, 0.55)],
 )
-def test_untrained_network_finds_real_photographs(photos, capsys, name, queries, database, floor, ceiling):
-    assert main(["evaluate", str(photos / name / "labels.csv"), "--k", "1", "--json"]) == 0
+def test_untrained_network_finds_real_photographs(extra_data, capsys, name, queries, database, floor, ceiling):
+    assert main(["evaluate", str(extra_data / "photos" / name / "labels.csv"), "--k", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["benchmark"], found["queries"], found["database"]) == (name, queries, database)
     without, with_ = (found["results"][key]["medium"]["mAP"] for key in ("without re-ranking", "with re-ranking"))

@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,11 +25,8 @@ RECORD = {
 
 
 @pytest.fixture
-def gnd():
-    folder = os.environ.get("SSR_TEST_DATA")
-    if not folder or not (Path(folder) / "gnd").is_dir():
-        pytest.skip("SSR_TEST_DATA names no folder with gnd/: the published ground truth is not here")
-    return Path(folder) / "gnd"
+def gnd(extra_data):
+    return extra_data / "gnd"
 
 
 def write(folder, record=RECORD, protocol=2):

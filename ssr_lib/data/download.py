@@ -8,16 +8,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ssr_lib.data.archives import ArchiveError, unpack
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.folder import EXTENSIONS
+from ssr_lib.data.gldv2 import read_clean
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth
-from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, set_aside
+from ssr_lib.data.transfer import PATIENCE, Patience, fetch_file, set_aside
 
 GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 
@@ -108,28 +109,23 @@ def _label_grocery(folder: Path) -> None:
     _write_labels(folder, ((file.as_posix(), file.parent.name, "train") for file in files))
 
 
-def _clean_ids(folder: Path) -> dict[str, str]:
-    """train_clean.csv: landmark_id, images (their ids, separated by blanks) → landmark of each image."""
-    with open(folder / "train_clean.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    landmarks = {image: row["landmark_id"] for row in rows for image in row["images"].split()}
-    if not landmarks:
-        raise WrongFileError(f"{folder / 'train_clean.csv'} lists no images; delete it and fetch it again")
-    return landmarks
+def _clean_ids(folder: Path) -> set[str]:
+    """The ids of the pictures that train_clean.csv lists."""
+    return {Path(file).stem for file in read_clean(folder / "train_clean.csv")[0]}
 
 
 def _label_landmarks(folder: Path) -> None:
-    landmarks = _clean_ids(folder)
-    files = {image: f"jpg/{image[0]}/{image[1]}/{image[2]}/{image}.jpg" for image in sorted(landmarks)}
-    missing = sum(not (folder / file).is_file() for file in files.values())
+    files, landmarks = read_clean(folder / "train_clean.csv")
+    missing = sum(not (folder / "jpg" / file).is_file() for file in files)
     if missing:
         raise FileNotFoundError(
             f"{missing:,} of {len(files):,} pictures of train_clean.csv are not in {folder / 'jpg'}"
         )
-    _write_labels(folder, ((file, landmarks[image], "train") for image, file in files.items()))
+    rows = ((f"jpg/{file}", str(landmark), "train") for file, landmark in zip(files, landmarks, strict=True))
+    _write_labels(folder, rows)
 
 
-def _write_labels(folder: Path, rows: Iterator[tuple[str, str, str]]) -> None:
+def _write_labels(folder: Path, rows: Iterable[tuple[str, str, str]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *rows])
     write_atomic(folder / "labels.csv", text.getvalue())
