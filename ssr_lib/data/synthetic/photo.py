@@ -29,6 +29,7 @@ class Photo:
     noise: float  # standard deviation, sRGB units
     quality: int  # JPEG
     grey: bool
+    bloom: float  # how much bright lamps spill over
 
 
 def draw_photo(rng: np.random.Generator, kind: str) -> Photo:
@@ -49,6 +50,7 @@ def draw_photo(rng: np.random.Generator, kind: str) -> Photo:
         noise=float(rng.uniform(0.5, 3.0) if not dark else rng.uniform(1.5, 4.5)),
         quality=int(rng.choice([92, 85, 75, 60, 40], p=[0.25, 0.3, 0.25, 0.14, 0.06])),
         grey=bool(rng.random() < 0.04),
+        bloom=float(rng.uniform(0.3, 0.9)) if dark else 0.0,
     )
 
 
@@ -61,6 +63,8 @@ def develop(image: np.ndarray, photo: Photo, size: int, rng: np.random.Generator
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     else:
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    if photo.bloom:
+        image = _spill(image, photo.bloom)
     if photo.blur:
         image = cv2.GaussianBlur(image, (0, 0), photo.blur)
     if photo.motion != (0.0, 0.0):
@@ -89,6 +93,18 @@ def _grain(grey: bool) -> np.ndarray:
     rng = np.random.default_rng([ASSETS, 5])
     light, colour = rng.standard_normal((2, GRAIN, GRAIN, 1)), rng.standard_normal((2, GRAIN, GRAIN, 3))
     return np.round(16 * (0.9 * light + (0.0 if grey else 0.45) * colour)).astype(np.int16)
+
+
+def _spill(image: np.ndarray, amount: float) -> np.ndarray:
+    """The picture with the light of its brightest places spread around them."""
+    h, w = image.shape[:2]
+    bright = cv2.resize(cv2.subtract(image, (110, 110, 110, 0)), (w // 4, h // 4), interpolation=cv2.INTER_AREA)
+    wide = cv2.resize(
+        cv2.GaussianBlur(bright, (0, 0), 1.6) + cv2.GaussianBlur(bright, (0, 0), 5.0),
+        (w, h),
+        interpolation=cv2.INTER_LINEAR,
+    )
+    return cv2.addWeighted(image, 1.0, wide, 0.9 * amount, 0.0)
 
 
 def _shake(motion: tuple[float, float]) -> np.ndarray:

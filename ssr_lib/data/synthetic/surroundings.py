@@ -256,6 +256,13 @@ def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarr
     gain = cv2.multiply(gain, cv2.merge([cv2.blur(foot, (5, 5))] * 3), scale=1 / 255)
     there = canvas.image[first:]
     cv2.multiply(there, gain, there, scale=1 / 255)
+    if light.kind == "night":  # the flood lights stand on the ground before the walls
+        pool = np.zeros(mask.shape, np.uint8)
+        for solid in solids:
+            (x0, _, _), (x1, _, z) = solid[0], solid[-1]
+            _fill(pool, first, camera, np.array([(x0, z + 3.5), (x1, z + 3.5), (x1, z), (x0, z)]), 255)
+        shine = colours(cv2.blur(pool, (15, 7)), np.arange(256)[:, None] * light.direct)
+        cv2.add(there, cv2.multiply(cv2.add(there, (50, 50, 50, 0)), shine, scale=4 / 255), there)
 
 
 def _fill(mask: np.ndarray, first: int, camera: Camera, corners: np.ndarray, value: int) -> None:
