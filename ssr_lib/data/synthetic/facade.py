@@ -185,7 +185,9 @@ def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, 
     """Paste one opening into its cell; `y` holds the rows of the floor's bottom and top."""
     style = openings.style
     bay, floor = x[1] - x[0], y[0] - y[1]
-    patch = openings.get(kind, round(bay / 10) * 10, round(floor / 8) * 8, int(rng.integers(3)) if kind == SHOP else 0)
+    patch = openings.get(
+        kind, round(bay / 14) * 14, round(floor / 12) * 12, int(rng.integers(3)) if kind == SHOP else 0
+    )
     h, w = patch.mask.shape
     sill = {DOOR: 0.0, ARCADE: 0.0, SHOP: 0.0, CLOCK: 0.2, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}.get(kind, 0.24) * floor
     left = round((x[0] + x[1]) / 2 - w / 2)

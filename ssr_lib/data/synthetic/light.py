@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
+from . import noise
 from .camera import Camera, unit
-from .noise import FIELDS, field
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,20 @@ class Light:
     reflection: np.ndarray  # (3,) RGB, sRGB units: what window glass mirrors
     haze: np.ndarray  # (3,) RGB, sRGB units: the colour of distance
     visibility: float  # metres
+    _gains: dict = field(default_factory=dict, repr=False, compare=False)
 
     def ambient(self, normal: np.ndarray) -> np.ndarray:
         """Diffuse light (3,) on a surface of this normal."""
         up = 0.5 + 0.5 * normal[1]
         return self.sky * up + self.ground * (1 - up)
+
+    def gain(self, normal: np.ndarray) -> np.ndarray:
+        """What a texture on a surface of this normal is multiplied with where the sun reaches it, (3,)."""
+        key = normal.tobytes()
+        if key not in self._gains:
+            full = self.ambient(normal) + self.direct * max(0.0, float(normal @ self.towards))
+            self._gains[key] = np.sqrt(full)
+        return self._gains[key]
 
 
 SKIES = {  # zenith and horizon, sRGB
@@ -97,7 +106,7 @@ def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray
     cover = {"sun": rng.choice([0.0, 0.25, 0.42]), "haze": 0.45, "cloud": 0.8, "night": 0.3}.get(light.kind, 0.4)
     if cover == 0.0:
         return sky
-    texture = field(2.6 if light.kind != "cloud" else 3.0, int(rng.integers(FIELDS)))
+    texture = noise.field(2.6 if light.kind != "cloud" else 3.0, int(rng.integers(noise.FIELDS)))
     stretch, x, y = rng.uniform(28, 60) / rng.uniform(0.7, 1.6), *rng.uniform(0, 512, 2)
     reach = np.float32(stretch) / (angle + np.float32(0.25))  # of the layer of clouds, texels
     xs = np.linspace(-1, 1, small, dtype=np.float32)[None] * reach[:, None] + np.float32(x)

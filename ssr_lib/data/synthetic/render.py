@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,8 +52,8 @@ def draw_face(
         return
     fixed = np.rint(polygon * 16).astype(np.int32)
     seen = cv2.contourArea(polygon.astype(np.float32))
-    fade = 1 - np.exp(-float(np.linalg.norm(face.middle - camera.centre)) / light.visibility)
-    gain = np.sqrt(light.ambient(face.normal) + light.direct * max(0.0, float(face.normal @ light.towards)))
+    fade = 1 - math.exp(-math.dist(face.middle, camera.centre) / light.visibility)
+    gain = light.gain(face.normal)
     cv2.fillPoly(canvas.landmark, [fixed], 255 if landmark else 0, cv2.LINE_8, 4)
     if seen < TINY or len(face.surface.colour) == 1:
         flat = ((1 - fade) * face.surface.mean * gain + fade * light.haze).clip(0, 255)

@@ -30,8 +30,8 @@ QUERY_AZIMUTH_LIMIT = 40.0
 
 # --- what is easy, hard and junk: thresholds on measured quantities ---------------------------------------------------
 
-JUNK_SEEN = 0.15  # less than this share of the landmark's silhouette is visible: junk
-JUNK_SCALE = 0.04  # the visible landmark covers less than this share of the picture: junk
+JUNK_SEEN = 0.28  # less than this share of the landmark's silhouette is visible: junk
+JUNK_SCALE = 0.07  # the visible landmark covers less than this share of the picture: junk
 EASY_SEEN = 0.60  # at least this share of the silhouette is visible …
 EASY_SCALE = 0.14  # … it covers at least this share of the picture …
 EASY_OCCLUDED = 0.20  # … and at most this share of what lies in the frame is hidden: easy; all else is hard

@@ -110,7 +110,7 @@ def draw_background(
             strip = np.ascontiguousarray(strip[:, ::-1])
         for k in (-1, 0, 1):
             _billboard(canvas, camera, light, strip, centre + start + (k - 0.5) * STRIP_WIDTH, z)
-    for _ in range(int(rng.integers(0, 8))):
+    for _ in range(int(rng.integers(0, 6))):
         at = np.array([centre + rng.uniform(-55, 55), 0.0, rng.uniform(-34, -18)])
         stand_tree(canvas, camera, light, rng, at, rng.uniform(6, 13))
 
