@@ -73,7 +73,7 @@ def draw_view(
     light = draw_light(light_rng, light_kind or kind)
     photo = draw_photo(photo_rng, light.kind)
     if query:
-        photo = replace(photo, coarse=1.0, motion=(0.0, 0.0), grey=False)
+        photo = replace(photo, coarse=1.0, motion=(0.0, 0.0), grey=False, blur=min(photo.blur, 0.8))
     canvas = Canvas(paint_sky(sky_rng, camera, light), np.zeros((big, big), np.uint8))
     left, right = beside(street_rng, structure, town.blocks)
     shading, ground = opposite(street_rng, structure), draw_plan(street_rng)

@@ -28,7 +28,7 @@ def draw_camera(rng: np.random.Generator, structure: Structure, size: int, *, qu
     x = width / 2 + rng.uniform(-1, 1) * stray
     room = field - (top - foot)  # angles: above and below the building together
     if room > 0:
-        tilt = foot - room * rng.uniform(0.12, 0.48) + field / 2
+        tilt = foot - room * rng.uniform(0.10, 0.40) + field / 2
     else:
         tilt = rng.uniform(top - field / 2, max(foot + field * 0.42, top - field / 2 + 0.01))
         tilt = min(tilt, np.radians(32))
