@@ -88,6 +88,7 @@ def _add_study(commands) -> None:
         ("study", "run the notebooks of a profile: tables, figures, report"),
         ("verify", "run a profile again and compare every figure with the committed one"),
         ("report", "assemble report.html from the executed notebooks of a profile"),
+        ("readme", "write the committed figures of a profile into README.md"),
     ):
         parser = commands.add_parser(name, help=what)
         parser.add_argument("profile", nargs="?", help="smoke, demo (default), full, photos or paper")

@@ -46,6 +46,14 @@ def report(args: Namespace) -> int:
     return 0
 
 
+def readme(args: Namespace) -> int:
+    """Write the figures of a profile into README.md."""
+    from ssr_lib.readme import update_readme
+
+    print(update_readme(_profile(args)))
+    return 0
+
+
 def fetch(args: Namespace) -> int:
     """Download a data set, or list those there are."""
     from ssr_lib.data.download import DATA_SETS, fetch

@@ -1,0 +1,39 @@
+"""The README's figures: written between its markers from committed tables, so that they cannot differ from them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.provenance import repository_root
+from ssr_lib.readings import read_verdicts
+from ssr_lib.tables import to_markdown
+
+
+def between(text: str, name: str, content: str) -> str:
+    """`text` with what stands between `<!-- name -->` and `<!-- end of name -->` replaced. Raises if they are not there."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"the text has no markers '<!-- {name} -->' and '<!-- end of {name} -->'")
+    return pattern.sub(lambda found: found[1] + content + found[2], text)
+
+
+def readme_text(profile: str, root: Path | None = None) -> str:
+    """The README with the main table and the verdicts of `profile`."""
+    root = root or repository_root()
+    tables = root / "results" / profile / "tables"
+    text = (root / "README.md").read_text(encoding="utf-8")
+    text = between(text, "main table", "\n" + (tables / "main.md").read_text(encoding="utf-8") + "\n")
+    claims = pd.read_csv(tables / "claims.csv")
+    shown = claims[["claim", "comparison", "difference", "low", "high", "verdict"]]
+    return between(text, "verdicts", "\n" + read_verdicts(claims) + "\n\n" + to_markdown(shown, digits=2) + "\n")
+
+
+def update_readme(profile: str) -> Path:
+    """Write the figures of `profile` into README.md."""
+    path = repository_root() / "README.md"
+    write_atomic(path, readme_text(profile))
+    return path
