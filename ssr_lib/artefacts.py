@@ -25,6 +25,7 @@ from ssr_lib.data.benchmark import Benchmark, write_atomic
 from ssr_lib.data.folder import read_labels, read_training_labels
 from ssr_lib.data.images import PRESETS, Preprocess
 from ssr_lib.data.synthetic import LabelledImages, SyntheticSpec, draw_benchmark, draw_training
+from ssr_lib.data.synthetic.spec import VERSION
 from ssr_lib.extract import extract_benchmark
 from ssr_lib.maps import compute_maps, describe_maps, head_descriptors
 from ssr_lib.models import RetrievalNet
@@ -179,8 +180,12 @@ class Study:
             values.pop("views")
         return SyntheticSpec(name=split, size=self["data.drawn_size"], held_out_styles=split == "test", **values)
 
+    def _drawn_by(self, split: str) -> str:
+        """A name for what draws the pictures of a split: what is asked for, and the version of the drawing code."""
+        return digest([asdict(self._spec(split)), VERSION])
+
     def _drawn(self, split: str, kind: str = "") -> Path:
-        return self.cache / "drawn" / f"{split}{kind}-{digest(asdict(self._spec(split)))}"
+        return self.cache / "drawn" / f"{split}{kind}-{self._drawn_by(split)}"
 
     def training_set(self, regime: str = "ordinary") -> LabelledImages:
         """The training views of `regime`: drawn ones, or the photographs of the profile's `training_labels`."""
@@ -275,7 +280,7 @@ class Study:
             self["training.lr_new_factor"],
             *(self["training"][k] for k in RECIPE),
         ]
-        views = [self["data.training"], self["data.drawn_size"], self["data.training_labels"]]
+        views = [self._drawn_by("training"), self["data.training.views"], self["data.training_labels"]]
         return f"{model.variant}-{model.seed}-{digest([asdict(model), trained_by if model.seed is not None else [], views])}"
 
     # ---- maps and descriptors
@@ -308,7 +313,7 @@ class Study:
     def _described(
         self, model: Model, benchmark: Benchmark, folder: Path, split: str, name: str, files, boxes
     ) -> np.ndarray:
-        path = folder / f"{name}-{digest(asdict(self._spec(split)))}.npy"
+        path = folder / f"{name}-{self._drawn_by(split)}.npy"
         if not path.is_file():
             net = self._network_once(model)
             maps = self._maps(net, benchmark.root, files, self._preprocess(model.image_size), boxes)
