@@ -60,6 +60,14 @@ def contact_sheet(
     return np.concatenate([_header(COLUMNS, side), _tile(cells, side, len(COLUMNS))])
 
 
+def variant_sheet(benchmarks: dict[str, Benchmark], *, rows: int = 4, side: int = 160, seed: int = 0) -> np.ndarray:
+    """The same queries in every variant of a drawn benchmark, one column each: (h, w, 3) uint8 RGB."""
+    first = next(iter(benchmarks.values()))
+    wanted = sorted(np.random.default_rng(seed).permutation(len(first))[:rows])
+    cells = [[_read(b.root / b.queries[q], side) for b in benchmarks.values()] for q in wanted]
+    return np.concatenate([_header(tuple(benchmarks), side), _tile(cells, side, len(benchmarks))])
+
+
 def _boxed(images: Benchmark, q: int, side: int) -> np.ndarray:
     path = images.root / images.queries[q]
     original = cv2.imread(str(path), cv2.IMREAD_COLOR)
