@@ -46,7 +46,9 @@ def backbone_state() -> dict[str, torch.Tensor]:
     rng, state = np.random.default_rng(5), {}
     with np.load(GOLDEN / "image.npz") as golden:
         for name, text in zip(golden["backbone_param_names"], golden["backbone_param_shapes"], strict=True):
-            shape = tuple(int(number) for number in str(text).strip("()").replace("x", ",").split(",") if number.strip())
+            shape = tuple(
+                int(number) for number in str(text).strip("()").replace("x", ",").split(",") if number.strip()
+            )
             if name.endswith("running_var"):
                 value = rng.uniform(0.5, 1.5, shape)
             elif len(shape) == 4:
