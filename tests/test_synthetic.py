@@ -272,6 +272,7 @@ def test_a_contact_sheet_shows_a_picture_of_every_kind(drawn, tmp_path):
     sheet = contact_sheet(drawn["ordinary"], rows=2, side=40)
     assert sheet.dtype == np.uint8 and sheet.shape == (22 + 2 * 43 + 3, 6 * 43 + 3, 3)
     assert np.ptp(sheet[25:65, 3:43]) > 50  # the query's picture is there
+    assert variant_sheet(drawn, rows=2, side=40).shape == (22 + 2 * 43 + 3, 5 * 43 + 3, 3)
     images = draw_training(replace(SMALL, landmarks=2), tmp_path, views=3, processes=1, progress=False)
     assert contact_sheet(images, rows=2, columns=3, side=40).shape == (2 * 43 + 3, 3 * 43 + 3, 3)
 
