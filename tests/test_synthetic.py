@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.synthetic import LabelledImages, SyntheticSpec, contact_sheet, draw_benchmark, draw_training, plan
+from ssr_lib.data.synthetic import (
+    LabelledImages,
+    SyntheticSpec,
+    contact_sheet,
+    draw_benchmark,
+    draw_training,
+    plan,
+    variant_sheet,
+)
 from ssr_lib.data.synthetic import spec as constants
 from ssr_lib.data.synthetic.building import build
 from ssr_lib.data.synthetic.camera import Camera
