@@ -111,7 +111,9 @@ def test_superglobal_options_give_the_published_descriptors(cvnet, images, relup
 
 
 def small(**options):
-    return RetrievalNet("mobilenetv3_small_050", mid_channels=8, window=3, descriptor_dim=16, pretrained="none", **options).eval()
+    return RetrievalNet(
+        "mobilenetv3_small_050", mid_channels=8, window=3, descriptor_dim=16, pretrained="none", **options
+    ).eval()
 
 
 def test_checkpoint_gives_the_same_descriptors_back(tmp_path):

@@ -12,7 +12,9 @@ IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)) *
 
 
 def small(variant="self-similarity", **options):
-    return RetrievalNet("mobilenetv3_small_050", variant, pretrained="none", **{"mid_channels": 8, "window": 5} | options)
+    return RetrievalNet(
+        "mobilenetv3_small_050", variant, pretrained="none", **{"mid_channels": 8, "window": 5} | options
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

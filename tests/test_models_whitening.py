@@ -45,7 +45,7 @@ def test_fewer_descriptors_than_dimensions_keep_only_directions_with_variance():
     assert fit_pca(x).projection.shape == (4, 12)
 
 
-def test_torch_numpy_linear_layer_and_disk_agree(tmp_path):
+def test_torch_numpy_and_disk_agree(tmp_path):
     x = np.random.default_rng(4).standard_normal((50, 7)).astype(np.float32)
     whitening = fit_pca(x)
     whitening.save(tmp_path / "w.safetensors")
@@ -54,8 +54,6 @@ def test_torch_numpy_linear_layer_and_disk_agree(tmp_path):
     assert expected.dtype == np.float32 and expected.shape == (50, 4)
     np.testing.assert_array_equal(loaded.apply(x, 4), expected)
     np.testing.assert_allclose(loaded.apply(torch.from_numpy(x), 4), expected, atol=1e-6)
-    linear = torch.nn.functional.normalize(whitening.as_linear(4)(torch.from_numpy(x)), dim=1)
-    np.testing.assert_allclose(linear.detach(), expected, atol=1e-5)
 
 
 def test_errors_name_the_shape_and_the_file(tmp_path):

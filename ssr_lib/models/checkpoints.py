@@ -153,13 +153,12 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
         except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
             raise ValueError(f"{source} is damaged or holds more than tensors: {error}; download it again") from error
     for wrapper in ("model_state", "state_dict"):
-        state = state.get(wrapper, state)
+        state = state.get(wrapper, state) if isinstance(state, Mapping) else {}
     state = {name.removeprefix("module."): value for name, value in state.items()}
     if family == "cvnet" and any(name.startswith("encoder_q.") for name in state):
-        # the published file holds CVNet's local re-ranking network too, another model: conv2ds, cv_learner
-        state = {
-            n.removeprefix("encoder_q."): v for n, v in state.items() if not n.startswith(("conv2ds.", "cv_learner."))
-        }
+        # the published file holds CVNet's local re-ranking network too, which is another model
+        other = ("conv2ds.", "cv_learner.")
+        state = {name.removeprefix("encoder_q."): v for name, v in state.items() if not name.startswith(other)}
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}, source
 
 
@@ -221,10 +220,10 @@ def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, so
             f"{source} is no complete checkpoint of family {family!r} (families: {', '.join(FAMILIES)}). "
             f"Missing: {shorten(missing) or 'nothing'}. Unexpected: {shorten(unexpected) or 'nothing'}"
         )
-    values = {
-        ours: state[theirs].squeeze(2) if state[theirs].ndim == 5 else state[theirs] for ours, theirs in names.items()
-    }
-    try:  # (c, c, 1, 3, 3) of SENet's 3-D convolutions lost its 1 above
+    values = {ours: state[theirs] for ours, theirs in names.items()}
+    # SENet writes its convolutions over (u, v) as 3-D ones: (c, c, 1, 3, 3) → (c, c, 3, 3)
+    values = {ours: value.squeeze(2) if value.ndim == 5 else value for ours, value in values.items()}
+    try:
         module.load_state_dict({**module.state_dict(), **values}, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{source} does not have the shapes of family {family!r}: {error}") from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssr_lib.models.backbones import create_backbone, seeded
 from ssr_lib.models.pooling import Pooling
-from ssr_lib.models.self_similarity import SelfSimilarity
+from ssr_lib.models.self_similarity import SelfSimilarity, feed_forward_layers
 
 VARIANTS = {"plain": None, "self-similarity": "product", "neighbour": "neighbour", "conv": "conv"}
 PLACES = ("mid", "last")
@@ -66,9 +66,9 @@ class RetrievalNet(nn.Module):
         if initial_gain is None:
             initial_gain = 0.0 if place == "mid" and fusion in ("add", "concat") else 1.0
         product_scale = float(mid_channels) if product_scale is None else float(product_scale)
-        arguments = locals()
-        names = [name for name in inspect.signature(RetrievalNet).parameters]
-        self.config: dict[str, Any] = {name: arguments[name] for name in names} | {"pretrained": str(pretrained)}
+        pretrained = str(pretrained)
+        arguments = locals()  # every parameter as resolved above
+        self.config: dict[str, Any] = {name: arguments[name] for name in inspect.signature(RetrievalNet).parameters}
 
         self.backbone = create_backbone(backbone, pretrained=pretrained, seed=seed)
         self.backbone.trunk.requires_grad_(False)
@@ -97,9 +97,7 @@ class RetrievalNet(nn.Module):
         if descriptor_dim is not None:
             with seeded(seed, "whitening"):
                 self.whitening = nn.Linear(last_channels, descriptor_dim)
-                nn.init.orthogonal_(
-                    self.whitening.weight
-                )  # keeps angles, so training starts from the pooled map's order
+                nn.init.orthogonal_(self.whitening.weight)  # keeps angles: training starts from the pooled map's order
                 nn.init.zeros_(self.whitening.bias)
         self.descriptor_dim: int = descriptor_dim or last_channels
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
@@ -156,11 +154,6 @@ class RetrievalNet(nn.Module):
             "tail": list(self.backbone.tail.parameters()),
             "new": new,
         }
-
-
-def feed_forward_layers(channels: int) -> nn.Sequential:
-    """Two 1 × 1 convolutions with a ReLU between, no residual."""
-    return nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
 
 
 class ReLUP(nn.Module):

@@ -102,6 +102,11 @@ def signed_root(x: Tensor) -> Tensor:
     return x.sign() * x.abs().sqrt()
 
 
+def feed_forward_layers(channels: int) -> nn.Sequential:
+    """Two 1 × 1 convolutions with a ReLU between, no residual."""
+    return nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+
+
 class SelfSimilarity(nn.Module):
     """X (B, C, H, W) → a map of the same shape that knows how each place resembles its neighbourhood.
 
@@ -161,9 +166,7 @@ class SelfSimilarity(nn.Module):
                 self.join.weight[:, :in_channels] = torch.eye(in_channels)[:, :, None, None]
                 self.join.bias.zero_()
         if feed_forward:
-            self.feed_forward = nn.Sequential(
-                nn.Conv2d(in_channels, in_channels, 1), nn.ReLU(), nn.Conv2d(in_channels, in_channels, 1)
-            )
+            self.feed_forward = feed_forward_layers(in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.fuse(x, self.embed(x))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from torch import nn
 
 from ssr_lib.data.benchmark import write_atomic
 
@@ -40,13 +39,6 @@ class Whitening:
         mean, projection = mean.astype(descriptors.dtype), projection.astype(descriptors.dtype)
         whitened = (descriptors - mean) @ projection.T
         return whitened / (np.linalg.norm(whitened, axis=1, keepdims=True) + 1e-6)
-
-    def as_linear(self, dims: int | None = None) -> nn.Linear:
-        """The same projection as a linear layer with bias, for `RetrievalNet.whitening`."""
-        projection = torch.from_numpy(self.projection[:dims]).float()
-        layer = nn.Linear(projection.shape[1], projection.shape[0])
-        layer.weight.data, layer.bias.data = projection, -projection @ torch.from_numpy(self.mean).float()
-        return layer
 
     def save(self, path: Path | str) -> None:
         """Write a .safetensors file, atomically."""
