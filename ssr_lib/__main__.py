@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -135,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     """Carry out a command line. Exit status: 0 done, 1 `verify` found differences, 2 wrong input, 130 interrupted."""
     args = build_parser().parse_args(argv)
     warnings.formatwarning = lambda message, *_, **__: f"ssr: {message}\n"
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid text
     _reuse_large_buffers()
     module, function = args.run.split(":")
     try:

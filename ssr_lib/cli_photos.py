@@ -16,7 +16,7 @@ import torch
 
 from ssr_lib import metrics
 from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.folder import read_label_rows, read_labels
+from ssr_lib.data.folder import count_unsupported, read_label_rows, read_labels
 from ssr_lib.data.images import PRESETS, Preprocess, load_image
 from ssr_lib.data.revisited import OFFICIAL, read_ground_truth
 from ssr_lib.extract import describe, extract_benchmark
@@ -86,6 +86,8 @@ def _extraction_options(args: Namespace) -> dict:
 
 def _k(args: Namespace, available: int) -> int:
     """`--k`, or its default where the database allows it. Raises `ValueError` for more than the database has."""
+    if available < 1:
+        raise ValueError("the database holds a single picture; re-ranking wants two or more")
     if args.k is None:
         return min(DEFAULT_K, available)
     if not 1 <= args.k <= available:
@@ -112,6 +114,8 @@ def search(args: Namespace) -> int:
     gallery = index_folder(net, args.gallery, preprocess, args.index, **options)
     for reason in gallery.unreadable.values():
         _note(f"left out: {reason}")
+    for extension, count in count_unsupported(args.gallery).items():
+        _note(f"left out: {count} files ending in {extension}; convert them to JPEG or PNG first")
     own = _own_id(args.photo, gallery)
     others = len(gallery.files) - (own is not None)
     if others < 2:

@@ -122,6 +122,20 @@ def test_search_names_unreadable_pictures_and_goes_on(photos, capsys):
         assert len(lines) == 2 and "cut.png: truncated" in lines[0] and "text.jpg: not a picture" in lines[1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_search_copes_with_a_file_name_that_is_no_text(photos, capsys):
+    (photos / "a1.png").rename(os.fsdecode(os.fsencode(photos) + b"/\xff\n.png"))
+    for _ in range(2):
+        assert ssr("search", photos / "a0.png", "--gallery", photos, "--top", 2) == 0
+        assert r"\udcff" in capsys.readouterr().out
+
+
+def test_search_says_how_many_pictures_of_other_kinds_it_left_out(photos, capsys):
+    (photos / "IMG_1.HEIC").touch()
+    assert ssr("search", photos / "a0.png", "--gallery", photos) == 0
+    assert "left out: 1 files ending in .heic; convert them to JPEG or PNG first" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "prepare,words",
     [

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssr_lib.data.folder import NAMES_SHOWN, read_folder, read_label_rows, read_labels, read_training_labels
+from ssr_lib.data.folder import (
+    NAMES_SHOWN,
+    count_unsupported,
+    read_folder,
+    read_label_rows,
+    read_labels,
+    read_training_labels,
+)
 
 
 @pytest.fixture
@@ -31,6 +38,13 @@ def write_csv(folder, *lines, header="file,label,split", name="labels.csv", touc
 
 def test_folder_is_read_recursively_in_order_without_hidden_and_other_files(folder):
     assert read_folder(folder) == ["a.JPEG", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted(folder):
+    for name in ("x.HEIC", "sub/y.heic", "z.dng", ".hidden.heic"):
+        (folder / name).touch()
+    assert count_unsupported(folder) == {".heic": 2, ".dng": 1}
+    assert len(read_folder(folder)) == 4
 
 
 def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path):

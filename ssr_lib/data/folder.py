@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from ssr_lib.data.synthetic import LabelledImages
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+OTHER_EXTENSIONS = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".svg",
+)  # not read
 SPLITS = ("query", "db", "distractor", "train")
 NAMES_SHOWN = 20  # file names an error message lists
 
@@ -25,28 +39,35 @@ def read_folder(path: Path | str) -> list[str]:
     """Names of all pictures below a folder, relative to it, with "/" between, sorted.
 
     A picture is a file with one of `EXTENSIONS`, upper or lower case; whatever begins with a dot is left out.
-    Raises `NotADirectoryError` or `FileNotFoundError` where there is no folder, no right to read a part of it, or no
-    picture in it.
+    Raises `NotADirectoryError` where it is no folder, `FileNotFoundError` where it holds no picture, `PermissionError`
+    where a part of it may not be read.
     """
     path = Path(path)
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is not a folder" if path.exists() else f"{path}: no such folder")
+    names = [name for name in _walk(path) if name.lower().endswith(EXTENSIONS)]
+    if not names:
+        raise FileNotFoundError(f"{path} holds no pictures; files ending in {' '.join(EXTENSIONS)} are looked for")
+    return sorted(names)
+
+
+def count_unsupported(path: Path | str) -> dict[str, int]:
+    """How many files below a folder are pictures of a kind that is not read, by extension: phones write .heic."""
+    return dict(
+        Counter(Path(name).suffix.lower() for name in _walk(Path(path)) if name.lower().endswith(OTHER_EXTENSIONS))
+    )
+
+
+def _walk(path: Path) -> Iterator[str]:
+    """Names of all files below a folder, relative to it, but for those that begin with a dot or lie in such folders."""
 
     def fail(error: OSError):
         raise error
 
-    names = []
     for folder, subfolders, files in os.walk(path, onerror=fail):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         inside = Path(folder).relative_to(path)
-        names += [
-            (inside / name).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(EXTENSIONS)
-        ]
-    if not names:
-        raise FileNotFoundError(f"{path} holds no pictures; files ending in {' '.join(EXTENSIONS)} are looked for")
-    return sorted(names)
+        yield from ((inside / name).as_posix() for name in files if not name.startswith("."))
 
 
 @dataclass(frozen=True)
