@@ -332,6 +332,17 @@ def test_out_of_memory_is_one_line_with_advice(photos, monkeypatch, capsys):
     assert "smaller --batch-size" in refused(capsys, "search", photos / "a0.png", "--gallery", photos)
 
 
+@pytest.mark.parametrize(
+    "content", [b"junk\n", b"", bytes(100), b"PK\x03\x04" + bytes(50)], ids=["junk", "empty", "zeros", "zip"]
+)
+def test_convert_refuses_what_holds_no_weights(tmp_path, capsys, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    for args, words in (([tmp_path / "w.pth"], "w.pth (gem) is damaged"), ([tmp_path / "no.pth"], "no such file")):
+        assert main(["convert", *map(str, args), "--family", "gem"]) == 2
+        err = capsys.readouterr().err
+        assert len(err.strip().splitlines()) == 1 and words in err
+
+
 def test_help_is_instant_because_nothing_heavy_is_imported():
     code = "import sys, ssr_lib.__main__ as m; m.build_parser(); print([n for n in ('torch', 'numpy', 'cv2') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -150,8 +149,9 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
                     state = torch.load(state, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise
-        except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
-            raise ValueError(f"{source} is damaged or holds more than tensors: {error}; download it again") from error
+        except Exception as error:  # torch meets a file of another kind with KeyError, IndexError and more
+            reason = str(error).partition("\n")[0].partition(". ")[0]  # what follows advises to unpickle without thought
+            raise ValueError(f"{source} is damaged or holds more than tensors: {reason}; download it again") from error
     for wrapper in ("model_state", "state_dict"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else {}
     state = {name.removeprefix("module."): value for name, value in state.items()}
