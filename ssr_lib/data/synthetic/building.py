@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from .facade import Surface, compose_wall
-from .faces import FRONT, RIGHT, UP, Face, plane_face
+from .faces import FRONT, RIGHT, UP, Face, Texture, plane_face
 from .materials import PPM, cover, weather
 from .openings import Openings
 from .roofs import cap_faces, gable_size, roof_faces, top_line
@@ -55,18 +55,29 @@ class Block:
 
 
 def build(structure: Structure, style: Style, rng: np.random.Generator, *, landmark: bool = True) -> list[Block]:
-    """The blocks of a building, left to right; every texture is drawn here, once."""
+    """The blocks of a building, left to right; each texture is drawn once, when it is first seen."""
     roof, openings = _roof_surface(rng, style, structure), Openings(style)
     return [_block(rng, mass, openings, roof, landmark) for mass in structure.masses]
 
 
-def _roof_surface(rng, style: Style, structure: Structure) -> Surface:
+def _wall(rng, *layout) -> Texture:
+    """The texture of `compose_wall`, by a generator of its own: what is seen first does not matter."""
+    seed = int(rng.integers(1 << 62))
+    return Texture(lambda: compose_wall(np.random.default_rng(seed), *layout))
+
+
+def _roof_surface(rng, style: Style, structure: Structure) -> Texture:
     longest = max(max(mass.width, mass.depth) for mass in structure.masses) + 3
-    shape = (round(11 * PPM), min(1100, round(longest * PPM)))
-    return Surface(weather(rng, cover(rng, style.roof_material, style.roof_colour, shape)[0], 1.4))
+    shape, seed = (round(11 * PPM), min(1100, round(longest * PPM))), int(rng.integers(1 << 62))
+
+    def draw() -> Surface:
+        own = np.random.default_rng(seed)
+        return Surface(weather(own, cover(own, style.roof_material, style.roof_colour, shape)[0], 1.4))
+
+    return Texture(draw)
 
 
-def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -> Block:
+def _block(rng, mass: Mass, openings: Openings, roof: Texture, landmark: bool) -> Block:
     style = openings.style
     tower = mass.kind == "tower"
     crowned = tower and style.cap in ("flat", "crenels")
@@ -78,10 +89,10 @@ def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -
         top, edge = 0.0, "eaves"
     span, rise = gable_size(mass, style) if mass.gable and not tower else (0.0, 0.0)
     gable = (mass.attic, span) if rise > 0 else None
-    front = compose_wall(rng, openings, mass.cells, mass.bays, mass.floors, max(top, rise), gable)
+    front = _wall(rng, openings, mass.cells, mass.bays, mass.floors, max(top, rise), gable)
     cells = mass.cells if tower else mass.side_cells
     bays = mass.bays if tower else (mass.depth / mass.side_bays,) * mass.side_bays
-    side = compose_wall(rng, openings, cells, bays, mass.floors, top)
+    side = _wall(rng, openings, cells, bays, mass.floors, top)
     x0, x1, z1 = mass.left, mass.right, mass.front
     z0 = z1 - mass.depth
     height = mass.height
@@ -109,7 +120,7 @@ def _block(rng, mass: Mass, openings: Openings, roof: Surface, landmark: bool) -
     return Block(x0, x1, z1, z0, height + top, tuple(ordered), landmark)
 
 
-def _box(x0, x1, y0, y1, z0, z1, front: Surface, side: Surface) -> list[Face]:
+def _box(x0, x1, y0, y1, z0, z1, front: Surface | Texture, side: Surface | Texture) -> list[Face]:
     """Front and sides of a small block."""
     corners = {"left": (x0, y0, z0), "right": (x1, y0, z1), "front": (x0, y0, z1)}
     faces = []
@@ -122,7 +133,7 @@ def _box(x0, x1, y0, y1, z0, z1, front: Surface, side: Surface) -> list[Face]:
     return faces
 
 
-def _dormers(rng, mass: Mass, openings: Openings, roof: Surface, height: float) -> list[Face]:
+def _dormers(rng, mass: Mass, openings: Openings, roof: Texture, height: float) -> list[Face]:
     """Windows in the roof, above every second bay."""
     style = openings.style
     if not style.dormers or style.roof == "flat" or (mass.gable and style.gable != "pediment"):
@@ -130,8 +141,9 @@ def _dormers(rng, mass: Mass, openings: Openings, roof: Surface, height: float) 
     if style.roof != "mansard" and style.pitch * mass.depth / 2 < 2.6:
         return []
     width, tall = 1.5, 1.9
-    window = compose_wall(rng, openings, ((WINDOW,),), (width,), (tall,), 0.0)
+    window = _wall(rng, openings, ((WINDOW,),), (width,), (tall,), 0.0)
     cheek = Surface(cover(rng, style.roof_material, style.roof_colour, (round(tall * PPM), round(2 * PPM)))[0])
+    pediment = Surface(np.full((4, 4, 3), style.trim, np.uint8))
     centres = np.cumsum(mass.bays) - np.array(mass.bays) / 2 + mass.left
     faces: list[Face] = []
     back = 0.5 if style.roof == "mansard" else 0.4 / style.pitch
@@ -145,7 +157,7 @@ def _dormers(rng, mass: Mass, openings: Openings, roof: Surface, height: float) 
         faces += box
         faces.append(plane_face([low[0] + behind, low[0], top, top + behind], FRONT, roof))
         faces.append(plane_face([low[1], low[1] + behind, top + behind, top], FRONT, roof))
-        faces.append(plane_face([low[0], low[1], top], RIGHT, Surface(window.colour[:4])))
+        faces.append(plane_face([low[0], low[1], top], RIGHT, pediment))
     return faces
 
 
@@ -163,13 +175,13 @@ def _chimneys(rng, mass: Mass, style: Style, height: float, rise: float) -> list
     return faces
 
 
-def _porch(rng, mass: Mass, openings: Openings, roof: Surface) -> list[Face]:
+def _porch(rng, mass: Mass, openings: Openings, roof: Texture) -> list[Face]:
     """A projecting entrance with a pitched or flat top."""
     edges = mass.left + np.concatenate([[0], np.cumsum(mass.bays)])
     x0, x1 = edges[mass.porch] + 0.2, edges[mass.porch + 1] - 0.2
     tall, out = mass.floors[0] * 0.92, 1.8
-    front = compose_wall(rng, openings, ((DOOR,),), (x1 - x0,), (tall,), 0.0)
-    side = compose_wall(rng, openings, ((BLANK,),), (out,), (tall,), 0.0)
+    front = _wall(rng, openings, ((DOOR,),), (x1 - x0,), (tall,), 0.0)
+    side = _wall(rng, openings, ((BLANK,),), (out,), (tall,), 0.0)
     z0, z1 = mass.front, mass.front + out
     faces = _box(x0, x1, 0.0, tall, z0, z1, front, side)
     fl, fr = np.array([x0 - 0.2, tall, z1 + 0.2]), np.array([x1 + 0.2, tall, z1 + 0.2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,17 @@ from .materials import PPM
 RIGHT, UP, FRONT = np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, 0, 1.0])
 
 
+class Texture:
+    """A surface that is drawn when it is first looked at: many walls never are."""
+
+    def __init__(self, draw: Callable[[], Surface]):
+        self._draw = draw
+
+    @cached_property
+    def surface(self) -> Surface:
+        return self._draw()
+
+
 @dataclass(frozen=True)
 class Face:
     """A polygon in a plane: `points` (n, 3); the texture's lower left corner at `origin`, its axes `u` and `v`."""
@@ -24,8 +36,12 @@ class Face:
     u: np.ndarray
     v: np.ndarray
     normal: np.ndarray  # outward, unit length
-    surface: Surface
+    texture: Surface | Texture
     ppm: float = PPM
+
+    @property
+    def surface(self) -> Surface:
+        return self.texture.surface if isinstance(self.texture, Texture) else self.texture
 
     @cached_property
     def plane(self) -> np.ndarray:
@@ -44,12 +60,12 @@ class Face:
 
     def shifted(self, by: np.ndarray) -> Face:
         """The face moved by a vector (3,)."""
-        face = Face(self.points + by, self.origin + by, self.u, self.v, self.normal, self.surface, self.ppm)
+        face = Face(self.points + by, self.origin + by, self.u, self.v, self.normal, self.texture, self.ppm)
         face.__dict__["area"] = self.area
         return face
 
 
-def plane_face(points, u, surface: Surface, ppm: float = PPM) -> Face:
+def plane_face(points, u, texture: Surface | Texture, ppm: float = PPM) -> Face:
     """A face whose texture starts at the lowest, leftmost corner of its polygon; `u` lies in its plane."""
     points = np.asarray(points, float)
     u = unit(u)
@@ -58,4 +74,4 @@ def plane_face(points, u, surface: Surface, ppm: float = PPM) -> Face:
     if v[1] < 0:
         v = -v
     origin = points[0] + u * ((points - points[0]) @ u).min() + v * ((points - points[0]) @ v).min()
-    return Face(points, origin, u, v, normal, surface, ppm)
+    return Face(points, origin, u, v, normal, texture, ppm)

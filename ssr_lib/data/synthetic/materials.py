@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .noise import field, patch
+from .noise import FIELDS, field, patch
 
 PPM = 24  # pixels per metre of every texture
 TILE = 256  # pixels
@@ -40,9 +40,11 @@ def _rubble(rng, stones: int) -> tuple[np.ndarray, np.ndarray]:
 def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
     """The tile of a material without colour: tone (TILE, TILE) float32 about 1, and relief in cm (int8)."""
     rng = np.random.default_rng([7, sum(material.encode()), variant])
-    grain = np.tile(field(1.0, variant % 6)[:TILE, :TILE], 1) - 0.5
+    grain = np.tile(field(1.0, variant % FIELDS)[:TILE, :TILE], 1) - 0.5
     relief = np.zeros((TILE, TILE), np.int8)
-    patches = np.tile(cv2.resize(field(2.0, (variant + 3) % 6), (TILE, TILE), interpolation=cv2.INTER_AREA), 1) - 0.5
+    patches = (
+        np.tile(cv2.resize(field(2.0, (variant + 2) % FIELDS), (TILE, TILE), interpolation=cv2.INTER_AREA), 1) - 0.5
+    )
     if material == "brick":
         values, joints = _grid(rng, 3, 8, 0.5)
         tone = 1 + 0.13 * values + 0.22 * grain
@@ -89,10 +91,10 @@ def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
         tone = 1 + 0.10 * values + 0.2 * grain + 0.3 * patches
         tone[joints] *= 0.84
     elif material == "grass":
-        blades = np.resize(field(0.5, variant % 6), (TILE, TILE)) - 0.5
+        blades = np.resize(field(0.5, variant % FIELDS), (TILE, TILE)) - 0.5
         tone = 1 + 0.5 * blades + 0.4 * grain + 0.4 * patches
     else:  # stucco, asphalt, gravel: no pattern but grain
-        speckle = np.resize(field(0.5, variant % 6), (TILE, TILE)) - 0.5
+        speckle = np.resize(field(0.5, variant % FIELDS), (TILE, TILE)) - 0.5
         rough = {"stucco": 0.1, "timber": 0.1}.get(material, 0.16)
         tone = 1 + rough * speckle + 0.16 * grain + (0.35 * patches if material in ("asphalt", "gravel") else 0)
     tone = np.ascontiguousarray(tone, np.float32)

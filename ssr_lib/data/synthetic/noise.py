@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 ASSETS = 20250101  # the seed of what no landmark owns: noise, trees, cloud fields
-FIELDS = 6  # how many different fields of one kind there are
+FIELDS = 4  # how many different fields of one kind there are
 
 
 def spectral_noise(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:

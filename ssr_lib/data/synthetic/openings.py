@@ -57,8 +57,15 @@ def outline(shape: str, width: float, height: float) -> np.ndarray:
     return np.concatenate([arch, [[width, height], [0, height]]])
 
 
-def _fill(target, points, value):
-    cv2.fillPoly(target, [np.round(np.asarray(points) * 16).astype(np.int32)], value, lineType=cv2.LINE_8, shift=4)
+def _fill(target, points, value) -> None:
+    _paint(points, (target, value))
+
+
+def _paint(points, *layers) -> None:
+    """Fill a polygon (n, 2), pixels, in several layers, each given with its value."""
+    fixed = [np.rint(np.asarray(points) * 16).astype(np.int32)]
+    for target, value in layers:
+        cv2.fillPoly(target, fixed, value, cv2.LINE_8, 4)
 
 
 def _scaled(points, factor_x, factor_y, centre):
@@ -122,11 +129,7 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
 def _surround(style, kind, shape, whole, centre, size, colour, relief, mask):
     """Trim around the opening, sill, hood and shutters."""
     width, height = size
-    paint = lambda points, value, up: [  # noqa: E731
-        _fill(colour, points + PAD, value),
-        _fill(relief, points + PAD, BASE + up),
-        _fill(mask, points + PAD, 255),
-    ]
+    paint = lambda points, value, up: _paint(points + PAD, (colour, value), (relief, BASE + up), (mask, 255))  # noqa: E731
     trim = style.trim
     dark = tuple(int(v * 0.86) for v in trim)
     if style.shutters and kind not in (DOOR, OCULUS, WIDE, *PLAIN) and shape != "circle":
@@ -155,15 +158,16 @@ def _surround(style, kind, shape, whole, centre, size, colour, relief, mask):
 
 def _light(rng, style, kind, points, colour, relief, glass, mask):
     """One opening in the wall: reveal, frame, panes; or a door's leaf under its fanlight."""
+    corner = np.maximum(0, np.floor(points.min(0)).astype(int) - 1)
+    cut = (slice(corner[1], int(points[:, 1].max()) + 2), slice(corner[0], int(points[:, 0].max()) + 2))
+    colour, relief, glass, mask, points = colour[cut], relief[cut], glass[cut], mask[cut], points - corner
     inside = np.zeros(mask.shape, np.uint8)
-    _fill(inside, points, 255)
-    mask[inside > 0] = 255
+    leaf = style.door if kind == DOOR else style.frame
+    deep = BASE - (38 if style.material in ("ashlar", "rubble") else 24)
+    _paint(points, (inside, 255), (mask, 255), (colour, leaf), (relief, deep))
     x0, y0 = points.min(0)
     x1, y1 = points.max(0)
     width, height = x1 - x0, y1 - y0
-    leaf = style.door if kind == DOOR else style.frame
-    colour[inside > 0] = leaf
-    relief[inside > 0] = BASE - (38 if style.material in ("ashlar", "rubble") else 24)
     panes = np.zeros(mask.shape, np.uint8)
     across, down = style.bars
     if kind == DOOR:
@@ -190,9 +194,10 @@ def _light(rng, style, kind, points, colour, relief, glass, mask):
                 cv2.rectangle(panes, (round(a + 1), round(c + 1)), (round(b - 1), round(d - 1)), 255, -1)
         eroded = cv2.erode(inside, np.ones((3, 3), np.uint8))
         panes &= eroded
-    colour[panes > 0] = GLASS
-    glass[inside > 0] = panes[inside > 0]
-    relief[panes > 0] -= 6
+    clear = panes > 0
+    colour[clear] = GLASS
+    glass[clear] = 255
+    relief[clear] = deep - 6
 
 
 def _clock(rng, style, points, colour, relief, glass, mask) -> None:

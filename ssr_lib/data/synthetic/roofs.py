@@ -6,8 +6,7 @@ import itertools
 
 import numpy as np
 
-from .facade import Surface
-from .faces import FRONT, RIGHT, Face, plane_face
+from .faces import FRONT, RIGHT, Face, Texture, plane_face
 from .structures import Mass
 from .styles import Style
 
@@ -57,7 +56,7 @@ def _gable_line(kind: str, span: float, rise: float) -> list[tuple[float, float]
 
 
 def roof_faces(
-    mass: Mass, style: Style, roof: Surface, height: float, span: float, rise: float, edge: str
+    mass: Mass, style: Style, roof: Texture, height: float, span: float, rise: float, edge: str
 ) -> list[Face]:
     """The roof's planes over a body."""
     over = 0.35 if edge == "eaves" and rise == 0 else 0.0
@@ -105,7 +104,7 @@ def roof_faces(
     return [*ends, *slopes, *cross]
 
 
-def cap_faces(mass: Mass, style: Style, roof: Surface, base: float) -> list[Face]:
+def cap_faces(mass: Mass, style: Style, roof: Texture, base: float) -> list[Face]:
     """What crowns a tower."""
     over = 0.3 if style.cap in ("pyramid", "spire") else 0.0
     x0, x1, z1 = mass.left - over, mass.right + over, mass.front + over
@@ -128,7 +127,7 @@ def cap_faces(mass: Mass, style: Style, roof: Surface, base: float) -> list[Face
     ]
 
 
-def _turned(kind: str, xm: float, zm: float, base: float, rx: float, rz: float, roof: Surface) -> list[Face]:
+def _turned(kind: str, xm: float, zm: float, base: float, rx: float, rz: float, roof: Texture) -> list[Face]:
     """A dome or an onion: rings of narrow faces about an axis."""
     profile = {
         "dome": (

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-VERSION = 2  # of the drawing code: raise it when pictures change, so that old folders are not taken for new ones
+VERSION = 3  # of the drawing code: raise it when pictures change, so that old folders are not taken for new ones
 
 # --- how hard the photographs are: every number that makes retrieval easier or harder stands here -------------------
 
