@@ -67,7 +67,7 @@ def test_unpacking_again_replaces_what_a_killed_run_left(tmp_path):
     assert files_below(tmp_path / "out")["jpg/a.jpg"] == b"a" * 100
 
 
-@pytest.mark.parametrize("name", ["../evil.jpg", "/tmp/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:/evil.jpg"])
+@pytest.mark.parametrize("name", ["../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:/evil.jpg"])
 @pytest.mark.parametrize("make", [make_tar, make_zip])
 def test_entry_that_would_leave_the_folder_is_refused_even_if_it_is_not_wanted(tmp_path, make, name):
     archive = make(tmp_path / "x", {**FILES, name: b"evil"})
