@@ -55,8 +55,8 @@ $(READY): requirements.txt pyproject.toml
 	if [ -z "$$uv" ] && .venv/bin/python -m pip install --quiet uv && .venv/bin/uv --version >/dev/null 2>&1; then uv=.venv/bin/uv; fi; \
 	if [ -n "$$uv" ]; then \
 		echo "installing requirements.txt into .venv with uv"; \
-		$$uv pip install --quiet --python .venv/bin/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -r requirements.txt; \
-		$$uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .; \
+		$$uv pip install --quiet --compile-bytecode --python .venv/bin/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -r requirements.txt; \
+		$$uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --no-build-isolation -e .; \
 	else \
 		echo "installing requirements.txt into .venv with pip"; \
 		$(if $(TORCH_BACKEND),echo "TORCH_BACKEND needs uv; pip takes the default torch";) \
