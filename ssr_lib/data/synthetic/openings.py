@@ -25,8 +25,6 @@ class Patch:
     relief: np.ndarray  # (h, w) uint8
     glass: np.ndarray  # (h, w) uint8: 255 where glass
     mask: np.ndarray  # (h, w) uint8
-    y: int  # of the patch's middle, from the sill, pixels
-    height: int
 
 
 def outline(shape: str, width: float, height: float) -> np.ndarray:
@@ -116,14 +114,14 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
     _surround(style, kind, shape_name, whole, centre, (width, height), colour, relief, mask)
     if kind in PLAIN:
         PLAIN[kind](rng, style, whole + PAD, colour, relief, glass, mask)
-        return Patch(colour, relief, glass, mask, 0, height)
+        return Patch(colour, relief, glass, mask)
     lights = [whole + PAD]
     if (kind == PAIR or style.window == "lancets") and kind not in (OCULUS, DOOR):
         narrow = outline(shape_name, width * 0.42, height)
         lights = [narrow + PAD, narrow + np.array([PAD + width * 0.58, PAD])]
     for light in lights:
         _light(rng, style, kind, light, colour, relief, glass, mask)
-    return Patch(colour, relief, glass, mask, 0, height)
+    return Patch(colour, relief, glass, mask)
 
 
 def _surround(style, kind, shape, whole, centre, size, colour, relief, mask):

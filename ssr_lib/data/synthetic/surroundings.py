@@ -184,8 +184,7 @@ class Ground:
     strip: float
     road: float  # width of the carriageway of a street, metres
     variant: int
-    lines: bool
-    hedge: bool
+    lines: bool  # painted on the road
 
 
 def draw_plan(rng: np.random.Generator) -> Ground:
@@ -194,7 +193,8 @@ def draw_plan(rng: np.random.Generator) -> Ground:
     square = ("paving", "cobbles", "gravel")[rng.integers(3)]
     first, main = {"street": ("paving", "asphalt"), "square": (square, square), "lawn": ("gravel", "grass")}[kind]
     strip, road = rng.uniform(2.5, 5.0), rng.uniform(6.0, 9.5)
-    return Ground(kind, first, main, strip, road, int(rng.integers(4)), rng.random() < 0.5, rng.random() < 0.4)
+    # Two numbers are drawn, one is used: what follows in this stream, and so every picture, stays as it was.
+    return Ground(kind, first, main, strip, road, int(rng.integers(4)), bool(rng.random(2)[0] < 0.5))
 
 
 def draw_ground(
