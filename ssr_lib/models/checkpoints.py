@@ -150,7 +150,9 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
         except FileNotFoundError:
             raise
         except Exception as error:  # torch meets a file of another kind with KeyError, IndexError and more
-            reason = str(error).partition("\n")[0].partition(". ")[0]  # what follows advises to unpickle without thought
+            reason = (
+                str(error).partition("\n")[0].partition(". ")[0]
+            )  # what follows advises to unpickle without thought
             raise ValueError(f"{source} is damaged or holds more than tensors: {reason}; download it again") from error
     for wrapper in ("model_state", "state_dict"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else {}
