@@ -11,7 +11,7 @@ README = (repository_root() / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_figures_of_the_readme_are_those_of_the_committed_results():
-    profile = re.search(r"\[`results/(\w+)`\]", README)[1]
+    profile = re.search(r"`results/(\w+)`", README)[1]
     if not (repository_root() / "results" / profile / "tables" / "main.md").is_file():
         pytest.skip(f"no committed results of {profile} yet")
     assert readme_text(profile) == README, f"run `.venv/bin/ssr readme --profile {profile}`"
