@@ -7,36 +7,34 @@ digest of everything that made it, so profiles share what is equal and never mix
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import hashlib
-import io
-import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
-from ssr_lib.data.benchmark import Benchmark, write_atomic
+from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.folder import read_labels, read_training_labels
 from ssr_lib.data.images import PRESETS, Preprocess
+from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth, with_distractors
+from ssr_lib.data.shards import save_npy
 from ssr_lib.data.synthetic import LabelledImages, SyntheticSpec, draw_benchmark, draw_training
 from ssr_lib.data.synthetic.spec import VERSION
-from ssr_lib.extract import extract_benchmark
+from ssr_lib.extract import extract, extract_benchmark, pick_device
 from ssr_lib.maps import compute_maps, describe_maps, head_descriptors
-from ssr_lib.models import RetrievalNet
+from ssr_lib.models import RetrievalNet, load_checkpoint
+from ssr_lib.models.checkpoints import stored_preprocess
 from ssr_lib.models.pooling import grid_gem
 from ssr_lib.models.self_similarity import structural_descriptor
+from ssr_lib.profiles import data_file, digest, load_profile, override
 from ssr_lib.provenance import repository_root
 from ssr_lib.results import Results
 from ssr_lib.tables import write_table
 from ssr_lib.train import TrainConfig, train_head
+from ssr_lib.variants import TRAINING_FREE, VARIANTS, Model
 
-VARIANTS = ("plain", "neighbour", "conv", "self-similarity")
 RECIPE = (
     "batch_size",
     "optimizer",
@@ -44,86 +42,7 @@ RECIPE = (
     "margin",
     "scale",
 )  # of the profile's training, as TrainConfig names them
-TRAINING_FREE = (
-    "untrained",
-    "structural",
-    "grid",
-)  # descriptors of the frozen map: GeM, summed cosines, GeM on a 3 x 3 grid
-
-
-def digest(record: object) -> str:
-    """Twelve hexadecimal characters that name a JSON-able record."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Model:
-    """One network of the study, named by everything that makes it; `seed` None is a network that is not trained."""
-
-    variant: str
-    backbone: str
-    seed: int | None
-    regime: str  # training views: "ordinary", "reskinned", or the name of a set of photographs
-    place: str
-    mid_channels: int
-    window: int
-    fusion: str
-    image_size: int  # pixels
-    learning_rate: float  # of the pretrained tail
-    steps: int
-
-    def params(self) -> dict:
-        """What distinguishes the model in a row of results beside backbone, variant and seed."""
-        if self.seed is None:
-            return {"image_size": self.image_size}
-        module = (
-            {}
-            if self.variant == "plain"
-            else {k: getattr(self, k) for k in ("place", "mid_channels", "window", "fusion")}
-        )
-        return {
-            "regime": self.regime,
-            "image_size": self.image_size,
-            "learning_rate": self.learning_rate,
-            "steps": self.steps,
-            **module,
-        }
-
-
-def load_profile(name: str) -> dict:
-    """The parameters of profiles/<name>.yaml. Raises `ValueError` naming the profiles there are."""
-    folder = repository_root() / "profiles"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        raise ValueError(f"no profile {name!r}; there are {', '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def override(parameters: dict, changes: dict) -> dict:
-    """A copy of `parameters` with dotted keys such as "rerank.fixed" replaced; raises `ValueError` for a key that is not there."""
-    parameters = copy.deepcopy(parameters)
-    for dotted, value in changes.items():
-        *parents, leaf = dotted.split(".")
-        place = parameters
-        for key in parents:
-            place = place[key]
-        if leaf not in place:
-            raise ValueError(
-                f"the profile has no parameter {dotted!r}; {'.'.join(parents) or 'it'} has {', '.join(map(str, place))}"
-            )
-        place[leaf] = value
-    return parameters
-
-
-def data_file(name: str) -> Path:
-    """A file of pictures that cannot be drawn, in the folder SSR_DATA or else in data/. Raises where it is not there."""
-    folder = Path(os.environ.get("SSR_DATA") or repository_root() / "data")
-    if not (folder / name).is_file():
-        raise FileNotFoundError(
-            f"{folder / name} is not there; put the pictures and their labels there (see data/README.md), "
-            "or set SSR_DATA to the folder that holds them"
-        )
-    return folder / name
+BLOCK = 65536  # rows copied at a time
 
 
 class Study:
@@ -162,15 +81,20 @@ class Study:
             value = value[key]
         return value
 
-    def figure(self, name: str) -> Path:
-        """Where the figure `name` (with its extension) is written."""
+    @property
+    def regime(self) -> str:
+        """What the networks of the main comparison are trained on: "photographs" where the profile has any, else "ordinary"."""
+        return "photographs" if self["data.training_labels"] else "ordinary"
+
+    def figure(self, name: str, dataset: str = "synthetic") -> Path:
+        """Where the figure `name` (with its extension) of a dataset is written."""
         path = self.results_dir / "figures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return path.with_stem(of_dataset(path.stem, dataset))
 
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write a table of the notebook to `tables/<name>.csv` and `.md`."""
-        write_table(table, self.results_dir / "tables" / name)
+    def write_table(self, name: str, table: pd.DataFrame, dataset: str = "synthetic") -> None:
+        """Write a table of the notebook to `tables/<name>.csv` and `.md`; of other datasets than the drawn to `<name>_<dataset>`."""
+        write_table(table, self.results_dir / "tables" / of_dataset(name, dataset))
 
     # ---- pictures
 
@@ -205,9 +129,31 @@ class Study:
         if dataset == "synthetic":
             draw = lambda: draw_benchmark(self._spec(split), self._drawn(split), progress=self.progress)  # noqa: E731
             return self._once((dataset, split), draw)["ordinary" if subset == "all" else subset]
-        if dataset in self["data.labels"]:
-            return self._once(dataset, lambda: read_labels(data_file(self["data.labels"][dataset])))
-        raise ValueError(f"no dataset {dataset!r} in {self.profile}; it has {', '.join(self['data.datasets'])}")
+        if dataset not in self["data.labels"]:
+            raise ValueError(f"no dataset {dataset!r} in {self.profile}; it has {', '.join(self['data.datasets'])}")
+        return self._once(dataset, lambda: self._photographs(dataset))
+
+    def _photographs(self, dataset: str) -> Benchmark:
+        """A labelled folder (.csv) or a benchmark in the form of the revisited ones (.pkl)."""
+        labels = data_file(self["data.labels"][dataset])
+        if labels.suffix == ".pkl":
+            official = {known.name for known in OFFICIAL}
+            benchmark = read_ground_truth(labels, labels.parent, subset=dataset not in official)
+        else:
+            benchmark = read_labels(labels)
+        inside = sum(i >= 0 for i in benchmark.query_ids)
+        if inside:
+            raise ValueError(
+                f"{labels}: {inside} queries are database images too; the study compares queries that stand apart: "
+                "give every file a split, query or db"
+            )
+        return benchmark
+
+    def with_distractors(self, dataset: str) -> Benchmark:
+        """The benchmark with the distractors of the profile behind its database (revisitop1m: a million of them)."""
+        folder = data_file(self["data.distractors"])
+        make = lambda: with_distractors(self.benchmark(dataset), read_distractors(folder), folder)  # noqa: E731
+        return self._once((dataset, "distractors"), make)
 
     def _once(self, name, make):
         if name not in self._pictures:
@@ -216,8 +162,8 @@ class Study:
 
     # ---- networks
 
-    def model(self, variant: str, seed: int | None = 0, regime: str = "ordinary", **changes) -> Model:
-        """The profile's model of that variant, with `changes` to any field of `Model`."""
+    def model(self, variant: str, seed: int | None = 0, regime: str | None = None, **changes) -> Model:
+        """The profile's model of that variant, with `changes` to any field of `Model`; `regime` None: the main one."""
         if variant not in (*VARIANTS, *TRAINING_FREE):
             raise ValueError(f"no variant {variant!r}; there are {', '.join((*VARIANTS, *TRAINING_FREE))}")
         values = {key: self["model"][key] for key in ("backbone", "place", "mid_channels", "window", "fusion")}
@@ -227,9 +173,22 @@ class Study:
             "steps": self["training.steps"],
             "learning_rate": rates.get(variant, 0.0),
         }
-        return Model(
-            variant=variant, seed=None if variant in TRAINING_FREE else seed, regime=regime, **(values | changes)
-        )
+        values |= changes
+        if variant in TRAINING_FREE:
+            seed = None
+        elif self["model.checkpoints"]:
+            seed, values["checkpoint"] = None, self._checkpoint_of(values["backbone"], variant)
+        return Model(variant=variant, seed=seed, regime=regime or self.regime, **values)
+
+    def _checkpoint_of(self, backbone: str, variant: str) -> str:
+        """A profile that names checkpoints never trains: the one of a variant, or an error that says so."""
+        named = self["model.checkpoints"]
+        if variant not in named.get(backbone, {}):
+            raise ValueError(
+                f"profile {self.profile} names no checkpoint for {variant!r} with {backbone}, and it does not train; "
+                f"model.checkpoints has {named}"
+            )
+        return named[backbone][variant]
 
     def untrained(self, model: Model) -> RetrievalNet:
         """The network of `model` before training: pretrained backbone; module and whitening drawn from its seed."""
@@ -242,6 +201,7 @@ class Study:
             mid_channels=model.mid_channels,
             window=model.window,
             fusion=model.fusion,
+            initial_gain=model.initial_gain,
             descriptor_dim=self["model.descriptor_dim"],
             pretrained="package",
             seed=model.seed,
@@ -256,6 +216,8 @@ class Study:
         return self._trained(model)[1]
 
     def _trained(self, model: Model) -> tuple[RetrievalNet, list[dict]]:
+        if model.checkpoint:
+            return load_checkpoint(data_file(f"{model.checkpoint}.safetensors")), []
         net = self.untrained(model)
         if model.seed is None:
             return net.eval(), []
@@ -280,7 +242,8 @@ class Study:
             self["training.lr_new_factor"],
             *(self["training"][k] for k in RECIPE),
         ]
-        views = [self._drawn_by("training"), self["data.training.views"], self["data.training_labels"]]
+        drawn = [self._drawn_by("training"), self["data.training.views"], None]
+        views = [None, None, self["data.training_labels"]] if model.regime == "photographs" else drawn
         return f"{model.variant}-{model.seed}-{digest([asdict(model), trained_by if model.seed is not None else [], views])}"
 
     # ---- maps and descriptors
@@ -299,16 +262,68 @@ class Study:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
         benchmark = self.benchmark(dataset, split, subset)
-        folder = self.cache / "descriptors" / self._folder_name(model)
         if dataset != "synthetic":
-            preprocess = dataclasses.replace(PRESETS["lite"], size_rule="longest", size=self["data.photo_size"])
-            net = self._network_once(model)
-            return extract_benchmark(net, benchmark, preprocess, folder / dataset, progress=self.progress)
+            return self.extracted(model, benchmark, dataset)
+        folder = self.cache / "descriptors" / self._folder_name(model)
         parts = {
             f"{split}-{subset}": (benchmark.queries, benchmark.boxes),
             f"{split}-database": (benchmark.database, None),
         }
         return tuple(self._described(model, benchmark, folder, split, name, *part) for name, part in parts.items())
+
+    def preprocess(self, model: Model, **changes) -> tuple[Preprocess, dict]:
+        """How photographs are prepared for `model`, and with what options they are described; `changes` to either.
+
+        A checkpoint's own preparation, where the profile names no preset; "lite" for the packaged backbones.
+        """
+        wanted = self["extraction"]
+        if wanted["preset"]:
+            preprocess = PRESETS[wanted["preset"]]
+        else:
+            preprocess = (
+                stored_preprocess(data_file(f"{model.checkpoint}.safetensors")) if model.checkpoint else PRESETS["lite"]
+            )
+        if preprocess is None:
+            raise ValueError(
+                f"{model.checkpoint} does not say how its pictures are prepared; set extraction.preset to one of {', '.join(PRESETS)}"
+            )
+        if wanted["size"]:
+            preprocess = dataclasses.replace(preprocess, size_rule="longest", size=wanted["size"])
+        options = {key: changes.pop(key, wanted[key]) for key in ("device", "dtype", "batch_size")}
+        options |= {"device": pick_device(options["device"]), "dtype": getattr(torch, options["dtype"])}
+        return dataclasses.replace(preprocess, **changes), options | {"progress": self.progress}
+
+    def extracted(self, model: Model, benchmark: Benchmark, name: str, **changes) -> tuple[np.ndarray, np.ndarray]:
+        """Descriptors of queries (Q, D) and database (N, D) described picture by picture; `changes` as in `preprocess`.
+
+        They lie in a folder named by the benchmark's `name`, its pictures and all that prepares them.
+        """
+        if model.variant in ("structural", "grid"):
+            raise ValueError(f"{model.variant} describes drawn pictures only: its maps have one size")
+        preprocess, options = self.preprocess(model, **changes)
+        made_by = [preprocess.to_dict(), str(options["dtype"]), benchmark.database, benchmark.queries, benchmark.boxes]
+        folder = self.cache / "descriptors" / self._folder_name(model) / f"{name}-{digest(made_by)}"
+        return extract_benchmark(self._network_once(model), benchmark, preprocess, folder, **options)
+
+    def descriptors_with_distractors(self, model: Model, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+        """Descriptors of queries (Q, D) and of database and distractors (N, D), the latter memory-mapped.
+
+        The distractors are described once for all datasets and copied behind each database block by block.
+        """
+        queries, database = self.descriptors(model, dataset)
+        folder = self.cache / "descriptors" / self._folder_name(model)
+        preprocess, options = self.preprocess(model)
+        root = data_file(self["data.distractors"])
+        name = digest([preprocess.to_dict(), str(options["dtype"]), self["data.distractors"]])
+        names = read_distractors(root)
+        behind = extract(
+            self._network_once(model), names, preprocess, folder / f"distractors-{name}", root=root, **options
+        )
+        path, parts = folder / f"{dataset}-and-distractors-{name}.npy", (database, behind)
+        if not path.is_file():
+            blocks = (part[at : at + BLOCK] for part in parts for at in range(0, len(part), BLOCK))
+            save_npy(path, (sum(map(len, parts)), database.shape[1]), np.dtype(np.float32), blocks)
+        return queries, np.load(path, mmap_mode="r")
 
     def _described(
         self, model: Model, benchmark: Benchmark, folder: Path, split: str, name: str, files, boxes
@@ -317,7 +332,9 @@ class Study:
         if not path.is_file():
             net = self._network_once(model)
             maps = self._maps(net, benchmark.root, files, self._preprocess(model.image_size), boxes)
-            save_array(path, describe_by(model, net, maps))
+            described = describe_by(model, net, maps)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_npy(path, described.shape, described.dtype, [described])
         return np.load(path)
 
     def _network_once(self, model: Model) -> RetrievalNet:
@@ -325,6 +342,11 @@ class Study:
         if self._last[0] != model:
             self._last = (model, self.network(model))
         return self._last[1]
+
+
+def of_dataset(name: str, dataset: str) -> str:
+    """A file name that tells the datasets of a profile apart; the drawn benchmark's needs no addition."""
+    return name if dataset == "synthetic" else f"{name}_{dataset}"
 
 
 def describe_by(model: Model, net: RetrievalNet, maps: np.ndarray, batch_size: int = 128) -> np.ndarray:
@@ -335,10 +357,3 @@ def describe_by(model: Model, net: RetrievalNet, maps: np.ndarray, batch_size: i
     batches = (maps[start : start + batch_size] for start in range(0, len(maps), batch_size))
     with torch.inference_mode():
         return np.concatenate([describe(torch.from_numpy(np.asarray(batch, np.float32))).numpy() for batch in batches])
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an .npy file atomically."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    write_atomic(path, buffer.getvalue())

@@ -19,14 +19,14 @@ from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.folder import count_unsupported, read_label_rows, read_labels
 from ssr_lib.data.images import PRESETS, Preprocess, load_image
 from ssr_lib.data.revisited import OFFICIAL, read_ground_truth
-from ssr_lib.extract import describe, extract_benchmark
+from ssr_lib.extract import describe, extract_benchmark, pick_device
 from ssr_lib.gallery import Gallery, index_folder
-from ssr_lib.models import RetrievalNet, load_checkpoint, read_record
+from ssr_lib.models import RetrievalNet, load_checkpoint
+from ssr_lib.models.checkpoints import stored_preprocess
 from ssr_lib.rerank import global_rerank
 from ssr_lib.search import knn, rank
 
 PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
-FAMILIES = {"senet": "senet", "cvnet": "cvnet", "gem": "cirtorch"}  # published weights → their preprocessing
 DEFAULT_K = 2  # one's own folder mostly holds one to three pictures of a thing: more neighbours are wrong ones
 AT = (1, 5, 10)
 
@@ -40,7 +40,7 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
     if args.model in PACKAGED:
         net, preprocess = RetrievalNet(PACKAGED[args.model], "plain", pretrained="package"), PRESETS["lite"]
     elif Path(args.model).suffix or Path(args.model).exists():
-        net, preprocess = load_checkpoint(args.model), _stored_preprocess(args.model)
+        net, preprocess = load_checkpoint(args.model), stored_preprocess(args.model)
     else:
         raise ValueError(f"--model {args.model}: neither {', '.join(PACKAGED)} nor a checkpoint file")
     if args.preprocess is not None:
@@ -57,26 +57,11 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
     return net.eval(), preprocess
 
 
-def _stored_preprocess(checkpoint: str) -> Preprocess | None:
-    """What a checkpoint says of its pictures: the record, the family it was converted from, or its backbone."""
-    record = read_record(checkpoint)
-    if "preprocess" in record["extra"]:
-        return Preprocess.from_dict(record["extra"]["preprocess"])
-    if "family" in record["extra"]:
-        return PRESETS[FAMILIES[record["extra"]["family"]]]
-    return PRESETS["lite"] if record["config"]["backbone"] in PACKAGED.values() else None
-
-
 def _extraction_options(args: Namespace) -> dict:
     if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
         raise ValueError("--batch-size and --workers must be 1 or more")
-    try:
-        device = torch.device(args.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
     return {
-        "device": device,
+        "device": pick_device(args.device),
         "dtype": getattr(torch, args.dtype),
         "batch_size": args.batch_size,
         "workers": args.workers,

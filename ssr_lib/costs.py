@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ssr_lib import metrics
-from ssr_lib.artefacts import Model, Study
+from ssr_lib.artefacts import Study
 from ssr_lib.experiments import NAMES, add_mean, apply_reranking, choices, row_key
 from ssr_lib.rerank import (
     alpha_query_expansion,
@@ -23,6 +23,7 @@ from ssr_lib.rerank import (
     superglobal_rerank,
 )
 from ssr_lib.search import rank
+from ssr_lib.variants import Model
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
@@ -38,6 +39,8 @@ def median_seconds(run: Callable[[], object], repeats: int) -> float:
 
 def parts(method: str, queries: np.ndarray, database: np.ndarray, p: dict) -> tuple[Callable | None, Callable]:
     """What is done once for a database (None: nothing) and what is done for the queries, for one method."""
+    if "shortlist" in p:
+        p = p | {"shortlist": min(p["shortlist"], len(database))}
     if method == "ours":
         stored = augment_database(database, **p)
         return lambda: augment_database(database, **p), lambda: global_rerank(queries, database, **p, augmented=stored)
@@ -55,10 +58,10 @@ def parts(method: str, queries: np.ndarray, database: np.ndarray, p: dict) -> tu
     return None, online[method]
 
 
-def rerank_costs(study: Study, model: Model, repeats: int) -> pd.DataFrame:
+def rerank_costs(study: Study, model: Model, repeats: int, dataset: str = "synthetic") -> pd.DataFrame:
     """Offline and online time and bytes of every method, with local re-ranking of the profile's subset of queries last."""
-    queries, database = study.descriptors(model)
-    chosen, rows = choices(study), []
+    queries, database = study.descriptors(model, dataset)
+    chosen, rows = choices(study, dataset), []
     for method in ("none", *study["rerank.candidates"]):
         offline, online = parts(method, queries, database, chosen[method])
         rows.append(
@@ -69,9 +72,9 @@ def rerank_costs(study: Study, model: Model, repeats: int) -> pd.DataFrame:
                 "bytes an image": database.shape[1] * 4 * (2 if method in ("ours", "dba", "alpha_qe_dba") else 1),
             }
         )
-        add_costs(study, row_key(model, "rerank", {"dataset": "synthetic"}, method, chosen[method]), rows[-1])
-    local = study.results.costs(rerank="local")
-    local = local.set_index("quantity")["value"] if len(local) else local_costs(study, [model])[1]
+        add_costs(study, row_key(model, "rerank", {"dataset": dataset}, method, chosen[method]), rows[-1])
+    local = study.results.costs(rerank="local", dataset=dataset)
+    local = local.set_index("quantity")["value"] if len(local) else local_costs(study, [model], dataset)[1]
     rows.append({"re-ranking": NAMES["local"], **{column: float(local[column]) for column in list(rows[0])[1:]}})
     study.results.save()
     return pd.DataFrame(rows)
@@ -84,20 +87,20 @@ def add_costs(study: Study, key: dict, row: dict) -> None:
         study.results.add_cost(**key, quantity=quantity, value=row[quantity], unit=unit)
 
 
-def local_costs(study: Study, models: list[Model]) -> tuple[dict[str, np.ndarray], dict]:
+def local_costs(study: Study, models: list[Model], dataset: str = "synthetic") -> tuple[dict[str, np.ndarray], dict]:
     """Local re-ranking of the profile's subset of queries: Medium AP (S, Q) of local, ours and none, and what local costs.
 
     Ours re-orders the same shortlist. The queries are spread evenly over the benchmark; features are kept in the cache.
     """
-    benchmark, settings = study.benchmark(), study["rerank.local"]
+    benchmark, settings = study.benchmark(dataset), study["rerank.local"]
     chosen = np.linspace(0, len(benchmark) - 1, min(settings["queries"], len(benchmark))).astype(int)
     some = benchmark.select_queries(chosen)
     ap, cost = {method: [] for method in ("none", "ours", "local")}, {}
     for model in models:
-        queries, database = study.descriptors(model)
+        queries, database = study.descriptors(model, dataset)
         queries, shortlist = queries[chosen], min(settings["shortlist"], len(database))
         first = rank(queries, database)
-        parameters = choices(study)["ours"] | {"shortlist": shortlist}
+        parameters = choices(study, dataset)["ours"] | {"shortlist": shortlist}
         files = [[some.root / name for name in names] for names in (some.queries, some.database)]
         local = local_rerank(
             *files, first, shortlist, boxes=some.boxes, cache=None if not cost else study.cache / "sift"
@@ -106,7 +109,7 @@ def local_costs(study: Study, models: list[Model]) -> tuple[dict[str, np.ndarray
         for method, ranking in ranks.items():
             ap[method].append(metrics.evaluate(ranking, some).ap["medium"])
             settings_of_row = {} if method == "none" else {"shortlist": shortlist}
-            key = row_key(model, "rerank", {"dataset": "synthetic"}, method, settings_of_row, queries=len(some))
+            key = row_key(model, "rerank", {"dataset": dataset}, method, settings_of_row, queries=len(some))
             add_mean(study, key, "mAP", "medium", ap[method][-1][None], some.groups)
             study.results.add_per_query(**key, difficulty="local", ap=ap[method][-1], groups=some.groups)
         cost = cost or {
@@ -119,11 +122,12 @@ def local_costs(study: Study, models: list[Model]) -> tuple[dict[str, np.ndarray
     return {method: np.stack(values) for method, values in ap.items()}, cost
 
 
-def local_table(study: Study, models: list[Model]) -> pd.DataFrame:
+def local_table(study: Study, models: list[Model], dataset: str = "synthetic") -> pd.DataFrame:
     """mAP in percent, milliseconds a query and bytes an image of no, our and local re-ranking on the same queries."""
-    ap, cost = local_costs(study, models)
-    queries, database = study.descriptors(models[0])
-    run = {"none": lambda: rank(queries, database), "ours": parts("ours", queries, database, choices(study)["ours"])[1]}
+    ap, cost = local_costs(study, models, dataset)
+    queries, database = study.descriptors(models[0], dataset)
+    ours = parts("ours", queries, database, choices(study, dataset)["ours"])[1]
+    run = {"none": lambda: rank(queries, database), "ours": ours}
     rows = []
     for method, values in ap.items():
         ms = cost["online ms a query"] if method == "local" else 1000 * median_seconds(run[method], 1) / len(queries)
@@ -133,10 +137,11 @@ def local_table(study: Study, models: list[Model]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def growth(study: Study, repeats: int, sizes: tuple[int, ...] = (1000, 2000, 4000, 8000, 16000)) -> pd.DataFrame:
-    """Milliseconds a query of search and re-ranking, and of our offline part, against the size of the database."""
+def growth(
+    study: Study, repeats: int, p: dict, sizes: tuple[int, ...] = (1000, 2000, 4000, 8000, 16000)
+) -> pd.DataFrame:
+    """Milliseconds a query of search and re-ranking, and of our offline part, against the size of the database; `p`: parameters of ours."""
     generator, rows = np.random.default_rng(study["statistics.seed"]), []
-    p = choices(study)["ours"]
     queries = generator.standard_normal((64, study["model.descriptor_dim"]), np.float32)
     for size in sizes if study.profile != "smoke" else sizes[:2]:
         database = generator.standard_normal((size, queries.shape[1]), np.float32)
@@ -155,7 +160,7 @@ def module_costs(study: Study, repeats: int) -> pd.DataFrame:
     rows = []
     with torch.inference_mode():
         for variant in study["comparison.variants"]:
-            net = study.untrained(study.model(variant)).eval()
+            net = study.network(study.model(variant, study["comparison.seeds"][0]))
             images = torch.zeros(16, 3, study["data.image_size"], study["data.image_size"])
             maps = net.trunk(images)
             rows.append(

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ssr_lib import metrics, significance
-from ssr_lib.artefacts import Model, Study
+from ssr_lib.artefacts import Study
 from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.provenance import repository_root
 from ssr_lib.rerank import (
     alpha_query_expansion,
     average_query_expansion,
@@ -24,6 +25,7 @@ from ssr_lib.rerank import (
     superglobal_rerank,
 )
 from ssr_lib.search import rank
+from ssr_lib.variants import Model
 
 DIFFICULTIES = ("easy", "medium", "hard")
 METHODS = ("none", "aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "ours")
@@ -156,71 +158,95 @@ def with_shortlist(study: Study, method: str, parameters: dict) -> dict:
     return parameters | ({"shortlist": study["rerank.shortlist"]} if method == "superglobal" else {})
 
 
-def choose(study: Study, method: str, dataset: str = "synthetic", split: str = "validation") -> dict:
-    """The parameters of `method` with the best mean Medium mAP, on validation, of one training of each compared variant.
+def choose(study: Study, method: str, datasets: tuple[str, ...] = ("synthetic",), split: str = "validation") -> dict:
+    """The parameters of `method` with the best mean Medium mAP of one network of each compared variant on `datasets`.
 
-    The first of equals is taken. Every trial becomes a row of experiment "rerank" on the validation split.
+    The first of equals is taken. Every trial becomes a row of experiment "rerank" with variant "all".
     """
-    benchmark = study.benchmark(dataset, split)
-    models = [study.model(variant) for variant in study["comparison.variants"]]
+    models = [study.model(variant, study["comparison.seeds"][0]) for variant in study["comparison.variants"]]
     best, chosen = -1.0, {}
     for parameters in grid(study["rerank.candidates"][method]):
         parameters = with_shortlist(study, method, parameters)
         values = []
-        for model in models:
+        for dataset, model in itertools.product(datasets, models):
             queries, database = study.descriptors(model, dataset, split)
             if parameters["k"] < len(database):
-                values.append(
-                    metrics.evaluate(apply_reranking(method, queries, database, parameters)[0], benchmark).map["medium"]
-                )
+                ranks = apply_reranking(method, queries, database, parameters)[0]
+                values.append(metrics.evaluate(ranks, study.benchmark(dataset, split)).map["medium"])
         if not values:
             continue
-        key = row_key(models[0], "rerank", {"dataset": dataset, "split": split}, method, parameters)
-        key |= {
-            "variant": "all",
-            "params": {k: v for k, v in parameters.items() if k not in ("k", "alpha")} | {"seeds": len(values)},
-        }
-        study.results.add(
-            **key | {"seed": None},
-            metric="mAP",
-            difficulty="medium",
-            value=float(np.mean(values)),
-            n_queries=len(benchmark),
-        )
+        key = row_key(models[0], "rerank", {"dataset": "+".join(datasets), "split": split}, method, parameters)
+        params = {k: v for k, v in parameters.items() if k not in ("k", "alpha")} | {"networks": len(values)}
+        key |= {"variant": "all", "seed": None, "params": params}
+        study.results.add(**key, metric="mAP", difficulty="medium", value=float(np.mean(values)))
         if np.mean(values) > best:
             best, chosen = float(np.mean(values)), parameters
     return chosen
 
 
-def choices(study: Study) -> dict[str, dict]:
-    """The re-ranking parameters of every method: chosen on validation once, then read from `choices.json` of the results."""
+def choices(study: Study, dataset: str = "synthetic") -> dict[str, dict]:
+    """The re-ranking parameters of every method for `dataset`, never chosen on its own queries.
+
+    On the validation benchmark of a drawn one; as another profile chose (`choices_from` its name); or on the profile's
+    other datasets (`choices_from: others`). Chosen once, then read from `choices.json` of the results.
+    """
     source = study["data.choices_from"]
-    path = study.results_dir / "choices.json"
-    if source:
-        path = study.repository / "results" / source / "choices.json"
+    if source in (None, "others"):
+        on = ("synthetic",) if source is None else tuple(d for d in study["data.datasets"] if d != dataset)
+        if not on:
+            raise ValueError(f"choices_from: others wants a second dataset beside {dataset!r} in data.datasets")
+        chosen = _chosen_once(study, on, "validation" if source is None else "test")
+    else:
+        path = repository_root() / "results" / source / "choices.json"
         if not path.is_file():
             raise ValueError(
                 f"the profile takes its choices from {source!r}, but {path} is not there; run `make study PROFILE={source}`"
             )
-    if not path.is_file():
-        chosen = {method: choose(study, method) for method in study["rerank.candidates"]}
+        chosen = json.loads(path.read_text(encoding="utf-8"))["synthetic"]["chosen"]
+    fixed = study["rerank.fixed"]
+    return {method: chosen.get(method, {}) | fixed.get(method, {}) for method in {**chosen, **fixed}} | {"none": {}}
+
+
+def _chosen_once(study: Study, on: tuple[str, ...], split: str) -> dict[str, dict]:
+    """The choice on the datasets `on` from `choices.json`, or made now where it is not there or other things were tried."""
+    path, name = study.results_dir / "choices.json", "+".join(on)
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    candidates = study["rerank.candidates"]
+    if stored.get(name, {}).get("candidates") != candidates:
+        chosen = {method: choose(study, method, on, split) for method in candidates}
         study.results.save()
-        write_atomic(path, json.dumps(chosen, indent=1, ensure_ascii=False) + "\n")
-    chosen = json.loads(path.read_text(encoding="utf-8"))
-    return (
-        chosen
-        | {method: chosen.get(method, {}) | fixed for method, fixed in study["rerank.fixed"].items()}
-        | {"none": {}}
-    )
+        stored[name] = {"candidates": candidates, "chosen": chosen}
+        write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    return stored[name]["chosen"]
 
 
-def choose_learning_rates(study: Study) -> pd.DataFrame:
-    """Every trial learning rate for every variant, one training each, on validation: rows, and the table of them."""
-    rows = []
-    for variant, rate in itertools.product(study["comparison.variants"], study["training.trials"]):
-        model = study.model(variant, seed=0, learning_rate=rate)
-        ap = measure(study, [model], "ablation", split="validation", trial="learning rate")
-        rows.append({"variant": variant, "learning rate": rate, "Medium mAP": 100 * np.nanmean(ap["medium"])})
+def learning_rate_trials(study: Study) -> pd.DataFrame:
+    """Every learning rate to be tried, for every compared variant, one training each, on validation: Medium mAP in percent."""
+    cells = {
+        rate: {v: trial(study, v, learning_rate=rate) for v in study["comparison.variants"]}
+        for rate in study["training.trials.learning_rates"]
+    }
     study.results.save()
-    table = pd.DataFrame(rows, columns=["variant", "learning rate", "Medium mAP"])
-    return table.pivot(index="variant", columns="learning rate", values="Medium mAP") if rows else table
+    return pd.DataFrame(cells).rename_axis(index="variant", columns="learning rate")
+
+
+def change_trials(study: Study) -> pd.DataFrame:
+    """Every change to be tried, for the module and its control alike, one training each, on validation: Medium mAP in percent."""
+    changes = study["training.trials.changes"]
+    cells = {
+        variant: {name_of(change): trial(study, variant, **change) for change in ([{}, *changes] if changes else [])}
+        for variant in ("neighbour", "self-similarity")
+    }
+    study.results.save()
+    return pd.DataFrame(cells).rename_axis(index="change")
+
+
+def trial(study: Study, variant: str, **change) -> float:
+    """Medium mAP in percent, on validation, of one training of a variant with a change; its rows are kept."""
+    ap = measure(study, [study.model(variant, seed=0, **change)], "ablation", split="validation", trial=name_of(change))
+    return 100 * float(np.nanmean(ap["medium"]))
+
+
+def name_of(change: dict, none: str = "as in the main table") -> str:
+    """A change of a model in words: "place last"; `none`: what no change is called."""
+    return ", ".join(f"{key} {value}" for key, value in change.items()) or none

@@ -42,6 +42,18 @@ def weights_digest(net: nn.Module) -> str:
     return sha.hexdigest()
 
 
+def pick_device(name: str) -> torch.device:
+    """The device `name`, such as "cpu" or "cuda:1"; "auto": a GPU where there is one. Raises `ValueError` where it is not."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
 @torch.inference_mode()
 def describe_batch(net: nn.Module, scales: Sequence[torch.Tensor], preprocess: Preprocess, device, dtype) -> np.ndarray:
     """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says."""

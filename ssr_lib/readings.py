@@ -5,11 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 
-def read_differences(table: pd.DataFrame) -> str:
+def read_differences(
+    table: pd.DataFrame, high: str = "in favour of the first", low: str = "in favour of the second"
+) -> str:
     """Which differences of a table (columns comparison, difference, low, high, seeds) have an interval without 0."""
     above, below = table[table["low"] > 0], table[table["high"] < 0]
     parts = []
-    for rows, word in ((above, "in favour of the first"), (below, "in favour of the second")):
+    for rows, word in ((above, high), (below, low)):
         if len(rows):
             names = "; ".join(f"{row.comparison} ({row.difference:+.1f})" for row in rows.itertuples())
             parts.append(f"{word}: {names}")
@@ -83,6 +85,8 @@ def read_verdicts(table: pd.DataFrame) -> str:
     """How many claims have which verdict, and the primary one's."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts().items())
     first = table.iloc[0]
+    if pd.isna(first["difference"]):
+        return f"The primary claim is not tested here: {first['comparison']}. In all: {counts}."
     return (
         f"**The primary claim is {first['verdict']}**: {first['comparison']} = {first['difference']:+.2f} points "
         f"[{first['low']:+.2f}, {first['high']:+.2f}] over {first['seeds']:.0f} trainings and {first['landmarks']:.0f} landmarks. In all: {counts}."
@@ -91,9 +95,22 @@ def read_verdicts(table: pd.DataFrame) -> str:
 
 def read_worst(worst: pd.DataFrame) -> str:
     """What the worst queries have in common: how many wrong images come first, and how many of their positives are hard."""
-    wrong, twins = worst["wrong before the first right"], worst["of them twins"]
+    wrong = worst["wrong before the first right"]
     hard = 100 * worst["of them hard"].sum() / max(1, worst["positives"].sum())
+    twins = f", {worst['of them twins'].sum()} of {wrong.sum()} in all being twins" if "of them twins" in worst else ""
     return (
-        f"These {len(worst)} queries have {wrong.median():.0f} wrong images (median) before the first right one, {twins.sum()} of "
-        f"{wrong.sum()} in all being twins; {hard:.0f} % of their positives are hard ones."
+        f"These {len(worst)} queries have {wrong.median():.0f} wrong images (median) before the first right one{twins}; "
+        f"{hard:.0f} % of their positives are hard ones."
+    )
+
+
+def read_preprocessing(table: pd.DataFrame) -> str:
+    """Which choice of the preprocessing moves mAP most, and which differences have an interval without 0."""
+    changed = table[table["difference"].notna()]
+    most = changed.loc[changed["difference"].abs().idxmax()]
+    clear = changed[(changed["low"] > 0) | (changed["high"] < 0)]
+    names = "; ".join(f"{row.changed} ({row.difference:+.2f})" for row in clear.itertuples()) or "none"
+    return (
+        f"The largest move of Medium mAP is {most['difference']:+.2f} points, by {most['changed']}. Intervals without 0: {names}. "
+        "Figures of two papers that differ in such a step differ by as much before any method does."
     )

@@ -65,6 +65,7 @@ def run(
             _say(progress, f"{name}: {state[name]['seconds']} s")
         seconds = {name: state[name]["seconds"] for name in digests if name in state}
         record = {"profile": profile, "title": study["title"], **describe_run(), "seconds": seconds}
+        record["parameters"] = study.parameters
         write_atomic(study.results_dir / "run.json", json.dumps(record, indent=1) + "\n")
         _say(progress, f"report: {report(study.name, workspace=study.workspace)}")
     return study.results_dir

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ssr_lib.artefacts import Study, data_file, digest, load_profile, override, save_array
+from ssr_lib.artefacts import Study
+from ssr_lib.profiles import data_file, digest, load_profile, override
 from ssr_lib.provenance import repository_root
 
 PROFILES = sorted(path.stem for path in (repository_root() / "profiles").glob("*.yaml"))
@@ -77,12 +78,6 @@ def test_pictures_that_are_not_there_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SSR_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"labels\.csv is not there; .*SSR_DATA"):
         data_file("photos/labels.csv")
-
-
-def test_an_array_is_written_whole(tmp_path):
-    save_array(tmp_path / "deep" / "x.npy", np.arange(6.0))
-    assert np.load(tmp_path / "deep" / "x.npy").tolist() == [0, 1, 2, 3, 4, 5]
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.npy"]
 
 
 def test_a_digest_depends_on_values_not_on_order():

@@ -155,7 +155,7 @@ def test_search_says_how_many_pictures_of_other_kinds_it_left_out(photos, capsys
         (lambda p: {"--model": p / "a1.png"}, "a1"),
         (lambda p: {"--preprocess": "vgg"}, "--preprocess vgg: one of lite, senet"),
         (lambda p: {"--size": 0}, "size"),
-        (lambda p: {"--device": "tpu9"}, "--device tpu9"),
+        (lambda p: {"--device": "tpu9"}, "device tpu9"),
         (lambda p: {"--batch-size": 0}, "--batch-size"),
         (lambda p: {"--index": p / "a1.png" / "index"}, "a1.png"),
     ],

@@ -1,20 +1,18 @@
 """The runner: a small repository with three notebooks, run, resumed, broken, compared and reported."""
 
-import io
 import json
 import os
 import subprocess
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
-from nbformat import NotebookNode
+from kernels import execute_here
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ssr_lib import artefacts, notebooks, report, study
+from ssr_lib import artefacts, notebooks, profiles, report, study
 from ssr_lib.data.locking import FolderBusyError, folder_lock
 from ssr_lib.results import Results
 
@@ -40,21 +38,6 @@ def write_notebook(path: Path, *sources: str) -> None:
     nbformat.write(new_notebook(cells=cells + [new_code_cell(source) for source in sources]), path)
 
 
-def execute_here(source: Path, running: Path, parameters: dict, *, progress: bool) -> NotebookNode:
-    """Stands in for a kernel, which takes seconds to start: the cells run in this process."""
-    notebook, names = nbformat.read(source, as_version=4), {}
-    running.parent.mkdir(parents=True, exist_ok=True)
-    running.touch()
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            with redirect_stdout(io.StringIO()) as printed:
-                exec(cell.source, names)
-            cell.outputs = [new_output("stream", name="stdout", text=printed.getvalue())]
-        if "parameters" in cell.metadata.get("tags", []):
-            names |= parameters
-    return notebook
-
-
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A repository with a profile `tiny` of two notebooks that log their execution, and no kernels."""
@@ -63,7 +46,7 @@ def repository(tmp_path, monkeypatch):
         write_notebook(root / "notebooks" / f"{name}.ipynb", MEASURE.replace("{name}", name))
     (root / "profiles").mkdir()
     (root / "profiles" / "tiny.yaml").write_text("title: A tiny study\nnotebooks: [00_first, 01_second]\nsize: 1\n")
-    for module in (artefacts, notebooks, report, study):
+    for module in (artefacts, notebooks, profiles, report, study):
         if hasattr(module, "repository_root"):
             monkeypatch.setattr(module, "repository_root", lambda: root)
     monkeypatch.setattr(study, "execute", execute_here)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.images import PRESETS, Preprocess
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.pooling import Pooling
 from ssr_lib.models.self_similarity import SelfSimilarity
@@ -99,7 +100,21 @@ def load_checkpoint(path: Path | str) -> RetrievalNet:
     return net.eval()
 
 
-FAMILIES = ("senet", "cvnet", "gem")
+def stored_preprocess(path: Path | str) -> Preprocess | None:
+    """How a checkpoint wants its pictures: as its record says, as the family it was converted from, or as its backbone."""
+    record = read_record(path)
+    if "preprocess" in record["extra"]:
+        return Preprocess.from_dict(record["extra"]["preprocess"])
+    if "family" in record["extra"]:
+        return PRESETS[FAMILIES[record["extra"]["family"]]]
+    return PRESETS["lite"] if record["config"]["backbone"].startswith("tf_efficientnet_lite") else None
+
+
+FAMILIES = {
+    "senet": "senet",
+    "cvnet": "cvnet",
+    "gem": "cirtorch",
+}  # published weights → how their pictures are prepared
 SUPERGLOBAL = {"pooling": "gem+", "p": 4.6, "regional": True, "relup": 0.014, "normalize_pooled": True}
 """Changes that make `load_official(path, "cvnet", **SUPERGLOBAL)` SuperGlobal's extractor (Shao et al., ICCV 2023)."""
 

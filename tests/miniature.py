@@ -1,0 +1,59 @@
+"""A revisited benchmark in miniature, in exactly the layout of a fetched one, and untrained networks as its checkpoints."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.models import RetrievalNet
+from ssr_lib.models.checkpoints import save_checkpoint
+
+
+def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], distractors: list[str]) -> None:
+    """`folder`/`name` with jpg/ and gnd_`name`.pkl of the queries of `groups`, `folder`/revisitop1m with jpg/ and its list.
+
+    A query's box leaves out a margin; of its positives the first is easy, the second hard, the third junk, and so on.
+    """
+    jpg = folder / name / "jpg"
+    jpg.mkdir(parents=True)
+    queries = [q for q, group in enumerate(benchmark.groups) if group in groups]
+    used = sorted({int(i) for q in queries for i in (*benchmark.easy[q], *benchmark.hard[q])})
+    place = {image: i for i, image in enumerate(used)}
+    for file in (*(benchmark.database[i] for i in used), *(benchmark.queries[q] for q in queries)):
+        shutil.copy(benchmark.root / file, jpg / Path(file).name)
+    truth = []
+    for q in queries:
+        height, width = cv2.imread(str(benchmark.root / benchmark.queries[q])).shape[:2]
+        box = [0.05 * width, 0.05 * height, 0.95 * width, 0.95 * height]
+        positives = np.array([place[int(i)] for i in (*benchmark.easy[q], *benchmark.hard[q])], dtype=np.int64)
+        truth.append({"bbx": box, "easy": positives[::3], "hard": positives[1::3], "junk": positives[2::3]})
+    names = lambda files: [Path(file).stem for file in files]  # noqa: E731
+    record = {
+        "imlist": names(benchmark.database[i] for i in used),
+        "qimlist": names(benchmark.queries[q] for q in queries),
+        "gnd": truth,
+    }
+    (folder / name / f"gnd_{name}.pkl").write_bytes(pickle.dumps(record, protocol=2))
+    shard = folder / "revisitop1m" / "jpg" / "a0"
+    shard.mkdir(parents=True, exist_ok=True)
+    for file in distractors:
+        shutil.copy(benchmark.root / file, shard / Path(file).name)
+    listed = sorted(f"a0/{path.name}" for path in shard.iterdir())
+    (folder / "revisitop1m" / "revisitop1m.txt").write_text("\n".join(listed) + "\n")
+
+
+def checkpoints(folder: Path) -> dict[str, dict[str, str]]:
+    """Tiny untrained networks as checkpoints below `folder`, and how a profile names them."""
+    named = {}
+    for backbone in ("resnet18", "resnet10t"):
+        for variant in ("plain", "self-similarity"):
+            net = RetrievalNet(backbone, variant, place="last", mid_channels=16, window=3, descriptor_dim=64,
+                               pretrained="none", seed=0)  # fmt: skip
+            name = f"checkpoints/{backbone}-{variant}"
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            save_checkpoint(folder / name, net, {"family": "cvnet"})
+            named.setdefault(backbone, {})[variant] = name
+    return named
