@@ -23,11 +23,9 @@ from ssr_lib.data.shards import save_npy
 from ssr_lib.data.synthetic import LabelledImages, SyntheticSpec, draw_benchmark, draw_training
 from ssr_lib.data.synthetic.spec import VERSION
 from ssr_lib.extract import extract, extract_benchmark, pick_device
-from ssr_lib.maps import compute_maps, describe_maps, head_descriptors
+from ssr_lib.maps import compute_maps, describe_cached, describe_maps
 from ssr_lib.models import RetrievalNet, load_checkpoint
 from ssr_lib.models.checkpoints import stored_preprocess
-from ssr_lib.models.pooling import grid_gem
-from ssr_lib.models.self_similarity import structural_descriptor
 from ssr_lib.profiles import data_file, digest, load_profile, override
 from ssr_lib.provenance import repository_root
 from ssr_lib.results import Results
@@ -68,7 +66,7 @@ class Study:
         self.results_dir = self.workspace / "results" / self.name
         self.cache = self.workspace / "data" / "cache"
         self._last: tuple = (None, None)
-        self._pictures: dict = {}
+        self._made: dict = {}
         self.results = Results(self.results_dir)
 
     def __repr__(self) -> str:
@@ -156,9 +154,9 @@ class Study:
         return self._once((dataset, "distractors"), make)
 
     def _once(self, name, make):
-        if name not in self._pictures:
-            self._pictures[name] = make()
-        return self._pictures[name]
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     # ---- networks
 
@@ -303,7 +301,9 @@ class Study:
         preprocess, options = self.preprocess(model, **changes)
         made_by = [preprocess.to_dict(), str(options["dtype"]), benchmark.database, benchmark.queries, benchmark.boxes]
         folder = self.cache / "descriptors" / self._folder_name(model) / f"{name}-{digest(made_by)}"
-        return extract_benchmark(self._network_once(model), benchmark, preprocess, folder, **options)
+        # remembered: a second look at the folder would load the network and digest its weights to compare them
+        make = lambda: extract_benchmark(self._network_once(model), benchmark, preprocess, folder, **options)  # noqa: E731
+        return self._once(folder, make)
 
     def descriptors_with_distractors(self, model: Model, dataset: str) -> tuple[np.ndarray, np.ndarray]:
         """Descriptors of queries (Q, D) and of database and distractors (N, D), the latter memory-mapped.
@@ -332,7 +332,7 @@ class Study:
         if not path.is_file():
             net = self._network_once(model)
             maps = self._maps(net, benchmark.root, files, self._preprocess(model.image_size), boxes)
-            described = describe_by(model, net, maps)
+            described = describe_cached(model.variant, net, maps)
             path.parent.mkdir(parents=True, exist_ok=True)
             save_npy(path, described.shape, described.dtype, [described])
         return np.load(path)
@@ -347,13 +347,3 @@ class Study:
 def of_dataset(name: str, dataset: str) -> str:
     """A file name that tells the datasets of a profile apart; the drawn benchmark's needs no addition."""
     return name if dataset == "synthetic" else f"{name}_{dataset}"
-
-
-def describe_by(model: Model, net: RetrievalNet, maps: np.ndarray, batch_size: int = 128) -> np.ndarray:
-    """Descriptors (N, D) float32 of cached maps: the network's, or one of the training-free ones of the maps themselves."""
-    if model.variant not in ("structural", "grid"):
-        return head_descriptors(net, maps, batch_size)
-    describe = structural_descriptor if model.variant == "structural" else grid_gem
-    batches = (maps[start : start + batch_size] for start in range(0, len(maps), batch_size))
-    with torch.inference_mode():
-        return np.concatenate([describe(torch.from_numpy(np.asarray(batch, np.float32))).numpy() for batch in batches])

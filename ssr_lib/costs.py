@@ -137,13 +137,11 @@ def local_table(study: Study, models: list[Model], dataset: str = "synthetic") -
     return pd.DataFrame(rows)
 
 
-def growth(
-    study: Study, repeats: int, p: dict, sizes: tuple[int, ...] = (1000, 2000, 4000, 8000, 16000)
-) -> pd.DataFrame:
+def growth(study: Study, repeats: int, p: dict) -> pd.DataFrame:
     """Milliseconds a query of search and re-ranking, and of our offline part, against the size of the database; `p`: parameters of ours."""
     generator, rows = np.random.default_rng(study["statistics.seed"]), []
     queries = generator.standard_normal((64, study["model.descriptor_dim"]), np.float32)
-    for size in sizes if study.profile != "smoke" else sizes[:2]:
+    for size in study["sweeps.database"]:
         database = generator.standard_normal((size, queries.shape[1]), np.float32)
         offline, online = parts("ours", queries, database, p)
         for part, run, count in (

@@ -126,6 +126,8 @@ def measure(
         key = row_key(model, experiment, at, method, parameters, **extra)
         for difficulty in DIFFICULTIES:
             ap = evaluations[-1].ap[difficulty]
+            if np.isnan(ap).all():  # labelled photographs know one difficulty only
+                continue
             add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
             for place, value in zip((1, 5, 10), evaluations[-1].mp[difficulty], strict=True):
                 study.results.add(
@@ -137,7 +139,8 @@ def measure(
     if len(models) > 1:
         key = over_seeds(row_key(models[0], experiment, at, method, parameters, **extra), len(models))
         for difficulty in DIFFICULTIES:
-            add_mean(study, key, "mAP", difficulty, ap[difficulty], benchmark.groups)
+            if not np.isnan(ap[difficulty]).all():
+                add_mean(study, key, "mAP", difficulty, ap[difficulty], benchmark.groups)
     return ap
 
 
@@ -187,15 +190,15 @@ def choose(study: Study, method: str, datasets: tuple[str, ...] = ("synthetic",)
 def choices(study: Study, dataset: str = "synthetic") -> dict[str, dict]:
     """The re-ranking parameters of every method for `dataset`, never chosen on its own queries.
 
-    On the validation benchmark of a drawn one; as another profile chose (`choices_from` its name); or on the profile's
-    other datasets (`choices_from: others`). Chosen once, then read from `choices.json` of the results.
+    `choices_from` of the profile: "validation" landmarks; "others", the profile's other datasets; or the name of another
+    profile, which chose on its validation landmarks. Chosen once, then read from `choices.json` of the results.
     """
     source = study["data.choices_from"]
-    if source in (None, "others"):
-        on = ("synthetic",) if source is None else tuple(d for d in study["data.datasets"] if d != dataset)
+    if source in ("validation", "others"):
+        on = ("synthetic",) if source == "validation" else tuple(d for d in study["data.datasets"] if d != dataset)
         if not on:
             raise ValueError(f"choices_from: others wants a second dataset beside {dataset!r} in data.datasets")
-        chosen = _chosen_once(study, on, "validation" if source is None else "test")
+        chosen = _chosen_once(study, on, "validation" if source == "validation" else "test")
     else:
         path = repository_root() / "results" / source / "choices.json"
         if not path.is_file():

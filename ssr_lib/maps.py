@@ -27,6 +27,8 @@ from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, load_ahead, load_tensors
 from ssr_lib.data.shards import digest
 from ssr_lib.models.network import RetrievalNet
+from ssr_lib.models.pooling import grid_gem
+from ssr_lib.models.self_similarity import structural_descriptor
 
 FORMAT = "ssr-maps-1"
 CHUNK = 256  # images under one checksum, and the most that a killed run repeats
@@ -288,3 +290,13 @@ def _chunk_maps(
         maps[start : start + len(batch)] = found.numpy()
         bar.update(len(batch))
     return maps
+
+
+def describe_cached(variant: str, net: RetrievalNet, maps: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    """Descriptors (N, D) float32 of cached maps: the network's, or one of the training-free ones of the maps themselves."""
+    if variant not in ("structural", "grid"):
+        return head_descriptors(net, maps, batch_size)
+    describe = structural_descriptor if variant == "structural" else grid_gem
+    batches = (maps[start : start + batch_size] for start in range(0, len(maps), batch_size))
+    with torch.inference_mode():
+        return np.concatenate([describe(torch.from_numpy(np.asarray(batch, np.float32))).numpy() for batch in batches])

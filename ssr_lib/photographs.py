@@ -92,6 +92,7 @@ def preprocess_table(study: Study, model: Model, dataset: str = "synthetic") -> 
         ap = metrics.evaluate(rank(*descriptors), benchmark).ap
         unchanged = ap["medium"] if unchanged is None else unchanged
         key = row_key(model, "comparison", {"dataset": dataset, "split": split}, changed=name_of(change, "nothing"))
+        ap = {difficulty: values for difficulty, values in ap.items() if not np.isnan(values).all()}
         for difficulty in ap:
             add_mean(study, key, "mAP", difficulty, ap[difficulty][None], benchmark.groups)
         row = {"changed": name_of(change, "nothing")} | {d.capitalize(): 100 * np.nanmean(v) for d, v in ap.items()}

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each, in kernels too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
