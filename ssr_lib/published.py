@@ -181,11 +181,35 @@ def best_of(table: pd.DataFrame, by: Sequence[str], figure: str = "roxf_M") -> p
 
 
 def contrast(table: pd.DataFrame, column: str, first: str, second: str, same: Sequence[str]) -> pd.DataFrame:
-    """What `second` instead of `first` in `column` goes with: the best figures of each, where the columns `same` agree.
+    """What `second` instead of `first` in `column` goes with: best minus best, in points, where the columns `same` agree.
 
-    One row for each combination of `same` that has both; columns `same`, then for each of ROxford5k and RParis6k, Medium
-    and Hard, the difference second − first in points.
+    One row for each combination of `same` that has both: columns `same`, then Medium and Hard of `FIGURES`.
     """
-    figures = ["roxf_M", "roxf_H", "rpar_M", "rpar_H"]
+    figures = [figure for figure in FIGURES if not figure.endswith("E")]
     best = {value: table[table[column] == value].groupby(list(same))[figures].max() for value in (first, second)}
     return (best[second] - best[first]).dropna(how="all").reset_index()
+
+
+def contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """What the conditions of the published rows go with: `contrast` for depth, training set, crop, re-ranking, user runs.
+
+    Columns: `condition` (second − first), `within` (what else agrees), then Medium and Hard of `FIGURES` in points.
+    """
+    cropped = table[(table["query_crop"] != "no") & (table["kind"] != "user run")]
+    first = cropped[(cropped["descriptor"] == "global") & (cropped["rerank"] == "none")]
+    network = ["method", "backbone", "train_set", "source"]
+    wanted = {
+        "training set: GLDv2-clean − SfM-120k": (first, "train_set", "SfM-120k", "GLDv2-clean", ["backbone"]),
+        "training set: GLDv2-clean − GLDv1": (cropped, "train_set", "GLDv1", "GLDv2-clean", ["method", "variant", "backbone", "rerank"]),
+        "training set: GLDv1 − SfM-120k": (first, "train_set", "SfM-120k", "GLDv1", ["method", "backbone"]),
+        "depth: ResNet101 − ResNet50": (first, "backbone", "ResNet50", "ResNet101", ["method", "variant", "train_set", "source"]),
+        "re-ranking: spatial verification − none": (cropped, "rerank", "none", "spatial verification", network),
+        "query: whole − cropped": (table[table["kind"] != "user run"], "query_crop", "yes", "no", network),
+        "who ran it: a user − the authors": (table, "kind", "published", "user run", ["method", "backbone", "rerank", "query_crop"]),
+    }  # fmt: skip
+    parts = []
+    for condition, (rows, column, one, other, same) in wanted.items():
+        part = contrast(rows, column, one, other, same)
+        within = part[same].agg(lambda row: ", ".join(cell for cell in row if cell), axis=1)
+        parts.append(part.drop(columns=same).assign(condition=condition, within=within))
+    return pd.concat(parts, ignore_index=True)[["condition", "within", *parts[0].columns.drop(["condition", "within"])]]
