@@ -308,7 +308,7 @@ def published_landscape(
             ax.scatter(measured[x], measured[y], s=150, marker="*", color=PALETTE[0], label="measured here", zorder=3)
             for _, row in measured.dropna(subset=[x, y]).iterrows():
                 ax.annotate(
-                    str(row["method"]), (row[x], row[y]), xytext=(8, -10), textcoords="offset points", fontsize="small",
+                    str(row["method"]), (row[x], row[y]), xytext=(-9, 5), textcoords="offset points", ha="right", fontsize="small",
                     color=PALETTE[0], fontweight="bold",
                 )  # fmt: skip
         ax.set_xlabel(labels.get(x, x))
