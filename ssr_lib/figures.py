@@ -288,27 +288,51 @@ def published_landscape(
 ) -> Path:
     """Published mAP on two benchmarks, one point a row, apart by whether it is re-ranked; measured points as stars.
 
-    `published`: columns `x`, `y` in percent and `rerank`; `measured`: columns `x`, `y`, `method`.
+    `published`: columns `x`, `y` in percent, `rerank` ("none", or what follows the first ranking) and, where points are
+    to be named, `method`: those that no other of their kind beats on both axes. `measured`: columns `x`, `y`, `method`.
     """
     labels = {"roxf_M": "ROxford5k Medium mAP (%)", "rpar_M": "RParis6k Medium mAP (%)", **(labels or {})}
     rows = published.dropna(subset=[x, y])
     plain = rows["rerank"].fillna("none") == "none"
-    with canvas(path, (6.4, 4.6)) as (_, axes):
+    kinds = (
+        (rows[plain], "published, first ranking", "o", PALETTE[7], (0.84, 0.86)),
+        (rows[~plain], "published, re-ranked", "^", PALETTE[1], (0.8, 0.98)),
+    )
+    with canvas(path, (7, 5.2)) as (_, axes):
         ax = axes[0, 0]
-        for mask, name, colour in ((plain, "global descriptor", PALETTE[7]), (~plain, "re-ranked", PALETTE[1])):
-            ax.scatter(
-                rows.loc[mask, x], rows.loc[mask, y], s=28, color=colour, alpha=0.75, lw=0, label=f"published, {name}"
-            )
+        for points, name, marker, colour, corner in kinds:
+            ax.scatter(points[x], points[y], s=34, marker=marker, color=colour, alpha=0.7, lw=0, label=name)
+            if "method" in points:
+                _name_best(ax, points, x, y, corner)
         if measured is not None and len(measured):
-            ax.scatter(measured[x], measured[y], s=130, marker="*", color=PALETTE[0], label="measured here")
-            for _, row in measured.iterrows():
+            ax.scatter(measured[x], measured[y], s=150, marker="*", color=PALETTE[0], label="measured here", zorder=3)
+            for _, row in measured.dropna(subset=[x, y]).iterrows():
                 ax.annotate(
-                    str(row["method"]), (row[x], row[y]), xytext=(7, 4), textcoords="offset points", fontsize="small"
-                )
+                    str(row["method"]), (row[x], row[y]), xytext=(-9, 5), textcoords="offset points", ha="right", fontsize="small",
+                    color=PALETTE[0], fontweight="bold",
+                )  # fmt: skip
         ax.set_xlabel(labels.get(x, x))
         ax.set_ylabel(labels.get(y, y))
+        ax.set_axisbelow(True)
         ax.legend(loc="lower right")
     return Path(path)
+
+
+def _name_best(ax: Axes, points: pd.DataFrame, x: str, y: str, corner: tuple[float, float]) -> None:
+    """Name the points that no other one beats on both axes, each method once, in a column from `corner` (axes fractions) down."""
+    highest = points.sort_values([x, y], ascending=False)
+    front = highest[highest[y] > highest[y].cummax().shift(fill_value=-np.inf)].drop_duplicates("method")
+    for place, (_, row) in enumerate(front.sort_values(y, ascending=False).iterrows()):
+        ax.annotate(
+            row["method"],
+            (row[x], row[y]),
+            xytext=(corner[0], corner[1] - 0.06 * place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize="small",
+            color="#444444",
+            arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.7, "shrinkB": 3},
+        )
 
 
 def _plain_ticks(ax: Axes, values: Sequence[float]) -> None:

@@ -114,3 +114,24 @@ def read_preprocessing(table: pd.DataFrame) -> str:
         f"The largest move of Medium mAP is {most['difference']:+.2f} points, by {most['changed']}. Intervals without 0: {names}. "
         "Figures of two papers that differ in such a step differ by as much before any method does."
     )
+
+
+def read_contrasts(table: pd.DataFrame) -> str:
+    """For each condition of `published.contrasts` the mean difference on ROxford5k, Medium and Hard, and its range."""
+    lines = []
+    for condition, rows in table.groupby("condition", sort=False):
+        medium, hard, large = (rows[figure].dropna() for figure in ("roxf_M", "roxf_H", "roxf1m_M"))
+        lines.append(
+            f"- {condition}: {medium.mean():+.1f} Medium ({medium.min():+.1f} to {medium.max():+.1f}, {len(medium)} pairs), {hard.mean():+.1f} Hard"
+            + (f"; with a million distractors {large.mean():+.1f} Medium" if len(large) else "")
+        )
+    return "On ROxford5k, mean of the pairs in points:\n\n" + "\n".join(lines)
+
+
+def read_groups(best: pd.DataFrame, by: str, figure: str = "roxf_M") -> str:
+    """The highest and the lowest of the best rows of groups (`published.best_of`), and how many groups are one row."""
+    top, last = ("{method} with {figure:.1f} ({group})".format(method=row["method"], figure=row[figure], group=row[by] or "not said")
+                 for row in (best.iloc[0], best.iloc[-1]))  # fmt: skip
+    return (
+        f"By {by}: highest is {top}, lowest {last}; {(best['rows'] == 1).sum()} of {len(best)} groups are a single row."
+    )

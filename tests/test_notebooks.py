@@ -14,7 +14,7 @@ from ssr_lib.provenance import repository_root
 FOLDER = repository_root() / "notebooks"
 REQUIRED = (
     *("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking", "03_train", "04_backbones"),
-    *("05_ablation", "06_rerank", "07_sweeps", "08_cost", "09_own_photos", "11_claims"),
+    *("05_ablation", "06_rerank", "07_sweeps", "08_cost", "09_own_photos", "10_comparison", "11_claims"),
 )
 LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking")
 FOUND = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
