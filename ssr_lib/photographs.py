@@ -79,19 +79,20 @@ def photo_differences(study: Study, values: dict[tuple[str, str, str], np.ndarra
 def preprocess_table(study: Study, model: Model, dataset: str = "synthetic") -> pd.DataFrame:
     """mAP in percent with one choice of the preprocessing changed at a time, and the difference of Medium from the unchanged.
 
-    Of a drawn benchmark the validation part, cut to some images: these rows are for reading, no choice rests on them.
+    Of a drawn benchmark the validation part, with some of its database images: these rows are for reading, no choice rests on them.
     """
     split = "validation" if dataset == "synthetic" else "test"
     benchmark = study.benchmark(dataset, split)
     if images := study["sweeps.preprocess.images"]:
-        benchmark = benchmark.first_images(min(images, len(benchmark.database)))
+        count = len(benchmark.database)
+        benchmark = benchmark.select_images(np.linspace(0, count - 1, min(images, count)).astype(int))
     options = {"n_resamples": study["statistics.resamples"], "seed": study["statistics.seed"]}
     rows, unchanged = [], None
     for change in [{}, *study["sweeps.preprocess.changes"]]:
         descriptors = study.extracted(model, benchmark, f"{dataset}-{split}-{len(benchmark.database)}", **change)
         ap = metrics.evaluate(rank(*descriptors), benchmark).ap
         unchanged = ap["medium"] if unchanged is None else unchanged
-        key = row_key(model, "comparison", {"dataset": dataset, "split": split}, changed=name_of(change, "nothing"))
+        key = row_key(model, "sweep", {"dataset": dataset, "split": split}, changed=name_of(change, "nothing"))
         ap = {difficulty: values for difficulty, values in ap.items() if not np.isnan(values).all()}
         for difficulty in ap:
             add_mean(study, key, "mAP", difficulty, ap[difficulty][None], benchmark.groups)

@@ -165,3 +165,16 @@ def test_errors_name_what_is_legal():
     for window in (1, 6, 7.0):
         with pytest.raises(ValueError, match="an odd whole number of at least 3"):
             self_similarity_map(torch.zeros(1, 1, 4, 4), window)
+
+
+@pytest.mark.parametrize("relation", ["product", "neighbour", "conv"])
+@pytest.mark.parametrize("window", [3, 5])
+def test_under_autocast_the_relations_are_computed_in_float32(relation, window):
+    torch.manual_seed(0)
+    module = SelfSimilarity(8, 4, window, relation=relation).eval()
+    x = torch.randn(2, 8, 6, 7)
+    with torch.inference_mode():
+        expected = module(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = module(x)
+    assert torch.nn.functional.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0) > 0.999

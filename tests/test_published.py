@@ -146,7 +146,7 @@ def test_trainings_are_averaged_once_though_their_mean_is_stored_too(study):
         measure(study, "rparis6k", value, seed=seed, params={"image_size": 512})
     measure(study, "rparis6k", 0.52, params={"image_size": 512, "seeds": 2})
     row = published.measured_rows(study).squeeze()
-    assert row["rpar_M"] == pytest.approx(52) and row["note"] == "mean of 2 trainings" and "512 px" in row["inputs"]
+    assert row["rpar_M"] == pytest.approx(52) and row["note"] == "mean of 2 trainings" and "320 px" in row["inputs"]
 
 
 def test_parameters_chosen_for_each_benchmark_share_a_row_and_are_named(study):

@@ -138,6 +138,19 @@ class Benchmark:
         extra = {key: [ids[ids < count] for ids in lists] for key, lists in self.extra.items()}
         return replace(self, database=self.database[:count], extra=extra)
 
+    def select_images(self, ids: Sequence[int]) -> Benchmark:
+        """The benchmark with only the database images `ids`, in that order; those left out leave every list."""
+        place = np.full(len(self.database), -1)
+        place[np.asarray(ids, dtype=np.int64)] = np.arange(len(ids))
+        kept = lambda lists: [np.sort(place[old][place[old] >= 0]) for old in lists]  # noqa: E731
+        return replace(
+            self,
+            database=[self.database[i] for i in ids],
+            query_ids=[-1 if i < 0 else int(place[i]) for i in self.query_ids],
+            extra={key: kept(lists) for key, lists in self.extra.items()},
+            **{key: kept(getattr(self, key)) for key in LISTS},
+        )
+
     def missing_files(self) -> list[str]:
         """Names of the images, database and queries, that are not on disk."""
         return [name for name in dict.fromkeys((*self.database, *self.queries)) if not (self.root / name).is_file()]

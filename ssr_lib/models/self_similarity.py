@@ -177,8 +177,9 @@ class SelfSimilarity(nn.Module):
         f = F.normalize(self.reduce(x), dim=1, eps=1e-12)  # (B, c, H, W)
         if self.product_scale != 1:
             f = f * math.sqrt(self.product_scale)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.encoder_dtype == "bfloat16"):
-            encoded = self.encode(f)
+        narrow = self.encoder_dtype == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=narrow):
+            encoded = self.encode(f if narrow else f.to(self.reduce.weight.dtype))  # not narrowed by an outer autocast
         return self.expand(encoded.to(x.dtype))  # (B, C, H, W)
 
     def encode(self, f: Tensor) -> Tensor:

@@ -1,0 +1,48 @@
+"""A benchmark cut down to some queries or some images keeps its ground truth."""
+
+import numpy as np
+import pytest
+
+from ssr_lib.data.benchmark import Benchmark
+
+
+@pytest.fixture
+def benchmark():
+    return Benchmark(
+        name="made", root=".", database=[f"{i}.jpg" for i in range(6)], queries=["a.jpg", "b.jpg"],
+        easy=[[0, 4], [1]], hard=[[2], []], junk=[[5], [4]], groups=["a", "b"], query_ids=[-1, 3], extra={"twins": [[3], [5]]},
+    )  # fmt: skip
+
+
+def as_lists(lists):
+    return [ids.tolist() for ids in lists]
+
+
+def test_images_that_are_left_out_leave_every_list_and_the_rest_is_numbered_anew(benchmark):
+    cut = benchmark.select_images([0, 3, 4])
+    assert cut.database == ["0.jpg", "3.jpg", "4.jpg"] and cut.queries == benchmark.queries
+    assert (as_lists(cut.easy), as_lists(cut.hard), as_lists(cut.junk)) == ([[0, 2], []], [[], []], [[], [2]])
+    assert as_lists(cut.extra["twins"]) == [[1], []] and cut.query_ids == [-1, 1]
+
+
+def test_all_images_in_another_order_are_the_same_ground_truth(benchmark):
+    order = [5, 4, 3, 2, 1, 0]
+    turned = benchmark.select_images(order)
+    for key in ("easy", "hard", "junk"):
+        for ids, same in zip(getattr(turned, key), getattr(benchmark, key), strict=True):
+            assert sorted(np.array(order)[ids]) == same.tolist()
+
+
+def test_a_query_whose_own_image_is_left_out_stands_apart(benchmark):
+    assert benchmark.select_images([0, 1]).query_ids == [-1, -1]
+
+
+def test_queries_are_selected_in_the_order_asked_for(benchmark):
+    chosen = benchmark.select_queries([1, 0])
+    assert chosen.queries == ["b.jpg", "a.jpg"] and chosen.groups == ["b", "a"]
+    assert as_lists(chosen.extra["twins"]) == [[5], [3]]
+
+
+def test_the_first_images_must_hold_every_listed_one(benchmark):
+    with pytest.raises(ValueError, match="outside the database"):
+        benchmark.first_images(5)
