@@ -179,7 +179,7 @@ def choose(study: Study, method: str, datasets: tuple[str, ...] = ("synthetic",)
         if not values:
             continue
         key = row_key(models[0], "rerank", {"dataset": "+".join(datasets), "split": split}, method, parameters)
-        params = {k: v for k, v in parameters.items() if k not in ("k", "alpha")} | {"networks": len(values)}
+        params = {k: v for k, v in parameters.items() if k not in ("k", "alpha")} | {"seeds": len(values)}
         key |= {"variant": "all", "seed": None, "params": params}
         study.results.add(**key, metric="mAP", difficulty="medium", value=float(np.mean(values)))
         if np.mean(values) > best:

@@ -64,10 +64,10 @@ def photo_differences(study: Study, values: dict[tuple[str, str, str], np.ndarra
     for name, cells in pairs.items():
         first, second = np.broadcast_arrays(*(values[cell] for cell in cells))  # an untrained network has one row
         found = significance.paired_difference(first, second, groups, **options)
-        study.results.add(
-            experiment="photos", dataset=dataset, backbone=study["model.backbone"], variant=name, metric="difference",
-            difficulty="medium", value=found.estimate, ci_low=found.ci_low, ci_high=found.ci_high, n_groups=found.n_groups,
-        )  # fmt: skip
+        key = {"experiment": "photos", "dataset": dataset, "backbone": study["model.backbone"], "variant": name}
+        key |= {"params": {"seeds": found.n_seeds}, "metric": "difference", "difficulty": "medium"}
+        interval = {"ci_low": found.ci_low, "ci_high": found.ci_high, "n_groups": found.n_groups}
+        study.results.add(**key, value=found.estimate, **interval)
         rows.append(as_row(name, found) | {"groups": found.n_groups})
     study.results.save()
     return pd.DataFrame(rows).drop(columns="landmarks")
