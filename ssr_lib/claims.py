@@ -14,7 +14,7 @@ import pandas as pd
 
 from ssr_lib import significance
 from ssr_lib.artefacts import Study
-from ssr_lib.experiments import NAMES
+from ssr_lib.experiments import NAMES, variants_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def component_differences(study: Study, regime: str | None = None, dataset: str 
     """Medium mAP: the module minus each other variant, for each re-ranking, in points."""
     pairs, regime = {}, regime or study.regime
     for method in ("none", "ours", "alpha_qe_dba"):
-        for other in study["comparison.variants"]:
+        for other in variants_of(study, regime):
             if other != "self-similarity":
                 cells = (Cell(rerank=method, regime=regime), Cell(other, method, regime=regime))
                 pairs[f"self-similarity − {other}, {NAMES[method]}"] = cells

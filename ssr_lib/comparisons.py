@@ -8,7 +8,17 @@ import pandas as pd
 from ssr_lib import metrics
 from ssr_lib.artefacts import Study
 from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.experiments import NAMES, add_mean, apply_reranking, choices, measure, name_of, over_seeds, row_key
+from ssr_lib.experiments import (
+    NAMES,
+    add_mean,
+    apply_reranking,
+    choices,
+    measure,
+    name_of,
+    over_seeds,
+    row_key,
+    variants_of,
+)
 from ssr_lib.variants import Model
 
 COMPONENT_METHODS = ("none", "ours", "alpha_qe_dba")
@@ -29,7 +39,7 @@ def seeds_of(study: Study, variant: str, regime: str | None = None, **changes) -
 def component_table(study: Study, regime: str | None = None, dataset: str = "synthetic") -> pd.DataFrame:
     """The main table: variants × {no re-ranking, ours, αQE + DBA} × seeds; mAP in percent."""
     chosen, rows = choices(study, dataset), []
-    for variant in study["comparison.variants"]:
+    for variant in variants_of(study, regime):
         for method in COMPONENT_METHODS:
             models = seeds_of(study, variant, regime)
             ap = measure(study, models, "components", method=method, parameters=chosen[method], dataset=dataset)

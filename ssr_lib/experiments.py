@@ -41,6 +41,11 @@ NAMES = {
 }
 
 
+def variants_of(study: Study, regime: str | None = None) -> list[str]:
+    """The variants that are compared in a training regime; None: the main one."""
+    return study["comparison.reskinned_variants" if regime == "reskinned" else "comparison.variants"]
+
+
 def apply_reranking(method: str, queries: np.ndarray, database: np.ndarray, parameters: dict) -> tuple:
     """Rankings (Q, N) by one method of the tables, and the descriptors (Q, D), (N, D) behind them (None: not by descriptors)."""
     p = dict(parameters)

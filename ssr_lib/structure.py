@@ -12,7 +12,7 @@ from ssr_lib.artefacts import Study
 from ssr_lib.comparisons import percent, positives_of, seeds_of
 from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.images import crop, load_image
-from ssr_lib.experiments import add_mean, measure, over_seeds, row_key
+from ssr_lib.experiments import add_mean, measure, over_seeds, row_key, variants_of
 from ssr_lib.models.pooling import late_fusion
 from ssr_lib.search import rank
 from ssr_lib.variants import Model
@@ -46,7 +46,7 @@ def structure_scores(study: Study, models: list[Model]) -> dict[str, np.ndarray]
 def structure_table(study: Study, regime: str | None = None) -> pd.DataFrame:
     """Twins and doubles for every compared variant and the training-free descriptors; AUC in percent."""
     rows = []
-    for variant in ("untrained", "structural", *study["comparison.variants"]):
+    for variant in ("untrained", "structural", *variants_of(study, regime)):
         models = [study.model(variant)] if variant in ("untrained", "structural") else seeds_of(study, variant, regime)
         scores = structure_scores(study, models)
         rows.append({"variant": variant} | {f"AUC {name}": percent(value) for name, value in scores.items()})
@@ -57,8 +57,8 @@ def structure_table(study: Study, regime: str | None = None) -> pd.DataFrame:
 def invariance_table(study: Study, regime: str | None = None) -> pd.DataFrame:
     """Medium mAP in percent of each form of the test queries, for the compared variants and the training-free descriptors."""
     rows = []
-    for variant in ("untrained", "structural", "grid", *study["comparison.variants"]):
-        models = seeds_of(study, variant, regime) if variant in study["comparison.variants"] else [study.model(variant)]
+    for variant in ("untrained", "structural", "grid", *variants_of(study, regime)):
+        models = seeds_of(study, variant, regime) if variant in variants_of(study, regime) else [study.model(variant)]
         row = {"variant": variant}
         for subset in ("all", *study["data.subsets"]):
             ap = measure(study, models, "claims", subset=subset)
