@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,10 +11,10 @@ from statistics import fmean, median, stdev
 
 import pandas as pd
 
-from ssr_lib.results import FIGURE_KEY, Results
+from ssr_lib.results import FIGURE_KEY, Results, canonical_params
 
 KEY = [column for column in FIGURE_KEY if column != "seed"]
-CHOSEN = ("k", "alpha", "params")  # what a study may choose on validation
+CHOSEN = ("k", "alpha", "exponent", "beta", "shortlist", "weight")  # what a study may choose on validation
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Tolerances:
     untrained: float = 0.001  # 0.1 point: the same arithmetic on another machine
     trained: float = 0.01  # 1 point: rounding grows over the steps of a training …
     deviations: float = 2.0  # … or twice the standard deviation over seeds, whichever is more
+    queries: int = 3  # of mP@k: a near-tie that falls the other way moves it by 1/Q
+    interval: float = 0.02  # of a difference between trained networks, at most; half its interval where that is less
     not_compared: tuple[str, ...] = ("p_value", "p_holm")  # steep functions of differences that are compared themselves
 
 
@@ -30,19 +33,20 @@ def compare(first: Results, second: Results, tolerances: Tolerances | None = Non
     """Set the figures of two runs side by side: trained ones as means over seeds, the others one by one.
 
     Returns columns: the key without `seed`, `n_seeds`, `first`, `second`, `difference`, `tolerance`, `agrees`, `note`.
-    Figures that only one run has do not agree; but where the runs chose other re-ranking parameters (one figure on each
-    side, equal but for `k`, `alpha`, `params`, outside the sweeps) the two are compared and the note says so.
+    Figures that only one run has do not agree; but where the runs chose other re-ranking parameters (figures equal but
+    for `CHOSEN`) the two are compared and the note says so, and sweeps around another base point are left alone.
     """
     tolerances = tolerances or Tolerances()
     left, right = (_means(results.frame(), tolerances) for results in (first, second))
     pairs = [(key, key, "") for key in left if key in right]
     missing = _by_coarse_key(key for key in left if key not in right)
     new = _by_coarse_key(key for key in right if key not in left)
+    rechosen = any(len(missing[c]) == len(new[c]) == 1 and c[0] != "sweep" for c in missing)
     for coarse in {**missing, **new}:
         ours, theirs = missing[coarse], new[coarse]
         if len(ours) == len(theirs) == 1 and coarse[0] != "sweep":
             pairs.append((ours[0], theirs[0], "other parameters were chosen"))
-        else:
+        elif coarse[0] != "sweep" or not rechosen:
             pairs += [(key, None, "only in the first run") for key in ours]
             pairs += [(None, key, "only in the second run") for key in theirs]
     rows = []
@@ -59,6 +63,7 @@ def compare(first: Results, second: Results, tolerances: Tolerances | None = Non
 def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[float, float, int]]:
     """Key → (mean over seeds, tolerance, number of seeds) for every figure that is compared."""
     frame = frame[~frame["metric"].isin(tolerances.not_compared)]
+    frame = frame[~frame["params"].str.contains('"changed":"dtype')]  # arithmetic in bfloat16 is the machine's own
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
         groups[tuple(row[column] for column in KEY)].append(row)
@@ -76,18 +81,33 @@ def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[flo
         if n_seeds:
             spread = stdev(values[key]) if n_seeds > 1 else median(spreads[kind(key)] or [0.0])
             tolerance = max(tolerances.trained, tolerances.deviations * spread)
-        elif '"seeds":' in rows[0]["params"]:  # a figure over several trainings knows its spread through its interval
+        elif '"seeds":' in rows[0]["params"]:  # over several trainings: their spread where they stand beside it
             half = 0.0 if rows[0]["ci_low"] is None else (rows[0]["ci_high"] - rows[0]["ci_low"]) / 2
-            tolerance = max(tolerances.trained, half)
+            own = values.get(_of_each_seed(key))
+            spread = stdev(own) * tolerances.deviations if own and len(own) > 1 else min(half, tolerances.interval)
+            tolerance = max(tolerances.trained, spread)
         else:
             tolerance = tolerances.untrained
+        if rows[0]["metric"].startswith("mP@") and rows[0]["n_queries"]:
+            tolerance = max(tolerance, tolerances.queries / rows[0]["n_queries"])
         means[key] = (mean, tolerance * max(1.0, abs(mean)), n_seeds)
     return means
+
+
+def _of_each_seed(key: tuple) -> tuple:
+    """The key of the single trainings behind a figure over several."""
+    params = {name: value for name, value in json.loads(key[KEY.index("params")]).items() if name != "seeds"}
+    return tuple(
+        canonical_params(params) if column == "params" else cell for column, cell in zip(KEY, key, strict=True)
+    )
 
 
 def _by_coarse_key(keys: Iterable[tuple]) -> dict[tuple, list[tuple]]:
     """Keys grouped by what they share when the parameters that a study chooses are left out."""
     groups: dict[tuple, list[tuple]] = defaultdict(list)
     for key in keys:
-        groups[tuple(cell for column, cell in zip(KEY, key, strict=True) if column not in CHOSEN)].append(key)
+        cells = {column: cell for column, cell in zip(KEY, key, strict=True) if column not in CHOSEN}
+        params = json.loads(cells["params"])
+        cells["params"] = canonical_params({name: value for name, value in params.items() if name not in CHOSEN})
+        groups[tuple(cells.values())].append(key)
     return groups

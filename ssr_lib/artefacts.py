@@ -32,6 +32,7 @@ from ssr_lib.results import Results
 from ssr_lib.tables import write_table
 from ssr_lib.train import TrainConfig, train_head
 from ssr_lib.variants import TRAINING_FREE, VARIANTS, Model
+from ssr_lib.variants import VERSION as MODELS
 
 RECIPE = (
     "batch_size",
@@ -242,7 +243,8 @@ class Study:
         ]
         drawn = [self._drawn_by("training"), self["data.training.views"], None]
         views = [None, None, self["data.training_labels"]] if model.regime == "photographs" else drawn
-        return f"{model.variant}-{model.seed}-{digest([asdict(model), trained_by if model.seed is not None else [], views])}"
+        made_by = [asdict(model), trained_by if model.seed is not None else [], views, MODELS]
+        return f"{model.variant}-{model.seed}-{digest(made_by)}"
 
     # ---- maps and descriptors
 
@@ -319,7 +321,8 @@ class Study:
         behind = extract(
             self._network_once(model), names, preprocess, folder / f"distractors-{name}", root=root, **options
         )
-        path, parts = folder / f"{dataset}-and-distractors-{name}.npy", (database, behind)
+        parts = (database, behind)
+        path = folder / f"{dataset}-and-distractors-{digest([name, names, self.benchmark(dataset).database])}.npy"
         if not path.is_file():
             blocks = (part[at : at + BLOCK] for part in parts for at in range(0, len(part), BLOCK))
             save_npy(path, (sum(map(len, parts)), database.shape[1]), np.dtype(np.float32), blocks)

@@ -33,6 +33,10 @@ def percent(ap: np.ndarray) -> str:
 def seeds_of(study: Study, variant: str, regime: str | None = None, **changes) -> list[Model]:
     """The trainings of a variant in the main comparison; `regime` None: the main one."""
     seeds = study["comparison.reskinned_seeds" if regime == "reskinned" else "comparison.seeds"]
+    if study["model.checkpoints"] and len(seeds) > 1:
+        raise ValueError(
+            f"comparison.seeds is {seeds}, but a profile with checkpoints has one network a variant; wanted [null]"
+        )
     return [study.model(variant, seed, regime, **changes) for seed in seeds]
 
 
@@ -185,8 +189,9 @@ def distractor_table(study: Study, model: Model, dataset: str) -> pd.DataFrame:
             count = len(database) - len(databases[0][1])
             key = row_key(model, "sweep", {"dataset": dataset}, method, parameters, distractors=count)
             for difficulty, ap in evaluation.ap.items():
-                add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
-            row = {"re-ranking": NAMES[method], "distractors": count}
+                if not np.isnan(ap).all():
+                    add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
+            row = {"re-ranking": NAMES[method] + " in the shortlist" * (method == "ours"), "distractors": count}
             rows.append(row | {d.capitalize(): percent(ap[None]) for d, ap in evaluation.ap.items()})
     study.results.save()
     return pd.DataFrame(rows)

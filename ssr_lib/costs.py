@@ -42,8 +42,13 @@ def parts(method: str, queries: np.ndarray, database: np.ndarray, p: dict) -> tu
     if "shortlist" in p:
         p = p | {"shortlist": min(p["shortlist"], len(database))}
     if method == "ours":
-        stored = augment_database(database, **p)
-        return lambda: augment_database(database, **p), lambda: global_rerank(queries, database, **p, augmented=stored)
+        own = {
+            key: value for key, value in p.items() if key in ("k", "alpha", "weighting", "power", "reduce", "rounds")
+        }
+        stored = augment_database(database, **own)
+        return lambda: augment_database(database, **own), lambda: global_rerank(
+            queries, database, **p, augmented=stored
+        )
     if method in ("dba", "alpha_qe_dba"):
         augmented = database_augmentation(database, p["k"], p["exponent"])
         expand = lambda: alpha_query_expansion(queries, augmented, p["k"], p["exponent"])  # noqa: E731
@@ -69,7 +74,9 @@ def rerank_costs(study: Study, model: Model, repeats: int, dataset: str = "synth
                 "re-ranking": NAMES[method],
                 "offline s": median_seconds(offline, repeats) if offline else 0.0,
                 "online ms a query": 1000 * median_seconds(online, repeats) / len(queries),
-                "bytes an image": database.shape[1] * 4 * (2 if method in ("ours", "dba", "alpha_qe_dba") else 1),
+                "bytes an image": database.shape[1]
+                * 4
+                * (1 + (method == "ours")),  # ours keeps both: neighbours are originals
             }
         )
         add_costs(study, row_key(model, "rerank", {"dataset": dataset}, method, chosen[method]), rows[-1])
@@ -126,13 +133,14 @@ def local_table(study: Study, models: list[Model], dataset: str = "synthetic") -
     """mAP in percent, milliseconds a query and bytes an image of no, our and local re-ranking on the same queries."""
     ap, cost = local_costs(study, models, dataset)
     queries, database = study.descriptors(models[0], dataset)
-    ours = parts("ours", queries, database, choices(study, dataset)["ours"])[1]
+    shortlist = {"shortlist": study["rerank.local.shortlist"]}
+    ours = parts("ours", queries, database, choices(study, dataset)["ours"] | shortlist)[1]
     run = {"none": lambda: rank(queries, database), "ours": ours}
     rows = []
     for method, values in ap.items():
         ms = cost["online ms a query"] if method == "local" else 1000 * median_seconds(run[method], 1) / len(queries)
         row = {"re-ranking": NAMES[method], "Medium": 100 * np.nanmean(values), "queries": values.shape[1]}
-        size = cost["bytes an image"] if method == "local" else 4 * database.shape[1]
+        size = cost["bytes an image"] if method == "local" else 4 * database.shape[1] * (1 + (method == "ours"))
         rows.append(row | {"ms a query": ms, "bytes an image": size})
     return pd.DataFrame(rows)
 

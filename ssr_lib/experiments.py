@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,10 @@ def measure(
     """
     benchmark = study.benchmark(dataset, split, subset)
     at = {"dataset": dataset, "split": split, "subset": subset}
+    if dataset != "synthetic" and study["extraction.size"]:
+        extra["described_at"] = study[
+            "extraction.size"
+        ]  # pixels of the longest side; a model's image_size is what it was trained at
     evaluations = []
     for model in models:
         queries, database = study.descriptors(model, dataset, split, subset)
@@ -136,7 +141,11 @@ def measure(
             add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
             for place, value in zip((1, 5, 10), evaluations[-1].mp[difficulty], strict=True):
                 study.results.add(
-                    **key, metric=f"mP@{place}", difficulty=difficulty, value=float(value), n_queries=len(ap)
+                    **key,
+                    metric=f"mP@{place}",
+                    difficulty=difficulty,
+                    value=float(value),
+                    n_queries=int(np.isfinite(ap).sum()),
                 )
             if split == "test" and experiment != "sweep":
                 study.results.add_per_query(**key, difficulty=difficulty, ap=ap, groups=benchmark.groups)
@@ -189,6 +198,10 @@ def choose(study: Study, method: str, datasets: tuple[str, ...] = ("synthetic",)
         study.results.add(**key, metric="mAP", difficulty="medium", value=float(np.mean(values)))
         if np.mean(values) > best:
             best, chosen = float(np.mean(values)), parameters
+    if not chosen:
+        raise ValueError(
+            f"every k that is to be tried for {method} is as large as the database of {', '.join(datasets)}"
+        )
     return chosen
 
 
@@ -220,10 +233,12 @@ def _chosen_once(study: Study, on: tuple[str, ...], split: str) -> dict[str, dic
     path, name = study.results_dir / "choices.json", "+".join(on)
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     candidates = study["rerank.candidates"]
-    if stored.get(name, {}).get("candidates") != candidates:
+    networks = [asdict(study.model(variant, study["comparison.seeds"][0])) for variant in study["comparison.variants"]]
+    tried = {"candidates": candidates, "shortlist": study["rerank.shortlist"], "networks": networks}
+    if stored.get(name, {}).get("tried") != tried:
         chosen = {method: choose(study, method, on, split) for method in candidates}
         study.results.save()
-        stored[name] = {"candidates": candidates, "chosen": chosen}
+        stored[name] = {"tried": tried, "chosen": chosen}
         write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     return stored[name]["chosen"]
 

@@ -19,6 +19,8 @@ TRAINED_ON = {"ordinary": "drawings", "photographs": "photographs"}
 def photo_models(study: Study) -> dict[tuple[str, str], list[Model]]:
     """The networks of the table by (variant, trained on): untrained, then every variant in both ways."""
     models = {("untrained", "ImageNet only"): [study.model("untrained")]}
+    if study.regime != "photographs":
+        raise ValueError("data.training_labels is empty; name the CSV of the photographs to train on")
     for regime, name in TRAINED_ON.items():
         for variant in study["comparison.variants"]:
             models[variant, name] = seeds_of(study, variant, regime)
@@ -88,7 +90,10 @@ def preprocess_table(study: Study, model: Model, dataset: str = "synthetic") -> 
         benchmark = benchmark.select_images(np.linspace(0, count - 1, min(images, count)).astype(int))
     options = {"n_resamples": study["statistics.resamples"], "seed": study["statistics.seed"]}
     rows, unchanged = [], None
+    same = study.preprocess(model)
     for change in [{}, *study["sweeps.preprocess.changes"]]:
+        if change and study.preprocess(model, **change) == same:
+            continue  # this network's pictures are prepared like that already
         descriptors = study.extracted(model, benchmark, f"{dataset}-{split}-{len(benchmark.database)}", **change)
         ap = metrics.evaluate(rank(*descriptors), benchmark).ap
         unchanged = ap["medium"] if unchanged is None else unchanged

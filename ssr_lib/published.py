@@ -73,7 +73,7 @@ def measured_rows(study: Study) -> pd.DataFrame:
     mAP in percent over all queries of the test split; trainings of one network are averaged. Empty in a profile on other
     pictures: no figure of drawn landmarks or of other photographs ever stands in this table.
     """
-    frame = study.results.frame(experiment=["components", "rerank", "comparison"], dataset=list(SETS), metric="mAP")
+    frame = study.results.frame(experiment=["components", "rerank", "backbones"], dataset=list(SETS), metric="mAP")
     frame = frame[(frame["split"] == "test") & (frame["subset"] == "all")]
     frame = frame[frame["variant"] != "all"]  # trials of re-ranking parameters are no results
     params = [json.loads(text) for text in frame["params"]]

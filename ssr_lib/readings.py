@@ -19,7 +19,8 @@ def read_differences(
     sentence = f"The 95 % interval excludes 0 in {len(above) + len(below)} of {len(table)} comparisons" + (
         "" if not parts else ", "
     )
-    sentence += ", and ".join(parts) + f". For the other {neither} no difference is shown." * (neither > 0)
+    sentence = sentence + ", and ".join(parts) + "." if parts else sentence.rstrip(",") + "."
+    sentence += f" For the other {neither} no difference is shown." * (neither > 0)
     few = table.loc[table["seeds"] < 2, "comparison"]
     return sentence + (f" {len(few)} of them rest on one training and carry no verdict." if len(few) else "")
 
@@ -42,21 +43,27 @@ def read_best(table: pd.DataFrame, what: str, column: str = "Medium") -> str:
 
 
 def read_structure(table: pd.DataFrame) -> str:
-    """How far twins and doubles are from chance for the first and the last row."""
+    """The AUC of twins and doubles of every row, and which is highest; 50 % is chance."""
     rows = [
         (r["variant"], leading_number(r["AUC twins"]), leading_number(r["AUC doubles"])) for _, r in table.iterrows()
     ]
     text = "; ".join(f"{name}: twins {twins:.0f} %, doubles {doubles:.0f} %" for name, twins, doubles in rows)
-    best = max(rows, key=lambda row: row[2])[0]
-    return f"{text}. The descriptor that sees most structure behind another style (doubles) is {best}."
+    twins, doubles = (max(rows, key=lambda row, place=place: row[place]) for place in (1, 2))
+    return (
+        f"{text}. Chance is 50 %: against twins {twins[0]} is highest with {twins[1]:.1f} %, for doubles {doubles[0]} with "
+        f"{doubles[2]:.1f} %. Claims about differences, with intervals, are in notebook 11."
+    )
 
 
-def read_invariance(kept: pd.DataFrame) -> str:
-    """Which descriptor keeps most, and what the masked queries keep."""
-    forms = [c for c in kept.columns if c != "masked"]
-    text = ", ".join(f"{kept[c].idxmax()} keeps most under {c} ({kept[c].max():.0f} %)" for c in forms)
+def read_invariance(table: pd.DataFrame) -> str:
+    """Which descriptor (rows, Medium mAP in percent by form of the queries) keeps most of how much, and what masked queries keep."""
+    kept = 100 * table.drop(columns="ordinary").div(table["ordinary"], axis=0)
+    names = [
+        f"under {form} queries {kept[form].idxmax()} keeps {kept[form].max():.0f} % of {table.loc[kept[form].idxmax(), 'ordinary']:.1f}"
+        for form in kept.columns.drop("masked", errors="ignore")
+    ]
     guard = f" Masked queries keep at most {kept['masked'].max():.0f} %." if "masked" in kept else ""
-    return text[:1].upper() + text[1:] + "." + guard
+    return f"The largest shares of mAP kept: {', '.join(names)}.{guard}"
 
 
 def read_local(table: pd.DataFrame) -> str:
@@ -87,8 +94,9 @@ def read_verdicts(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     if pd.isna(first["difference"]):
         return f"The primary claim is not tested here: {first['comparison']}. In all: {counts}."
+    says = {"no verdict": "has no verdict"}.get(first["verdict"], f"is {first['verdict']}")
     return (
-        f"**The primary claim is {first['verdict']}**: {first['comparison']} = {first['difference']:+.2f} points "
+        f"**The primary claim {says}**: {first['comparison']} = {first['difference']:+.2f} points "
         f"[{first['low']:+.2f}, {first['high']:+.2f}] over {first['seeds']:.0f} trainings and {first['landmarks']:.0f} landmarks. In all: {counts}."
     )
 
@@ -111,8 +119,8 @@ def read_preprocessing(table: pd.DataFrame) -> str:
     clear = changed[(changed["low"] > 0) | (changed["high"] < 0)]
     names = "; ".join(f"{row.changed} ({row.difference:+.2f})" for row in clear.itertuples()) or "none"
     return (
-        f"The largest move of Medium mAP is {most['difference']:+.2f} points, by {most['changed']}. Intervals without 0: {names}. "
-        "Figures of two papers that differ in such a step differ by as much before any method does."
+        f"For this network and these pictures the largest move of Medium mAP is {most['difference']:+.2f} points, by {most['changed']}. "
+        f"Intervals without 0: {names}."
     )
 
 

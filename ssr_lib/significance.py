@@ -26,7 +26,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A mean difference with its interval and the two-sided p-value of the sign-flip test over groups."""
+    """A mean difference with its interval and two-sided p-value: the larger of the sign-flip test's over groups, which takes
+    the trained networks as given, and the bootstrap's, which does not."""
 
     p: float
 
@@ -65,14 +66,26 @@ def mean_interval(
     `values` (Q,) or (1, Q): only groups are resampled. `groups` (Q,). Raises `ValueError` for fewer than two groups
     with values and shapes that do not fit. Source: Owen, Annals of Applied Statistics 2007 (crossed bootstrap).
     """
+    estimate, resampled, shape = _resample(values, groups, n_resamples, seed)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), shape[1], shape[0])
+
+
+def _resample(values: np.ndarray, groups, n_resamples: int, seed: int) -> tuple[float, np.ndarray, tuple[int, int]]:
+    """The mean, its `n_resamples` resampled values, and the numbers of seeds and groups behind it."""
     sums, counts = _by_group(values, groups)
     rng = np.random.default_rng(seed)
     estimate = sums.sum() / counts.sum()
     residuals = (sums - estimate * counts) / counts.sum()  # linear in the weights: no resampled divisor near 0
     seeds, groups_ = _weights(len(sums), n_resamples, rng), _weights(sums.shape[1], n_resamples, rng)
-    resampled = estimate + ((seeds @ residuals) * groups_).sum(axis=1)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(estimate), float(low), float(high), sums.shape[1], len(sums))
+    return float(estimate), estimate + ((seeds @ residuals) * groups_).sum(axis=1), sums.shape
+
+
+def bootstrap_p(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0) -> float:
+    """The two-sided p-value of mean 0 that belongs to `mean_interval`: the smallest level whose interval leaves out 0."""
+    resampled = _resample(values, groups, n_resamples, seed)[1]
+    tail = 1 + min((resampled <= 0).sum(), (resampled >= 0).sum())
+    return float(min(1.0, 2 * tail / (1 + n_resamples)))
 
 
 def sign_flip_p(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0) -> float:
@@ -95,7 +108,8 @@ def paired_difference(
     if a.shape != b.shape:
         raise ValueError(f"the compared values have shapes {a.shape} and {b.shape}; pair the same seeds and queries")
     interval = mean_interval(a - b, groups, n_resamples, seed, level)
-    return Difference(**vars(interval), p=sign_flip_p(a - b, groups, n_resamples, seed))
+    p = max(test(a - b, groups, n_resamples, seed) for test in (sign_flip_p, bootstrap_p))
+    return Difference(**vars(interval), p=p)
 
 
 def interaction(both, first, second, neither, groups, **options) -> Difference:

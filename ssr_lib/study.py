@@ -115,7 +115,9 @@ def _digests(names: Sequence[str], folder: Path, parameters: Mapping) -> dict[st
     """For each notebook a digest of all that makes it: its source, the notebooks before it, parameters and code."""
     root = repository_root()
     code = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
-    for path in [*sorted((root / "ssr_lib").rglob("*.py")), root / "data" / "published.csv"]:
+    chosen_by = root / "results" / str(parameters.get("data", {}).get("choices_from")) / "choices.json"
+    shown = sorted((root / "results" / "photos" / "tables").glob("*.csv"))  # in notebook 09 of other profiles
+    for path in [*sorted((root / "ssr_lib").rglob("*.py")), root / "data" / "published.csv", chosen_by, *shown]:
         code.update(path.read_bytes() if path.is_file() else b"")
     chain, digests = code.hexdigest(), {}
     for name in names:

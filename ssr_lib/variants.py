@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+VERSION = 1  # of what networks, losses and training compute: raise it when their numbers change, so that old ones are not reused
 VARIANTS = ("plain", "neighbour", "conv", "self-similarity")
 TRAINING_FREE = (
     "untrained",
@@ -34,7 +35,7 @@ class Model:
     def params(self) -> dict:
         """What distinguishes the model in a row of results beside backbone, variant and seed."""
         if self.checkpoint:
-            return {"checkpoint": Path(self.checkpoint).stem}
+            return {"checkpoint": Path(self.checkpoint).as_posix()}
         if self.seed is None:
             return {"image_size": self.image_size}
         module = (

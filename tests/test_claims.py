@@ -21,11 +21,13 @@ def fill(study, shift, seeds=(0, 1, 2)):
     for claim in CLAIMS:
         for cell, extra in ((claim.second, 0.0), (claim.first, shift)):
             done.setdefault(cell, extra)
+        if claim.beside:
+            done.setdefault(claim.beside, 0.0)
     for variant in ("self-similarity", "neighbour"):
         done.setdefault(Cell(variant, experiment="claims"), 0.0)
     for cell, extra in done.items():
         for seed in seeds:
-            model = study.model(cell.variant, seed)
+            model = study.model(cell.variant, seed, cell.regime)
             key = row_key(model, cell.experiment, {"dataset": "synthetic", "subset": cell.subset}, cell.rerank)
             ap = base + extra + rng.normal(0, 0.002, len(GROUPS))
             study.results.add_per_query(**key, difficulty=cell.difficulty, ap=ap, groups=GROUPS)

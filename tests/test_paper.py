@@ -16,6 +16,7 @@ from ssr_lib.data.synthetic import SyntheticSpec, draw_benchmark
 from ssr_lib.profiles import load_profile
 
 NAMES = ("miniature_a", "miniature_b")
+PREPARED = load_profile("paper")["sweeps"]["preprocess"]["changes"]
 METHODS = load_profile("paper")["rerank"]["candidates"]
 
 
@@ -46,7 +47,7 @@ def data(tmp_path_factory, request):
         "model.checkpoints": miniature.checkpoints(folder),
         "extraction.size": 80,
         "extraction.device": "cpu",
-        "rerank.candidates": {m: {key: values[:2] for key, values in c.items()} for m, c in METHODS.items()},
+        "rerank.candidates": {m: {key: values[: 4 // len(c)] for key, values in c.items()} for m, c in METHODS.items()},
         "rerank.local": {"queries": 3, "shortlist": 5},
         "sweeps.k": [1, 3],
         "sweeps.alpha": [0.25, 0.5],
@@ -54,7 +55,7 @@ def data(tmp_path_factory, request):
         "sweeps.rounds": [1, 2],
         "sweeps.database": [100, 200],
         "model.descriptor_dim": 64,
-        "sweeps.preprocess": {"images": 20, "changes": [{"color_order": "rgb"}, {"dtype": "bfloat16"}]},
+        "sweeps.preprocess": {"images": 20, "changes": [c | ({"size": 64} if "size" in c else {}) for c in PREPARED]},
         "statistics.resamples": 200,
     }
     return folder, changes

@@ -225,11 +225,38 @@ def test_a_single_training_gets_the_spread_of_its_like_and_at_least_a_point(tmp_
     assert alone["tolerance"].tolist() == [0.01] and not alone["agrees"].any()
 
 
-def test_a_figure_over_several_trainings_may_move_by_half_its_interval(tmp_path):
+def test_a_difference_over_several_trainings_may_move_by_half_its_interval_and_two_points_at_most(tmp_path):
     difference = {"params": {"seeds": 3}, "metric": "difference", "ci_low": -0.02, "ci_high": 0.04}
     first = run(tmp_path / "a", [{**difference, "value": 0.01}])
-    assert compare(first, run(tmp_path / "b", [{**difference, "value": 0.039}]))["agrees"].all()
-    assert not compare(first, run(tmp_path / "c", [{**difference, "value": 0.041}]))["agrees"].any()
+    assert compare(first, run(tmp_path / "b", [{**difference, "value": 0.029}]))["agrees"].all()
+    assert not compare(first, run(tmp_path / "c", [{**difference, "value": 0.031}]))["agrees"].any()
+
+
+def test_a_mean_over_trainings_may_move_as_the_trainings_behind_it_spread(tmp_path):
+    rows = [{"seed": seed, "params": {"regime": "ordinary"}, "value": 0.5 + 0.02 * seed} for seed in range(3)]
+    mean = {"params": {"regime": "ordinary", "seeds": 3}, "ci_low": 0.4, "ci_high": 0.64}
+    first = run(tmp_path / "a", [*rows, {**mean, "value": 0.52}])
+    assert compare(first, run(tmp_path / "b", [*rows, {**mean, "value": 0.559}]))["agrees"].all()
+    assert not compare(first, run(tmp_path / "c", [*rows, {**mean, "value": 0.561}]))["agrees"].all()
+
+
+def test_figures_with_other_parameters_chosen_are_paired_training_by_training_and_in_the_mean(tmp_path):
+    def chosen(k, exponent):
+        rows = [{"seed": s, "rerank": "dba", "k": k, "params": {"exponent": exponent}} for s in (0, 1)]
+        rows.append({"rerank": "dba", "k": k, "params": {"exponent": exponent, "seeds": 2}})
+        sweep = {"experiment": "sweep", "rerank": "ours", "k": k, "params": {"varied": "alpha"}, "value": 0.1 * k}
+        return [{**row, "value": 0.5} for row in rows] + [sweep]
+
+    table = compare(run(tmp_path / "a", chosen(3, 1.0)), run(tmp_path / "b", chosen(5, 2.0)))
+    assert table["agrees"].all() and set(table["note"]) == {"other parameters were chosen"}
+
+
+def test_precision_at_k_may_move_by_few_queries_and_narrow_arithmetic_is_not_compared(tmp_path):
+    precision = {"metric": "mP@1", "n_queries": 300, "value": 0.5}
+    narrow = {"params": {"changed": "dtype bfloat16"}, "value": 0.5}
+    first = run(tmp_path / "a", [precision, narrow])
+    assert compare(first, run(tmp_path / "b", [{**precision, "value": 0.51}, {**narrow, "value": 0.9}]))["agrees"].all()
+    assert not compare(first, run(tmp_path / "c", [{**precision, "value": 0.52}, narrow]))["agrees"].any()
 
 
 def test_a_figure_that_one_run_lacks_does_not_agree(tmp_path):

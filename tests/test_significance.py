@@ -8,6 +8,7 @@ import pytest
 
 from ssr_lib.significance import (
     Interval,
+    bootstrap_p,
     holm,
     interaction,
     mean_interval,
@@ -74,8 +75,18 @@ def test_the_difference_is_paired_and_leaves_out_queries_without_positives():
     got = paired_difference(a, b, np.arange(40))
     assert got.estimate == pytest.approx(np.nanmean(a - b))
     assert got.n_groups == 39 and got.n_seeds == 2  # group 5 has no values
-    assert 0.008 < got.ci_low < got.ci_high < 0.012 and got.p == pytest.approx(1 / 10_001)
+    assert 0.008 < got.ci_low < got.ci_high < 0.012 and got.p < 0.01
     assert paired_difference(a, b, np.arange(40)) == got  # the seed is an argument
+
+
+def test_the_p_value_is_never_below_that_of_the_interval_nor_of_the_sign_flips():
+    rng = np.random.default_rng(4)
+    for shift in (0.0, 0.01, 0.05):
+        difference = shift + 0.05 * rng.standard_normal((3, 1)) + 0.1 * rng.standard_normal((3, 60))
+        got = paired_difference(difference, np.zeros_like(difference), np.arange(60))
+        outside = not got.ci_low <= 0 <= got.ci_high
+        assert (bootstrap_p(difference, np.arange(60)) < 0.05) == outside
+        assert got.p == max(bootstrap_p(difference, np.arange(60)), sign_flip_p(difference, np.arange(60)))
 
 
 def test_the_sign_flip_test_is_the_share_of_all_sign_patterns():
