@@ -310,4 +310,5 @@ def claims_table(study: Study, dataset: str = "synthetic") -> pd.DataFrame:
         "comparison": "beside published figures" if published else "profile `paper` only",
         "verdict": "see notebook 10" if published else "not tested here",
     }
-    return pd.concat([table, pd.DataFrame([last])], ignore_index=True)
+    table = pd.concat([table, pd.DataFrame([last])], ignore_index=True)
+    return table.astype({"seeds": "Int64", "landmarks": "Int64"} if found else {})
