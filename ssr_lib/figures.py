@@ -5,6 +5,7 @@ Every function draws one figure to `path` and returns it. Line art is written as
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -243,7 +244,9 @@ def difference_forest(
     x_label: str = "difference in mAP (points)",
 ) -> Path:
     """Differences with their intervals and a line at 0, one a row from the top; dark where the interval excludes 0."""
-    with canvas(path, (7, 0.8 + 0.36 * len(table))) as (_, axes):
+    names = [textwrap.fill(str(name), 44) for name in table[label]]
+    lines = sum(name.count("\n") for name in names)
+    with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * lines)) as (_, axes):
         ax = axes[0, 0]
         for place, (_, row) in enumerate(table.iterrows()):
             shown = row[low] > 0 or row[high] < 0
@@ -251,7 +254,7 @@ def difference_forest(
             ax.plot([row[low], row[high]], [place, place], color=colour, lw=2)
             ax.plot(row[y], place, "o", color=colour, ms=7, mfc=colour if shown else "white")
         ax.axvline(0, color="black", lw=1)
-        ax.set_yticks(range(len(table)), [str(name) for name in table[label]])
+        ax.set_yticks(range(len(table)), names, fontsize="small")
         ax.set_ylim(len(table) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(x_label)
