@@ -29,7 +29,7 @@ from ssr_lib.models.checkpoints import stored_preprocess
 from ssr_lib.profiles import data_file, digest, load_profile, override
 from ssr_lib.provenance import repository_root
 from ssr_lib.results import Results
-from ssr_lib.tables import write_table
+from ssr_lib.tables import of_dataset, write_table
 from ssr_lib.train import TrainConfig, train_head
 from ssr_lib.variants import TRAINING_FREE, VARIANTS, Model
 from ssr_lib.variants import VERSION as MODELS
@@ -345,8 +345,3 @@ class Study:
         if self._last[0] != model:
             self._last = (model, self.network(model))
         return self._last[1]
-
-
-def of_dataset(name: str, dataset: str) -> str:
-    """A file name that tells the datasets of a profile apart; the drawn benchmark's needs no addition."""
-    return name if dataset == "synthetic" else f"{name}_{dataset}"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ssr_lib import significance
 from ssr_lib.artefacts import Study
-from ssr_lib.experiments import NAMES, variants_of
+from ssr_lib.experiments import NAMES, resampling, variants_of
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def paired(study: Study, first: Cell, second: Cell, dataset: str = "synthetic") 
     (a, groups, seeds_a), (b, _, seeds_b) = values(study, first, dataset), values(study, second, dataset)
     common = np.intersect1d(seeds_a, seeds_b)
     a, b = a[np.isin(seeds_a, common)], b[np.isin(seeds_b, common)]
-    return significance.paired_difference(
-        a, b, groups, n_resamples=study["statistics.resamples"], seed=study["statistics.seed"]
-    )
+    return significance.paired_difference(a, b, groups, **resampling(study))
 
 
 def add_difference(
@@ -136,8 +134,7 @@ def interaction_table(study: Study, dataset: str = "synthetic") -> pd.DataFrame:
             both, second, first, neither = (
                 ap[np.isin(found, common)] for ap, _, found in ((both, groups, seeds), *rest)
             )
-            options = {"n_resamples": study["statistics.resamples"], "seed": study["statistics.seed"]}
-            found = significance.interaction(both, first, second, neither, groups, **options)
+            found = significance.interaction(both, first, second, neither, groups, **resampling(study))
             name = f"gain by {NAMES[method]}, self-similarity − {other}"
             add_difference(study, found, cells[0], cells[2], name, dataset)
             rows.append(as_row(name, found))
@@ -254,8 +251,7 @@ def share_kept(study: Study, claim: Claim, dataset: str = "synthetic") -> signif
         seeds.append(found)
     common = np.intersect1d(*seeds)
     kept = [rows[np.isin(found, common)] for rows, found in zip(kept, seeds, strict=True)]
-    options = {"n_resamples": study["statistics.resamples"], "seed": study["statistics.seed"]}
-    return significance.paired_difference(*kept, groups, **options)
+    return significance.paired_difference(*kept, groups, **resampling(study))
 
 
 def not_testable(study: Study, claim: Claim, dataset: str) -> str | None:

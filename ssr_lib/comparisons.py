@@ -18,8 +18,9 @@ from ssr_lib.experiments import (
     over_seeds,
     row_key,
     variants_of,
+    with_positives,
 )
-from ssr_lib.variants import Model
+from ssr_lib.variants import TRAINING_FREE, Model
 
 COMPONENT_METHODS = ("none", "ours", "alpha_qe_dba")
 
@@ -31,7 +32,9 @@ def percent(ap: np.ndarray) -> str:
 
 
 def seeds_of(study: Study, variant: str, regime: str | None = None, **changes) -> list[Model]:
-    """The trainings of a variant in the main comparison; `regime` None: the main one."""
+    """The trainings of a variant in the main comparison; `regime` None: the main one. One network where nothing is trained."""
+    if variant in TRAINING_FREE:
+        return [study.model(variant, **changes)]
     seeds = study["comparison.reskinned_seeds" if regime == "reskinned" else "comparison.seeds"]
     if study["model.checkpoints"] and len(seeds) > 1:
         raise ValueError(
@@ -87,7 +90,9 @@ def rerank_table(study: Study, models: list[Model], dataset: str = "synthetic") 
     benchmark, chosen, rows = study.benchmark(dataset), choices(study, dataset), []
     before = measure(study, models, "rerank", dataset=dataset)
     for method in ("none", *study["rerank.candidates"]):
-        ap = measure(study, models, "rerank", method=method, parameters=chosen[method], dataset=dataset)
+        ap = before
+        if method != "none":
+            ap = measure(study, models, "rerank", method=method, parameters=chosen[method], dataset=dataset)
         hurt = np.where(np.isnan(before["medium"]), np.nan, ap["medium"] < before["medium"])  # (S, Q)
         wrong = []
         for model in models:
@@ -188,9 +193,8 @@ def distractor_table(study: Study, model: Model, dataset: str) -> pd.DataFrame:
             evaluation = metrics.evaluate(ranks, benchmark.first_images(len(database)))
             count = len(database) - len(databases[0][1])
             key = row_key(model, "sweep", {"dataset": dataset}, method, parameters, distractors=count)
-            for difficulty, ap in evaluation.ap.items():
-                if not np.isnan(ap).all():
-                    add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
+            for difficulty, ap in with_positives(evaluation.ap).items():
+                add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
             row = {"re-ranking": NAMES[method] + " in the shortlist" * (method == "ours"), "distractors": count}
             rows.append(row | {d.capitalize(): percent(ap[None]) for d, ap in evaluation.ap.items()})
     study.results.save()
@@ -206,6 +210,7 @@ def class_distances(study: Study, models: list[Model], dataset: str = "synthetic
     """Distances within and between classes before and after our re-ranking, their ratio, and the ROC-AUC of pairs."""
     benchmark, chosen, rows = study.benchmark(dataset), choices(study, dataset), []
     positives, everything = positives_of(benchmark), np.arange(len(benchmark.database))
+    wrong = [np.setdiff1d(everything, np.concatenate(known)) for known in zip(positives, benchmark.junk, strict=True)]
     for method in ("none", "ours", "alpha_qe_dba"):
         for model in models:
             _, queries, database = apply_reranking(method, *study.descriptors(model, dataset), chosen[method])
@@ -213,9 +218,6 @@ def class_distances(study: Study, models: list[Model], dataset: str = "synthetic
             key = row_key(model, "claims", {"dataset": dataset}, method, chosen[method])
             for name, value in values.items():
                 study.results.add(**key, metric=name, value=float(value), n_queries=len(benchmark))
-            wrong = [
-                np.setdiff1d(everything, np.concatenate([p, j])) for p, j in zip(positives, benchmark.junk, strict=True)
-            ]
             auc = metrics.auc_against(queries, database, positives, wrong)
             add_mean(study, key, "AUC", "pairs", auc[None], benchmark.groups)
             study.results.add_per_query(**key, difficulty="pairs", ap=auc, groups=benchmark.groups)

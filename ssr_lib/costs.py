@@ -63,6 +63,11 @@ def parts(method: str, queries: np.ndarray, database: np.ndarray, p: dict) -> tu
     return None, online[method]
 
 
+def descriptor_bytes(method: str, database: np.ndarray) -> int:
+    """Bytes an image while queries are answered: ours needs both descriptors, since neighbours are looked up in the originals."""
+    return 4 * database.shape[1] * (2 if method == "ours" else 1)
+
+
 def rerank_costs(study: Study, model: Model, repeats: int, dataset: str = "synthetic") -> pd.DataFrame:
     """Offline and online time and bytes of every method, with local re-ranking of the profile's subset of queries last."""
     queries, database = study.descriptors(model, dataset)
@@ -74,9 +79,7 @@ def rerank_costs(study: Study, model: Model, repeats: int, dataset: str = "synth
                 "re-ranking": NAMES[method],
                 "offline s": median_seconds(offline, repeats) if offline else 0.0,
                 "online ms a query": 1000 * median_seconds(online, repeats) / len(queries),
-                "bytes an image": database.shape[1]
-                * 4
-                * (1 + (method == "ours")),  # ours keeps both: neighbours are originals
+                "bytes an image": descriptor_bytes(method, database),
             }
         )
         add_costs(study, row_key(model, "rerank", {"dataset": dataset}, method, chosen[method]), rows[-1])
@@ -140,7 +143,7 @@ def local_table(study: Study, models: list[Model], dataset: str = "synthetic") -
     for method, values in ap.items():
         ms = cost["online ms a query"] if method == "local" else 1000 * median_seconds(run[method], 1) / len(queries)
         row = {"re-ranking": NAMES[method], "Medium": 100 * np.nanmean(values), "queries": values.shape[1]}
-        size = cost["bytes an image"] if method == "local" else 4 * database.shape[1] * (1 + (method == "ours"))
+        size = cost["bytes an image"] if method == "local" else descriptor_bytes(method, database)
         rows.append(row | {"ms a query": ms, "bytes an image": size})
     return pd.DataFrame(rows)
 

@@ -87,11 +87,19 @@ def row_key(
     }
 
 
+def resampling(study: Study) -> dict[str, int]:
+    """The arguments of every interval and test of a study: `n_resamples` and `seed`."""
+    return {"n_resamples": study["statistics.resamples"], "seed": study["statistics.seed"]}
+
+
+def with_positives(ap: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The difficulties at which any query has positives: labelled photographs know one only."""
+    return {difficulty: values for difficulty, values in ap.items() if not np.isnan(values).all()}
+
+
 def add_mean(study: Study, key: dict, metric: str, difficulty: str, values: np.ndarray, groups: list[str]) -> float:
     """Add the mean of `values` (S, Q), over seeds and queries, with its interval over groups × seeds; returns the mean."""
-    interval = significance.mean_interval(
-        values, groups, n_resamples=study["statistics.resamples"], seed=study["statistics.seed"]
-    )
+    interval = significance.mean_interval(values, groups, **resampling(study))
     study.results.add(
         **key,
         metric=metric,
@@ -125,19 +133,15 @@ def measure(
     benchmark = study.benchmark(dataset, split, subset)
     at = {"dataset": dataset, "split": split, "subset": subset}
     if dataset != "synthetic" and study["extraction.size"]:
-        extra["described_at"] = study[
-            "extraction.size"
-        ]  # pixels of the longest side; a model's image_size is what it was trained at
+        # pixels of the longest side; a model's image_size is what it was trained at
+        extra["described_at"] = study["extraction.size"]
     evaluations = []
     for model in models:
         queries, database = study.descriptors(model, dataset, split, subset)
         ranks = apply_reranking(method, queries, database[:cut], parameters or {})[0]
         evaluations.append(metrics.evaluate(ranks, benchmark if cut is None else benchmark.first_images(cut)))
         key = row_key(model, experiment, at, method, parameters, **extra)
-        for difficulty in DIFFICULTIES:
-            ap = evaluations[-1].ap[difficulty]
-            if np.isnan(ap).all():  # labelled photographs know one difficulty only
-                continue
+        for difficulty, ap in with_positives(evaluations[-1].ap).items():
             add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
             for place, value in zip((1, 5, 10), evaluations[-1].mp[difficulty], strict=True):
                 study.results.add(
@@ -152,9 +156,8 @@ def measure(
     ap = {difficulty: np.stack([e.ap[difficulty] for e in evaluations]) for difficulty in DIFFICULTIES}
     if len(models) > 1:
         key = over_seeds(row_key(models[0], experiment, at, method, parameters, **extra), len(models))
-        for difficulty in DIFFICULTIES:
-            if not np.isnan(ap[difficulty]).all():
-                add_mean(study, key, "mAP", difficulty, ap[difficulty], benchmark.groups)
+        for difficulty, values in with_positives(ap).items():
+            add_mean(study, key, "mAP", difficulty, values, benchmark.groups)
     return ap
 
 

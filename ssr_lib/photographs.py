@@ -9,7 +9,7 @@ from ssr_lib import metrics, significance
 from ssr_lib.artefacts import Study
 from ssr_lib.claims import as_row
 from ssr_lib.comparisons import percent, seeds_of
-from ssr_lib.experiments import NAMES, add_mean, choices, measure, name_of, row_key
+from ssr_lib.experiments import NAMES, add_mean, choices, measure, name_of, resampling, row_key, with_positives
 from ssr_lib.search import rank
 from ssr_lib.variants import Model
 
@@ -61,11 +61,10 @@ def photo_differences(study: Study, values: dict[tuple[str, str, str], np.ndarra
         ("plain", "photographs", "none"),
         ("untrained", "ImageNet only", "none"),
     )
-    options = {"n_resamples": study["statistics.resamples"], "seed": study["statistics.seed"]}
     groups, rows = study.benchmark(dataset).groups, []
     for name, cells in pairs.items():
         first, second = np.broadcast_arrays(*(values[cell] for cell in cells))  # an untrained network has one row
-        found = significance.paired_difference(first, second, groups, **options)
+        found = significance.paired_difference(first, second, groups, **resampling(study))
         key = {"experiment": "photos", "dataset": dataset, "backbone": study["model.backbone"], "variant": name}
         key |= {"params": {"seeds": found.n_seeds}, "metric": "difference", "difficulty": "medium"}
         interval = {"ci_low": found.ci_low, "ci_high": found.ci_high, "n_groups": found.n_groups}
@@ -88,7 +87,6 @@ def preprocess_table(study: Study, model: Model, dataset: str = "synthetic") -> 
     if images := study["sweeps.preprocess.images"]:
         count = len(benchmark.database)
         benchmark = benchmark.select_images(np.linspace(0, count - 1, min(images, count)).astype(int))
-    options = {"n_resamples": study["statistics.resamples"], "seed": study["statistics.seed"]}
     rows, unchanged = [], None
     same = study.preprocess(model)
     for change in [{}, *study["sweeps.preprocess.changes"]]:
@@ -98,12 +96,13 @@ def preprocess_table(study: Study, model: Model, dataset: str = "synthetic") -> 
         ap = metrics.evaluate(rank(*descriptors), benchmark).ap
         unchanged = ap["medium"] if unchanged is None else unchanged
         key = row_key(model, "sweep", {"dataset": dataset, "split": split}, changed=name_of(change, "nothing"))
-        ap = {difficulty: values for difficulty, values in ap.items() if not np.isnan(values).all()}
-        for difficulty in ap:
-            add_mean(study, key, "mAP", difficulty, ap[difficulty][None], benchmark.groups)
-        row = {"changed": name_of(change, "nothing")} | {d.capitalize(): 100 * np.nanmean(v) for d, v in ap.items()}
+        for difficulty, values in with_positives(ap).items():
+            add_mean(study, key, "mAP", difficulty, values[None], benchmark.groups)
+        row = {"changed": name_of(change, "nothing")} | {
+            d.capitalize(): 100 * np.nanmean(v) for d, v in with_positives(ap).items()
+        }
         if change:
-            found = significance.paired_difference(ap["medium"], unchanged, benchmark.groups, **options)
+            found = significance.paired_difference(ap["medium"], unchanged, benchmark.groups, **resampling(study))
             row |= {"difference": 100 * found.estimate, "low": 100 * found.ci_low, "high": 100 * found.ci_high}
         rows.append(row)
     study.results.save()

@@ -111,9 +111,8 @@ def _own_figure(row, params: dict) -> dict:
 
 def _conditions(study: Study, backbone: str, variant: str, rerank: str, network: dict) -> dict:
     """The columns of a measured row that say how it was made; queries are always cropped to their boxes."""
-    extraction = study.parameters.get("extraction", {})
-    preset = PRESETS.get(extraction.get("preset"))
-    size = extraction.get("size") or network.get("image_size") or (preset and preset.size)
+    preset = PRESETS.get(study["extraction.preset"])
+    size = study["extraction.size"] or (preset and preset.size)
     scales = preset and "scales " + ", ".join(f"{scale:.4g}" for scale in preset.scales)
     inputs = [f"{size} px" if size else "", scales or f"as {network.get('checkpoint', 'the backbone')} was prepared"]
     return dict.fromkeys(COLUMNS, "") | dict.fromkeys(FIGURES) | {

@@ -47,8 +47,7 @@ def structure_table(study: Study, regime: str | None = None) -> pd.DataFrame:
     """Twins and doubles for every compared variant and the training-free descriptors; AUC in percent."""
     rows = []
     for variant in ("untrained", "structural", *variants_of(study, regime)):
-        models = [study.model(variant)] if variant in ("untrained", "structural") else seeds_of(study, variant, regime)
-        scores = structure_scores(study, models)
+        scores = structure_scores(study, seeds_of(study, variant, regime))
         rows.append({"variant": variant} | {f"AUC {name}": percent(value) for name, value in scores.items()})
     study.results.save()
     return pd.DataFrame(rows)
@@ -58,7 +57,7 @@ def invariance_table(study: Study, regime: str | None = None) -> pd.DataFrame:
     """Medium mAP in percent of each form of the test queries, for the compared variants and the training-free descriptors."""
     rows = []
     for variant in ("untrained", "structural", "grid", *variants_of(study, regime)):
-        models = seeds_of(study, variant, regime) if variant in variants_of(study, regime) else [study.model(variant)]
+        models = seeds_of(study, variant, regime)
         row = {"variant": variant}
         for subset in ("all", *study["data.subsets"]):
             ap = measure(study, models, "claims", subset=subset)

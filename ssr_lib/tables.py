@@ -102,3 +102,8 @@ def write_table(frame: pd.DataFrame, path: Path | str, *, digits: int = 1) -> No
         path.with_name(path.name + ".csv"), frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     )
     write_atomic(path.with_name(path.name + ".md"), to_markdown(frame, digits=digits))
+
+
+def of_dataset(name: str, dataset: str) -> str:
+    """A file name that tells the datasets of a profile apart; the drawn benchmark's needs no addition."""
+    return name if dataset == "synthetic" else f"{name}_{dataset}"
