@@ -88,13 +88,20 @@ def folder_lock(directory: Path) -> Iterator[None]:
 
 
 class _Table:
-    """One CSV file as a mapping key → rows of values, with the changes that are not yet on disk."""
+    """One CSV file as a mapping key → rows of values, with the changes that are not yet on disk.
+
+    What was read or written last is remembered for as long as the file stays the same, with each key's lines of text: a
+    file of some hundred thousand rows is read and formatted once a process and not once a question.
+    """
 
     def __init__(self, path: Path, key: dict[str, str], values: dict[str, str]):
         self.path, self.key, self.values = path, key, values
         self.columns = key | values
         self.pending: dict[tuple, list[tuple]] = {}
         self.removed: list[Callable[[tuple], bool]] = []
+        self._on_disk: dict[tuple, list[tuple]] = {}
+        self._lines: dict[tuple, str] = {}  # of keys on disk, as far as they were formatted
+        self._signature: tuple | None = None  # of the file that `_on_disk` is the content of
 
     def put(self, key: Mapping, rows: Sequence[Sequence]) -> None:
         as_stored = lambda kinds, cells: tuple(  # noqa: E731  (what a reader of the file gets back)
@@ -108,8 +115,21 @@ class _Table:
         self.removed.append(matches)
 
     def stored(self) -> dict[tuple, list[tuple]]:
-        if not self.path.is_file():
-            return {}
+        signature = self._file_signature()
+        if signature != self._signature:
+            self._on_disk, self._lines = (self._read() if signature else {}), {}
+            self._signature = signature
+        return self._on_disk
+
+    def _file_signature(self) -> tuple | None:
+        """What changes whenever the file is replaced; None where there is none."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _read(self) -> dict[tuple, list[tuple]]:
         data = self.path.read_bytes()
         text = (gzip.decompress(data) if self.path.suffix == ".gz" else data).decode()
         lines = csv.reader(io.StringIO(text))
@@ -120,43 +140,70 @@ class _Table:
                 "move the file away and run the study again"
             )
         rows: dict[tuple, list[tuple]] = {}
+        key_kinds, value_kinds, width = list(self.key.values()), list(self.values.values()), len(self.key)
+        last: list[str] = []
         for line in lines:
-            cells = [_from_text(kind, cell) for kind, cell in zip(self.columns.values(), line, strict=True)]
-            rows.setdefault(tuple(cells[: len(self.key)]), []).append(tuple(cells[len(self.key) :]))
+            if len(line) != len(self.columns):
+                raise ValueError(f"{self.path} line {lines.line_num} has {len(line)} cells; wanted {len(self.columns)}")
+            if line[:width] != last:  # rows of one key stand together
+                last = line[:width]
+                of_key = rows.setdefault(tuple(map(_from_text, key_kinds, last)), [])
+            of_key.append(tuple(map(_from_text, value_kinds, line[width:])))
         return rows
 
     def current(self) -> dict[tuple, list[tuple]]:
         stored = self.stored()
-        return {key: rows for key, rows in stored.items() if not any(gone(key) for gone in self.removed)} | self.pending
+        if self.removed:
+            stored = {key: rows for key, rows in stored.items() if not any(gone(key) for gone in self.removed)}
+        return stored | self.pending
 
-    def frame(self) -> pd.DataFrame:
-        rows = self.current()
-        cells = [(*key, *row) for key in sorted(rows, key=_sort_key) for row in rows[key]]
-        frame = pd.DataFrame(cells, columns=list(self.columns))
+    def frame(self, filters: Mapping) -> pd.DataFrame:
+        """The rows that match: a filter is a value, a list of values, or None for "left empty"."""
+        for column in filters:
+            if column not in self.columns:
+                raise ValueError(f"no column {column!r}; there are {', '.join(self.columns)}")
+        matches, rows = self.matcher({c: v for c, v in filters.items() if c in self.key}), self.current()
+        keys = sorted((key for key in rows if matches(key)), key=_sort_key)
+        frame = pd.DataFrame([(*key, *row) for key in keys for row in rows[key]], columns=list(self.columns))
         kinds = {"text": "str", "whole": "Int64", "figure": "float64", "parameter": "float64"}
-        return frame.astype({column: kinds[kind] for column, kind in self.columns.items()})
+        frame = frame.astype({column: kinds[kind] for column, kind in self.columns.items()})
+        for column, value in filters.items():
+            if column not in self.key:
+                wanted = _wanted(column, value)
+                frame = frame[
+                    frame[column].isin([one for one in wanted if one is not None])
+                    | (frame[column].isna() & (None in wanted))
+                ]
+        return frame.reset_index(drop=True)
+
+    def matcher(self, filters: Mapping) -> Callable[[tuple], bool]:
+        """Whether a key has, in each column named, one of the values wanted."""
+        wanted = [(list(self.key).index(column), _wanted(column, value)) for column, value in filters.items()]
+        return lambda key: all(key[at] in values for at, values in wanted)
 
     def write(self) -> bool:
         """Merge the changes into the file; True if that changed it. The caller holds the folder's lock."""
         if not self.pending and not self.removed:
             return False
         rows = self.current()
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(self.columns)
-        for key in sorted(rows, key=_sort_key):
-            for row in rows[key]:
-                writer.writerow(
-                    [_to_text(kind, cell) for kind, cell in zip(self.columns.values(), (*key, *row), strict=True)]
-                )
-        data = buffer.getvalue().encode()
+        lines = {key: self._lines.get(key) for key in sorted(rows, key=_sort_key)} | dict.fromkeys(self.pending)
+        lines = {key: text or self._format(key, rows[key]) for key, text in lines.items()}
+        data = (",".join(self.columns) + "\n" + "".join(lines.values())).encode()
         if self.path.suffix == ".gz":
-            data = gzip.compress(data, mtime=0)
+            data = gzip.compress(data, compresslevel=6, mtime=0)
         changed = not self.path.is_file() or self.path.read_bytes() != data
         if changed:
             write_atomic(self.path, data)
         self.pending, self.removed = {}, []
+        self._on_disk, self._lines, self._signature = rows, lines, self._file_signature()
         return changed
+
+    def _format(self, key: tuple, rows: list[tuple]) -> str:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        head = list(map(_to_text, self.key.values(), key))
+        writer.writerows([*head, *map(_to_text, self.values.values(), row)] for row in rows)
+        return buffer.getvalue()
 
 
 def _sort_key(key: tuple) -> tuple:
@@ -225,9 +272,7 @@ class Results:
         if unknown or not filters:
             raise ValueError(f"cannot remove by {sorted(unknown) or 'nothing'}; wanted some of {', '.join(KEY)}")
         for table in self._tables:
-            at = {column: list(table.key).index(column) for column in filters}
-            wanted = {column: _wanted(column, value) for column, value in filters.items()}
-            table.remove(lambda key, at=at, wanted=wanted: all(key[at[c]] in wanted[c] for c in wanted))
+            table.remove(table.matcher(filters))
 
     def save(self) -> None:
         """Write what was added: each file atomically, under the folder's lock; `run.json` if any of them changed."""
@@ -245,15 +290,15 @@ class Results:
 
         `params` may be given as a mapping. Columns `seed`, `k`, `n_queries`, `n_groups` are Int64 with missing values.
         """
-        return _select(self._figures.frame(), filters)
+        return self._figures.frame(filters)
 
     def per_query(self, **filters) -> pd.DataFrame:
         """One row for every query behind the figures: key columns, `query` (place in the benchmark), `group`, `ap`."""
-        return _select(self._queries.frame(), filters)
+        return self._queries.frame(filters)
 
     def costs(self, **filters) -> pd.DataFrame:
         """The costs as a table: key columns, `quantity`, `unit`, `value`."""
-        return _select(self._costs.frame(), filters)
+        return self._costs.frame(filters)
 
 
 def key_of(
@@ -297,15 +342,3 @@ def _wanted(column: str, value: object) -> list:
     if column == "params":
         value = canonical_params(value)
     return list(value) if isinstance(value, list | tuple | set | np.ndarray | pd.Series) else [value]
-
-
-def _select(frame: pd.DataFrame, filters: Mapping) -> pd.DataFrame:
-    for column, value in filters.items():
-        if column not in frame:
-            raise ValueError(f"no column {column!r}; there are {', '.join(frame.columns)}")
-        wanted = _wanted(column, value)
-        chosen = frame[column].isin([one for one in wanted if one is not None])
-        if None in wanted:
-            chosen |= frame[column].isna()
-        frame = frame[chosen]
-    return frame.reset_index(drop=True)

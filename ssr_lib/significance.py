@@ -9,6 +9,7 @@ spreads like Student's t. The tests measure the coverage.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -58,6 +59,16 @@ def _weights(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return 1 + (counts - 1) * np.sqrt(n / rng.chisquare(n - 1, size=(size, 1)))
 
 
+@lru_cache(maxsize=4)
+def _crossed_weights(n_seeds: int, n_groups: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of seeds (size, S) and of groups (size, G); a study asks for the same ones for nearly every figure."""
+    rng = np.random.default_rng(seed)
+    weights = _weights(n_seeds, size, rng), _weights(n_groups, size, rng)
+    for array in weights:
+        array.flags.writeable = False  # they are shared
+    return weights
+
+
 def mean_interval(
     values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Interval:
@@ -74,10 +85,9 @@ def mean_interval(
 def _resample(values: np.ndarray, groups, n_resamples: int, seed: int) -> tuple[float, np.ndarray, tuple[int, int]]:
     """The mean, its `n_resamples` resampled values, and the numbers of seeds and groups behind it."""
     sums, counts = _by_group(values, groups)
-    rng = np.random.default_rng(seed)
     estimate = sums.sum() / counts.sum()
     residuals = (sums - estimate * counts) / counts.sum()  # linear in the weights: no resampled divisor near 0
-    seeds, groups_ = _weights(len(sums), n_resamples, rng), _weights(sums.shape[1], n_resamples, rng)
+    seeds, groups_ = _crossed_weights(*sums.shape, n_resamples, seed)
     return float(estimate), estimate + ((seeds @ residuals) * groups_).sum(axis=1), sums.shape
 
 
