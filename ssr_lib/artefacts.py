@@ -34,13 +34,8 @@ from ssr_lib.train import TrainConfig, train_head
 from ssr_lib.variants import TRAINING_FREE, VARIANTS, Model
 from ssr_lib.variants import VERSION as MODELS
 
-RECIPE = (
-    "batch_size",
-    "optimizer",
-    "weight_decay",
-    "margin",
-    "scale",
-)  # of the profile's training, as TrainConfig names them
+# Of the profile's training, as TrainConfig names them.
+RECIPE = ("batch_size", "optimizer", "weight_decay", "margin", "scale")
 BLOCK = 65536  # rows copied at a time
 
 
@@ -176,7 +171,8 @@ class Study:
         if variant in TRAINING_FREE:
             seed = None
         elif self["model.checkpoints"]:
-            seed, values["checkpoint"] = None, self._checkpoint_of(values["backbone"], variant)
+            values["checkpoint"] = self._checkpoint_of(values["backbone"], variant)
+            seed = self._seed_of(values["checkpoint"], seed)
         return Model(variant=variant, seed=seed, regime=regime or self.regime, **values)
 
     def _checkpoint_of(self, backbone: str, variant: str) -> str:
@@ -188,6 +184,16 @@ class Study:
                 f"model.checkpoints has {named}"
             )
         return named[backbone][variant]
+
+    def _seed_of(self, checkpoint: str, seed: int | None) -> int | None:
+        """The training that `seed` means: one of those that {seed} stands for, or None for a checkpoint that is one."""
+        if "{seed}" not in checkpoint:
+            return None
+        if seed is None:
+            raise ValueError(
+                f"{checkpoint} is one network for each seed; wanted their numbers in comparison.seeds, not null"
+            )
+        return seed
 
     def untrained(self, model: Model) -> RetrievalNet:
         """The network of `model` before training: pretrained backbone; module and whitening drawn from its seed."""
@@ -216,7 +222,7 @@ class Study:
 
     def _trained(self, model: Model) -> tuple[RetrievalNet, list[dict]]:
         if model.checkpoint:
-            return load_checkpoint(data_file(f"{model.checkpoint}.safetensors")), []
+            return load_checkpoint(data_file(model.weights)), []
         net = self.untrained(model)
         if model.seed is None:
             return net.eval(), []
@@ -236,11 +242,8 @@ class Study:
 
     def _folder_name(self, model: Model) -> str:
         """A name for the model and everything that trains it."""
-        trained_by = [
-            self["model.descriptor_dim"],
-            self["training.lr_new_factor"],
-            *(self["training"][k] for k in RECIPE),
-        ]
+        recipe = (self["training"][key] for key in ("lr_new_factor", *RECIPE))
+        trained_by = [self["model.descriptor_dim"], *recipe]
         drawn = [self._drawn_by("training"), self["data.training.views"], None]
         views = [None, None, self["data.training_labels"]] if model.regime == "photographs" else drawn
         made_by = [asdict(model), trained_by if model.seed is not None else [], views, MODELS]
@@ -280,12 +283,10 @@ class Study:
         if wanted["preset"]:
             preprocess = PRESETS[wanted["preset"]]
         else:
-            preprocess = (
-                stored_preprocess(data_file(f"{model.checkpoint}.safetensors")) if model.checkpoint else PRESETS["lite"]
-            )
+            preprocess = stored_preprocess(data_file(model.weights)) if model.checkpoint else PRESETS["lite"]
         if preprocess is None:
             raise ValueError(
-                f"{model.checkpoint} does not say how its pictures are prepared; set extraction.preset to one of {', '.join(PRESETS)}"
+                f"{model.weights} does not say how its pictures are prepared; set extraction.preset to one of {', '.join(PRESETS)}"
             )
         if wanted["size"]:
             preprocess = dataclasses.replace(preprocess, size_rule="longest", size=wanted["size"])

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ssr_lib import metrics
 from ssr_lib.artefacts import Study
+from ssr_lib.claims import Cell, values
 from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.experiments import (
     NAMES,
@@ -36,11 +37,12 @@ def seeds_of(study: Study, variant: str, regime: str | None = None, **changes) -
     if variant in TRAINING_FREE:
         return [study.model(variant, **changes)]
     seeds = study["comparison.reskinned_seeds" if regime == "reskinned" else "comparison.seeds"]
-    if study["model.checkpoints"] and len(seeds) > 1:
+    models = [study.model(variant, seed, regime, **changes) for seed in seeds]
+    if len(set(models)) < len(models):
         raise ValueError(
-            f"comparison.seeds is {seeds}, but a profile with checkpoints has one network a variant; wanted [null]"
+            f"comparison.seeds is {seeds}, but {models[0].checkpoint} is one network; wanted [null], or {{seed}} in its name"
         )
-    return [study.model(variant, seed, regime, **changes) for seed in seeds]
+    return models
 
 
 def component_table(study: Study, regime: str | None = None, dataset: str = "synthetic") -> pd.DataFrame:
@@ -88,43 +90,38 @@ def backbone_table(study: Study, dataset: str = "synthetic") -> pd.DataFrame:
 def rerank_table(study: Study, models: list[Model], dataset: str = "synthetic") -> pd.DataFrame:
     """Every re-ranker with the parameters chosen on validation: mAP in percent, queries hurt, false positives."""
     benchmark, chosen, rows = study.benchmark(dataset), choices(study, dataset), []
-    before = measure(study, models, "rerank", dataset=dataset)
+    before = np.empty(0)  # AP of the first method, none
+    wrong = {"false positives": lambda ranks, truth: metrics.false_positives_at_r(ranks, truth)["medium"]}
     for method in ("none", *study["rerank.candidates"]):
-        ap = before
-        if method != "none":
-            ap = measure(study, models, "rerank", method=method, parameters=chosen[method], dataset=dataset)
-        hurt = np.where(np.isnan(before["medium"]), np.nan, ap["medium"] < before["medium"])  # (S, Q)
-        wrong = []
-        for model in models:
-            ranks = apply_reranking(method, *study.descriptors(model, dataset), chosen[method])[0]
-            wrong.append(metrics.false_positives_at_r(ranks, benchmark)["medium"])
-            key = row_key(model, "rerank", {"dataset": dataset}, method, chosen[method])
-            add_mean(study, key, "false positives", "medium", wrong[-1][None], benchmark.groups)
-            study.results.add_per_query(**key, difficulty="false positives", ap=wrong[-1], groups=benchmark.groups)
+        ap = measure(
+            study, models, "rerank", method=method, parameters=chosen[method], dataset=dataset, statistics=wrong
+        )
+        false_positives = ap.pop("false positives")
+        if method == "none":
+            before = ap["medium"]
+        hurt = np.where(np.isnan(before), np.nan, ap["medium"] < before)  # (S, Q)
         key = over_seeds(row_key(models[0], "rerank", {"dataset": dataset}, method, chosen[method]), len(models))
         add_mean(study, key, "share hurt", "medium", hurt, benchmark.groups)
         rows.append(
             {"re-ranking": NAMES[method], "parameters": ", ".join(f"{k} {v}" for k, v in chosen[method].items())}
             | {d.capitalize(): percent(v) for d, v in ap.items()}
-            | {"queries hurt": f"{100 * np.nanmean(hurt):.0f} %", "wrong among first R": f"{np.nanmean(wrong):.2f}"}
+            | {
+                "queries hurt": f"{100 * np.nanmean(hurt):.0f} %",
+                "wrong among first R": f"{np.nanmean(false_positives):.2f}",
+            }
         )
     study.results.save()
     return pd.DataFrame(rows)
 
 
-def gain_by_positives(study: Study, models: list[Model], dataset: str = "synthetic") -> pd.DataFrame:
-    """For each query, its number of Medium positives and the gain in AP by our re-ranking, averaged over the models."""
-    benchmark, chosen = study.benchmark(dataset), choices(study, dataset)
-    ap = {
-        m: measure(study, models, "rerank", method=m, parameters=chosen[m], dataset=dataset)["medium"]
-        for m in ("none", "ours")
-    }
-    return pd.DataFrame(
-        {
-            "positives": [len(ids) for ids in positives_of(benchmark)],
-            "gain": 100 * (ap["ours"] - ap["none"]).mean(axis=0),
-        }
-    ).dropna()
+def gain_by_positives(study: Study, dataset: str = "synthetic") -> pd.DataFrame:
+    """For each query, its number of Medium positives and the gain in AP by our re-ranking, averaged over the trainings.
+
+    From the rows of `rerank_table`. Raises `ValueError` where they are not there.
+    """
+    after, before = (values(study, Cell(rerank=method, experiment="rerank"), dataset)[0] for method in ("ours", "none"))
+    positives = [len(ids) for ids in positives_of(study.benchmark(dataset))]
+    return pd.DataFrame({"positives": positives, "gain": 100 * (after - before).mean(axis=0)}).dropna()
 
 
 def sweep(study: Study, models: list[Model], name: str, values: list, dataset: str = "synthetic") -> pd.DataFrame:

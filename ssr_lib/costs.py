@@ -105,16 +105,14 @@ def local_costs(study: Study, models: list[Model], dataset: str = "synthetic") -
     benchmark, settings = study.benchmark(dataset), study["rerank.local"]
     chosen = np.linspace(0, len(benchmark) - 1, min(settings["queries"], len(benchmark))).astype(int)
     some = benchmark.select_queries(chosen)
-    ap, cost = {method: [] for method in ("none", "ours", "local")}, {}
+    ap, cost, known = {method: [] for method in ("none", "ours", "local")}, {}, {}
     for model in models:
         queries, database = study.descriptors(model, dataset)
         queries, shortlist = queries[chosen], min(settings["shortlist"], len(database))
         first = rank(queries, database)
         parameters = choices(study, dataset)["ours"] | {"shortlist": shortlist}
         files = [[some.root / name for name in names] for names in (some.queries, some.database)]
-        local = local_rerank(
-            *files, first, shortlist, boxes=some.boxes, cache=None if not cost else study.cache / "sift"
-        )
+        local = local_rerank(*files, first, shortlist, boxes=some.boxes, cache=study.cache / "sift", known=known)
         ranks = {"none": first, "ours": apply_reranking("ours", queries, database, parameters)[0], "local": local.ranks}
         for method, ranking in ranks.items():
             ap[method].append(metrics.evaluate(ranking, some).ap["medium"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from ssr_lib import metrics, significance
 from ssr_lib.artefacts import Study
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.benchmark import Benchmark, write_atomic
 from ssr_lib.provenance import repository_root
 from ssr_lib.rerank import (
     alpha_query_expansion,
@@ -124,22 +125,25 @@ def measure(
     split: str = "test",
     subset: str = "all",
     cut: int | None = None,
+    statistics: Mapping[str, Callable[[np.ndarray, Benchmark], np.ndarray]] | None = None,
     **extra,
 ) -> dict[str, np.ndarray]:
     """Rows of mAP and mP@k for each model (the seeds of one variant) and, for several, their mean; returns AP (S, Q) by difficulty.
 
-    `cut` keeps only the first so many database images (for sweeps over distractors, which stand last).
+    `cut` keeps only the first so many database images (for sweeps over distractors, which stand last). `statistics`:
+    further values a query (Q,) of the rankings by name, kept and returned like AP, their mean as a row.
     """
     benchmark = study.benchmark(dataset, split, subset)
     at = {"dataset": dataset, "split": split, "subset": subset}
     if dataset != "synthetic" and study["extraction.size"]:
         # pixels of the longest side; a model's image_size is what it was trained at
         extra["described_at"] = study["extraction.size"]
-    evaluations = []
+    benchmark = benchmark if cut is None else benchmark.first_images(cut)
+    evaluations, further = [], {name: [] for name in statistics or {}}
     for model in models:
         queries, database = study.descriptors(model, dataset, split, subset)
         ranks = apply_reranking(method, queries, database[:cut], parameters or {})[0]
-        evaluations.append(metrics.evaluate(ranks, benchmark if cut is None else benchmark.first_images(cut)))
+        evaluations.append(metrics.evaluate(ranks, benchmark))
         key = row_key(model, experiment, at, method, parameters, **extra)
         for difficulty, ap in with_positives(evaluations[-1].ap).items():
             add_mean(study, key, "mAP", difficulty, ap[None], benchmark.groups)
@@ -153,12 +157,16 @@ def measure(
                 )
             if split == "test" and experiment != "sweep":
                 study.results.add_per_query(**key, difficulty=difficulty, ap=ap, groups=benchmark.groups)
+        for name, found in further.items():
+            found.append(statistics[name](ranks, benchmark))
+            add_mean(study, key, name, "medium", found[-1][None], benchmark.groups)
+            study.results.add_per_query(**key, difficulty=name, ap=found[-1], groups=benchmark.groups)
     ap = {difficulty: np.stack([e.ap[difficulty] for e in evaluations]) for difficulty in DIFFICULTIES}
     if len(models) > 1:
         key = over_seeds(row_key(models[0], experiment, at, method, parameters, **extra), len(models))
         for difficulty, values in with_positives(ap).items():
             add_mean(study, key, "mAP", difficulty, values, benchmark.groups)
-    return ap
+    return ap | {name: np.stack(values) for name, values in further.items()}
 
 
 def over_seeds(key: dict, seeds: int) -> dict:

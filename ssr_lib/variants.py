@@ -30,7 +30,12 @@ class Model:
     learning_rate: float  # of the pretrained tail
     steps: int
     initial_gain: float | None = None  # of the module's last batch norm; None: as its place and fusion want it
-    checkpoint: str | None = None  # weights below the data folder; such a network is not trained here
+    checkpoint: str | None = None  # weights below the data folder, {seed} for the training; not trained here
+
+    @property
+    def weights(self) -> str:
+        """The checkpoint's file below the data folder."""
+        return f"{str(self.checkpoint).replace('{seed}', str(self.seed))}.safetensors"
 
     def params(self) -> dict:
         """What distinguishes the model in a row of results beside backbone, variant and seed."""

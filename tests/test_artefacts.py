@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ssr_lib.artefacts import Study
+from ssr_lib.comparisons import seeds_of
 from ssr_lib.profiles import data_file, digest, load_profile, override
 from ssr_lib.provenance import repository_root
 
@@ -72,6 +73,21 @@ def test_models_are_named_by_everything_that_makes_them(tmp_path):
     assert len(names) == 3
     with pytest.raises(ValueError, match="no variant 'convolution'"):
         study.model("convolution")
+
+
+def test_checkpoints_of_several_trainings_are_named_by_their_seed(tmp_path):
+    changes = {
+        "model.checkpoints": {"resnet50": {"plain": "trained/plain_{seed}", "self-similarity": "trained/one"}},
+        "comparison.seeds": [0, 2],
+    }
+    study = Study("paper", tmp_path, changes)
+    models = seeds_of(study, "plain")
+    assert [model.weights for model in models] == ["trained/plain_0.safetensors", "trained/plain_2.safetensors"]
+    assert [model.seed for model in models] == [0, 2] and len({str(model.params()) for model in models}) == 1
+    with pytest.raises(ValueError, match=r"trained/one is one network; wanted \[null\], or \{seed\}"):
+        seeds_of(study, "self-similarity")
+    with pytest.raises(ValueError, match=r"plain_\{seed\} is one network for each seed; .* not null"):
+        study.model("plain", None)
 
 
 def test_pictures_that_are_not_there_are_named(tmp_path, monkeypatch):

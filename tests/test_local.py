@@ -62,6 +62,20 @@ def test_what_is_behind_the_shortlist_is_not_looked_at(files, tmp_path):
         local_rerank([query], [*database[:2], broken, database[3]], ranks, 4)
 
 
+def test_pairs_that_an_earlier_call_matched_are_not_matched_again(files, monkeypatch):
+    query, database = files
+    known = {}
+    first = local_rerank([query], database, np.array([[0, 3, 1, 2]]), 2, known=known)
+    assert set(known) == {(0, 0), (0, 3)}
+    matched = []
+    monkeypatch.setattr(
+        "ssr_lib.rerank.local.count_inliers", lambda *a, **k: matched.append(1) or count_inliers(*a, **k)
+    )
+    again = local_rerank([query], database, np.array([[3, 0, 1, 2]]), 3, known=known)
+    assert len(matched) == 1 and set(known) == {(0, 0), (0, 3), (0, 1)}
+    assert set(again.scores[0, :3].tolist()) >= set(first.scores[0, :2].tolist())
+
+
 def test_stored_features_give_the_same_result_without_extracting(files, tmp_path, monkeypatch):
     query, database = files
     first = local_rerank([query], database, np.array([[0, 1, 2, 3]]), 4, cache=tmp_path)

@@ -35,9 +35,9 @@ def data(tmp_path_factory, request):
     folder, benchmark = tmp_path_factory.mktemp("data"), pictures(tmp_path_factory, request)
     counts = {g: len(e) + len(h) for g, e, h in zip(benchmark.groups, benchmark.easy, benchmark.hard, strict=True)}
     groups = sorted(counts, key=lambda g: (-counts[g], g))[:16]
-    others = [q for q, g in zip(benchmark.queries, benchmark.groups, strict=True) if g not in groups][:12]
+    others = [q for q, g in zip(benchmark.queries, benchmark.groups, strict=True) if g not in groups]
     for i, name in enumerate(NAMES):
-        miniature.build(folder, name, benchmark, groups[i::2], others or benchmark.database[-12:])
+        miniature.build(folder, name, benchmark, groups[i::2], [*others, *benchmark.database[-12:]][:12])
     changes = {
         "data.datasets": list(NAMES),
         "data.labels": {name: f"{name}/gnd_{name}.pkl" for name in NAMES},

@@ -25,12 +25,14 @@ def local_rerank(
     count: int = 1000,
     ratio: float = 0.8,
     error: float = 5.0,
+    known: dict[tuple[int, int], int] | None = None,
 ) -> Reranking:
     """Re-order the first `shortlist` images of each ranking by the number of geometrically verified matches.
 
     `ranks` (Q, N) from any first ranking; equal numbers keep its order, and so does everything behind the shortlist.
     `boxes`: for each query (x0, y0, x1, y1) in pixels or None. `cache`: a folder that keeps the features from run to
-    run. The scores are inlier counts, −1 behind the shortlist: not looked at.
+    run. `known`: inlier counts by (query, database image) of earlier calls on the same files, to which those of this
+    call are added; a pair found there is not matched again, so the time a query is that of a first call. The scores are inlier counts, −1 behind the shortlist: not looked at.
     `cost`: seconds_per_query (matching and verification), seconds_per_image (extraction, when it was done) and
     bytes_per_image (of stored features). Raises `ValueError` for sizes that do not fit, and `ImageError` naming a picture that cannot be read.
     """
@@ -46,8 +48,12 @@ def local_rerank(
     queries = [load_or_extract(f, cache, box=box, **how) for f, box in zip(query_files, boxes, strict=True)]
     scores = np.full(ranks.shape, -1.0)
     start = time.perf_counter()
-    for (query, _), row, score in zip(queries, ranks, scores, strict=True):
-        inliers = np.array([count_inliers(query, stored[int(i)][0], ratio=ratio, error=error) for i in row[:shortlist]])
+    known = {} if known is None else known
+    for i, ((query, _), row, score) in enumerate(zip(queries, ranks, scores, strict=True)):
+        for j in map(int, row[:shortlist]):
+            if (i, j) not in known:
+                known[i, j] = count_inliers(query, stored[j][0], ratio=ratio, error=error)
+        inliers = np.array([known[i, int(j)] for j in row[:shortlist]])
         order = np.argsort(-inliers, kind="stable")
         row[:shortlist], score[:shortlist] = row[order], inliers[order]
     cost = {
