@@ -50,7 +50,7 @@ def values(study: Study, cell: Cell, dataset: str = "synthetic") -> tuple[np.nda
 
 
 def paired(study: Study, first: Cell, second: Cell, dataset: str = "synthetic") -> significance.Difference:
-    """First minus second over the seeds that both have, with its interval and sign-flip p-value."""
+    """First minus second over the seeds that both have, with its interval and p-value."""
     (a, groups, seeds_a), (b, _, seeds_b) = values(study, first, dataset), values(study, second, dataset)
     common = np.intersect1d(seeds_a, seeds_b)
     a, b = a[np.isin(seeds_a, common)], b[np.isin(seeds_b, common)]
@@ -295,7 +295,9 @@ def claims_table(study: Study, dataset: str = "synthetic") -> pd.DataFrame:
             row = as_row(claim.statistic, found[i], 1 if claim.first.difficulty == "false positives" else 100)
         rows.append({"claim": claim.claim, **row})
     table = pd.DataFrame(rows)
-    secondary = [i for i in found if not CLAIMS[i].primary]
+    # a comparison of single trainings gets no verdict: it has no part in the correction, and a p-value would mislead
+    secondary = [i for i in found if not CLAIMS[i].primary and found[i].n_seeds > 1]
+    table.loc[[i for i in found if found[i].n_seeds < 2], "p"] = np.nan
     table.loc[secondary, "p"] = significance.holm(table.loc[secondary, "p"].to_numpy(float))
     for i, difference in found.items():
         table.loc[i, "verdict"] = significance.verdict(difference, adjusted_p=table.loc[i, "p"])

@@ -116,14 +116,16 @@ def _digests(names: Sequence[str], folder: Path, parameters: Mapping) -> dict[st
     root = repository_root()
     code = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
     chosen_by = root / "results" / str(parameters.get("data", {}).get("choices_from")) / "choices.json"
-    shown = sorted((root / "results" / "photos" / "tables").glob("*.csv"))  # in notebook 09 of other profiles
-    for path in [*sorted((root / "ssr_lib").rglob("*.py")), root / "data" / "published.csv", chosen_by, *shown]:
+    for path in [*sorted((root / "ssr_lib").rglob("*.py")), root / "data" / "published.csv", chosen_by]:
         code.update(path.read_bytes() if path.is_file() else b"")
+    shown = sorted((root / "results" / "photos" / "tables").glob("*.csv"))
     chain, digests = code.hexdigest(), {}
     for name in names:
         path = folder / f"{name}.ipynb"
         cells = nbformat.read(path, as_version=4).cells if path.is_file() else []
         source = json.dumps([[cell.cell_type, cell.source] for cell in cells])
+        if name == "09_own_photos" and parameters.get("source") != "photos":  # it shows what that profile measured
+            source += "".join(path.read_text(encoding="utf-8") for path in shown)
         chain = hashlib.sha256((chain + source).encode()).hexdigest()
         digests[name] = chain
     return digests
