@@ -70,19 +70,22 @@ def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[flo
     values = {key: [math.nan if row["value"] is None else row["value"] for row in rows] for key, rows in groups.items()}
     # A single training has no spread of its own: it gets the typical one of figures of its kind.
     kind = lambda key: tuple(key[KEY.index(c)] for c in ("dataset", "split", "subset", "metric", "difficulty"))  # noqa: E731
+    statistic = lambda key: tuple(key[KEY.index(c)] for c in ("metric", "difficulty"))  # noqa: E731  (where a kind has none)
     spreads: dict[tuple, list[float]] = defaultdict(list)
     for key, several in values.items():
         if len(several) > 1:
-            spreads[kind(key)].append(stdev(several))
+            for name in (kind(key), statistic(key)):
+                spreads[name].append(stdev(several))
+    typical = lambda key: median(spreads.get(kind(key)) or spreads.get(statistic(key)) or [0.0])  # noqa: E731
     means = {}
     for key, rows in groups.items():
         n_seeds = sum(row["seed"] is not None for row in rows)
         mean = fmean(values[key])
         if n_seeds:
-            spread = stdev(values[key]) if n_seeds > 1 else median(spreads[kind(key)] or [0.0])
+            spread = stdev(values[key]) if n_seeds > 1 else typical(key)
             tolerance = max(tolerances.trained, tolerances.deviations * spread)
         elif '"seeds":' in rows[0]["params"]:  # over several trainings: their spread where they stand beside it
-            half = 0.0 if rows[0]["ci_low"] is None else (rows[0]["ci_high"] - rows[0]["ci_low"]) / 2
+            half = typical(key) if rows[0]["ci_low"] is None else (rows[0]["ci_high"] - rows[0]["ci_low"]) / 2
             own = values.get(_of_each_seed(key))
             spread = stdev(own) * tolerances.deviations if own and len(own) > 1 else min(half, tolerances.interval)
             tolerance = max(tolerances.trained, spread)

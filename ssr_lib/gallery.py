@@ -17,7 +17,7 @@ from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.folder import read_folder
 from ssr_lib.data.images import Preprocess
 from ssr_lib.data.locking import folder_lock
-from ssr_lib.data.shards import digest, save_npy
+from ssr_lib.data.shards import digest, read_json, save_npy
 from ssr_lib.extract import extract, weights_digest
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
@@ -81,14 +81,13 @@ def _update(place: Path, net, folder: Path, preprocess: Preprocess, now: dict[st
     while True:
         new = {name: stamp for name, stamp in now.items() if name not in known or known[name]["stamp"] != stamp}
         begun = place / "begun.json"
-        if begun.is_file():
-            batch = json.loads(begun.read_text(encoding="utf-8"))
-        elif new:
+        batch = read_json(begun)  # what an interrupted run had begun with
+        if not batch:
+            if not new:
+                return known, rows
             shutil.rmtree(place / "new", ignore_errors=True)  # of a batch that was finished and then interrupted
             batch = new
             write_atomic(begun, json.dumps(batch))
-        else:
-            return known, rows
         described, failed = extract(
             net, list(batch), preprocess, place / "new", root=folder, on_error="list", **options
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -53,9 +56,13 @@ def load_or_extract(file: Path | str, cache: Path | str | None, **how) -> tuple[
         state = Path(file).stat()
         made_from = (str(Path(file).resolve()), state.st_size, state.st_mtime_ns, sorted(how.items()), cv2.__version__)
         path = Path(cache) / f"{hashlib.sha256(repr(made_from).encode()).hexdigest()[:32]}.npz"
-        if path.exists():
+        try:
             with np.load(path) as stored:
                 return (stored["points"], stored["descriptors"]), float(stored["seconds"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            warnings.warn(f"{path} is damaged ({error}); {file} is looked at again", stacklevel=2)
     start = time.perf_counter()
     features = extract_features(file, **how)
     seconds = time.perf_counter() - start

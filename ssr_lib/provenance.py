@@ -56,6 +56,15 @@ def commit() -> str | None:
         return None
 
 
+def committed(path: Path) -> bytes | None:
+    """The file `path` as it was last committed; None outside git, or where it is not in the commit."""
+    try:
+        show = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True)
+    except (FileNotFoundError, NotADirectoryError):  # no git, or no such folder
+        return None
+    return show.stdout if show.returncode == 0 else None
+
+
 def versions() -> dict[str, str]:
     """Version of Python and of every package that a figure may depend on."""
     found = {"python": platform.python_version()}

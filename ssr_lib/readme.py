@@ -28,7 +28,7 @@ def readme_text(profile: str, root: Path | None = None) -> str:
     text = (root / "README.md").read_text(encoding="utf-8")
     text = between(text, "main table", "\n" + (tables / "main.md").read_text(encoding="utf-8") + "\n")
     claims = pd.read_csv(tables / "claims.csv")
-    shown = claims[["claim", "comparison", "difference", "low", "high", "verdict"]]
+    shown = claims[["claim", "comparison", "difference", "low", "high", "p", "verdict"]]
     return between(text, "verdicts", "\n" + read_verdicts(claims) + "\n\n" + to_markdown(shown, digits=2) + "\n")
 
 

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,21 +131,22 @@ class _Table:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _read(self) -> dict[tuple, list[tuple]]:
-        data = self.path.read_bytes()
-        text = (gzip.decompress(data) if self.path.suffix == ".gz" else data).decode()
+        data, remedy = self.path.read_bytes(), "move the file away and run the study again"
+        try:
+            text = (gzip.decompress(data) if self.path.suffix == ".gz" else data).decode()
+        except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path} is damaged ({error}); {remedy}") from error
         lines = csv.reader(io.StringIO(text))
         header = next(lines, [])
         if header != list(self.columns):
-            raise ValueError(
-                f"{self.path} has columns {', '.join(header)}; wanted {', '.join(self.columns)}; "
-                "move the file away and run the study again"
-            )
+            wanted = ", ".join(self.columns)
+            raise ValueError(f"{self.path} has columns {', '.join(header)}; wanted {wanted}; {remedy}")
         rows: dict[tuple, list[tuple]] = {}
         key_kinds, value_kinds, width = list(self.key.values()), list(self.values.values()), len(self.key)
         last: list[str] = []
         for line in lines:
             if len(line) != len(self.columns):
-                raise ValueError(f"{self.path} line {lines.line_num} has {len(line)} cells; wanted {len(self.columns)}")
+                raise ValueError(f"{self.path} line {lines.line_num} is cut off; {remedy}")
             if line[:width] != last:  # rows of one key stand together
                 last = line[:width]
                 of_key = rows.setdefault(tuple(map(_from_text, key_kinds, last)), [])

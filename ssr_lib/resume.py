@@ -54,6 +54,10 @@ def save_state(
     try:  # written straight to disk: with 81,313 class centres a copy in memory would be gigabytes
         save_file(stored, temporary, metadata={"format": FORMAT, "record": json.dumps(record)})
         os.replace(temporary, path)
+    except SafetensorError as error:  # of the disk: no OSError, and without a name
+        raise OSError(
+            f"{path} could not be written ({error}); make room, and the same command goes on from the last state"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ssr_lib.artefacts import Study
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.notebooks import execute, scrub
-from ssr_lib.provenance import describe_run, repository_root
+from ssr_lib.provenance import committed, describe_run, repository_root
 from ssr_lib.report import report
 from ssr_lib.results import Results
 from ssr_lib.tables import to_markdown
@@ -54,7 +55,7 @@ def run(
         state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
         done = {name for name in wanted if _is_done(study.results_dir, name, state, digests[name])}
         if notebooks is None and not done:
-            _forget(study.results_dir)
+            _set_aside(study)
         for name in wanted:
             if name in done:
                 _say(progress, f"{name}: as it was, nothing that makes it has changed")
@@ -74,12 +75,14 @@ def run(
 def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
     """Run `profile` again in `<repository>/build/verify` and print every figure that left its tolerance.
 
-    Returns 0 where all figures agree with the committed ones and 1 where not: the exit status of `ssr verify`. A verify
+    Compared with is `results/<profile>/results.csv` as it was last committed, whatever `run` made of it since; outside
+    git the file as it lies there. Returns 0 where all figures agree with the committed ones and 1 where not: the exit status of `ssr verify`. A verify
     that was killed goes on where it stopped; one that finished starts from nothing. `workspace`: elsewhere than build/.
     Raises `FileNotFoundError` where the profile has no results to compare with.
     """
-    committed = repository_root() / "results" / profile
-    if not (committed / "results.csv").is_file():
+    path = repository_root() / "results" / profile / "results.csv"
+    rows = committed(path) or (path.read_bytes() if path.is_file() else None)
+    if rows is None:
         raise FileNotFoundError(f"results/{profile}/results.csv is not there; run `make study PROFILE={profile}` first")
     workspace = Path(workspace or repository_root() / "build" / "verify")
     finished = workspace / "data" / "study" / f"{profile}.finished"
@@ -87,7 +90,9 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
         for folder in (workspace / "data" / "cache", workspace / "data" / "study", workspace / "results" / profile):
             shutil.rmtree(folder, ignore_errors=True)
     again = run(profile, workspace=workspace, progress=progress)
-    table = compare(Results(committed), Results(again))
+    with tempfile.TemporaryDirectory() as before:
+        write_atomic(Path(before, "results.csv"), rows)
+        table = compare(Results(before), Results(again))
     write_atomic(finished, "")
     wrong = table[~table["agrees"]]
     if len(wrong):
@@ -150,12 +155,13 @@ def _is_done(results_dir: Path, name: str, state: Mapping, digest: str) -> bool:
     return hashlib.sha256(path.read_bytes()).hexdigest() == made.get("output")
 
 
-def _forget(results_dir: Path) -> None:
-    """Remove what earlier runs measured, so that every row of a results folder comes from one version of the code."""
-    for name in ("results.csv", "per_query.csv.gz", "costs.csv", "choices.json", "run.json", "report.html"):
-        (results_dir / name).unlink(missing_ok=True)
-    for name in ("notebooks", "tables", "figures"):
-        shutil.rmtree(results_dir / name, ignore_errors=True)
+def _set_aside(study: Study) -> None:
+    """Move what earlier runs measured to build/before, so that every row of a results folder comes from one version of the code."""
+    if study.results_dir.exists():
+        before = study.workspace / "build" / "before" / study.name
+        shutil.rmtree(before, ignore_errors=True)
+        before.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(study.results_dir, before)
 
 
 def _folders(study: Study) -> dict[str, str]:

@@ -88,6 +88,24 @@ def test_stored_features_give_the_same_result_without_extracting(files, tmp_path
     )
 
 
+def test_damaged_stored_features_are_named_and_made_again(files, tmp_path):
+    query, database = files
+    first = local_rerank([query], database, np.array([[3]]), 1, cache=tmp_path)
+    for damage in (b"", b"no archive"):
+        for path in tmp_path.iterdir():
+            path.write_bytes(damage)
+        with pytest.warns(UserWarning, match=r"\.npz is damaged .*looked at again"):
+            again = local_rerank([query], database, np.array([[3]]), 1, cache=tmp_path)
+        assert np.array_equal(first.scores, again.scores)
+
+
+def test_boxes_may_be_arrays(files):
+    query, database = files
+    boxes = [np.array([0, 0, 40, 40])]
+    arrays, tuples = (local_rerank([query], database, np.array([[3]]), 1, boxes=b) for b in (boxes, [(0, 0, 40, 40)]))
+    assert np.array_equal(arrays.scores, tuples.scores)
+
+
 def test_other_settings_do_not_use_stored_features(files, tmp_path):
     query, database = files
     local_rerank([query], database, np.array([[3]]), 1, cache=tmp_path)

@@ -184,6 +184,21 @@ def test_a_file_with_other_columns_is_refused_by_name(tmp_path):
         Results(tmp_path).frame()
 
 
+def test_a_file_that_was_cut_off_is_refused_by_name(tmp_path):
+    results = Results(tmp_path)
+    results.add(**FIGURE, value=0.5)
+    key = {k: v for k, v in FIGURE.items() if k != "metric"}
+    results.add_per_query(**key | {"difficulty": "medium"}, ap=[0.1, 0.2], groups=["a", "b"])
+    results.save()
+    for name in ("results.csv", "per_query.csv.gz"):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) - 20])
+    with pytest.raises(ValueError, match=r"results\.csv line 2 is cut off; move the file away"):
+        Results(tmp_path).frame()
+    with pytest.raises(ValueError, match=r"per_query\.csv\.gz is damaged .*; move the file away"):
+        Results(tmp_path).per_query()
+
+
 def test_params_have_one_text_whatever_their_order():
     assert canonical_params({"b": 1, "a": [np.int64(2), 0.5]}) == canonical_params('{"a": [2, 0.5], "b": 1}')
     assert canonical_params(None) == "{}"

@@ -155,6 +155,16 @@ def test_a_second_run_in_the_same_workspace_is_refused(repository, workspace):
         study.run("tiny", workspace=workspace, progress=False)
 
 
+def test_verify_compares_with_what_was_committed(repository, capsys):
+    study.run("tiny", workspace=repository, progress=False)
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "results"], ["commit", "-qm", "rows"]):
+        subprocess.run([*git, *command], check=True)
+    rows = repository / "results" / "tiny" / "results.csv"
+    rows.write_text(rows.read_text().replace("0.500000", "0.900000"))
+    assert study.verify("tiny", progress=False) == 0, capsys.readouterr().out
+
+
 def test_verify_agrees_with_itself_and_finds_a_figure_that_moved(repository, capsys):
     study.run("tiny", workspace=repository, progress=False)
     assert study.verify("tiny", progress=False) == 0

@@ -38,7 +38,7 @@ def save_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterabl
         temporary.unlink(missing_ok=True)
 
 
-def _read_json(path: Path) -> dict | None:
+def read_json(path: Path) -> dict | None:
     """A JSON object, or None where there is none to trust: absent, or cut off by a full disk."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ class ShardedArray:
         self.directory = Path(directory)
         self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
         self.row_shape, self.dtype, self.n_rows = tuple(row_shape), np.dtype(dtype), len(items)
-        stored = _read_json(self.directory / "made_by.json")
+        stored = read_json(self.directory / "made_by.json")
         if stored is None:
             self.shard_size = int(shard_size)
         else:
@@ -117,7 +117,7 @@ class ShardedArray:
     def _read(self, shard: int, whole: np.ndarray | None, records: list) -> tuple[np.ndarray, dict] | None:
         """A shard's sound rows with their record, from its own file or from the finished array; else None."""
         own = _load(self._path(shard))
-        record = _read_json(self._path(shard).with_suffix(".json"))
+        record = read_json(self._path(shard).with_suffix(".json"))
         if own is not None and self._is_sound(own, shard, record):
             return own, record
         if whole is not None and shard < len(records):
@@ -128,8 +128,8 @@ class ShardedArray:
 
     def _finished(self) -> tuple[np.memmap | None, list]:
         whole = _load(self.directory / "array.npy", mmap_mode="r")
-        records = (_read_json(self.directory / "array.json") or {}).get("shards", [])
-        return whole, records
+        records = (read_json(self.directory / "array.json") or {}).get("shards")
+        return whole, records if isinstance(records, list) else []
 
     def missing(self, *, retry_failed: bool) -> list[int]:
         """Numbers of the shards that must be made (again): absent, damaged, of changed items, or with failed rows."""

@@ -42,7 +42,11 @@ def local_rerank(
     if ranks.size and not 0 <= ranks.min() <= ranks.max() < len(database_files):
         raise ValueError(f"ranks go from {ranks.min()} to {ranks.max()}; there are {len(database_files)} files")
     check_integer(shortlist, "shortlist", 1, ranks.shape[1], "the images in a ranking")
-    boxes = [None] * len(query_files) if boxes is None else [box and tuple(map(float, box)) for box in boxes]
+    boxes = (
+        [None] * len(query_files)
+        if boxes is None
+        else [None if box is None else tuple(map(float, box)) for box in boxes]
+    )
     how = {"longest": longest, "count": count}
     stored = {int(i): load_or_extract(database_files[i], cache, **how) for i in np.unique(ranks[:, :shortlist])}
     queries = [load_or_extract(f, cache, box=box, **how) for f, box in zip(query_files, boxes, strict=True)]
