@@ -72,5 +72,7 @@ def convert(args: Namespace) -> int:
         raise FileNotFoundError(f"{args.file}: no such file")
     from ssr_lib.models.checkpoints import convert
 
-    print(convert(args.file, args.family, args.out or Path(args.file).with_suffix("")))
+    file = Path(args.file)
+    beside = file.with_name(f"{file.stem}-{args.family}") if file.suffix == ".safetensors" else file.with_suffix("")
+    print(convert(file, args.family, args.out or beside))
     return 0

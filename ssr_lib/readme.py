@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -26,7 +27,13 @@ def readme_text(profile: str, root: Path | None = None) -> str:
     root = root or repository_root()
     tables = root / "results" / profile / "tables"
     text = (root / "README.md").read_text(encoding="utf-8")
-    text = between(text, "main table", "\n" + (tables / "main.md").read_text(encoding="utf-8") + "\n")
+    of = json.loads((tables.parent / "run.json").read_text(encoding="utf-8"))["parameters"]
+    intro = (
+        f"mAP in percent on {of['data']['test']['landmarks']} drawn test landmarks, mean ± standard deviation over "
+        f"{len(of['comparison']['seeds'])} trainings of {of['training']['steps']} steps (profile `{profile}`, `results/{profile}`):"
+    )
+    main = (tables / "main.md").read_text(encoding="utf-8")
+    text = between(text, "main table", f"\n{intro}\n\n{main}\n")
     claims = pd.read_csv(tables / "claims.csv")
     shown = claims[["claim", "comparison", "difference", "low", "high", "p", "verdict"]]
     return between(text, "verdicts", "\n" + read_verdicts(claims) + "\n\n" + to_markdown(shown, digits=2) + "\n")

@@ -138,6 +138,15 @@ def test_what_is_no_archive_is_refused(tmp_path, content):
         unpack(tmp_path / "x.tgz", tmp_path / "out", everything)
 
 
+def test_a_header_that_is_too_long_is_refused_unread(tmp_path):
+    with tarfile.open(tmp_path / "x.tgz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.pax_headers = {"comment": "x" * (2 << 20)}
+        tar.addfile(info, io.BytesIO(b""))
+    with pytest.raises(ArchiveError, match="refused as a bomb"):
+        unpack(tmp_path / "x.tgz", tmp_path / "out", everything)
+
+
 def test_flipped_bit_in_a_compressed_archive_is_noticed(tmp_path):
     data = bytearray(make_zip(tmp_path / "x.zip").read_bytes())
     data[41] ^= 0xFF  # in the first picture: its local header has 30 bytes, its name 9

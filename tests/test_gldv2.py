@@ -44,3 +44,10 @@ def test_other_columns_and_other_ids_are_refused(tmp_path):
     (tmp_path / "ids.txt").write_text("1\nPantheon\n")
     with pytest.raises(ValueError, match=r"ids\.txt.*Pantheon"):
         read_ids(tmp_path / "ids.txt")
+
+
+@pytest.mark.parametrize("row", ["x,17660ef415d37059", "1,ab", "1,../../../etc abc"])
+def test_a_row_that_is_no_landmark_is_refused_by_line(tmp_path, row):
+    (tmp_path / "train.csv").write_text(f"landmark_id,images\n7,0123456789abcdef\n{row}\n")
+    with pytest.raises(ValueError, match=r"train\.csv line 3: .* are wanted"):
+        read_clean(tmp_path / "train.csv")

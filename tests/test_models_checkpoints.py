@@ -217,3 +217,26 @@ def test_files_that_hold_more_than_tensors_are_refused(tmp_path, capsys):
         with pytest.raises(ValueError, match=rf"{name} \(cvnet\) is damaged or holds more than tensors"):
             load_official(tmp_path / name, "cvnet")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda s: {**s, "head.fc.weight": "text"}, r"entry 'head\.fc\.weight' is a str"),
+        (lambda s: {"state_dict": [1]}, "holds a list; tensors by name are wanted"),
+        (lambda s: {**s, "head.fc.bias": s["head.fc.bias"] * np.nan}, r"head\.fc\.bias holds NaN"),
+        (lambda s: {**s, "head.fc.bias": s["head.fc.bias"][:-1]}, r"shapes of family 'senet': head\.fc\.bias is \("),
+    ],
+)
+def test_a_state_that_cannot_be_used_is_refused_in_one_line(head, damage, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        official_head(damage(head), "senet")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_conversion_never_replaces_what_it_reads(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"published")
+    with pytest.raises(ValueError, match=r"would replace .*weights\.safetensors"):
+        convert(file, "cvnet", tmp_path / "weights")
+    assert file.read_bytes() == b"published"

@@ -212,6 +212,7 @@ def hostile(marker):
         "numpy dotted": b"\x80\x04\x8c\x05numpy\x8c\x0df2py.os.system\x93\x8c\x04true\x85R.",
         "bytearray bomb": b"cbuiltins\nbytearray\n(L1000000000000L\ntR.",
         "array bomb": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L1000000000000L\ntS'b'\ntR.",
+        "array called": b"cnumpy\nndarray\n((L1000000000000L\ntS'b'\ntR.",
         "persistent id": b"Pgo\n.",
         "extension": b"\x80\x02\x82\x01.",
     }

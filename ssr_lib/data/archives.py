@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 MAX_FILES = 2_000_000
+MAX_HEADER = 1 << 20  # bytes of a name or of attributes; real ones have hundreds
 CHUNK = 1 << 20
 
 
@@ -66,8 +67,23 @@ def unpack(
 Entry = tuple[str, int, bool, Callable[[], IO[bytes]]]  # path, bytes when unpacked, whether a plain file, opens it
 
 
+class _Member(tarfile.TarInfo):
+    """A tar entry whose long names and attributes, which tarfile reads into memory, have a limit too."""
+
+    def _proc_pax(self, tar):
+        return super()._proc_pax(self._checked(tar))
+
+    def _proc_gnulong(self, tar):
+        return super()._proc_gnulong(self._checked(tar))
+
+    def _checked(self, tar):
+        if self.size > MAX_HEADER:
+            raise ArchiveError(f"{tar.name}: a header of {self.size:,} bytes; it is refused as a bomb")
+        return tar
+
+
 def _tar_entries(archive: Path) -> Iterator[Entry]:
-    with tarfile.open(archive, "r:*") as tar:
+    with tarfile.open(archive, "r:*", tarinfo=_Member) as tar:
         for member in tar:
             if not member.isdir():
                 yield member.name, member.size, member.isreg(), lambda m=member: tar.extractfile(m)

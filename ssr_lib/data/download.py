@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ from ssr_lib.data.folder import EXTENSIONS
 from ssr_lib.data.gldv2 import read_clean
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth
-from ssr_lib.data.transfer import PATIENCE, Patience, fetch_file, set_aside
+from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, set_aside
 
 GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 
@@ -255,7 +256,11 @@ def _fetch_source(source: Source, folder: Path, patience: Patience, progress: bo
     if source.md5_url is not None:
         sums = fetch_file([source.md5_url], folder / "md5" / source.md5_url.rpartition("/")[2], patience=patience,
                           progress=False)  # fmt: skip
-        md5 = sums.read_text(encoding="utf-8").split()[0].lower()
+        found = re.match(r"[0-9a-fA-F]{32}\b", sums.read_text(encoding="utf-8", errors="replace"))
+        if found is None:
+            set_aside(sums)
+            raise WrongFileError(f"{source.md5_url} gave no MD5 checksum; run the same again to ask anew")
+        md5 = found[0].lower()
     room = 2.1 if source.archive else 1.0  # the archive and its pictures, which compress no further
     return fetch_file(
         source.urls,

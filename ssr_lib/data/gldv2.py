@@ -7,6 +7,7 @@ A picture with id 0123456789abcdef lies in 0/1/2/0123456789abcdef.jpg (github.co
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -27,11 +28,16 @@ def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tupl
         if not {"landmark_id", "images"} <= set(table.fieldnames or ()):
             raise ValueError(f"{csv_file} has columns {table.fieldnames}; landmark_id and images are wanted")
         for row in table:
-            landmark = int(row["landmark_id"])
+            name, images = row["landmark_id"] or "", (row["images"] or "").split()
+            if not re.fullmatch(r"\d{1,18}", name) or not all(re.fullmatch(r"\w{3,64}", i) for i in images):
+                found = f"{name!r:.40}, {' '.join(images)!r:.40}"
+                raise ValueError(
+                    f"{csv_file} line {table.line_num}: {found}; a landmark's number and its pictures' ids are wanted"
+                )
+            landmark = int(name)
             if landmark in leave_out:
                 left_out.add(landmark)
                 continue
-            images = row["images"].split()
             files += [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in images]
             labels += [landmark] * len(images)
     if unknown := sorted(set(leave_out) - left_out):

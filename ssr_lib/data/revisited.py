@@ -45,8 +45,11 @@ def _latin1(text: str, codec: str) -> bytes:
     return text.encode("latin1")
 
 
-def _small_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
-    if kind is not np.ndarray or tuple(shape) != (0,):  # as NumPy writes it; another shape could claim all memory
+_ARRAY_TYPE = object()  # stands for numpy.ndarray, which a pickle may name but not call: it could claim all memory
+
+
+def _small_array(kind: object, shape: tuple, code: bytes) -> np.ndarray:
+    if kind is not _ARRAY_TYPE or tuple(shape) != (0,):  # as NumPy writes it; another shape could claim all memory
         raise pickle.UnpicklingError(f"an array made as {kind}, {shape}")
     return np.ndarray((0,), dtype="b")
 
@@ -57,7 +60,7 @@ _ADMITTED = {
     ("__builtin__", "set"): set,
     ("_codecs", "encode"): _latin1,  # how protocols 0 to 2 spell bytes
     ("__builtin__", "bytes"): lambda: b"",  # and no bytes
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): _ARRAY_TYPE,
     ("numpy", "dtype"): np.dtype,
 }
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -91,7 +94,7 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
     if official is None and not subset:
         raise ValueError(
             f"{path} is not the published gnd_roxford5k.pkl or gnd_rparis6k.pkl (its SHA-256 differs); fetch it again, "
-            "or say that it is another one on purpose (subset=True)"
+            "or say that it is another one on purpose (subset=True; in a profile: a dataset that has another name)"
         )
     database, queries, truths = _parse(_unpickle(data, path), path)
     if official and (len(queries), len(database)) != (official.n_queries, official.n_database):
@@ -157,7 +160,10 @@ def _parse_query(truth: object, where: str) -> dict:
         box = list(_sequence(box, f"{where}: bbx"))
         if len(box) != 4 or not all(isinstance(v, (int, float, np.number)) for v in box):
             raise ValueError(f"{where}: bbx is {box!r:.80}; four numbers are wanted")
-        box = tuple(float(v) for v in box)
+        try:
+            box = tuple(float(v) for v in box)
+        except OverflowError as error:
+            raise ValueError(f"{where}: bbx is {box!r:.80}; four numbers of pixels are wanted") from error
     return {**parsed, "bbx": box}
 
 

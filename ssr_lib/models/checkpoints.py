@@ -169,14 +169,27 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
                 str(error).partition("\n")[0].partition(". ")[0]
             )  # what follows advises to unpickle without thought
             raise ValueError(f"{source} is damaged or holds more than tensors: {reason}; download it again") from error
-    for wrapper in ("model_state", "state_dict"):
+    for wrapper in ("state_dict", "model_state", "state_dict"):  # either may hold the other
         state = state.get(wrapper, state) if isinstance(state, Mapping) else {}
+    state = check_tensors(state, source)
     state = {name.removeprefix("module."): value for name, value in state.items()}
     if family == "cvnet" and any(name.startswith("encoder_q.") for name in state):
         # the published file holds CVNet's local re-ranking network too, which is another model
         other = ("conv2ds.", "cv_learner.")
         state = {name.removeprefix("encoder_q."): v for name, v in state.items() if not name.startswith(other)}
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}, source
+
+
+def check_tensors(state: object, source: str) -> Mapping[str, Tensor]:
+    """The state as it is, if it maps names to finite tensors; else `ValueError` naming the entry that does not fit."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{source} holds a {type(state).__name__}; tensors by name are wanted")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{source}: entry {name!r} is a {type(value).__name__}; tensors by name are wanted")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{source}: {name} holds NaN or infinity; the file is damaged: download it again")
+    return state
 
 
 def official_config(state: Mapping[str, Tensor], family: str) -> dict[str, Any]:
@@ -204,6 +217,8 @@ def official_config(state: Mapping[str, Tensor], family: str) -> dict[str, Any]:
                 f"{_POOL_P[family]} has {state[_POOL_P[family]].numel()} exponents; one for all channels is wanted"
             )
         config["p"] = state[_POOL_P[family]].item()
+        if not config["p"] > 0:
+            raise ValueError(f"{_POOL_P[family]} is {config['p']}; a positive exponent is wanted")
     return config
 
 
@@ -240,10 +255,16 @@ def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, so
     values = {ours: state[theirs] for ours, theirs in names.items()}
     # SENet writes its convolutions over (u, v) as 3-D ones: (c, c, 1, 3, 3) → (c, c, 3, 3)
     values = {ours: value.squeeze(2) if value.ndim == 5 else value for ours, value in values.items()}
-    try:
-        module.load_state_dict({**module.state_dict(), **values}, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{source} does not have the shapes of family {family!r}: {error}") from error
+    own = module.state_dict()
+    wrong = [
+        f"{names[ours]} is {tuple(value.shape)}, wanted {tuple(own[ours].shape)}"
+        for ours, value in values.items()
+        if value.shape != own[ours].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" * (len(wrong) > 5)
+        raise ValueError(f"{source} does not have the shapes of family {family!r}: {'; '.join(wrong[:5])}{more}")
+    module.load_state_dict({**own, **values}, strict=True)
 
 
 def load_official(path_or_state: Path | str | Mapping[str, Any], family: str, **changes: Any) -> RetrievalNet:
@@ -291,7 +312,12 @@ class L2(nn.Module):
 
 
 def convert(path: Path | str, family: str, out: Path | str) -> Path:
-    """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file."""
+    """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file.
+
+    Raises `ValueError` where that would overwrite the published file, and as `load_official`.
+    """
+    if checkpoint_files(out)[0].resolve() == Path(path).resolve():
+        raise ValueError(f"the checkpoint would replace {path}, which it is made from; give another name (--out)")
     net = load_official(path, family)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return save_checkpoint(out, net, {"source": Path(path).name, "source_sha256": digest, "family": family})
