@@ -170,7 +170,7 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
             )  # what follows advises to unpickle without thought
             raise ValueError(f"{source} is damaged or holds more than tensors: {reason}; download it again") from error
     for wrapper in ("state_dict", "model_state", "state_dict"):  # either may hold the other
-        state = state.get(wrapper, state) if isinstance(state, Mapping) else {}
+        state = state.get(wrapper, state) if isinstance(state, Mapping) else state
     state = check_tensors(state, source)
     state = {name.removeprefix("module."): value for name, value in state.items()}
     if family == "cvnet" and any(name.startswith("encoder_q.") for name in state):
