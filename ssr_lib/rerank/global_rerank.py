@@ -120,10 +120,22 @@ def add_neighbours(x: Rows, d: Rows, ids: torch.Tensor, weights: torch.Tensor) -
     return out
 
 
-def refine(x: Rows, d: Rows, own: torch.Tensor | None, how: NeighbourSum) -> torch.Tensor:
-    """x̂ (n, D) of the rows x with their k nearest database images, but not their own."""
-    scores, ids = neighbours(x, d, how.k, own)
+def refine(
+    x: Rows, d: Rows, own: torch.Tensor | None, how: NeighbourSum, found: tuple[Array, Array] | None = None
+) -> torch.Tensor:
+    """x̂ (n, D) of the rows x with their k nearest database images, but not their own; `found`: scores and ids of k or more."""
+    scores, ids = neighbours(x, d, how.k, own) if found is None else _first(found, len(x), how.k, x.device)
     return add_neighbours(x, d, ids, how.weights(scores))
+
+
+def _first(found: tuple[Array, Array], n: int, k: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first k columns of neighbours found before. Raises `ValueError` where they are not of n rows, or fewer."""
+    scores, ids = (torch.as_tensor(part, device=device) for part in found)
+    if scores.shape != ids.shape or len(ids) != n or ids.ndim != 2 or ids.shape[1] < k:
+        raise ValueError(
+            f"neighbours are {tuple(scores.shape)} and {tuple(ids.shape)}; wanted ({n}, {k} or more) twice"
+        )
+    return scores[:, :k], ids[:, :k]
 
 
 def _fingerprint(d: Rows) -> int:
@@ -131,11 +143,11 @@ def _fingerprint(d: Rows) -> int:
     return zlib.crc32(d.raw(some).cpu().numpy().tobytes())
 
 
-def _augment(d: Rows, how: NeighbourSum, kind: Array) -> Augmented:
+def _augment(d: Rows, how: NeighbourSum, kind: Array, found: tuple[Array, Array] | None = None) -> Augmented:
     check_integer(how.k, "k", 1, len(d) - 1, "the database images other than the one itself")
     everyone, current, rounds = torch.arange(len(d), device=d.device), d, []
-    for _ in range(how.rounds):
-        rounds.append(like(refine(current, current, everyone, how), kind))
+    for i in range(how.rounds):
+        rounds.append(like(refine(current, current, everyone, how, found if i == 0 else None), kind))
         current = as_rows(rounds[-1], "augmented descriptors", d.device)
     return Augmented(tuple(rounds), how, _fingerprint(d))
 
@@ -150,13 +162,16 @@ def augment_database(
     power: float = 1.0,
     reduce: str = "sum",
     rounds: int = 1,
+    neighbours: tuple[Array, Array] | None = None,
 ) -> Augmented:
     """The database's side of `global_rerank`, which depends on no query: pass it as `augmented` for every query set.
 
-    `database` (N, D) float32, NumPy or torch; the features come back as the same kind. Arguments and errors are those
-    of `global_rerank`.
+    `database` (N, D) float32, NumPy or torch; the features come back as the same kind. `neighbours`: scores and ids
+    (N, k or more) of `search.knn(database, database, …, exclude=range(N))`, where they are at hand: a sweep over k and α
+    then searches once. Other arguments and errors are those of `global_rerank`.
     """
-    return _augment(as_pair(database, database)[1], NeighbourSum(k, alpha, weighting, power, reduce, rounds), database)
+    how = NeighbourSum(k, alpha, weighting, power, reduce, rounds)
+    return _augment(as_pair(database, database)[1], how, database, neighbours)
 
 
 def _check_augmented(augmented: Augmented, d: Rows, how: NeighbourSum) -> None:

@@ -37,15 +37,23 @@ def average_query_expansion(queries: Array, database: Array, k: int, *, query_id
 
 
 @torch.no_grad()
-def database_augmentation(database: Array, k: int, alpha: float = 0.0, *, weighting: str = "power") -> Array:
+def database_augmentation(
+    database: Array,
+    k: int,
+    alpha: float = 0.0,
+    *,
+    weighting: str = "power",
+    neighbours: tuple[Array, Array] | None = None,
+) -> Array:
     """DBA: every database descriptor replaced by its normalised mean with its k nearest others: (N, D) float32.
 
     `database` (N, D) float32, NumPy or torch. `weighting`: "power" max(s, 0)^alpha; "rank" (k − r)/(k + 1) for the
-    neighbour r = 0, 1, … where the descriptor itself has 1; alpha is not used then. Raises `ValueError` for k > N − 1.
+    neighbour r = 0, 1, … where the descriptor itself has 1; alpha is not used then. `neighbours`: as in
+    `global_rerank.augment_database`. Raises `ValueError` for k > N − 1.
     Source: Turcot & Lowe 2009; rank weights: Gordo et al., IJCV 2017, section 5.3.
     """
     d = as_pair(database, database)[1]
     check_integer(k, "k", 1, len(d) - 1, "the database images other than the one itself")
     scale = k / (k + 1) if weighting == "rank" else 1.0  # the image itself is the first of k + 1 ranks
     how = NeighbourSum(k, scale, weighting, alpha, "sum", 1)
-    return like(refine(d, d, torch.arange(len(d), device=d.device), how), database)
+    return like(refine(d, d, torch.arange(len(d), device=d.device), how, neighbours), database)
