@@ -49,11 +49,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", type=int, metavar="N", help="decoding threads; default: one for each core")
 
 
-def _add_rerank_options(parser: argparse.ArgumentParser) -> None:
+def _add_rerank_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("re-ranking")
     group.add_argument("--k", type=int, help="neighbours of each picture that are added to it; default 2, or fewer in "
                        "a smaller database")  # fmt: skip
     group.add_argument("--alpha", type=float, default=0.3, help="weight of the added neighbours; default %(default)s")
+    return group
 
 
 def _add_search(commands) -> None:
@@ -77,11 +78,18 @@ def _add_evaluate(commands) -> None:
                         "gnd_rparis6k.pkl or one of their form")  # fmt: skip
     parser.add_argument("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ "
                         "in it")  # fmt: skip
+    parser.add_argument("--features", metavar="FILE", help="instead of pictures: descriptors as published with the revisited "
+                        "benchmarks, .mat or .npz with X (D, N) and Q (D, queries)")  # fmt: skip
+    parser.add_argument("--distractors", metavar="DIR", help="folder of revisitop1m.txt and its jpg/: more wrong pictures, "
+                        "behind the database; re-ranking then stays in each query's shortlist")  # fmt: skip
     parser.add_argument("--index", metavar="DIR", help="keep the descriptors here; an interrupted run then goes on")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    _add_rerank_options(parser)
+    _add_rerank_options(parser).add_argument(
+        "--rerank", default="ours", choices=("ours", "superglobal"), help="default %(default)s; superglobal: k 9, beta "
+        "0.15 among the first 400, unless --k says otherwise"
+    )  # fmt: skip
     _add_model_options(parser)
-    parser.set_defaults(run="ssr_lib.cli_photos:evaluate")
+    parser.set_defaults(run="ssr_lib.cli_evaluate:evaluate")
 
 
 def _add_study(commands) -> None:
@@ -115,6 +123,9 @@ def _add_convert(commands) -> None:
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--family", required=True, choices=("senet", "cvnet", "gem"))
     parser.add_argument("--out", metavar="FILE", help="default: beside FILE, with .safetensors and .json")
+    parser.add_argument("--trained-on", default="", metavar="SET", help="training set of the weights, for the tables "
+                        "that compare: GLDv2-clean, GLDv1, SfM-120k …")  # fmt: skip
+    parser.add_argument("--superglobal", action="store_true", help="with SuperGlobal's pooling (family cvnet)")
     parser.set_defaults(run="ssr_lib.cli_study:convert")
 
 
@@ -154,6 +165,13 @@ def main(argv: list[str] | None = None) -> int:
         if args.traceback:
             raise
         _say(_sentence(error))
+        return 2
+    except Exception as error:
+        if args.traceback:
+            raise
+        _say(
+            f"unexpected {type(error).__name__}: {error}; the same with `ssr --traceback …` shows where, please report it"
+        )
         return 2
 
 

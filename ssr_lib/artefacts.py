@@ -19,7 +19,7 @@ from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.folder import read_labels, read_training_labels
 from ssr_lib.data.images import PRESETS, Preprocess
 from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth, with_distractors
-from ssr_lib.data.shards import save_npy
+from ssr_lib.data.shards import load_sound, save_sound, stacked
 from ssr_lib.data.synthetic import LabelledImages, SyntheticSpec, draw_benchmark, draw_training
 from ssr_lib.data.synthetic.spec import VERSION
 from ssr_lib.extract import extract, extract_benchmark, pick_device
@@ -36,7 +36,6 @@ from ssr_lib.variants import VERSION as MODELS
 
 # Of the profile's training, as TrainConfig names them.
 RECIPE = ("batch_size", "optimizer", "weight_decay", "margin", "scale")
-BLOCK = 65536  # rows copied at a time
 
 
 class Study:
@@ -322,24 +321,19 @@ class Study:
         behind = extract(
             self._network_once(model), names, preprocess, folder / f"distractors-{name}", root=root, **options
         )
-        parts = (database, behind)
         path = folder / f"{dataset}-and-distractors-{digest([name, names, self.benchmark(dataset).database])}.npy"
-        if not path.is_file():
-            blocks = (part[at : at + BLOCK] for part in parts for at in range(0, len(part), BLOCK))
-            save_npy(path, (sum(map(len, parts)), database.shape[1]), np.dtype(np.float32), blocks)
-        return queries, np.load(path, mmap_mode="r")
+        return queries, stacked(path, (database, behind))
 
     def _described(
         self, model: Model, benchmark: Benchmark, folder: Path, split: str, name: str, files, boxes
     ) -> np.ndarray:
         path = folder / f"{name}-{self._drawn_by(split)}.npy"
-        if not path.is_file():
+        if (described := load_sound(path)) is None:
             net = self._network_once(model)
             maps = self._maps(net, benchmark.root, files, self._preprocess(model.image_size), boxes)
             described = describe_cached(model.variant, net, maps)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_npy(path, described.shape, described.dtype, [described])
-        return np.load(path)
+            save_sound(path, described)
+        return described
 
     def _network_once(self, model: Model) -> RetrievalNet:
         """`network`, remembering the last one: the parts of a benchmark are described one after another."""

@@ -1,37 +1,30 @@
-"""`ssr search` and `ssr evaluate`: retrieval on one's own photographs."""
+"""`ssr search`: one's own photographs; and how the command line names networks, shared with `ssr evaluate`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
-import tempfile
 from argparse import Namespace
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ssr_lib import metrics
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.folder import count_unsupported, read_label_rows, read_labels
+from ssr_lib.data.folder import count_unsupported
 from ssr_lib.data.images import PRESETS, Preprocess, load_image
-from ssr_lib.data.revisited import OFFICIAL, read_ground_truth
-from ssr_lib.extract import describe, extract_benchmark, pick_device
+from ssr_lib.extract import describe, pick_device
 from ssr_lib.gallery import Gallery, index_folder
 from ssr_lib.models import RetrievalNet, load_checkpoint
 from ssr_lib.models.checkpoints import stored_preprocess
 from ssr_lib.rerank import global_rerank
-from ssr_lib.search import knn, rank
+from ssr_lib.search import knn
 
 PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
 DEFAULT_K = 2  # one's own folder mostly holds one to three pictures of a thing: more neighbours are wrong ones
-AT = (1, 5, 10)
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
     print(f"ssr: {text}", file=sys.stderr)
 
 
@@ -57,7 +50,7 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
     return net.eval(), preprocess
 
 
-def _extraction_options(args: Namespace) -> dict:
+def extraction_options(args: Namespace) -> dict:
     if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
         raise ValueError("--batch-size and --workers must be 1 or more")
     return {
@@ -69,17 +62,15 @@ def _extraction_options(args: Namespace) -> dict:
     }
 
 
-def _k(args: Namespace, available: int) -> int:
+def check_k(k: int | None, available: int, default: int | None = None) -> int:
     """`--k`, or its default where the database allows it. Raises `ValueError` for more than the database has."""
     if available < 1:
         raise ValueError("the database holds a single picture; re-ranking wants two or more")
-    if args.k is None:
-        return min(DEFAULT_K, available)
-    if not 1 <= args.k <= available:
-        raise ValueError(
-            f"--k {args.k}: each picture has {available} others in the database; 1 to {available} is wanted"
-        )
-    return args.k
+    if k is None:
+        return min(default or DEFAULT_K, available)
+    if not 1 <= k <= available:
+        raise ValueError(f"--k {k}: each picture has {available} others in the database; 1 to {available} is wanted")
+    return k
 
 
 # ---- ssr search
@@ -94,18 +85,18 @@ def search(args: Namespace) -> int:
     if args.out and Path(args.out).suffix != ".png":
         raise ValueError(f"--out {args.out}: a name that ends in .png is wanted")
     load_image(args.photo)  # before the gallery is indexed, which can take long
-    options = _extraction_options(args)
+    options = extraction_options(args)
     net, preprocess = load_net(args)
     gallery = index_folder(net, args.gallery, preprocess, args.index, **options)
     for reason in gallery.unreadable.values():
-        _note(f"left out: {reason}")
+        note(f"left out: {reason}")
     for extension, count in count_unsupported(args.gallery).items():
-        _note(f"left out: {count} files ending in {extension}; convert them to JPEG or PNG first")
+        note(f"left out: {count} files ending in {extension}; convert them to JPEG or PNG first")
     own = _own_id(args.photo, gallery)
     others = len(gallery.files) - (own is not None)
     if others < 2:
         raise ValueError(f"{args.gallery} holds {others} usable pictures besides the query; two or more are wanted")
-    k = _k(args, len(gallery.files) - 1)
+    k = check_k(args.k, len(gallery.files) - 1)
     options.pop("progress")
     query = describe(net, [args.photo], preprocess, **options)  # (1, D)
     query_ids = None if own is None else np.array([own])
@@ -166,78 +157,3 @@ def _picture(args: Namespace, gallery: Gallery, before: list[dict], after: list[
         for title, entries in zip(titles, (before, after), strict=True)
     ]
     ranked_lists(Path(args.photo), rows, Path(args.out))
-
-
-# ---- ssr evaluate
-
-
-def evaluate(args: Namespace) -> int:
-    """Print mAP and mP@1, 5, 10 of a labelled set, without and with re-ranking."""
-    options = _extraction_options(args)
-    benchmark = _benchmark(args)
-    net, preprocess = load_net(args)
-    own = np.array(benchmark.query_ids) if max(benchmark.query_ids) >= 0 else None
-    k = _k(args, len(benchmark.database) - 1)
-    with nullcontext(args.index) if args.index else tempfile.TemporaryDirectory(prefix="ssr-") as directory:
-        queries, database = extract_benchmark(net, benchmark, preprocess, Path(directory), **options)
-        before = metrics.evaluate(rank(queries, database, exclude=own), benchmark, at=AT)
-        reranked = global_rerank(queries, database, k, args.alpha, query_ids=own)
-        after = metrics.evaluate(reranked.ranks, benchmark, at=AT)
-        del queries, database  # they map files of the folder that goes away
-    graded = any(len(ids) for lists in (benchmark.hard, benchmark.junk) for ids in lists)
-    difficulties = ("easy", "medium", "hard") if graded else ("medium",)
-    results = {
-        "without re-ranking": {d: _figures(before, d) for d in difficulties},
-        "with re-ranking": {d: _figures(after, d) for d in difficulties},
-    }
-    if args.json:
-        print(json.dumps({
-            "benchmark": benchmark.name, "queries": len(benchmark), "groups": len(set(benchmark.groups)),
-            "database": len(benchmark.database), "model": args.model, "preprocess": preprocess.to_dict(),
-            "k": k, "alpha": args.alpha, "unit": "fraction", "results": results,
-        }, indent=1))  # fmt: skip
-    else:
-        _print_results(benchmark, results, f"k = {k}, alpha = {args.alpha:g}")
-    return 0
-
-
-def _benchmark(args: Namespace) -> Benchmark:
-    if (args.labels is None) == (args.ground_truth is None):
-        raise ValueError("name either a LABELS.csv or a --ground-truth FILE.pkl")
-    if args.ground_truth is not None:
-        if args.images is None:
-            raise ValueError("--ground-truth wants --images DIR, the folder of its pictures")
-        benchmark = read_ground_truth(args.ground_truth, args.images, subset=True)
-        if benchmark.name not in {official.name for official in OFFICIAL}:
-            _note(f"{args.ground_truth} is not a published ground truth; compare its figures only with each other")
-        return benchmark
-    n_training = sum(row.split == "train" for row in read_label_rows(args.labels))
-    if n_training:
-        _note(f"{n_training:,} rows with split 'train' are left out")
-    benchmark = read_labels(args.labels, args.images, on_lonely="keep")
-    lonely = [name for name, ids in zip(benchmark.queries, benchmark.easy, strict=True) if len(ids) == 0]
-    if lonely:
-        _note(f"{len(lonely)} queries have no picture of their label in the database and no part in the means: "
-              + ", ".join(lonely))  # fmt: skip
-    return benchmark
-
-
-def _figures(evaluation: metrics.Evaluation, difficulty: str) -> dict[str, float | None]:
-    values = [evaluation.map[difficulty], *evaluation.mp[difficulty]]
-    names = ["mAP", *(f"mP@{k}" for k in evaluation.at)]
-    return {name: None if math.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
-
-
-def _print_results(benchmark: Benchmark, results: dict, parameters: str) -> None:
-    print(
-        f"{benchmark.name}: {len(benchmark):,} queries in {len(set(benchmark.groups)):,} groups, "
-        f"{len(benchmark.database):,} database pictures; re-ranking with {parameters}\n"
-    )
-    names = ["mAP", *(f"mP@{k}" for k in AT)]
-    graded = len(next(iter(results.values()))) > 1
-    print(f"{'per cent':27s}" + "".join(f"{name:>8s}" for name in names))
-    for title, by_difficulty in results.items():
-        for difficulty, values in by_difficulty.items():
-            label = f"{title}, {difficulty.title()}" if graded else title
-            figures = ("      --" if values[n] is None else f"{100 * values[n]:8.2f}" for n in names)
-            print(f"{label:27s}" + "".join(figures))

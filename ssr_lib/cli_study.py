@@ -62,6 +62,9 @@ def fetch(args: Namespace) -> int:
         for name, data_set in DATA_SETS.items():
             print(f"{name:27s}{data_set.gigabytes:>16s} GB   {data_set.about}")
         return 0
+    if args.name in DATA_SETS:
+        Path(args.to).mkdir(parents=True, exist_ok=True)
+        print(f"ssr: {DATA_SETS[args.name].announcement(Path(args.to))}", file=sys.stderr)
     print(fetch(args.name, args.to, progress=sys.stderr.isatty()))
     return 0
 
@@ -74,5 +77,6 @@ def convert(args: Namespace) -> int:
 
     file = Path(args.file)
     beside = file.with_name(f"{file.stem}-{args.family}") if file.suffix == ".safetensors" else file.with_suffix("")
-    print(convert(file, args.family, args.out or beside))
+    made = convert(file, args.family, args.out or beside, trained_on=args.trained_on, superglobal=args.superglobal)
+    print(made)
     return 0

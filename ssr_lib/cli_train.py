@@ -70,6 +70,7 @@ def train(args: argparse.Namespace) -> None:
         workers=args.workers,
         checkpoint_every=args.checkpoint_every,
         log_every=args.log_every,
+        trained_on="GLDv2-clean" + (" without some landmarks" if args.leave_out else ""),
     )
     print(f"{args.out}/model.safetensors: {rows[-1]['step']} steps, loss {rows[-1]['loss']:.3f}")
 

@@ -20,6 +20,7 @@ import pandas as pd
 from ssr_lib import metrics, significance
 from ssr_lib.artefacts import Study
 from ssr_lib.data.benchmark import Benchmark, write_atomic
+from ssr_lib.data.shards import read_json
 from ssr_lib.provenance import repository_root
 from ssr_lib.rerank import (
     alpha_query_expansion,
@@ -257,7 +258,12 @@ def choices(study: Study, dataset: str = "synthetic") -> dict[str, dict]:
             raise ValueError(
                 f"the profile takes its choices from {source!r}, but {path} is not there; run `make study PROFILE={source}`"
             )
-        chosen = json.loads(path.read_text(encoding="utf-8"))["synthetic"]["chosen"]
+        stored = read_json(path)
+        if stored is None or "synthetic" not in stored:
+            raise ValueError(
+                f"{path} is damaged, or holds no choice on drawn landmarks; run `make study PROFILE={source}`"
+            )
+        chosen = stored["synthetic"]["chosen"]
     fixed = study["rerank.fixed"]
     return {method: chosen.get(method, {}) | fixed.get(method, {}) for method in {**chosen, **fixed}} | {"none": {}}
 
@@ -265,7 +271,7 @@ def choices(study: Study, dataset: str = "synthetic") -> dict[str, dict]:
 def _chosen_once(study: Study, on: tuple[str, ...], split: str) -> dict[str, dict]:
     """The choice on the datasets `on` from `choices.json`, or made now where it is not there or other things were tried."""
     path, name = study.results_dir / "choices.json", "+".join(on)
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stored = read_json(path) or {}
     candidates = study["rerank.candidates"]
     networks = [asdict(study.model(variant, study["comparison.seeds"][0])) for variant in study["comparison.variants"]]
     tried = {"candidates": candidates, "shortlist": study["rerank.shortlist"], "networks": networks}

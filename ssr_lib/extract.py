@@ -28,9 +28,9 @@ class UnreadableImagesError(ImageError):
 
     def __init__(self, failed: dict[int, str]):
         self.failed = failed
-        shown = "\n  ".join(list(failed.values())[:NAMES_SHOWN])
-        more = f"\n  and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
-        super().__init__(f"{len(failed)} of the pictures cannot be used:\n  {shown}{more}")
+        shown = "; ".join(list(failed.values())[:NAMES_SHOWN])
+        more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
+        super().__init__(f"{len(failed)} of the pictures cannot be used: {shown}{more}")
 
 
 def weights_digest(net: nn.Module) -> str:

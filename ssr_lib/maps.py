@@ -25,6 +25,7 @@ from tqdm import tqdm
 from ssr_lib.data.benchmark import Box, write_atomic
 from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, load_ahead, load_tensors
+from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.shards import digest
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.pooling import grid_gem
@@ -81,7 +82,8 @@ def compute_maps(
     damaged chunk is computed again with a warning. `boxes`: for each image a crop or None. `workers` threads decode
     ahead of the trunk, which runs on the device that `net` is on. All maps need one size: `preprocess` with size_rule
     "fixed", or images of one shape. Raises `ImageError` naming a file that cannot be used, `ValueError` where `path`
-    was made from something else or an activation does not fit float16, `OSError` where the disk is too small.
+    was made from something else or an activation does not fit float16, `FolderBusyError` where another process computes
+    them, `OSError` where the disk is too small.
     """
     if not files:
         raise ValueError(f"no images to compute the maps of {path} from")
@@ -89,20 +91,25 @@ def compute_maps(
         raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")
     paths = [Path(root) / file for file in files]
     boxes = boxes or [None] * len(files)
-    store = MapFile(Path(path), describe_maps(net, files, preprocess, root, boxes))
-    if not store.exists():
-        first = load_tensors(paths[0], preprocess, boxes[0])[0]
-        store.create((len(files), *_trunk_maps(net, first[None]).shape[1:]))
-    missing = store.unfinished_chunks()
-    rows = [i for chunk in missing for i in store.rows(chunk)]
-    loaded = load_ahead(
-        [paths[i] for i in rows], preprocess, [boxes[i] for i in rows], workers=workers, ahead=2 * batch_size
-    )
-    with tqdm(total=len(rows), unit="img", desc=store.path.stem, disable=not (progress and rows)) as bar:
-        for chunk in missing:
-            names = [files[i] for i in store.rows(chunk)]
-            store.write(chunk, _chunk_maps(net, loaded, names, store.shape[1:], batch_size, bar))
-    return store.finish()
+    made_by = describe_maps(net, files, preprocess, root, boxes)
+    store = MapFile(Path(path), made_by)
+    if store.exists() and not store.unfinished_chunks():
+        return store.finish()
+    with folder_lock(store.path.parent, f".{store.path.name}.lock"):
+        store = MapFile(Path(path), made_by)  # as it is now that nobody else writes
+        if not store.exists():
+            first = load_tensors(paths[0], preprocess, boxes[0])[0]
+            store.create((len(files), *_trunk_maps(net, first[None]).shape[1:]))
+        missing = store.unfinished_chunks()
+        rows = [i for chunk in missing for i in store.rows(chunk)]
+        loaded = load_ahead(
+            [paths[i] for i in rows], preprocess, [boxes[i] for i in rows], workers=workers, ahead=2 * batch_size
+        )
+        with tqdm(total=len(rows), unit="img", desc=store.path.stem, disable=not (progress and rows)) as bar:
+            for chunk in missing:
+                names = [files[i] for i in store.rows(chunk)]
+                store.write(chunk, _chunk_maps(net, loaded, names, store.shape[1:], batch_size, bar))
+        return store.finish()
 
 
 class MapFile:
@@ -143,7 +150,16 @@ class MapFile:
         return self.path if self.path.is_file() else self.partial
 
     def exists(self) -> bool:
-        return bool(self.shape) and self.data_file.is_file()
+        """Whether there is a file to go on with; one that is cut short counts as none, with a warning."""
+        if not (self.shape and self.data_file.is_file()):
+            return False
+        try:
+            np.load(self.data_file, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            warnings.warn(f"{self.data_file} is damaged ({error}); it is computed again", stacklevel=3)
+            self.data_file.unlink()
+            return False
+        return True
 
     def rows(self, chunk: int) -> range:
         return range(self.shape[0])[chunk * CHUNK : (chunk + 1) * CHUNK]

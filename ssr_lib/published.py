@@ -15,6 +15,8 @@ import pandas as pd
 from ssr_lib.artefacts import Study
 from ssr_lib.data.images import PRESETS
 from ssr_lib.experiments import NAMES
+from ssr_lib.models.checkpoints import read_record
+from ssr_lib.profiles import data_file
 from ssr_lib.provenance import repository_root
 
 SETS = {"roxford5k": "roxf", "rparis6k": "rpar"}
@@ -29,7 +31,7 @@ LEGAL = {
     "query_crop": ("yes", "no", ""),
     "read_in": ("readme", "image", "issue", "paper", "second hand"),
 }
-PARTIAL = {"queries", "distractors"}  # in `params`: a figure over some of the queries, or over a larger database
+N_DISTRACTORS = 1_001_001  # of revisitop1m: the only larger database that published figures are measured on
 OF_RERANKING = ("k", "alpha", "exponent", "beta", "shortlist")  # chosen for each dataset: they may differ within a row
 
 
@@ -73,22 +75,26 @@ def measured_rows(study: Study) -> pd.DataFrame:
     mAP in percent over all queries of the test split; trainings of one network are averaged. Empty in a profile on other
     pictures: no figure of drawn landmarks or of other photographs ever stands in this table.
     """
-    frame = study.results.frame(experiment=["components", "rerank", "backbones"], dataset=list(SETS), metric="mAP")
+    experiments = ["components", "rerank", "backbones", "sweep"]
+    frame = study.results.frame(experiment=experiments, dataset=list(SETS), metric="mAP")
     frame = frame[(frame["split"] == "test") & (frame["subset"] == "all")]
     frame = frame[frame["variant"] != "all"]  # trials of re-ranking parameters are no results
     params = [json.loads(text) for text in frame["params"]]
     # A mean over trainings is formed again from them; a network that comes as a checkpoint has no seed and one row.
-    whole = ["seeds" not in p and not PARTIAL & set(p) for p in params]
+    whole = [
+        "seeds" not in p and "queries" not in p and p.get("distractors") == (N_DISTRACTORS if swept else None)
+        for p, swept in zip(params, frame["experiment"] == "sweep", strict=True)
+    ]
     own = pd.DataFrame(
         [_own_figure(row, p) for row, p, keep in zip(frame.itertuples(), params, whole, strict=True) if keep],
         columns=["backbone", "variant", "rerank", "network", "dataset", "choice", "seed", "figure", "value"],
     ).drop_duplicates(["backbone", "variant", "rerank", "network", "choice", "seed", "figure"])  # two experiments
-    rows = []
+    own, rows = own[own["figure"].isin(FIGURES)], []
     for (backbone, variant, rerank, network), some in own.groupby(own.columns[:4].tolist(), sort=False):
         choices = some.groupby("dataset", sort=False)["choice"].unique()
         parts = [some] if choices.map(len).max() == 1 else [part for _, part in some.groupby("choice", sort=False)]
         for part in parts:
-            rows.append(_conditions(study, backbone, variant, rerank, json.loads(network)))
+            rows.append(_conditions(study, backbone, variant, rerank, json.loads(network), int(part["seed"].iloc[0])))
             rows[-1] |= part.groupby("figure")["value"].mean().to_dict() | {"note": _note(part)}
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(FIGURES, "float64") | {"dim": "Int64"})
 
@@ -100,17 +106,25 @@ def _own_figure(row, params: dict) -> dict:
         "backbone": row.backbone,
         "variant": row.variant,
         "rerank": row.rerank,
-        "network": json.dumps({name: value for name, value in params.items() if name not in OF_RERANKING}),
+        "network": json.dumps({k: v for k, v in params.items() if k not in (*OF_RERANKING, "distractors")}),
         "dataset": row.dataset,
         "choice": ", ".join(f"{name} {choice[name]:g}" for name in OF_RERANKING if choice.get(name) is not None),
         "seed": -1 if pd.isna(row.seed) else int(row.seed),
-        "figure": f"{SETS[row.dataset]}_{row.difficulty[0].upper()}",
+        "figure": f"{SETS[row.dataset]}{'1m' if 'distractors' in params else ''}_{row.difficulty[0].upper()}",
         "value": 100 * row.value,
     }
 
 
-def _conditions(study: Study, backbone: str, variant: str, rerank: str, network: dict) -> dict:
-    """The columns of a measured row that say how it was made; queries are always cropped to their boxes."""
+def _conditions(study: Study, backbone: str, variant: str, rerank: str, network: dict, seed: int) -> dict:
+    """The columns of a measured row that say how it was made; queries are always cropped to their boxes.
+
+    Training set and dimension are those that the checkpoint's record names, where the network is one.
+    """
+    train_set, dim = network.get("regime", ""), study["model.descriptor_dim"]
+    if "checkpoint" in network:
+        record = read_record(data_file(network["checkpoint"].replace("{seed}", str(seed)) + ".safetensors"))
+        train_set, dim = record["extra"].get("trained_on", ""), record["config"]["descriptor_dim"]
+    within = " in the shortlist" if network.get("neighbourhood") == "shortlist" else ""
     preset = PRESETS.get(study["extraction.preset"])
     size = study["extraction.size"] or (preset and preset.size)
     scales = preset and "scales " + ", ".join(f"{scale:.4g}" for scale in preset.scales)
@@ -120,10 +134,10 @@ def _conditions(study: Study, backbone: str, variant: str, rerank: str, network:
         "method": variant,
         "variant": network.get("checkpoint", ""),
         "backbone": re.sub(r"^resnet(?=\d)", "ResNet", backbone),
-        "train_set": network.get("regime", ""),
-        "dim": study["model.descriptor_dim"],
+        "train_set": train_set,
+        "dim": dim,
         "descriptor": "global",
-        "rerank": NAMES.get(rerank, rerank),
+        "rerank": NAMES.get(rerank, rerank) + within,
         "inputs": ", ".join(filter(None, inputs)),
         "query_crop": "yes",
         "source": "this study",
@@ -150,19 +164,24 @@ def side_by_side(published: pd.DataFrame, measured: pd.DataFrame, difficulty: st
     """
     if difficulty not in ("easy", "medium", "hard"):
         raise ValueError(f"no difficulty {difficulty!r}; there are easy, medium and hard")
-    figures = {f"{short}_{difficulty[0].upper()}": dataset for dataset, short in SETS.items()}
+    letter = difficulty[0].upper()
+    figures = {f"{short}_{letter}": dataset for dataset, short in SETS.items()}
+    larger = {f"{short}1m_{letter}": f"{dataset} + 1M" for dataset, short in SETS.items() if letter != "E"}
     others = published[(published["kind"] != "user run") & published["backbone"].isin(set(measured["backbone"]) - {""})]
     rows = pd.concat([part for part in (others, measured) if len(part)] or [published[:0]])
-    rows = rows.dropna(subset=list(figures), how="all").rename(columns=figures)
+    larger = {figure: name for figure, name in larger.items() if rows[figure].notna().any()}
+    rows = rows.dropna(subset=[*figures, *larger], how="all").rename(columns=figures | larger)
     rows = rows.sort_values(["backbone", "roxford5k"], ascending=[True, False], kind="stable", ignore_index=True)
     return rows[
         [
             "backbone",
             *figures.values(),
+            *larger.values(),
             "kind",
             "method",
             "variant",
             "train_set",
+            "dim",
             "rerank",
             "inputs",
             "query_crop",

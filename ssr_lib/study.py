@@ -17,6 +17,7 @@ from ssr_lib.agreement import compare
 from ssr_lib.artefacts import Study
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.locking import folder_lock
+from ssr_lib.data.shards import read_json
 from ssr_lib.notebooks import execute, scrub
 from ssr_lib.provenance import committed, describe_run, repository_root
 from ssr_lib.report import report
@@ -52,7 +53,7 @@ def run(
     state_file = study.workspace / "data" / "study" / f"{study.name}.json"
     with folder_lock(state_file.parent):
         digests = _digests(list(dict.fromkeys([*study["notebooks"], *wanted])), folder, study.parameters)
-        state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
+        state = read_json(state_file) or {}  # a damaged one: every notebook is executed again
         done = {name for name in wanted if _is_done(study.results_dir, name, state, digests[name])}
         if notebooks is None and not done:
             _set_aside(study)

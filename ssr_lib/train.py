@@ -9,6 +9,7 @@ import json
 import math
 import platform
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +22,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ssr_lib.data.benchmark import write_atomic
-from ssr_lib.data.shards import digest
+from ssr_lib.data.locking import folder_lock
+from ssr_lib.data.shards import digest, read_json
 from ssr_lib.losses import MARGINS, MarginLoss
 from ssr_lib.maps import MapReader, compute_maps, head_descriptors, maps_digest, maps_provenance, weights_digest
 from ssr_lib.models.checkpoints import load_checkpoint, save_checkpoint
@@ -130,7 +132,8 @@ def train_head(
     (of the tail), seconds (since the start). `directory` gets state.safetensors every `checkpoint_every` steps, from
     which a killed run continues to the same bits on the same machine, and at the end model.safetensors, model.json and
     training.json. A finished directory is loaded instead of trained. Raises `ValueError` where it holds a run that
-    was made otherwise, `FloatingPointError` where the loss is no longer finite.
+    was made otherwise, `FloatingPointError` where the loss is no longer finite, `FolderBusyError` where another process is
+    training there.
     """
     if len(labels) != len(maps):
         raise ValueError(f"{len(labels)} labels for {len(maps)} maps; one for each is wanted")
@@ -142,9 +145,14 @@ def train_head(
     if (finished := finished_rows(directory, net, made_by)) is not None:
         return finished
 
+    with folder_lock(directory):
+        return _train(net, maps, targets, len(classes), config, directory, made_by, checkpoint_every, progress)
+
+
+def _train(net, maps, targets, classes: int, config: TrainConfig, directory: Path, made_by, checkpoint_every, progress):
     device = next(net.parameters()).device
     net.to(memory_format=torch.channels_last)
-    loss_module = MarginLoss(net.descriptor_dim, len(classes), config.loss, config.margin, config.scale, config.seed)
+    loss_module = MarginLoss(net.descriptor_dim, classes, config.loss, config.margin, config.scale, config.seed)
     modules = {"net": net, "loss": loss_module.to(device)}
     optimizer = make_optimizer(net, loss_module, config)
     reader = MapReader(maps, config.batch_size, device)
@@ -174,7 +182,7 @@ def train_head(
         bar.close()
     provenance = maps_provenance(maps)
     extra = {"preprocess": provenance["preprocess"]} if provenance else {}
-    finish(directory, net, made_by, len(classes), rows, **extra)
+    finish(directory, net, made_by, classes, rows, **extra)
     return rows
 
 
@@ -207,7 +215,10 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
     """
     if not (directory / "training.json").is_file():
         return None
-    record = json.loads((directory / "training.json").read_text(encoding="utf-8"))
+    record = read_json(directory / "training.json")
+    if record is None or not {"made_by", "rows"} <= set(record):
+        warnings.warn(f"{directory / 'training.json'} is damaged; the network is trained again", stacklevel=2)
+        return None
     check_same(record["made_by"], made_by, directory)
     net.load_state_dict(load_checkpoint(directory / "model").state_dict())
     net.eval()

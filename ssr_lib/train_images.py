@@ -163,12 +163,14 @@ def train_images(
     workers: int = 4,
     checkpoint_every: int = 1000,
     log_every: int = 50,
+    trained_on: str = "",
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Train all of `net` on random views of pictures; returns the learning curve, a row for each `log_every` steps.
 
     Rows: step, and means since the last row of loss and accuracy, lr, seconds. `labels` (N,): landmark ids. `preprocess`
-    gives colour order, mean and deviation, and is stored with the model for extraction. `directory`, on a disk that
+    gives colour order, mean and deviation, and is stored with the model for extraction, as is the name of the training
+    set, `trained_on`. `directory`, on a disk that
     all processes see, gets state.safetensors every `checkpoint_every` steps and at the end model.safetensors,
     model.json and training.json; resuming and refusing as in `train.train_head`. Under torchrun each process calls this
     with the same arguments; process 0 writes. With one or two processes a resumed run has the same losses to the last
@@ -197,7 +199,9 @@ def train_images(
         run = Run(net, len(landmarks), config, made_by, directory, place)
         rows = run.train(views, config.steps(len(files)), workers, checkpoint_every, log_every, progress)
         if place.rank == 0:
-            finish(directory, net, made_by, len(landmarks), rows, preprocess=preprocess.to_dict())
+            finish(
+                directory, net, made_by, len(landmarks), rows, preprocess=preprocess.to_dict(), trained_on=trained_on
+            )
         if place.world > 1:
             dist.barrier()  # nobody looks for the model before it is there
     return rows

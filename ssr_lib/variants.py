@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-VERSION = 1  # of what networks, losses and training compute: raise it when their numbers change, so that old ones are not reused
+VERSION = 2  # of what networks, losses and training compute: raise it when their numbers change, so that old ones are not reused
 VARIANTS = ("plain", "neighbour", "conv", "self-similarity")
 TRAINING_FREE = (
     "untrained",

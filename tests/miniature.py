@@ -1,5 +1,6 @@
 """A revisited benchmark in miniature, in exactly the layout of a fetched one, and untrained networks as its checkpoints."""
 
+import hashlib
 import pickle
 import shutil
 from pathlib import Path
@@ -8,14 +9,15 @@ import cv2
 import numpy as np
 
 from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.data.revisited import Official
 from ssr_lib.models import RetrievalNet
 from ssr_lib.models.checkpoints import save_checkpoint
 
 
-def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], distractors: list[str]) -> None:
+def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], distractors: list[str]) -> Official:
     """`folder`/`name` with jpg/ and gnd_`name`.pkl of the queries of `groups`, `folder`/revisitop1m with jpg/ and its list.
 
-    A query's box leaves out a margin; of its positives the first is easy, the second hard, the third junk, and so on.
+    Returns what would be known of it if it were a published one. A query's box leaves out a margin; of its positives the first is easy, the second hard, the third junk, and so on.
     """
     jpg = folder / name / "jpg"
     jpg.mkdir(parents=True)
@@ -36,13 +38,15 @@ def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], dist
         "qimlist": names(benchmark.queries[q] for q in queries),
         "gnd": truth,
     }
-    (folder / name / f"gnd_{name}.pkl").write_bytes(pickle.dumps(record, protocol=2))
+    data = pickle.dumps(record, protocol=2)
+    (folder / name / f"gnd_{name}.pkl").write_bytes(data)
     shard = folder / "revisitop1m" / "jpg" / "a0"
     shard.mkdir(parents=True, exist_ok=True)
     for file in distractors:
         shutil.copy(benchmark.root / file, shard / Path(file).name)
     listed = sorted(f"a0/{path.name}" for path in shard.iterdir())
     (folder / "revisitop1m" / "revisitop1m.txt").write_text("\n".join(listed) + "\n")
+    return Official(name, len(used), hashlib.sha256(data).hexdigest(), len(queries))
 
 
 def checkpoints(folder: Path) -> dict[str, dict[str, str]]:
@@ -54,6 +58,6 @@ def checkpoints(folder: Path) -> dict[str, dict[str, str]]:
                                pretrained="none", seed=0)  # fmt: skip
             name = f"checkpoints/{backbone}-{variant}"
             (folder / "checkpoints").mkdir(exist_ok=True)
-            save_checkpoint(folder / name, net, {"family": "cvnet"})
+            save_checkpoint(folder / name, net, {"family": "cvnet", "trained_on": "GLDv2-clean"})
             named.setdefault(backbone, {})[variant] = name
     return named

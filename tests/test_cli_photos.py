@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
-from ssr_lib import cli_photos, gallery, metrics
+from ssr_lib import cli_evaluate, cli_photos, gallery, metrics
 from ssr_lib.__main__ import main
 from ssr_lib.data.folder import read_labels
 from ssr_lib.data.images import PRESETS
@@ -216,7 +217,7 @@ def test_evaluate_prints_what_the_library_measures(photos, labels, lite0, tmp_pa
     assert (printed["queries"], printed["groups"], printed["database"]) == (4, 4, 8)
     benchmark = read_labels(labels, photos)
     preprocess = type(PRESETS["lite"])(size=64)
-    queries, database = cli_photos.extract_benchmark(lite0, benchmark, preprocess, tmp_path / "x", progress=False)
+    queries, database = cli_evaluate.extract_benchmark(lite0, benchmark, preprocess, tmp_path / "x", progress=False)
     expected = metrics.evaluate(np.argsort(-(queries @ database.T), axis=1), benchmark)
     assert printed["results"]["without re-ranking"]["medium"]["mAP"] == pytest.approx(expected.map["medium"])
     assert list(printed["results"]["with re-ranking"]) == ["medium"]
@@ -277,6 +278,8 @@ def test_evaluate_never_drops_a_file_in_silence(photos, labels, capsys):
         (["LABELS", "--images", "PHOTOS", "--k", "8"], "--k 8: each picture has 7 others"),
         (["LABELS", "--images", "nowhere"], "12 of the 12 files"),
         (["--ground-truth", "nowhere.pkl"], "--ground-truth wants --images DIR"),
+        (["--ground-truth", "x.pkl", "--images", "PHOTOS", "--features", "x.npz"], "leave out --images"),
+        (["LABELS", "--images", "PHOTOS", "--distractors", "nowhere"], "revisitop1m.txt: No such file or directory"),
     ],
 )
 def test_evaluate_refuses_what_is_wrong_in_one_line(photos, labels, capsys, args, words):
@@ -303,6 +306,59 @@ def test_evaluate_on_a_ground_truth_of_the_revisited_form_prints_three_difficult
     lines = capsys.readouterr().out.strip().splitlines()[-6:]
     assert lines[0].startswith("without re-ranking, Easy")
     assert lines[-1].split() == ["with", "re-ranking,", "Hard", "--", "--", "--", "--"]
+
+
+def revisited(folder):
+    """gnd.pkl of two queries, a0 and b0, and eight database pictures."""
+    record = {"imlist": [name[:-4] for name in NAMES if name[1] != "0"], "qimlist": ["a0", "b0"]}
+    record["gnd"] = [{"easy": [0], "hard": [1], "junk": [], "bbx": [0, 0, 64, 64]},
+                     {"easy": [2], "hard": [3], "junk": [], "bbx": [0, 0, 64, 64]}]  # fmt: skip
+    (folder / "gnd.pkl").write_bytes(pickle.dumps(record))
+    return folder / "gnd.pkl"
+
+
+def test_evaluate_with_distractors_ranks_them_behind_the_database(photos, tmp_path, capsys):
+    """Copies of the positives, under other names, are wrong answers: they halve what was perfect."""
+    truth, shard = revisited(tmp_path), tmp_path / "revisitop1m" / "jpg" / "0"
+    shard.mkdir(parents=True)
+    for name in ("a1.png", "a2.png", "b1.png", "b2.png"):
+        (shard / name).write_bytes((photos / name).read_bytes())
+    (tmp_path / "revisitop1m" / "revisitop1m.txt").write_text("0/a1.png\n0/a2.png\n0/b1.png\n0/b2.png\n")
+    args = ("evaluate", "--ground-truth", truth, "--images", photos, "--json", "--index", tmp_path / "kept")
+    assert ssr(*args) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert ssr(*args, "--distractors", tmp_path / "revisitop1m") == 0
+    behind = json.loads(capsys.readouterr().out)
+    assert (alone["database"], behind["database"]) == (8, 12) and behind["neighbourhood"] == "shortlist"
+    means = [r["results"]["without re-ranking"]["medium"]["mAP"] for r in (alone, behind)]
+    assert means[0] == pytest.approx(1.0) and means[1] < 0.9
+
+
+def test_evaluate_reranks_by_superglobal_where_asked(photos, tmp_path, capsys):
+    args = ("evaluate", "--ground-truth", revisited(tmp_path), "--images", photos, "--rerank", "superglobal", "--json")
+    assert ssr(*args) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["rerank"], printed["k"], printed["beta"], printed["shortlist"]) == ("superglobal", 7, 0.15, 8)
+
+
+@pytest.mark.parametrize("ending", [".mat", ".npz"])
+def test_evaluate_reads_published_features_in_place_of_pictures(tmp_path, capsys, ending):
+    """Columns as the revisited benchmarks publish them; query 0 is nearest to images 0 and 1, query 1 to image 3, then 2."""
+    database = np.eye(8)
+    queries = np.zeros((2, 8))
+    queries[0, :2], queries[1, 2:4] = (0.9, 0.4), (0.4, 0.9)
+    file = tmp_path / f"features{ending}"
+    store = savemat if ending == ".mat" else lambda path, arrays: np.savez(path, **arrays)
+    store(file, {"Q": queries.T, "X": database.T})
+    command = ["evaluate", "--ground-truth", str(revisited(tmp_path)), "--features", str(file), "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["results"]["without re-ranking"]["medium"]["mAP"] == pytest.approx(1.0)
+    store(file, {"Q": queries, "X": database.T})
+    assert main(command) == 2
+    assert "Q is float64 (2, 8); wanted floats (dimension, 2)" in capsys.readouterr().err
+    file.write_bytes(b"no arrays")
+    assert main(command) == 2
+    assert f"{file} holds no arrays Q and X" in capsys.readouterr().err
 
 
 # ---- the command itself --------------------------------------------------------------------------------------------

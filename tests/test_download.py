@@ -20,7 +20,7 @@ from ssr_lib.data.archives import ArchiveError
 from ssr_lib.data.download import DATA_SETS, DataSet, Source, fetch
 from ssr_lib.data.folder import read_labels
 from ssr_lib.data.locking import FolderBusyError, folder_lock
-from ssr_lib.data.revisited import read_ground_truth
+from ssr_lib.data.revisited import read_distractors, read_ground_truth
 from ssr_lib.data.transfer import Patience, TransferError, WrongFileError
 
 QUICK = Patience(attempts=2, wait=0.001, timeout=5)
@@ -265,10 +265,24 @@ def test_command_lists_fetches_and_refuses_in_one_line(small, tmp_path, capsys):
     assert main(["fetch"]) == 0
     assert "roxford5k" in capsys.readouterr().out
     assert main(["fetch", "small", "--to", str(tmp_path / "here")]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "here" / "small")
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(tmp_path / "here" / "small")
+    assert "to download in 2 archives" in captured.err and "GB are free" in captured.err
     assert main(["fetch", "imagenet"]) == 2
     assert capsys.readouterr().err == f"ssr: no data set 'imagenet'; there are {', '.join(DATA_SETS)}\n"
     (small / "part_2.tgz").write_bytes(b"no archive")
     assert main(["fetch", "small", "--to", str(tmp_path / "again")]) == 2
     err = capsys.readouterr().err
-    assert len(err.strip().splitlines()) == 1 and "part_2.tgz is no archive" in err
+    told, problem = err.strip().splitlines()
+    assert "to download" in told and "part_2.tgz is no archive" in problem
+
+
+def test_a_text_that_is_something_else_is_set_aside_and_fetched_anew(site, tmp_path, monkeypatch):
+    folder, url = site
+    (folder / "revisitop1m.txt").write_bytes(b"")
+    source = Source((f"{url}revisitop1m.txt",), check=lambda path: read_distractors(path.parent))
+    monkeypatch.setitem(DATA_SETS, "lists", DataSet("for tests", "0", (source,), download._flat, lambda place: None))
+    with pytest.raises(WrongFileError, match=r"is empty; .* is now revisitop1m\.txt\.refused: run the same again"):
+        fetch("lists", tmp_path, progress=False)
+    (folder / "revisitop1m.txt").write_text("0/a.jpg\n")
+    assert (fetch("lists", tmp_path, progress=False) / "revisitop1m.txt").read_text() == "0/a.jpg\n"

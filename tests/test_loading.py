@@ -42,6 +42,23 @@ def test_box_outside_the_picture_names_the_file(files):
         load_tensors(files[0], PLAIN, (0, 0, 500, 20))
 
 
+def test_large_pictures_are_not_all_held_at_once(files, monkeypatch):
+    started, count = [], threading.Lock()
+
+    def load(path, preprocess, box=None):
+        with count:
+            started.append(path)
+        return [torch.zeros(3, 100, 100)]  # 120 kB
+
+    monkeypatch.setattr(loading, "load_tensors", load)
+    loaded = load_ahead(files * 10, PLAIN, workers=2, ahead=100, memory_budget=600_000)
+    for used in range(1, 8):
+        next(loaded)
+        time.sleep(0.05)
+        assert len(started) <= used + 5, "120 kB each: the budget holds five"
+    loaded.close()
+
+
 def test_no_more_than_ahead_are_decoded_before_their_turn_and_none_after_the_caller_stops(files, monkeypatch):
     started, count = [], threading.Lock()
 

@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 from kernels import execute_here
 
-from ssr_lib import study
+from ssr_lib import artefacts, published, study
 from ssr_lib.__main__ import main
 from ssr_lib.artefacts import Study
+from ssr_lib.data import revisited
 from ssr_lib.data.folder import read_labels
 from ssr_lib.data.synthetic import SyntheticSpec, draw_benchmark
 from ssr_lib.profiles import load_profile
 
-NAMES = ("miniature_a", "miniature_b")
+NAMES = ("roxford5k", "rparis6k")  # their names, so that every table is made; admitted for these tests only
 PREPARED = load_profile("paper")["sweeps"]["preprocess"]["changes"]
 METHODS = load_profile("paper")["rerank"]["candidates"]
 
@@ -36,8 +37,8 @@ def data(tmp_path_factory, request):
     counts = {g: len(e) + len(h) for g, e, h in zip(benchmark.groups, benchmark.easy, benchmark.hard, strict=True)}
     groups = sorted(counts, key=lambda g: (-counts[g], g))[:16]
     others = [q for q, g in zip(benchmark.queries, benchmark.groups, strict=True) if g not in groups]
-    for i, name in enumerate(NAMES):
-        miniature.build(folder, name, benchmark, groups[i::2], [*others, *benchmark.database[-12:]][:12])
+    behind = [*others, *benchmark.database[-12:]][:12]
+    admitted = tuple(miniature.build(folder, name, benchmark, groups[i::2], behind) for i, name in enumerate(NAMES))
     changes = {
         "data.datasets": list(NAMES),
         "data.labels": {name: f"{name}/gnd_{name}.pkl" for name in NAMES},
@@ -58,7 +59,10 @@ def data(tmp_path_factory, request):
         "sweeps.preprocess": {"images": 20, "changes": [c | ({"size": 64} if "size" in c else {}) for c in PREPARED]},
         "statistics.resamples": 200,
     }
-    return folder, changes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(revisited, "OFFICIAL", admitted)
+        patch.setattr(published, "N_DISTRACTORS", 12)
+        yield folder, changes
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,23 @@ def test_every_table_is_made_for_both_benchmarks(opened):
     for name in ("main", "backbones", "rerank", "claims", "k_alpha", "rerank_options", "distractors", "preprocess"):
         assert {f"{name}_{dataset}" for dataset in NAMES} <= tables, name
     assert (opened.results_dir / "report.html").is_file()
+
+
+def test_measured_figures_stand_beside_published_ones_with_their_conditions(opened):
+    table = pd.read_csv(opened.results_dir / "tables" / "comparison_medium.csv")
+    ours = table[table["kind"] == "measured here"]
+    assert set(ours["backbone"]) == {"ResNet18", "ResNet10t"} and set(ours["train_set"]) == {"GLDv2-clean"}
+    assert set(ours["dim"]) == {64} and {"none", "ours", "SuperGlobal"} <= set(ours["rerank"])
+    assert ours["roxford5k + 1M"].notna().any() and ours[list(NAMES)].notna().all(axis=1).any()
+
+
+def test_a_set_under_a_published_name_that_is_not_the_published_one_is_refused(data, tmp_path, monkeypatch):
+    folder, changes = data
+    monkeypatch.setenv("SSR_DATA", str(folder))
+    monkeypatch.setattr(revisited, "OFFICIAL", ())
+    monkeypatch.setattr(artefacts, "OFFICIAL", (revisited.Official(NAMES[0], 1, ""),))
+    with pytest.raises(ValueError, match=r"not the published .* a dataset that has another name"):
+        Study("paper", tmp_path, changes).benchmark(NAMES[0])
 
 
 def test_nothing_is_trained_and_nothing_drawn(opened):
@@ -134,5 +155,5 @@ def test_pictures_of_a_benchmark_that_are_missing_stop_the_study_with_their_name
     (tmp_path / NAMES[0] / f"gnd_{NAMES[0]}.pkl").write_bytes((folder / NAMES[0] / f"gnd_{NAMES[0]}.pkl").read_bytes())
     with pytest.raises(FileNotFoundError, match="pictures are not in"):
         Study("paper", tmp_path, changes).benchmark(NAMES[0])
-    with pytest.raises(FileNotFoundError, match=r"gnd_miniature_b\.pkl is not there; data/README\.md says"):
+    with pytest.raises(FileNotFoundError, match=r"gnd_rparis6k\.pkl is not there; data/README\.md says"):
         Study("paper", tmp_path, changes).benchmark(NAMES[1])

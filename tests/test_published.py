@@ -130,6 +130,34 @@ def test_drawn_and_other_data_never_become_rows(study):
     assert rows.empty and list(rows.columns) == published.COLUMNS
 
 
+@pytest.fixture(autouse=True)
+def record(monkeypatch):
+    """Every checkpoint's record: trained on GLDv2-clean, 512 dimensions."""
+    monkeypatch.setattr(published, "data_file", lambda name: name)
+    stored = {"config": {"descriptor_dim": 512}, "extra": {"trained_on": "GLDv2-clean"}}
+    monkeypatch.setattr(published, "read_record", lambda path: stored)
+
+
+def test_training_set_and_dimension_are_those_of_the_checkpoint(study):
+    measure(study, "roxford5k", 0.651, params={"checkpoint": "senet_{seed}"}, seed=1)
+    row = published.measured_rows(study).squeeze()
+    assert (row["train_set"], row["dim"]) == ("GLDv2-clean", 512) != ("", study["model.descriptor_dim"])
+
+
+def test_figures_with_a_million_distractors_join_the_row_of_their_network(study, table):
+    params = {"checkpoint": "senet_r50"}
+    measure(study, "roxford5k", 0.651, params=params)
+    for count, value in ((0, 0.651), (12, 0.6), (1_001_001, 0.501)):
+        measure(study, "roxford5k", value, experiment="sweep", params=params | {"distractors": count})
+    within = params | {"distractors": 1_001_001, "neighbourhood": "shortlist", "shortlist": 400}
+    measure(study, "roxford5k", 0.55, experiment="sweep", rerank="ours", k=3, alpha=0.5, params=within)
+    rows = published.measured_rows(study).set_index("rerank")
+    assert rows.loc["none", ["roxf_M", "roxf1m_M"]].tolist() == pytest.approx([65.1, 50.1])
+    assert rows.loc["ours in the shortlist", "roxf1m_M"] == pytest.approx(55.0)
+    beside = published.side_by_side(table, published.measured_rows(study), "medium")
+    assert beside.loc[beside["kind"] == "measured here", "roxford5k + 1M"].tolist() == pytest.approx([50.1, 55.0])
+
+
 def test_a_checkpoint_gives_one_row_of_both_benchmarks_in_percent(study):
     for experiment in ("components", "rerank"):
         for dataset, value in (("roxford5k", 0.651), ("rparis6k", 0.772)):

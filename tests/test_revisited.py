@@ -147,12 +147,36 @@ def test_missing_pictures_are_all_named(tmp_path):
         read_ground_truth(write(tmp_path), tmp_path, subset=True)
 
 
-def test_box_outside_its_picture_is_found_when_the_picture_is_opened(tmp_path):
+def test_box_outside_its_picture_is_found_before_anything_is_described(tmp_path):
     draw(tmp_path, *FILES)
     record = changed(gnd=[{**RECORD["gnd"][0], "bbx": [10, 10, 640, 480]}, RECORD["gnd"][1]])
-    benchmark = read_ground_truth(write(tmp_path, record), tmp_path, subset=True)
+    file = write(tmp_path, record)
+    with pytest.raises(
+        ValueError, match=r"1 queries cannot be cropped: tower_q\.jpg: box .* in a picture of 64 x 48 px"
+    ):
+        read_ground_truth(file, tmp_path, subset=True)
+    benchmark = read_ground_truth(file, subset=True)  # without pictures it is found when one is opened
     with pytest.raises(ImageError, match=r"tower_q\.jpg: box .* does not lie in a picture of 64 x 48 px"):
-        load_tensors(benchmark.root / benchmark.queries[0], PRESETS["senet"], benchmark.boxes[0])
+        load_tensors(tmp_path / benchmark.queries[0], PRESETS["senet"], benchmark.boxes[0])
+
+
+def test_a_box_may_fit_a_picture_on_its_side_or_upright(tmp_path):
+    draw(tmp_path, *FILES)
+    record = changed(gnd=[{**RECORD["gnd"][0], "bbx": [0, 0, 40, 60]}, RECORD["gnd"][1]])
+    with pytest.raises(ValueError, match="cannot be cropped"):
+        read_ground_truth(write(tmp_path, record), tmp_path, subset=True)
+    name = f"{RECORD['qimlist'][0]}.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(next(tmp_path.rglob(name)), exif=exif)
+    assert read_ground_truth(write(tmp_path, record), tmp_path, subset=True).boxes[0] == (0, 0, 40, 60)
+
+
+def test_a_query_that_is_no_picture_is_named(tmp_path):
+    draw(tmp_path, *FILES)
+    next(tmp_path.rglob(f"{RECORD['qimlist'][0]}.jpg")).write_bytes(b"text")
+    with pytest.raises(ImageError, match=r"tower_q\.jpg: its size cannot be read"):
+        read_ground_truth(write(tmp_path), tmp_path, subset=True)
 
 
 # ---- contradictions ------------------------------------------------------------------------------------------------

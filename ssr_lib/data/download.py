@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from ssr_lib.data.folder import EXTENSIONS
 from ssr_lib.data.gldv2 import read_clean
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth
+from ssr_lib.data.shards import read_json
 from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, set_aside
 
 GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
@@ -32,6 +34,9 @@ class Source:
     archive: bool = False
     sha256: str | None = None
     md5_url: str | None = None  # of a text that begins with the file's MD5
+    check: Callable[[Path], object] | None = (
+        None  # reads a text that has no published checksum; raises where it is another
+    )
 
     @property
     def file(self) -> str:
@@ -52,6 +57,15 @@ class DataSet:
     place: Callable[[PurePosixPath], str | None]
     finish: Callable[[Path], None]
     wanted: Callable[[Path], Container[str]] | None = None
+
+    def announcement(self, folder: Path) -> str:
+        """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
+        archives = sum(source.archive for source in self.sources)
+        free = shutil.disk_usage(folder).free / 1e9
+        return (
+            f"{self.about}: about {self.gigabytes} GB to download in {archives} archives, as much on disk afterwards and the "
+            f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
+        )
 
 
 # ---- what becomes of an archive's entries
@@ -166,7 +180,7 @@ DATA_SETS: dict[str, DataSet] = {
         "1,001,001 distractors for both",
         "several hundred",
         (
-            Source((f"{_PTAK}revisitop1m.txt",)),
+            Source((f"{_PTAK}revisitop1m.txt",), check=lambda path: read_distractors(path.parent)),
             *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101)),
         ),
         _below_jpg,
@@ -176,7 +190,7 @@ DATA_SETS: dict[str, DataSet] = {
         "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept",
         "500",
         (
-            Source((f"{_GLD}metadata/train_clean.csv",)),
+            Source((f"{_GLD}metadata/train_clean.csv",), check=read_clean),
             *(
                 Source(
                     (f"{_GLD}train/images_{i:03d}.tar",),
@@ -224,12 +238,20 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
     data_set, folder = DATA_SETS[name], Path(to) / name
     with folder_lock(folder):
         state_file = folder / "unpacked.json"  # archive → number of files it gave
-        unpacked = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
+        unpacked = read_json(state_file) or {}
         ids = None
         for source in data_set.sources:
             if source.file in unpacked:
                 continue
             path = _fetch_source(source, folder, patience, progress)
+            if source.check is not None:
+                try:
+                    source.check(path)
+                except (ValueError, UnicodeDecodeError) as error:
+                    aside = set_aside(path)
+                    raise WrongFileError(
+                        f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again"
+                    ) from error
             if not source.archive:
                 continue
             if data_set.wanted is not None and ids is None:

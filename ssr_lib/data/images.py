@@ -36,6 +36,7 @@ class Preprocess:
     """
 
     exif_orientation: bool = True  # turn the picture as its camera noted; OpenCV does, Pillow does not
+    crop: bool = True  # cut a query's box out of its picture; False: the whole picture, against the protocol
     box_rounding: str = "truncate"  # "truncate" | "round": a query box to whole pixels
     color_order: str = "rgb"  # "rgb" | "bgr": order of the channels, also of mean and std
     size_rule: str = "longest"  # "none" | "longest" side becomes `size` | "fixed": squashed to size x size
@@ -174,22 +175,41 @@ def crop(image: np.ndarray, box, rounding: str = "truncate") -> np.ndarray:
     Raises `ImageError` where the box leaves the picture by more than 2 px or holds no pixel: then the box was drawn
     on another picture, or on this one at another size.
     """
-    height, width = image.shape[:2]
+    x0, y0, x1, y1 = check_box(box, image.shape[1], image.shape[0], rounding)
+    return image[y0:y1, x0:x1]
+
+
+def check_box(box, width: int, height: int, rounding: str = "truncate") -> tuple[int, int, int, int]:
+    """The whole pixels (x0, y0, x1, y1) of a picture that `box` covers. Raises `ImageError` as `crop`."""
     x0, y0, x1, y1 = (int(v) if rounding == "truncate" else round(v) for v in box)
     inside = min(x0, y0) >= -BOX_SLACK and x1 <= width + BOX_SLACK and y1 <= height + BOX_SLACK
-    part = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-    if not inside or part.size == 0:
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if not inside or x0 >= x1 or y0 >= y1:
         raise ImageError(
             f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px; "
             "boxes are (x0, y0, x1, y1) in pixels of the original file"
         )
-    return part
+    return x0, y0, x1, y1
+
+
+def declared_sizes(path: Path | str) -> list[tuple[int, int]]:
+    """Width and height in pixels as a picture's header declares them, and upright where its EXIF note turns it.
+
+    Raises `ImageError` naming a file that is no picture.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # "Orientation": on its side
+            return [picture.size, picture.size[::-1]] if turned else [picture.size]
+    except Exception as error:  # damaged headers raise all kinds
+        raise ImageError(f"{path}: its size cannot be read ({type(error).__name__}: {error})") from error
 
 
 def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torch.Tensor]:
     """What the network sees of a picture (H, W, 3) uint8 RGB: for each scale a normalised float32 (3, h, w)."""
     whole = max(image.shape[:2])
-    if box is not None:
+    if box is not None and preprocess.crop:
         image = crop(image, box, preprocess.box_rounding)
     if preprocess.color_order == "bgr":
         image = image[:, :, ::-1]

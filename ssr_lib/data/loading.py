@@ -33,10 +33,11 @@ def load_ahead(
     *,
     workers: int | None = None,
     ahead: int = 32,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Iterator[Loaded]:
     """Yield each picture's number and tensors, in order, with at most `ahead` of them decoded before their turn.
 
-    In place of the tensors of a picture that cannot be used comes its `ImageError`. `workers`: threads, by default
+    Of large pictures fewer: as many as fit in `memory_budget` bytes if all were like the largest so far. In place of the tensors of a picture that cannot be used comes its `ImageError`. `workers`: threads, by default
     one for each core, 16 at most (decoders and OpenCV let other threads run).
     """
     workers = workers or min(os.cpu_count() or 1, 16)
@@ -48,12 +49,14 @@ def load_ahead(
             return i, error
 
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        waiting = deque()
+        waiting, largest = deque(), 0
         try:
             for i in range(len(paths)):
                 waiting.append(pool.submit(load, i))
-                if len(waiting) > max(ahead, workers):
-                    yield waiting.popleft().result()
+                while len(waiting) > (max(workers, min(ahead, memory_budget // largest)) if largest else workers):
+                    loaded = waiting.popleft().result()
+                    largest = max(largest, _bytes(loaded[1]))
+                    yield loaded
             while waiting:
                 yield waiting.popleft().result()
         finally:  # the caller stopped early: do not decode what nobody will see
@@ -89,5 +92,5 @@ def batches_of_one_size(
         yield leave(shape)
 
 
-def _bytes(tensors: list[torch.Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
+def _bytes(tensors: list[torch.Tensor] | ImageError) -> int:
+    return 0 if isinstance(tensors, ImageError) else sum(tensor.nbytes for tensor in tensors)

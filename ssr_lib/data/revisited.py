@@ -19,6 +19,7 @@ import numpy as np
 
 from ssr_lib.data.benchmark import LISTS, Benchmark
 from ssr_lib.data.folder import EXTENSIONS, NAMES_SHOWN
+from ssr_lib.data.images import ImageError, check_box, declared_sizes
 
 MAX_BYTES = 64 * 2**20  # the official files have 0.3 MB at most
 
@@ -81,10 +82,10 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
 
     `images`: the folder of the pictures, or the one above their folder jpg; None leaves the files unchecked, for
     rankings that are already there. `subset`: the file need not be one of the two published ones. Queries that share
-    an easy or hard picture, directly or through others, are one group. Boxes are checked here for form, and against
-    the picture when it is opened.
-    Raises `ValueError` for a file that is no such ground truth, contradicts itself, or is not the published one;
-    `FileNotFoundError` with the names of the pictures that are missing.
+    an easy or hard picture, directly or through others, are one group. Boxes are checked for form and, where there
+    are pictures, against the size that the query's file declares.
+    Raises `ValueError` for a file that is no such ground truth, contradicts itself, or is not the published one, and
+    naming the queries whose box lies outside their picture or that are no picture; `FileNotFoundError` with the names of the pictures that are missing.
     """
     path = Path(path)
     data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
@@ -105,7 +106,7 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
     lists = {key: [truth[key] for truth in truths] for key in LISTS}
     positives = [set(easy) | set(hard) for easy, hard in zip(lists["easy"], lists["hard"], strict=True)]
     ids = {name: i for i, name in enumerate(database)}
-    return Benchmark(
+    benchmark = Benchmark(
         name=official.name if official else f"{path.stem.removeprefix('gnd_')} (cut down)",
         root=root,
         database=[names[name] for name in database],
@@ -115,6 +116,29 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
         query_ids=[ids.get(name, -1) for name in queries],
         **lists,
     )
+    if images is not None:
+        _check_boxes(benchmark, path)
+    return benchmark
+
+
+def _check_boxes(benchmark: Benchmark, path: Path) -> None:
+    """Raise `ValueError` naming the queries whose box is not inside their picture, read off the files' headers."""
+    wrong = []
+    for name, box in zip(benchmark.queries, benchmark.boxes, strict=True):
+        if box is None:
+            continue
+        problems = []
+        for width, height in declared_sizes(benchmark.root / name):
+            try:
+                check_box(box, width, height)
+                break
+            except ImageError as error:
+                problems.append(f"{name}: {error}")
+        else:
+            wrong += problems[:1]
+    if wrong:
+        more = f"; and {len(wrong) - NAMES_SHOWN} more" if len(wrong) > NAMES_SHOWN else ""
+        raise ValueError(f"{path}: {len(wrong)} queries cannot be cropped: {'; '.join(wrong[:NAMES_SHOWN])}{more}")
 
 
 def _unpickle(data: bytes, path: Path) -> object:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,6 +37,38 @@ def save_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterabl
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_sound(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy with its SHA-256 beside it (.npy.sha256), which is written last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_npy(path, array.shape, array.dtype, [array])
+    write_atomic(_checksum_file(path), hashlib.sha256(np.ascontiguousarray(array)).hexdigest() + "\n")
+
+
+def load_sound(path: Path) -> np.ndarray | None:
+    """What `save_sound` wrote; None, with a warning where something is there, unless every byte is as it was."""
+    array = _load(path)
+    if array is None and not path.is_file():
+        return None
+    wanted = _checksum_file(path).read_text(encoding="utf-8").strip() if _checksum_file(path).is_file() else ""
+    if array is None or hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != wanted:
+        warnings.warn(f"{path} is damaged; it is made again", stacklevel=2)
+        return None
+    return array
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def stacked(path: Path, parts: Sequence[np.ndarray], block: int = 65536) -> np.memmap:
+    """Arrays (n, D) float32 under one another in the file `path`, memory-mapped; copied `block` rows at a time, once."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocks = (part[at : at + block] for part in parts for at in range(0, len(part), block))
+        save_npy(path, (sum(map(len, parts)), parts[0].shape[1]), np.dtype(np.float32), blocks)
+    return np.load(path, mmap_mode="r")
 
 
 def read_json(path: Path) -> dict | None:

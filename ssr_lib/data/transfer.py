@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ssr_lib import __version__
 from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.shards import read_json
 
 CHUNK = 1 << 20  # bytes read at a time
 LONGEST_WAIT = 60.0  # seconds between two attempts
@@ -102,7 +103,7 @@ def verify_file(path: Path, sha256: str | None, md5: str | None = None, name: st
     """
     name = name or path.name
     notes = path.parent / "checksums.json"
-    noted = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+    noted = read_json(notes) or {}
     found = hash_file(path)
     wanted, why = (sha256, "published") if sha256 else (noted.get(name), f"noted in {notes} when it was first seen")
     if wanted is not None and found != wanted:
@@ -116,7 +117,7 @@ def verify_file(path: Path, sha256: str | None, md5: str | None = None, name: st
 def set_aside(path: Path) -> Path:
     """Rename a file that turned out to be useless, and forget its noted checksum, so that it can be fetched anew."""
     notes = path.parent / "checksums.json"
-    noted = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
+    noted = read_json(notes) or {}
     if noted.pop(path.name, None):
         write_atomic(notes, json.dumps(noted, indent=1, sort_keys=True) + "\n")
     return path.rename(path.with_name(path.name + ".refused"))
@@ -158,7 +159,7 @@ def _transfer(url: str, part: Path, room: float, timeout: float, progress: bool)
     """One request: append to `part` what it lacks, or begin again where the server's file is another one now."""
     have = part.stat().st_size if part.is_file() else 0
     stamp_file = part.with_name(part.name + ".json")
-    stamp = json.loads(stamp_file.read_text(encoding="utf-8")) if have and stamp_file.is_file() else {}
+    stamp = (read_json(stamp_file) or {}) if have else {}
     if stamp.get("url") != url or not stamp.get("version"):
         have = 0  # nothing says that the rest would belong to this beginning
     request = urllib.request.Request(url, headers={"User-Agent": f"ssr-lib/{__version__}"})

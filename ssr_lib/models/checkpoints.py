@@ -311,13 +311,21 @@ class L2(nn.Module):
         return F.normalize(x, dim=1)
 
 
-def convert(path: Path | str, family: str, out: Path | str) -> Path:
+def convert(path: Path | str, family: str, out: Path | str, *, trained_on: str = "", superglobal: bool = False) -> Path:
     """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file.
 
-    Raises `ValueError` where that would overwrite the published file, and as `load_official`.
+    `trained_on`: the training set, as data/published.csv spells it, for the tables that compare. `superglobal`: with
+    SuperGlobal's pooling and preparation (family "cvnet"). Raises `ValueError` where that would overwrite the published file, and as `load_official`.
     """
     if checkpoint_files(out)[0].resolve() == Path(path).resolve():
         raise ValueError(f"the checkpoint would replace {path}, which it is made from; give another name (--out)")
-    net = load_official(path, family)
+    if superglobal and family != "cvnet":
+        raise ValueError(f"SuperGlobal's pooling goes with the weights of family 'cvnet', not {family!r}")
+    net = load_official(path, family, **(SUPERGLOBAL if superglobal else {}))
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return save_checkpoint(out, net, {"source": Path(path).name, "source_sha256": digest, "family": family})
+    extra = {"source": Path(path).name, "source_sha256": digest, "family": family}
+    if trained_on:
+        extra["trained_on"] = trained_on
+    if superglobal:
+        extra["preprocess"] = PRESETS["superglobal"].to_dict()
+    return save_checkpoint(out, net, extra)

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..benchmark import Benchmark, write_atomic
+from ..locking import folder_lock
 from . import plan
 from .plan import Job
 from .spec import SyntheticSpec
@@ -107,10 +108,12 @@ def _draw_all(spec, task: str, root: Path, jobs: list[Job], processes, progress:
                 records[job] = record
                 bar.update(len(record["pictures"]))
         processes = min(processes or _cores(), len(missing))
-        if processes <= 1:
-            _draw_here(spec, task, root, missing, bar)
-        elif missing:
-            _draw_apart(spec, task, root, missing, processes, bar)
+        if missing:
+            with folder_lock(root):
+                if processes == 1:
+                    _draw_here(spec, task, root, missing, bar)
+                else:
+                    _draw_apart(spec, task, root, missing, processes, bar)
     return [records.get(job) or _must_read(root, job, digest) for job in jobs]
 
 
@@ -188,7 +191,7 @@ def _claim(root: Path, spec: SyntheticSpec, task: str, digest: str) -> None:
                 f"{asdict(spec)}, digest {digest}: use another directory or delete this one"
             )
         return
-    if root.exists() and any(not found.name.endswith(".part") for found in root.iterdir()):
+    if root.exists() and any(not found.name.endswith((".part", ".lock")) for found in root.iterdir()):
         raise ValueError(f"{root} holds files but no spec.json; use an empty directory")
     write_atomic(path, json.dumps({"digest": digest, "task": task, "spec": asdict(spec)}, indent=1) + "\n")
 
