@@ -12,8 +12,10 @@ import time
 import torch
 import torch.nn.functional as F
 from search import report
+from torch import nn
 
 from ssr_lib.models import RetrievalNet, SelfSimilarity
+from ssr_lib.models.depthwise import SmallMapDepthwise
 
 
 def best_cpu_seconds(run, repeats=3):
@@ -55,9 +57,12 @@ def block_inference(straightforward=False):
     return torch.inference_mode()(lambda: net(x))
 
 
-def head_step(variant, contiguous=False):
-    """One step of head training without the optimiser: tail, module, pooling, whitening."""
+def head_step(variant, contiguous=False, pytorch=False):
+    """One step of head training without the optimiser: tail, module, pooling, whitening; `pytorch`: its depthwise layers."""
     net = RetrievalNet("tf_efficientnet_lite0", variant, mid_channels=32, window=5, descriptor_dim=256).train()
+    for module in net.modules() if pytorch else ():
+        if isinstance(module, SmallMapDepthwise):
+            module.__class__ = nn.Conv2d
     x = torch.rand(64, net.trunk_channels, 10, 10)
     if contiguous:
         net.to(memory_format=torch.contiguous_format)
@@ -80,6 +85,9 @@ def main():
     plain = best_cpu_seconds(head_step("plain", contiguous=True))
     for variant in ("plain", "self-similarity", "neighbour", "conv"):  # plain: no module, channels first in memory
         report(f"head training, {variant}", best_cpu_seconds(head_step(variant)), plain)
+    report(
+        "head training, plain", best_cpu_seconds(head_step("plain")), best_cpu_seconds(head_step("plain", pytorch=True))
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssr_lib import search
-from ssr_lib.rerank import augment_database, global_rerank
+from ssr_lib.rerank import augment_database, database_augmentation, global_rerank
 from ssr_lib.search import rank
 
 WEIGHTS = {
@@ -271,3 +271,23 @@ def test_features_that_cancel_out_are_reported():
     database = np.float32([[1, 0], [-1, 0]])
     with pytest.raises(ValueError, match="row 0 and its neighbours cancel out"):
         augment_database(database, 1, 1.0, weighting="uniform")
+
+
+def test_neighbours_found_before_give_the_same_bits_for_every_smaller_k():
+    rng = np.random.default_rng(3)
+    queries, database = (unit(rng.standard_normal((n, 16)).astype(np.float32)) for n in (5, 40))
+    near = search.knn(database, database, 12, exclude=np.arange(40))
+    for k, rounds in itertools.product((1, 7, 12), (1, 2)):
+        known = augment_database(database, k, 0.5, rounds=rounds, neighbours=near)
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(known.rounds, augment_database(database, k, 0.5, rounds=rounds).rounds, strict=True)
+        )
+        expected = global_rerank(queries, database, k, 0.5, rounds=rounds)
+        found = global_rerank(queries, database, k, 0.5, rounds=rounds, augmented=known)
+        assert np.array_equal(found.ranks, expected.ranks) and np.array_equal(found.scores, expected.scores)
+    assert np.array_equal(
+        database_augmentation(database, 5, 3.0, neighbours=near), database_augmentation(database, 5, 3.0)
+    )
+    with pytest.raises(ValueError, match=r"neighbours are \(40, 12\) and \(40, 12\); wanted \(40, 13 or more\)"):
+        augment_database(database, 13, 0.5, neighbours=near)

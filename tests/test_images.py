@@ -276,3 +276,10 @@ def test_damaged_bytes_never_raise_anything_but_image_error(tmp_path, photo):
             (tmp_path / "x").write_bytes(damaged)
             with contextlib.suppress(ImageError):
                 assert load_image(tmp_path / "x").dtype == np.uint8
+
+
+def test_a_query_may_be_left_whole_on_purpose(photo):
+    whole, cropped = (
+        to_tensors(photo, Preprocess(size_rule="none", size=None, crop=c), (5, 6, 20, 30)) for c in (0, 1)
+    )
+    assert whole[0].shape[1:] == photo.shape[:2] and cropped[0].shape[1:] == (24, 15)

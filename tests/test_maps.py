@@ -9,6 +9,7 @@ from PIL import Image
 
 import ssr_lib.maps as maps_module
 from ssr_lib.data.images import ImageError, Preprocess, load_image, to_tensors
+from ssr_lib.data.locking import FolderBusyError, folder_lock
 from ssr_lib.maps import MapReader, compute_maps, head_descriptors, maps_digest
 from ssr_lib.models.network import RetrievalNet
 
@@ -197,3 +198,22 @@ def test_descriptors_of_cached_maps_are_those_of_the_images(net, photos, tmp_pat
     assert descriptors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(descriptors, expected, atol=5e-3)
+
+
+def test_a_file_that_was_cut_short_is_computed_again(net, photos, tmp_path):
+    path = tmp_path / "maps.npy"
+    first = make(net, photos, path).copy()
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.warns(UserWarning, match=r"maps\.npy is damaged .* computed again"):
+        assert np.array_equal(make(net, photos, path), first)
+
+
+def test_two_processes_do_not_write_one_file(net, photos, tmp_path):
+    with (
+        folder_lock(tmp_path, ".maps.npy.lock"),
+        pytest.raises(FolderBusyError, match="another run is writing here"),
+    ):
+        make(net, photos, tmp_path / "maps.npy")
+    make(net, photos, tmp_path / "maps.npy")
+    with folder_lock(tmp_path, ".maps.npy.lock"):
+        make(net, photos, tmp_path / "maps.npy")  # a finished one is only read

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from golden_weights import GOLDEN, backbone_state, head_state
 
+from ssr_lib.data.images import PRESETS
 from ssr_lib.models.checkpoints import (
     SUPERGLOBAL,
     convert,
@@ -14,6 +15,7 @@ from ssr_lib.models.checkpoints import (
     official_head,
     read_record,
     save_checkpoint,
+    stored_preprocess,
 )
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.pooling import Pooling, combine_scales
@@ -240,3 +242,14 @@ def test_a_conversion_never_replaces_what_it_reads(tmp_path):
     with pytest.raises(ValueError, match=r"would replace .*weights\.safetensors"):
         convert(file, "cvnet", tmp_path / "weights")
     assert file.read_bytes() == b"published"
+
+
+def test_a_conversion_notes_the_training_set_and_can_be_superglobals(cvnet, tmp_path):
+    torch.save(cvnet, tmp_path / "cvnet.pyth")
+    plain = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "plain", trained_on="GLDv2-clean")
+    assert read_record(plain)["extra"]["trained_on"] == "GLDv2-clean" and stored_preprocess(plain) == PRESETS["cvnet"]
+    superglobal = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "superglobal", superglobal=True)
+    assert load_checkpoint(superglobal).config["pooling"] == "gem+"
+    assert stored_preprocess(superglobal) == PRESETS["superglobal"]
+    with pytest.raises(ValueError, match="goes with the weights of family 'cvnet', not 'senet'"):
+        convert(tmp_path / "cvnet.pyth", "senet", tmp_path / "x", superglobal=True)

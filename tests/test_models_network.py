@@ -105,3 +105,13 @@ def test_errors_say_what_is_legal():
     ):
         with pytest.raises(ValueError, match=message):
             small(**options)
+
+
+def test_gradients_run_through_the_tail_in_the_order_of_its_maps():
+    """In the other order batch norms took ten times as long."""
+    net, seen = small("plain"), []
+    for module in net.backbone.tail.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_full_backward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+    net.head(net.trunk(IMAGES)).sum().backward()
+    assert seen and all(gradient.is_contiguous(memory_format=torch.channels_last) for gradient in seen)

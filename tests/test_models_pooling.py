@@ -117,3 +117,17 @@ def test_errors_name_the_value_and_the_legal_ones():
         pooling.late_fusion(x[:, 0, 0], x[:, 0, 0], 2)
     with pytest.raises(ValueError, match="'max'; 'mean' or 'scale-gem'"):
         pooling.combine_scales(torch.zeros(1, 1, 1), "max")
+
+
+def test_gradient_of_gem_with_exponent_3_is_that_of_its_formula():
+    x = torch.randn(
+        2, 5, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )  # half of it is clamped
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: pooling.gem(values, 3.0, eps=1e-2), (x,))
+    weights = torch.linspace(-1, 1, 10, dtype=torch.float64).view(2, 5)
+    own, formula = (
+        torch.autograd.grad((pooled * weights).sum(), x)[0]
+        for pooled in (pooling.gem(x), x.clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3))
+    )
+    torch.testing.assert_close(own, formula)

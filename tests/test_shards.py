@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssr_lib.data.shards import ShardedArray, digest
+from ssr_lib.data.shards import ShardedArray, digest, load_sound, save_sound, stacked
 
 ROWS = np.arange(50, dtype=np.float32).reshape(10, 5)
 MADE_BY = {"model": "a", "scales": (1.0, 2.0)}
@@ -109,3 +109,22 @@ def test_rows_of_a_wrong_shape_are_refused(tmp_path):
 
 def test_digest_does_not_depend_on_the_order_of_keys():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+
+
+def test_an_array_with_a_checksum_is_given_back_only_as_it_was_written(tmp_path):
+    path = tmp_path / "below" / "rows.npy"
+    assert load_sound(path) is None, "nothing there: no warning either"
+    save_sound(path, ROWS)
+    assert np.array_equal(load_sound(path), ROWS)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    for damage in (data, data[:-8], b""):
+        path.write_bytes(damage)
+        with pytest.warns(UserWarning, match=r"rows\.npy is damaged; it is made again"):
+            assert load_sound(path) is None
+
+
+def test_arrays_are_stacked_on_disk_block_by_block(tmp_path):
+    path = tmp_path / "below" / "both.npy"
+    both = stacked(path, (ROWS, 2 * ROWS), block=3)
+    assert isinstance(both, np.memmap) and np.array_equal(both, np.concatenate([ROWS, 2 * ROWS]))

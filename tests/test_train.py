@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssr_lib.data.locking import FolderBusyError, folder_lock
 from ssr_lib.models.checkpoints import load_checkpoint
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.train import TrainConfig, batch_ids, learning_rate, train_head
@@ -251,3 +252,17 @@ def test_the_schedule_warms_up_and_falls_along_half_a_cosine():
 def test_impossible_recipes_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong)))):
         TrainConfig(**wrong)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    with folder_lock(tmp_path / "run"), pytest.raises(FolderBusyError, match="another run is writing here"):
+        run(tmp_path / "run")
+
+
+def test_a_damaged_record_is_no_finished_training(tmp_path, uninterrupted):
+    _, net, rows = uninterrupted
+    run(tmp_path / "run")
+    (tmp_path / "run" / "training.json").write_text('{"made_by": {')
+    with pytest.warns(UserWarning, match=r"training\.json is damaged; the network is trained again"):
+        again, rows_again = run(tmp_path / "run")
+    assert same_weights(again, net) and curve(rows_again) == curve(rows)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssr_lib.models.backbones import create_backbone, seeded
+from ssr_lib.models.depthwise import use_small_map_gradients
 from ssr_lib.models.pooling import Pooling
 from ssr_lib.models.self_similarity import SelfSimilarity, feed_forward_layers
 
@@ -101,6 +102,7 @@ class RetrievalNet(nn.Module):
                 nn.init.zeros_(self.whitening.bias)
         self.descriptor_dim: int = descriptor_dim or last_channels
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
+        use_small_map_gradients(self.backbone.tail)
         for module in self.backbone.tail.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.register_forward_hook(keep_channels_last)
