@@ -19,6 +19,7 @@ from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.shards import read_json
 from ssr_lib.notebooks import execute, scrub
+from ssr_lib.profiles import data_folder
 from ssr_lib.provenance import committed, describe_run, repository_root
 from ssr_lib.report import report
 from ssr_lib.results import Results
@@ -41,10 +42,16 @@ def run(
     killed run resumes; a run of which nothing is still valid starts without the rows of earlier ones. `workspace`: a
     folder that gets `results/` and `data/`, None for the repository. `notebooks`: only these, by name. `overrides`:
     dotted names of profile parameters; they go to `results/custom-<digest>`. Raises `NotebookError` naming the cell
-    that failed, `FolderBusyError` where another run uses the workspace, `ValueError` for names that do not exist.
+    that failed, `FolderBusyError` where another run uses the workspace, `ValueError` for names that do not exist,
+    `FileNotFoundError` with all data files and checkpoints that the profile names and that are not there.
     """
     workspace = None if workspace is None else Path(workspace).resolve()
     study = Study(profile, workspace, changes=overrides, progress=progress)
+    if missing := study.missing_inputs():
+        raise FileNotFoundError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in {data_folder()}, and profile {profile} "
+            "wants them; data/README.md says how to get them. Where they lie in another folder, set SSR_DATA to that"
+        )
     folder = repository_root() / "notebooks"
     wanted = _known(notebooks or study["notebooks"], folder)
     parameters = {"profile": profile, "workspace": workspace and str(workspace)}

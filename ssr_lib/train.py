@@ -146,6 +146,8 @@ def train_head(
         return finished
 
     with folder_lock(directory):
+        if (finished := finished_rows(directory, net, made_by)) is not None:
+            return finished  # by whoever held the lock
         return _train(net, maps, targets, len(classes), config, directory, made_by, checkpoint_every, progress)
 
 

@@ -148,6 +148,16 @@ def test_a_variant_without_checkpoint_is_refused(opened):
         opened.model("neighbour")
 
 
+def test_everything_that_is_missing_is_named_before_the_first_notebook(data, tmp_path, monkeypatch):
+    _, changes = data
+    monkeypatch.setenv("SSR_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        study.run("paper", workspace=tmp_path / "w", progress=False, **changes)
+    for name in ("roxford5k/gnd_roxford5k.pkl", "revisitop1m", "checkpoints/resnet10t-plain.safetensors"):
+        assert name in str(caught.value)
+    assert "\n" not in str(caught.value) and not (tmp_path / "w" / "results").exists()
+
+
 def test_pictures_of_a_benchmark_that_are_missing_stop_the_study_with_their_names(data, tmp_path, monkeypatch):
     folder, changes = data
     monkeypatch.setenv("SSR_DATA", str(tmp_path))
