@@ -26,13 +26,18 @@ class Tolerances:
     deviations: float = 2.0  # … or twice the standard deviation over seeds, whichever is more
     queries: int = 3  # of mP@k: a near-tie that falls the other way moves it by 1/Q
     interval: float = 0.02  # of a difference between trained networks, at most; half its interval where that is less
+    share: float = (
+        0.1  # of trained figures that may be outside: two deviations, known from 1 to 5 seeds, leave out 1 in 20
+    )
+    furthest: float = 10.0  # tolerances that no figure may be away
     not_compared: tuple[str, ...] = ("p_value", "p_holm")  # steep functions of differences that are compared themselves
 
 
 def compare(first: Results, second: Results, tolerances: Tolerances | None = None) -> pd.DataFrame:
     """Set the figures of two runs side by side: trained ones as means over seeds, the others one by one.
 
-    Returns columns: the key without `seed`, `n_seeds`, `first`, `second`, `difference`, `tolerance`, `agrees`, `note`.
+    Returns columns: the key without `seed`, `n_seeds`, `first`, `second`, `difference`, `tolerance`, `agrees`, `note`,
+    `trained` (whether a training, of which rounding makes another one elsewhere, stands behind the figure).
     Figures that only one run has do not agree; but where the runs chose other re-ranking parameters (figures equal but
     for `CHOSEN`) the two are compared and the note says so, and sweeps around another base point are left alone.
     """
@@ -51,17 +56,31 @@ def compare(first: Results, second: Results, tolerances: Tolerances | None = Non
             pairs += [(None, key, "only in the second run") for key in theirs]
     rows = []
     for ours, theirs, note in pairs:
-        value, tolerance, n_seeds = left.get(ours) or (math.nan, math.nan, right[theirs][2])
+        value, tolerance, n_seeds, trained = left.get(ours) or (math.nan, math.nan, *right[theirs][2:])
         other = right[theirs][0] if theirs else math.nan
         both_nan = not note and math.isnan(value) and math.isnan(other)  # nothing to measure in either run
         agrees = both_nan or abs(other - value) <= tolerance + 1e-9
-        rows.append((*(ours or theirs), n_seeds, value, other, other - value, tolerance, agrees, note))
-    columns = [*KEY, "n_seeds", "first", "second", "difference", "tolerance", "agrees", "note"]
+        rows.append((*(ours or theirs), n_seeds, value, other, other - value, tolerance, agrees, note, trained))
+    columns = [*KEY, "n_seeds", "first", "second", "difference", "tolerance", "agrees", "note", "trained"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[float, float, int]]:
-    """Key → (mean over seeds, tolerance, number of seeds) for every figure that is compared."""
+def same_study(table: pd.DataFrame, tolerances: Tolerances | None = None) -> bool:
+    """Whether the figures that `compare` set side by side are those of one study.
+
+    Every figure is in both runs, those without training agree, of the trained ones no more than `Tolerances.share` are
+    outside their tolerance, which by chance alone some are, and none is further than `Tolerances.furthest` of them.
+    """
+    tolerances = tolerances or Tolerances()
+    wrong = table[~table["agrees"]]
+    if wrong[["first", "second"]].isna().any(axis=None) or not wrong["trained"].all():
+        return False
+    few = len(wrong) <= tolerances.share * table["trained"].sum()
+    return bool(few and (wrong["difference"].abs() <= tolerances.furthest * wrong["tolerance"]).all())
+
+
+def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[float, float, int, bool]]:
+    """Key → (mean over seeds, tolerance, number of seeds, whether trained) for every figure that is compared."""
     frame = frame[~frame["metric"].isin(tolerances.not_compared)]
     frame = frame[~frame["params"].str.contains('"changed":"dtype')]  # arithmetic in bfloat16 is the machine's own
     groups: dict[tuple, list[dict]] = defaultdict(list)
@@ -93,7 +112,8 @@ def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[flo
             tolerance = tolerances.untrained
         if rows[0]["metric"].startswith("mP@") and rows[0]["n_queries"]:
             tolerance = max(tolerance, tolerances.queries / rows[0]["n_queries"])
-        means[key] = (mean, tolerance * max(1.0, abs(mean)), n_seeds)
+        trained = bool(n_seeds) or '"seeds":' in rows[0]["params"]
+        means[key] = (mean, tolerance * max(1.0, abs(mean)), n_seeds, trained)
     return means
 
 

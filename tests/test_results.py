@@ -5,9 +5,10 @@ import json
 import multiprocessing
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from ssr_lib.agreement import Tolerances, compare
+from ssr_lib.agreement import Tolerances, compare, same_study
 from ssr_lib.results import EXPERIMENTS, Results, canonical_params
 
 KEY = {"experiment": "ablation", "dataset": "synthetic", "backbone": "lite0", "variant": "plain"}
@@ -302,3 +303,19 @@ def test_missing_values_agree_with_missing_values_only(tmp_path):
 def test_p_values_are_not_compared(tmp_path):
     table = compare(run(tmp_path / "a", [{"metric": "p_value", "value": 0.1}]), run(tmp_path / "b", []))
     assert len(table) == 0
+
+
+def test_a_study_is_the_same_where_few_trained_figures_are_outside_and_no_other():
+    table = pd.DataFrame({"first": [0.5] * 20, "second": 0.5, "tolerance": 0.01, "agrees": True, "trained": True})
+    table["difference"] = 0.0
+    assert same_study(table)
+
+    def changed(rows, difference, **columns):
+        other = table.copy()
+        other.loc[other.index[rows], ["difference", "agrees"]] = difference, False
+        return other.assign(**columns)
+
+    assert same_study(changed([0, 1], 0.03)) and not same_study(changed([0, 1, 2], 0.03))
+    assert not same_study(changed([0], 0.11)), "eleven tolerances away"
+    assert not same_study(changed([0], 0.03, trained=False)), "nothing was trained: no chance in it"
+    assert not same_study(changed([0], float("nan"), second=float("nan"))), "missing in the second run"

@@ -16,6 +16,13 @@ from ssr_lib import artefacts, notebooks, profiles, report, study
 from ssr_lib.data.locking import FolderBusyError, folder_lock
 from ssr_lib.results import Results
 
+TINY = """title: A tiny study
+notebooks: [00_first, 01_second]
+size: 1
+data: {labels: {}, training_labels: null, distractors: null}
+comparison: {seeds: [0], backbone_seeds: [0]}
+model: {checkpoints: {}}
+"""
 PARAMETERS = "profile = 'tiny'\nworkspace = None\nchanges = {}"
 MEASURE = """
 from pathlib import Path
@@ -45,7 +52,7 @@ def repository(tmp_path, monkeypatch):
     for name in ("00_first", "01_second"):
         write_notebook(root / "notebooks" / f"{name}.ipynb", MEASURE.replace("{name}", name))
     (root / "profiles").mkdir()
-    (root / "profiles" / "tiny.yaml").write_text("title: A tiny study\nnotebooks: [00_first, 01_second]\nsize: 1\n")
+    (root / "profiles" / "tiny.yaml").write_text(TINY)
     for module in (artefacts, notebooks, profiles, report, study):
         if hasattr(module, "repository_root"):
             monkeypatch.setattr(module, "repository_root", lambda: root)
