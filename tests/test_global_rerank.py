@@ -275,7 +275,7 @@ def test_features_that_cancel_out_are_reported():
 
 def test_neighbours_found_before_give_the_same_bits_for_every_smaller_k():
     rng = np.random.default_rng(3)
-    queries, database = (unit(rng.standard_normal((n, 16)).astype(np.float32)) for n in (5, 40))
+    queries, database = (rng.standard_normal((n, 16)).astype(np.float32) for n in (5, 40))
     near = search.knn(database, database, 12, exclude=np.arange(40))
     for k, rounds in itertools.product((1, 7, 12), (1, 2)):
         known = augment_database(database, k, 0.5, rounds=rounds, neighbours=near)
