@@ -144,7 +144,7 @@ def _say(text: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Carry out a command line. Exit status: 0 done, 1 `verify` found differences, 2 wrong input, 130 interrupted."""
+    """Carry out a command line. Exit status: 0 done, 1 `verify` found another study, 2 wrong input, 130 interrupted."""
     args = build_parser().parse_args(argv)
     warnings.formatwarning = lambda message, *_, **__: f"ssr: {message}\n"
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -26,9 +26,7 @@ class Tolerances:
     deviations: float = 2.0  # … or twice the standard deviation over seeds, whichever is more
     queries: int = 3  # of mP@k: a near-tie that falls the other way moves it by 1/Q
     interval: float = 0.02  # of a difference between trained networks, at most; half its interval where that is less
-    share: float = (
-        0.1  # of trained figures that may be outside: two deviations, known from 1 to 5 seeds, leave out 1 in 20
-    )
+    share: float = 0.1  # of trained figures that may be outside: two deviations leave out 1 in 20
     furthest: float = 10.0  # tolerances that no figure may be away
     not_compared: tuple[str, ...] = ("p_value", "p_holm")  # steep functions of differences that are compared themselves
 

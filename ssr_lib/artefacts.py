@@ -26,7 +26,7 @@ from ssr_lib.extract import extract, extract_benchmark, pick_device
 from ssr_lib.maps import compute_maps, describe_cached, describe_maps
 from ssr_lib.models import RetrievalNet, load_checkpoint
 from ssr_lib.models.checkpoints import stored_preprocess
-from ssr_lib.profiles import data_file, data_folder, digest, load_profile, override
+from ssr_lib.profiles import data_file, digest, load_profile, override
 from ssr_lib.provenance import repository_root
 from ssr_lib.results import Results
 from ssr_lib.tables import of_dataset, write_table
@@ -88,18 +88,6 @@ class Study:
     def write_table(self, name: str, table: pd.DataFrame, dataset: str = "synthetic") -> None:
         """Write a table of the notebook to `tables/<name>.csv` and `.md`; of other datasets than the drawn to `<name>_<dataset>`."""
         write_table(table, self.results_dir / "tables" / of_dataset(name, dataset))
-
-    def missing_inputs(self) -> list[str]:
-        """Files and folders below the data folder that the profile names and that are not there."""
-        named = [*self["data.labels"].values(), self["data.training_labels"], self["data.distractors"]]
-        seeds = {*self["comparison.seeds"], *self["comparison.backbone_seeds"]}
-        for variants in self["model.checkpoints"].values():
-            for checkpoint in variants.values():
-                for seed in seeds if "{seed}" in checkpoint else (None,):
-                    named += [
-                        f"{checkpoint.replace('{seed}', str(seed))}{ending}" for ending in (".safetensors", ".json")
-                    ]
-        return [name for name in dict.fromkeys(named) if name and not (data_folder() / name).exists()]
 
     # ---- pictures
 

@@ -29,7 +29,10 @@ SHORTLIST = 400  # SuperGlobal (Shao et al., ICCV 2023)
 
 def evaluate(args: Namespace) -> int:
     """Print mAP and mP@1, 5, 10 of a labelled set, without and with re-ranking."""
-    benchmark = _benchmark(args)
+    described = benchmark = _benchmark(args)
+    names = read_distractors(args.distractors) if args.distractors else []
+    if names:
+        benchmark = with_distractors(benchmark, names, args.distractors)
     if not args.index and not args.features and len(benchmark.database) > LONG:
         note(
             f"{len(benchmark.database):,} pictures: --index DIR would keep their descriptors for an interrupted or a second run"
@@ -40,7 +43,7 @@ def evaluate(args: Namespace) -> int:
         if args.features:
             (queries, database), made_by = read_features(Path(args.features), benchmark), {"features": args.features}
         else:
-            queries, database, made_by = _described(args, benchmark, Path(directory))
+            queries, database, made_by = _described(args, described, names, Path(directory))
         before = metrics.evaluate(rank(queries, database, exclude=own), benchmark, at=AT)
         reranked, parameters = _rerank(args, queries, database, k, own)
         after = metrics.evaluate(reranked.ranks, benchmark, at=AT)
@@ -73,11 +76,8 @@ def _benchmark(args: Namespace) -> Benchmark:
         benchmark = read_ground_truth(args.ground_truth, args.images, subset=True)
         if benchmark.name not in {official.name for official in OFFICIAL}:
             note(f"{args.ground_truth} is not a published ground truth; compare its figures only with each other")
-    else:
-        benchmark = _labelled(args)
-    if args.distractors:
-        benchmark = with_distractors(benchmark, read_distractors(args.distractors), args.distractors)
-    return benchmark
+        return benchmark
+    return _labelled(args)
 
 
 def _labelled(args: Namespace) -> Benchmark:
@@ -92,17 +92,17 @@ def _labelled(args: Namespace) -> Benchmark:
     return benchmark
 
 
-def _described(args: Namespace, benchmark: Benchmark, directory: Path) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Descriptors of queries (Q, D) and database (N, D), the distractors last, and what made them."""
+def _described(
+    args: Namespace, benchmark: Benchmark, distractors: list[str], directory: Path
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Descriptors of queries (Q, D) and database (N, D), the distractors behind it, and what made them."""
     options = extraction_options(args)
     net, preprocess = load_net(args)
-    behind = len(read_distractors(args.distractors)) if args.distractors else 0
-    without = benchmark.first_images(len(benchmark.database) - behind)
-    queries, database = extract_benchmark(net, without, preprocess, directory, **options)
-    if behind:
-        names = read_distractors(args.distractors)
-        further = extract(net, names, preprocess, directory / "distractors", root=args.distractors, **options)
-        database = stacked(directory / f"database-{digest([names, without.database])[:16]}.npy", (database, further))
+    queries, database = extract_benchmark(net, benchmark, preprocess, directory, **options)
+    if distractors:
+        behind = extract(net, distractors, preprocess, directory / "distractors", root=args.distractors, **options)
+        name = digest([distractors, benchmark.database])[:16]
+        database = stacked(directory / f"database-{name}.npy", (database, behind))
     return queries, database, {"model": args.model, "preprocess": preprocess.to_dict()}
 
 

@@ -30,7 +30,7 @@ def study(args: Namespace) -> int:
 
 
 def verify(args: Namespace) -> int:
-    """Run a profile again and compare; 1 where a figure left its tolerance."""
+    """Run a profile again and compare; 1 where it is not the same study any more."""
     profile = _profile(args)
     from ssr_lib.study import verify
 

@@ -56,3 +56,16 @@ def data_file(name: str | Path) -> Path:
             f"{path} is not there; data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"
         )
     return path
+
+
+def missing_inputs(parameters: dict) -> list[str]:
+    """Names of the files and folders below `data_folder()` that a profile names and that are not there."""
+    data, comparison = parameters["data"], parameters["comparison"]
+    named = [*data["labels"].values(), data["training_labels"], data["distractors"]]
+    seeds = {*comparison["seeds"], *comparison["backbone_seeds"]}
+    for variants in parameters["model"]["checkpoints"].values():
+        for checkpoint in variants.values():
+            for seed in seeds if "{seed}" in checkpoint else (None,):
+                stem = checkpoint.replace("{seed}", str(seed))
+                named += [f"{stem}.safetensors", f"{stem}.json"]
+    return [name for name in dict.fromkeys(named) if name and not (data_folder() / name).exists()]

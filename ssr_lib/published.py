@@ -159,7 +159,8 @@ def _note(part: pd.DataFrame) -> str:
 def side_by_side(published: pd.DataFrame, measured: pd.DataFrame, difficulty: str) -> pd.DataFrame:
     """Measured rows among the published ones of the same backbones, best on ROxford5k first; mAP in percent.
 
-    `difficulty`: "easy", "medium" or "hard". User runs stay out, and rows with neither figure. Without measured rows the
+    `difficulty`: "easy", "medium" or "hard". Figures with the million distractors have columns
+    of their own where there are any. User runs stay out, and rows without a figure. Without measured rows the
     table is empty. Raises `ValueError` for another difficulty.
     """
     if difficulty not in ("easy", "medium", "hard"):

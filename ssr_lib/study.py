@@ -19,7 +19,7 @@ from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.shards import read_json
 from ssr_lib.notebooks import execute, scrub
-from ssr_lib.profiles import data_folder
+from ssr_lib.profiles import data_folder, missing_inputs
 from ssr_lib.provenance import committed, describe_run, repository_root
 from ssr_lib.report import report
 from ssr_lib.results import Results
@@ -47,7 +47,7 @@ def run(
     """
     workspace = None if workspace is None else Path(workspace).resolve()
     study = Study(profile, workspace, changes=overrides, progress=progress)
-    if missing := study.missing_inputs():
+    if missing := missing_inputs(study.parameters):
         raise FileNotFoundError(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in {data_folder()}, and profile {profile} "
             "wants them; data/README.md says how to get them. Where they lie in another folder, set SSR_DATA to that"

@@ -286,3 +286,12 @@ def test_a_text_that_is_something_else_is_set_aside_and_fetched_anew(site, tmp_p
         fetch("lists", tmp_path, progress=False)
     (folder / "revisitop1m.txt").write_text("0/a.jpg\n")
     assert (fetch("lists", tmp_path, progress=False) / "revisitop1m.txt").read_text() == "0/a.jpg\n"
+
+
+@pytest.mark.parametrize("record", ["unpacked.json", "checksums.json"])
+def test_a_damaged_record_is_named_and_not_passed_over(small, tmp_path, record):
+    fetch("small", tmp_path, progress=False)
+    (tmp_path / "small" / record).write_text('{"part_1.tgz": ')
+    (tmp_path / "small" / "gnd_small.pkl").touch()
+    with pytest.raises(ValueError, match=rf"{record} is damaged; delete it"):
+        fetch("small", tmp_path, progress=False)

@@ -1,5 +1,7 @@
 """Rows on disk are trusted only while their checksum, their source and their maker are the recorded ones."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -128,3 +130,14 @@ def test_arrays_are_stacked_on_disk_block_by_block(tmp_path):
     path = tmp_path / "below" / "both.npy"
     both = stacked(path, (ROWS, 2 * ROWS), block=3)
     assert isinstance(both, np.memmap) and np.array_equal(both, np.concatenate([ROWS, 2 * ROWS]))
+
+
+def test_a_stack_is_copied_again_where_a_part_was_made_anew(tmp_path):
+    path, part = tmp_path / "both.npy", tmp_path / "part.npy"
+    for factor in (1, 3):
+        np.save(part, factor * ROWS)
+        if path.is_file():
+            later = path.stat().st_mtime_ns + 10**9
+            os.utime(part, ns=(later, later))
+        both = stacked(path, (np.load(part, mmap_mode="r"), ROWS))
+        assert np.array_equal(both, np.concatenate([factor * ROWS, ROWS]))

@@ -238,7 +238,9 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
     data_set, folder = DATA_SETS[name], Path(to) / name
     with folder_lock(folder):
         state_file = folder / "unpacked.json"  # archive → number of files it gave
-        unpacked = read_json(state_file) or {}
+        unpacked = read_json(state_file) if state_file.is_file() else {}
+        if unpacked is None:
+            raise ValueError(f"{state_file} is damaged; delete it to have the archives fetched again")
         ids = None
         for source in data_set.sources:
             if source.file in unpacked:

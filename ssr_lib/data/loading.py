@@ -37,8 +37,9 @@ def load_ahead(
 ) -> Iterator[Loaded]:
     """Yield each picture's number and tensors, in order, with at most `ahead` of them decoded before their turn.
 
-    Of large pictures fewer: as many as fit in `memory_budget` bytes if all were like the largest so far. In place of the tensors of a picture that cannot be used comes its `ImageError`. `workers`: threads, by default
-    one for each core, 16 at most (decoders and OpenCV let other threads run).
+    Of large pictures fewer: as many as fit in `memory_budget` bytes if all were like the largest so far. In place of the
+    tensors of a picture that cannot be used comes its `ImageError`. `workers`: threads, by default one for each core, 16
+    at most (decoders and OpenCV let other threads run).
     """
     workers = workers or min(os.cpu_count() or 1, 16)
 

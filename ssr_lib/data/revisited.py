@@ -85,7 +85,8 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
     an easy or hard picture, directly or through others, are one group. Boxes are checked for form and, where there
     are pictures, against the size that the query's file declares.
     Raises `ValueError` for a file that is no such ground truth, contradicts itself, or is not the published one, and
-    naming the queries whose box lies outside their picture or that are no picture; `FileNotFoundError` with the names of the pictures that are missing.
+    naming the queries whose box lies outside their picture or that are no picture; `FileNotFoundError` with the names of
+    the pictures that are missing.
     """
     path = Path(path)
     data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""

@@ -63,8 +63,12 @@ def _checksum_file(path: Path) -> Path:
 
 
 def stacked(path: Path, parts: Sequence[np.ndarray], block: int = 65536) -> np.memmap:
-    """Arrays (n, D) float32 under one another in the file `path`, memory-mapped; copied `block` rows at a time, once."""
-    if not path.is_file():
+    """Arrays (n, D) float32 under one another in the file `path`, memory-mapped; copied `block` rows at a time.
+
+    Copied once, and again where a part is a memory-mapped file that was made anew since.
+    """
+    sources = [Path(part.filename) for part in parts if getattr(part, "filename", None)]
+    if not path.is_file() or any(path.stat().st_mtime_ns < source.stat().st_mtime_ns for source in sources):
         path.parent.mkdir(parents=True, exist_ok=True)
         blocks = (part[at : at + block] for part in parts for at in range(0, len(part), block))
         save_npy(path, (sum(map(len, parts)), parts[0].shape[1]), np.dtype(np.float32), blocks)

@@ -103,7 +103,7 @@ def verify_file(path: Path, sha256: str | None, md5: str | None = None, name: st
     """
     name = name or path.name
     notes = path.parent / "checksums.json"
-    noted = read_json(notes) or {}
+    noted = _noted(notes)
     found = hash_file(path)
     wanted, why = (sha256, "published") if sha256 else (noted.get(name), f"noted in {notes} when it was first seen")
     if wanted is not None and found != wanted:
@@ -114,10 +114,18 @@ def verify_file(path: Path, sha256: str | None, md5: str | None = None, name: st
         write_atomic(notes, json.dumps({**noted, name: found}, indent=1, sort_keys=True) + "\n")
 
 
+def _noted(notes: Path) -> dict[str, str]:
+    """The checksums noted so far. Raises `WrongFileError` for a damaged file: what it vouched for would pass unseen."""
+    noted = read_json(notes) if notes.is_file() else {}
+    if noted is None:
+        raise WrongFileError(f"{notes} is damaged; delete it, and the files beside it count as seen for the first time")
+    return noted
+
+
 def set_aside(path: Path) -> Path:
     """Rename a file that turned out to be useless, and forget its noted checksum, so that it can be fetched anew."""
     notes = path.parent / "checksums.json"
-    noted = read_json(notes) or {}
+    noted = _noted(notes)
     if noted.pop(path.name, None):
         write_atomic(notes, json.dumps(noted, indent=1, sort_keys=True) + "\n")
     return path.rename(path.with_name(path.name + ".refused"))
