@@ -161,9 +161,10 @@ class Study:
             raise ValueError(f"no variant {variant!r}; there are {', '.join((*VARIANTS, *TRAINING_FREE))}")
         values = {key: self["model"][key] for key in ("backbone", "place", "mid_channels", "window", "fusion")}
         rates = self["training.learning_rates"]
+        more = self["training.reskinned_steps"] if regime == "reskinned" else None
         values |= {
             "image_size": self["data.image_size"],
-            "steps": self["training.steps"],
+            "steps": more or self["training.steps"],
             "learning_rate": rates.get(variant, 0.0),
         }
         values |= changes

@@ -293,6 +293,32 @@ def learning_rate_trials(study: Study) -> pd.DataFrame:
     return pd.DataFrame(cells).rename_axis(index="variant", columns="learning rate")
 
 
+def reskinned_steps_trials(study: Study) -> pd.DataFrame:
+    """Every number of steps to be tried on re-skinned views, for every variant compared there, one training each.
+
+    A row has the loss, mean over the last tenth of the steps, and Medium mAP in percent on validation. Beside them the
+    loss on ordinary views, which is what the re-skinned ones should come down to.
+    """
+    rows = []
+    for steps in study["training.trials.reskinned_steps"]:
+        for variant in variants_of(study, "reskinned"):
+            rows.append({"views": "reskinned", "steps": steps, "variant": variant})
+            rows[-1] |= {"loss": final_loss(study, study.model(variant, 0, "reskinned", steps=steps))}
+            rows[-1] |= {"Medium": trial(study, variant, regime="reskinned", steps=steps)}
+    for variant in variants_of(study, "reskinned") if rows else ():
+        model = study.model(variant)
+        rows.append({"views": "ordinary", "steps": model.steps, "variant": variant, "loss": final_loss(study, model)})
+        rows[-1] |= {"Medium": trial(study, variant)}
+    study.results.save()
+    return pd.DataFrame(rows)
+
+
+def final_loss(study: Study, model: Model) -> float:
+    """The mean loss over the last tenth of a training's steps."""
+    curve = pd.DataFrame(study.learning_curve(model))
+    return float(curve.loc[curve["step"] > 0.9 * curve["step"].max(), "loss"].mean())
+
+
 def change_trials(study: Study) -> pd.DataFrame:
     """Every change to be tried, for the module and its control alike, one training each, on validation: Medium mAP in percent."""
     changes = study["training.trials.changes"]
