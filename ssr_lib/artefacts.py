@@ -257,8 +257,8 @@ class Study:
     def _maps(self, net: RetrievalNet, root: Path, files: list[str], preprocess: Preprocess, boxes=None) -> np.ndarray:
         """The frozen trunk's maps of some pictures, from the cache or computed now."""
         name = digest(describe_maps(net, files, preprocess, root, boxes))
-        path = self.cache / "maps" / f"{net.config['backbone']}-{preprocess.size}-{name}.npy"
-        return compute_maps(net, files, preprocess, path, root=root, boxes=boxes, progress=self.progress)
+        folder = self.cache / "maps" / f"{net.config['backbone']}-{preprocess.size}-{name}"
+        return compute_maps(net, files, preprocess, folder, root=root, boxes=boxes, progress=self.progress)
 
     def descriptors(
         self, model: Model, dataset: str = "synthetic", split: str = "test", subset: str = "all"

@@ -1,18 +1,12 @@
 """The frozen trunk's maps: computed once, kept on disk, read by every head that is trained or tested on them.
 
-The trunk never changes in this study and costs most of a forward pass, so its maps are stored as one .npy file of
-float16 (N, C, H, W) with a JSON sidecar that says what made it and holds a checksum for each chunk of images.
+The trunk never changes in this study and costs most of a forward pass, so its maps are stored as one memory-mapped array
+of float16 (N, C, H, W), made shard by shard (`data/shards.py`), with a record of what made it and a checksum a shard.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
-import shutil
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +16,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ssr_lib.data.benchmark import Box, write_atomic
+from ssr_lib.data.benchmark import Box
 from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, load_ahead, load_tensors
 from ssr_lib.data.locking import folder_lock
-from ssr_lib.data.shards import digest
+from ssr_lib.data.shards import ShardedArray, digest, made_by_of, stored_shape
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.pooling import grid_gem
 from ssr_lib.models.self_similarity import structural_descriptor
 
-FORMAT = "ssr-maps-1"
-CHUNK = 256  # images under one checksum, and the most that a killed run repeats
+FORMAT = "ssr-maps-2"
+SHARD = 256  # images under one checksum, and the most that a killed run repeats
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -51,7 +45,7 @@ def describe_maps(
     root: str | Path = ".",
     boxes: Sequence[Box | None] | None = None,
 ) -> dict[str, Any]:
-    """All that a map file depends on, JSON-able; images are known by name and size in bytes."""
+    """All that maps depend on, JSON-able; images are known by name and size in bytes."""
     sizes = [(Path(root) / file).stat().st_size for file in files]
     boxes = [None if box is None else [float(v) for v in box] for box in boxes or [None] * len(files)]
     return {
@@ -68,7 +62,7 @@ def compute_maps(
     net: RetrievalNet,
     files: Sequence[str | Path],
     preprocess: Preprocess,
-    path: str | Path,
+    directory: str | Path,
     *,
     root: str | Path = ".",
     boxes: Sequence[Box | None] | None = None,
@@ -76,146 +70,43 @@ def compute_maps(
     workers: int = 2,
     progress: bool = True,
 ) -> np.memmap:
-    """Maps of `net.trunk` for `files` under `root`, float16 (N, C, H, W), read-only, in the file `path` (.npy).
+    """Maps of `net.trunk` for `files` under `root`, float16 (N, C, H, W), read-only, memory-mapped from `directory`.
 
-    What is on disk already is checked and kept: a complete file is only opened, an interrupted one is continued, a
-    damaged chunk is computed again with a warning. `boxes`: for each image a crop or None. `workers` threads decode
+    What is on disk already is checked and kept: complete maps are only opened, interrupted ones are continued, a
+    damaged shard is computed again with a warning. `boxes`: for each image a crop or None. `workers` threads decode
     ahead of the trunk, which runs on the device that `net` is on. All maps need one size: `preprocess` with size_rule
-    "fixed", or images of one shape. Raises `ImageError` naming a file that cannot be used, `ValueError` where `path`
+    "fixed", or images of one shape. Raises `ImageError` naming a file that cannot be used, `ValueError` where `directory`
     was made from something else or an activation does not fit float16, `FolderBusyError` where another process computes
-    them, `OSError` where the disk is too small.
+    them, `OSError` where the disk is full.
     """
     if not files:
-        raise ValueError(f"no images to compute the maps of {path} from")
+        raise ValueError(f"no images to compute the maps of {directory} from")
     if len(preprocess.scales) != 1:
         raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")
     paths = [Path(root) / file for file in files]
     boxes = boxes or [None] * len(files)
-    made_by = describe_maps(net, files, preprocess, root, boxes)
-    store = MapFile(Path(path), made_by)
-    if store.exists() and not store.unfinished_chunks():
-        return store.finish()
-    with folder_lock(store.path.parent, f".{store.path.name}.lock"):
-        store = MapFile(Path(path), made_by)  # as it is now that nobody else writes
-        if not store.exists():
-            first = load_tensors(paths[0], preprocess, boxes[0])[0]
-            store.create((len(files), *_trunk_maps(net, first[None]).shape[1:]))
-        missing = store.unfinished_chunks()
-        rows = [i for chunk in missing for i in store.rows(chunk)]
-        loaded = load_ahead(
-            [paths[i] for i in rows], preprocess, [boxes[i] for i in rows], workers=workers, ahead=2 * batch_size
-        )
-        with tqdm(total=len(rows), unit="img", desc=store.path.stem, disable=not (progress and rows)) as bar:
-            for chunk in missing:
-                names = [files[i] for i in store.rows(chunk)]
-                store.write(chunk, _chunk_maps(net, loaded, names, store.shape[1:], batch_size, bar))
-        return store.finish()
-
-
-class MapFile:
-    """A .npy file of maps that grows chunk by chunk under the name path.part, with its sidecar path.json.
-
-    Raises `ValueError` where there is a sidecar that says other than `made_by`.
-    """
-
-    def __init__(self, path: Path, made_by: dict[str, Any]):
-        if path.suffix != ".npy":
-            raise ValueError(f"maps are kept in a .npy file; {path} is not named so")
-        self.path, self.partial = path, path.with_name(path.name + ".part")
-        self.sidecar_file = sidecar_file(path)
-        self.sidecar: dict[str, Any] = {"format": FORMAT, "made_by": made_by, "chunk": CHUNK, "shape": [], "crc32": {}}
-        if self.sidecar_file.is_file():
-            self.sidecar = self._read_sidecar(made_by)
-
-    def _read_sidecar(self, made_by: dict[str, Any]) -> dict[str, Any]:
-        remedy = f"choose another path, or delete {self.path.name} and its .json"
-        try:
-            sidecar = json.loads(self.sidecar_file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.sidecar_file} is damaged ({error}); {remedy}") from error
-        if sidecar.get("format") != FORMAT or sidecar.get("chunk") != CHUNK:
-            raise ValueError(f"{self.sidecar_file} is not of format {FORMAT} with chunks of {CHUNK}; {remedy}")
-        for key, wanted in made_by.items():
-            found = sidecar["made_by"].get(key)
-            if found != wanted:
-                raise ValueError(f"{self.path} holds maps of another {key}: {found!r}, wanted {wanted!r}; {remedy}")
-        return sidecar
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.sidecar["shape"])
-
-    @property
-    def data_file(self) -> Path:
-        return self.path if self.path.is_file() else self.partial
-
-    def exists(self) -> bool:
-        """Whether there is a file to go on with; one that is cut short counts as none, with a warning."""
-        if not (self.shape and self.data_file.is_file()):
-            return False
-        try:
-            np.load(self.data_file, mmap_mode="r")
-        except (ValueError, EOFError) as error:
-            warnings.warn(f"{self.data_file} is damaged ({error}); it is computed again", stacklevel=3)
-            self.data_file.unlink()
-            return False
-        return True
-
-    def rows(self, chunk: int) -> range:
-        return range(self.shape[0])[chunk * CHUNK : (chunk + 1) * CHUNK]
-
-    def create(self, shape: tuple[int, ...]) -> None:
-        """Make the partial file at its full length. Raises `OSError` where the disk is too small."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = 2 * int(np.prod(shape)), shutil.disk_usage(self.path.parent).free
-        if needed > free:
-            raise OSError(f"{self.path} needs {needed / 1e6:.0f} MB; {free / 1e6:.0f} MB are free on its disk")
-        np.lib.format.open_memmap(self.partial, mode="w+", dtype=np.float16, shape=shape).flush()
-        self.sidecar |= {"shape": list(shape), "crc32": {}}
-
-    def unfinished_chunks(self) -> list[int]:
-        """Chunks that are not on disk, or whose bytes no longer have the checksum in the sidecar."""
-        maps = np.load(self.data_file, mmap_mode="r")
-        if maps.shape != self.shape:
-            raise ValueError(f"{self.data_file} holds maps {maps.shape}, its sidecar says {self.shape}; delete both")
-        unfinished = []
-        for chunk in range(math.ceil(len(maps) / CHUNK)):
-            recorded, rows = self.sidecar["crc32"].get(str(chunk)), self.rows(chunk)
-            if recorded is None:
-                unfinished.append(chunk)
-            elif recorded != zlib.crc32(maps[rows.start : rows.stop]):
-                warnings.warn(f"{self.data_file}: chunk {chunk} is damaged; it is computed again", stacklevel=3)
-                unfinished.append(chunk)
-        return unfinished
-
-    def write(self, chunk: int, maps: np.ndarray) -> None:
-        """Store the maps (rows, C, H, W) float16 of a chunk, then its checksum: a chunk without one does not count."""
-        offset = np.load(self.data_file, mmap_mode="r").offset
-        with open(self.data_file, "r+b") as file:
-            file.seek(offset + self.rows(chunk).start * maps[0].nbytes)
-            file.write(maps.data)
-        self.sidecar["crc32"][str(chunk)] = zlib.crc32(maps)
-        write_atomic(self.sidecar_file, json.dumps(self.sidecar, indent=1) + "\n")
-
-    def finish(self) -> np.memmap:
-        """Give the file its name and open it."""
-        if self.data_file == self.partial:
-            os.replace(self.partial, self.path)
-        return np.load(self.path, mmap_mode="r")
-
-
-def sidecar_file(path: Path) -> Path:
-    """Where the sidecar of a map file lies."""
-    return path.with_name(path.name + ".json")
+    made_by, names = describe_maps(net, files, preprocess, root, boxes), [str(file) for file in files]
+    shape = stored_shape(directory)
+    if shape is None:
+        shape = _trunk_maps(net, load_tensors(paths[0], preprocess, boxes[0])[0][None]).shape[1:]  # (C, H, W)
+    store = ShardedArray(directory, {"format": FORMAT, **made_by}, names, shape, np.float16, SHARD)
+    finished = store.open()
+    if finished is None:
+        with folder_lock(directory):
+            missing = store.missing()
+            store.prepare()
+            _fill(net, store, missing, files, paths, boxes, preprocess, batch_size, workers, progress)
+            finished = (None if missing else store.open()) or store.finish()
+    return finished[0]
 
 
 def maps_provenance(maps: np.ndarray) -> dict[str, Any] | None:
-    """What made `maps`, as `describe_maps` says it; None for an array that is not a whole file of `compute_maps`."""
+    """What made `maps`, as `describe_maps` says it; None for an array that is not a whole one of `compute_maps`."""
     filename = getattr(maps, "filename", None)
-    if filename and sidecar_file(Path(filename)).is_file():
-        sidecar = json.loads(sidecar_file(Path(filename)).read_text(encoding="utf-8"))
-        if tuple(sidecar["shape"]) == maps.shape and maps.flags.c_contiguous:
-            return sidecar["made_by"]
+    if filename and maps.flags.c_contiguous and maps.shape[1:] == stored_shape(Path(filename).parent):
+        made_by = made_by_of(Path(filename).parent) or {}
+        if made_by.pop("format", None) == FORMAT and made_by["images"] == len(maps):
+            return made_by
     return None
 
 
@@ -275,7 +166,31 @@ def _trunk_maps(net: RetrievalNet, images: Tensor) -> Tensor:
     return maps.half().cpu()
 
 
-def _chunk_maps(
+def _fill(
+    net: RetrievalNet,
+    store: ShardedArray,
+    missing: list[int],
+    files,
+    paths,
+    boxes,
+    preprocess,
+    batch_size,
+    workers,
+    progress,
+) -> None:
+    """Compute the missing shards of `store`, the pictures of the next already being decoded."""
+    rows = [i for shard in missing for i in store.rows(shard)]
+    loaded = load_ahead(
+        [paths[i] for i in rows], preprocess, [boxes[i] for i in rows], workers=workers, ahead=2 * batch_size
+    )
+    name = store.directory.name
+    with tqdm(total=len(rows), unit="img", desc=name, disable=not (progress and rows)) as bar:
+        for shard in missing:
+            names = [files[i] for i in store.rows(shard)]
+            store.write(shard, _shard_maps(net, loaded, names, store.row_shape, batch_size, bar))
+
+
+def _shard_maps(
     net: RetrievalNet, loaded: Iterator[Loaded], names: Sequence, shape: Sequence[int], batch_size: int, bar: tqdm
 ) -> np.ndarray:
     """Maps (len(names), C, H, W) float16 of the next pictures of `loaded`."""

@@ -59,7 +59,10 @@ def test_a_change_goes_to_a_folder_of_its_own(tmp_path):
 def test_networks_on_re_skinned_views_have_steps_of_their_own(tmp_path):
     study = Study("smoke", tmp_path)
     ordinary, reskinned = (study.model("neighbour", regime=regime).steps for regime in ("ordinary", "reskinned"))
-    assert (ordinary, reskinned) == (study["training.steps"], study["training.reskinned_steps"]) and ordinary < reskinned
+    assert (ordinary, reskinned) == (
+        study["training.steps"],
+        study["training.reskinned_steps"],
+    ) and ordinary < reskinned
     as_many = Study("smoke", tmp_path, {"training.steps": 5} | {"training.reskinned_steps": 0})
     assert as_many.model("neighbour", regime="reskinned").steps == 5, "none of their own: as many as the others"
 

@@ -144,7 +144,8 @@ def test_damaged_piece_is_made_again(photos, tmp_path):
     content[-1] ^= 255
     (tmp_path / "out" / "array.npy").write_bytes(content)
     net = TinyNet()
-    np.testing.assert_array_equal(run(photos, tmp_path / "out", net), expected)
+    with pytest.warns(UserWarning, match=r"out: shard 3 is damaged; it is made again"):
+        np.testing.assert_array_equal(run(photos, tmp_path / "out", net), expected)
     assert net.seen == 6  # the last shard alone
 
 

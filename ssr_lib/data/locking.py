@@ -35,15 +35,15 @@ def _try_lock(handle) -> bool:
 
 
 @contextmanager
-def folder_lock(directory: Path | str, name: str = ".lock") -> Iterator[None]:
+def folder_lock(directory: Path | str) -> Iterator[None]:
     """Hold the right to write in `directory`, which is made where missing; released also by `kill -9`.
 
-    `name`: of the lock's file, where a folder holds things that are made apart. The file stays behind on purpose: removing it would let two processes lock two files of that name.
-    Raises `FolderBusyError` naming the folder and the process that holds it.
+    The file .lock stays behind on purpose: removing it would let two processes lock two files of that name. Raises
+    `FolderBusyError` naming the folder and the process that holds it.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / name, "a+", encoding="utf-8") as handle:
+    with open(directory / ".lock", "a+", encoding="utf-8") as handle:
         if not _try_lock(handle):
             handle.seek(0)
             holder = handle.read().strip() or "unknown"

@@ -84,6 +84,18 @@ def read_json(path: Path) -> dict | None:
     return record if isinstance(record, dict) else None
 
 
+def made_by_of(directory: Path | str) -> dict | None:
+    """What made the rows of a `ShardedArray` in `directory`, as its `made_by` says it; None where that is not known."""
+    record = read_json(Path(directory) / "made_by.json")
+    return record and {key: value for key, value in record.items() if key != "shard_size"}
+
+
+def stored_shape(directory: Path | str) -> tuple[int, ...] | None:
+    """The shape of a row in the finished array of `directory`; None where there is none."""
+    whole = _load(Path(directory) / "array.npy", mmap_mode="r")
+    return None if whole is None else whole.shape[1:]
+
+
 class ShardedArray:
     """N rows of one shape and dtype in `directory`, a shard of them at a time.
 
@@ -121,8 +133,12 @@ class ShardedArray:
         record = {**self.made_by, "shard_size": self.shard_size}
         write_atomic(self.directory / "made_by.json", json.dumps(record, indent=1) + "\n")
 
+    def rows(self, shard: int) -> range:
+        """Numbers of a shard's rows in the whole array."""
+        return range(self.shards[shard].start, self.shards[shard].stop)
+
     def _shape(self, shard: int) -> tuple[int, ...]:
-        return (self.shards[shard].stop - self.shards[shard].start, *self.row_shape)
+        return (len(self.rows(shard)), *self.row_shape)
 
     def _path(self, shard: int) -> Path:
         return self.directory / f"shard-{shard:05d}.npy"
@@ -153,14 +169,16 @@ class ShardedArray:
 
     def _read(self, shard: int, whole: np.ndarray | None, records: list) -> tuple[np.ndarray, dict] | None:
         """A shard's sound rows with their record, from its own file or from the finished array; else None."""
-        own = _load(self._path(shard))
-        record = read_json(self._path(shard).with_suffix(".json"))
-        if own is not None and self._is_sound(own, shard, record):
-            return own, record
-        if whole is not None and shard < len(records):
-            rows = whole[self.shards[shard]]
-            if self._is_sound(rows, shard, records[shard]):
-                return rows, records[shard]
+        own, own_record = _load(self._path(shard)), read_json(self._path(shard).with_suffix(".json"))
+        if own is not None and self._is_sound(own, shard, own_record):
+            return own, own_record
+        old, old_record = (
+            (whole[self.shards[shard]], records[shard]) if whole is not None and shard < len(records) else (None, None)
+        )
+        if old is not None and self._is_sound(old, shard, old_record):
+            return old, old_record
+        if any(record and record.get("source") == self._sources[shard] for record in (own_record, old_record)):
+            warnings.warn(f"{self.directory}: shard {shard} is damaged; it is made again", stacklevel=3)
         return None
 
     def _finished(self) -> tuple[np.memmap | None, list]:
@@ -168,7 +186,7 @@ class ShardedArray:
         records = (read_json(self.directory / "array.json") or {}).get("shards")
         return whole, records if isinstance(records, list) else []
 
-    def missing(self, *, retry_failed: bool) -> list[int]:
+    def missing(self, *, retry_failed: bool = False) -> list[int]:
         """Numbers of the shards that must be made (again): absent, damaged, of changed items, or with failed rows."""
         whole, records = self._finished()
         stored = [self._read(shard, whole, records) for shard in range(len(self.shards))]
