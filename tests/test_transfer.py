@@ -63,7 +63,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         length = len(data) - first
         length += {"too-long": 1000, "too-short": -1000}.get(manner, 0)
-        self.send_header("Content-Length", str(length))
+        if manner != "no-length":
+            self.send_header("Content-Length", str(length))
         if manner != "no-etag":
             self.send_header("ETag", etag)
         self.end_headers()
@@ -142,6 +143,14 @@ def test_declared_length_that_is_too_short_is_found_by_the_checksum(server, tmp_
     with pytest.raises(WrongFileError, match="SHA-256"):
         fetch(tmp_path / "file.bin", server.url("too-short"), sha256=SHA256)
     assert not (tmp_path / "file.bin").exists()
+
+
+def test_without_a_declared_length_the_file_may_not_grow_for_ever(server, tmp_path, monkeypatch):
+    assert fetch(tmp_path / "file.bin", server.url("no-length"), sha256=SHA256).read_bytes() == DATA
+    monkeypatch.setattr(transfer, "MOST", 100_000)
+    with pytest.raises(TransferError, match="does not say how long the file is, and sent over 100,000 bytes"):
+        fetch(tmp_path / "other" / "file.bin", server.url("no-length"))
+    assert leftovers(tmp_path / "other") == []
 
 
 def test_server_that_answers_another_range_than_asked_is_given_up(server, tmp_path):

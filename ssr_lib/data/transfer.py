@@ -23,6 +23,7 @@ from ssr_lib.data.shards import read_json
 
 CHUNK = 1 << 20  # bytes read at a time
 LONGEST_WAIT = 60.0  # seconds between two attempts
+MOST = 16 << 30  # bytes taken from a server that does not say how many will come: more than any archive known here
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers after which the same address is tried again
 
 
@@ -201,6 +202,9 @@ def _transfer(url: str, part: Path, room: float, timeout: float, progress: bool)
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if total is None and file.tell() > MOST:
+                    _forget(part)
+                    raise _GivenUpError(f"the server does not say how long the file is, and sent over {MOST:,} bytes")
     size = part.stat().st_size
     if total is not None and size != total:  # a connection that closes early looks like an end
         if size > total:
