@@ -45,17 +45,17 @@ def main():
     queries, database = draw()
     k, alpha = 10, 0.5
     augmented = augment_database(database, k, alpha)
-    plain_augmented = lambda n: np.stack([plain_sum(x, database, k, alpha, i) for i, x in enumerate(database[:n])])  # noqa: E731
+    plain_augmented = lambda n: np.stack([plain_sum(x, database, k, alpha, i) for i, x in enumerate(database[:n])])
     agree = f"largest difference {np.abs(plain_augmented(200) - augmented.rounds[0][:200]).max():.1e}"
     ours, plain = best_seconds(lambda: augment_database(database, k, alpha), lambda: plain_augmented(200), rounds=1)
     report("augment_database (plain: 200 x 25)", ours, plain * len(database) / 200, agree)
 
-    ours = lambda: global_rerank(queries, database, k, alpha, augmented=augmented)  # noqa: E731
-    plain = lambda: plain_rerank(queries, database, augmented.rounds[0], k, alpha)  # noqa: E731
+    ours = lambda: global_rerank(queries, database, k, alpha, augmented=augmented)
+    plain = lambda: plain_rerank(queries, database, augmented.rounds[0], k, alpha)
     agree = f"{(ours().ranks == plain()).mean():.2%} of places equal"
     report("global_rerank, query side", *best_seconds(ours, plain), agree)
 
-    ours = lambda: alpha_query_expansion(queries, database, k, 3)  # noqa: E731
+    ours = lambda: alpha_query_expansion(queries, database, k, 3)
     report("alpha_query_expansion", *best_seconds(ours, lambda: [plain_sum(q, database, k, 1) for q in queries]))
 
     few = queries[:20]  # the plain way gathers 120 MB a query

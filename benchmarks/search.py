@@ -32,7 +32,7 @@ def draw(n_queries=70, n=4993, dimension=2048, seed=0):
     """Unit descriptors of 300 classes: queries (Q, D) and database (N, D), float32."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((300, dimension))
-    make = lambda labels: centres[labels] + rng.standard_normal((len(labels), dimension))  # noqa: E731
+    make = lambda labels: centres[labels] + rng.standard_normal((len(labels), dimension))
     both = make(np.arange(n_queries) % 300), make(rng.integers(300, size=n))
     return tuple((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in both)
 
@@ -46,9 +46,9 @@ def main():
     queries, database = draw()
     agree = f"{(rank(queries, database) == plain_rank(queries, database)).mean():.2%} of places equal"
     report("rank", *best_seconds(lambda: rank(queries, database), lambda: plain_rank(queries, database)), agree)
-    plain = lambda: plain_rank(queries, database)[:, :10]  # noqa: E731
+    plain = lambda: plain_rank(queries, database)[:, :10]
     for backend in ("torch", "faiss"):
-        ours = lambda backend=backend: knn(queries, database, 10, backend=backend)  # noqa: E731
+        ours = lambda backend=backend: knn(queries, database, 10, backend=backend)
         agree = f"{(ours()[1] == plain()).mean():.2%} of places equal"
         report(f"knn, k 10, {backend}", *best_seconds(ours, plain), agree)
     everyone = np.arange(len(database))

@@ -86,14 +86,14 @@ def _means(frame: pd.DataFrame, tolerances: Tolerances) -> dict[tuple, tuple[flo
         groups[tuple(row[column] for column in KEY)].append(row)
     values = {key: [math.nan if row["value"] is None else row["value"] for row in rows] for key, rows in groups.items()}
     # A single training has no spread of its own: it gets the typical one of figures of its kind.
-    kind = lambda key: tuple(key[KEY.index(c)] for c in ("dataset", "split", "subset", "metric", "difficulty"))  # noqa: E731
-    statistic = lambda key: tuple(key[KEY.index(c)] for c in ("metric", "difficulty"))  # noqa: E731  (where a kind has none)
+    kind = lambda key: tuple(key[KEY.index(c)] for c in ("dataset", "split", "subset", "metric", "difficulty"))
+    statistic = lambda key: tuple(key[KEY.index(c)] for c in ("metric", "difficulty"))  # where a kind has none
     spreads: dict[tuple, list[float]] = defaultdict(list)
     for key, several in values.items():
         if len(several) > 1:
             for name in (kind(key), statistic(key)):
                 spreads[name].append(stdev(several))
-    typical = lambda key: median(spreads.get(kind(key)) or spreads.get(statistic(key)) or [0.0])  # noqa: E731
+    typical = lambda key: median(spreads.get(kind(key)) or spreads.get(statistic(key)) or [0.0])
     means = {}
     for key, rows in groups.items():
         n_seeds = sum(row["seed"] is not None for row in rows)

@@ -112,15 +112,13 @@ class Study:
             )
         views = self["data.training.views"]
         folder = self._drawn("training", f"-{regime}-{views}")
-        draw = lambda: draw_training(  # noqa: E731
-            self._spec("training"), folder, views=views, regime=regime, progress=self.progress
-        )
+        draw = lambda: draw_training(self._spec("training"), folder, views=views, regime=regime, progress=self.progress)
         return self._once(("training", regime), draw)
 
     def benchmark(self, dataset: str = "synthetic", split: str = "test", subset: str = "all") -> Benchmark:
         """The benchmark `dataset`; a drawn one has splits "validation" and "test" and forms of its queries."""
         if dataset == "synthetic":
-            draw = lambda: draw_benchmark(self._spec(split), self._drawn(split), progress=self.progress)  # noqa: E731
+            draw = lambda: draw_benchmark(self._spec(split), self._drawn(split), progress=self.progress)
             return self._once((dataset, split), draw)["ordinary" if subset == "all" else subset]
         if dataset not in self["data.labels"]:
             raise ValueError(f"no dataset {dataset!r} in {self.profile}; it has {', '.join(self['data.datasets'])}")
@@ -145,7 +143,7 @@ class Study:
     def with_distractors(self, dataset: str) -> Benchmark:
         """The benchmark with the distractors of the profile behind its database (revisitop1m: a million of them)."""
         folder = data_file(self["data.distractors"])
-        make = lambda: with_distractors(self.benchmark(dataset), read_distractors(folder), folder)  # noqa: E731
+        make = lambda: with_distractors(self.benchmark(dataset), read_distractors(folder), folder)
         return self._once((dataset, "distractors"), make)
 
     def _once(self, name, make):
@@ -218,7 +216,7 @@ class Study:
 
     def learning_curve(self, model: Model) -> list[dict]:
         """Rows of the training of `model`: step, loss, accuracy, learning rate, seconds."""
-        return self._trained(model)[1]
+        return self._once(("curve", model), lambda: self._trained(model)[1])
 
     def _trained(self, model: Model) -> tuple[RetrievalNet, list[dict]]:
         if model.checkpoint:
@@ -305,7 +303,7 @@ class Study:
         made_by = [preprocess.to_dict(), str(options["dtype"]), benchmark.database, benchmark.queries, benchmark.boxes]
         folder = self.cache / "descriptors" / self._folder_name(model) / f"{name}-{digest(made_by)}"
         # remembered: a second look at the folder would load the network and digest its weights to compare them
-        make = lambda: extract_benchmark(self._network_once(model), benchmark, preprocess, folder, **options)  # noqa: E731
+        make = lambda: extract_benchmark(self._network_once(model), benchmark, preprocess, folder, **options)
         return self._once(folder, make)
 
     def descriptors_with_distractors(self, model: Model, dataset: str) -> tuple[np.ndarray, np.ndarray]:
@@ -313,6 +311,9 @@ class Study:
 
         The distractors are described once for all datasets and copied behind each database block by block.
         """
+        return self._once((model, dataset, "with distractors"), lambda: self._behind(model, dataset))
+
+    def _behind(self, model: Model, dataset: str) -> tuple[np.ndarray, np.ndarray]:
         queries, database = self.descriptors(model, dataset)
         folder = self.cache / "descriptors" / self._folder_name(model)
         preprocess, options = self.preprocess(model)

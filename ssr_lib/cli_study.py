@@ -1,4 +1,4 @@
-"""`ssr study`, `verify`, `report`, `fetch`, `convert`: the study itself and what it needs from outside."""
+"""`ssr study`, `verify`, `report`, `readme`, `fetch`, `convert`: the study itself and what it needs from outside."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def verify(args: Namespace) -> int:
 def report(args: Namespace) -> int:
     """Assemble the report of a profile and print where it is."""
     profile = _profile(args)
-    from ssr_lib.study import report
+    from ssr_lib.report import report
 
     print(report(profile, workspace=args.workspace))
     return 0

@@ -1,4 +1,4 @@
-"""What re-ranking and the module cost: time, memory, bytes. Medians of repeated runs on the machine at hand."""
+"""What re-ranking and the module cost: time and bytes on the machine at hand. Medians of repeated runs, but for local features."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parts(method: str, queries: np.ndarray, database: np.ndarray, p: dict) -> tu
         )
     if method in ("dba", "alpha_qe_dba"):
         augmented = database_augmentation(database, p["k"], p["exponent"])
-        expand = lambda: alpha_query_expansion(queries, augmented, p["k"], p["exponent"])  # noqa: E731
+        expand = lambda: alpha_query_expansion(queries, augmented, p["k"], p["exponent"])
         online = (lambda: rank(expand(), augmented)) if method == "alpha_qe_dba" else (lambda: rank(queries, augmented))
         return lambda: database_augmentation(database, p["k"], p["exponent"]), online
     online = {
@@ -98,34 +98,43 @@ def add_costs(study: Study, key: dict, row: dict) -> None:
 
 
 def local_costs(study: Study, models: list[Model], dataset: str = "synthetic") -> tuple[dict[str, np.ndarray], dict]:
-    """Local re-ranking of the profile's subset of queries: Medium AP (S, Q) of local, ours and none, and what local costs.
+    """Local re-ranking of the profile's subset of queries: Medium AP (S, Q) of none, ours and local, and what local costs.
 
     Ours re-orders the same shortlist. The queries are spread evenly over the benchmark; features are kept in the cache.
+    Local features are found in the pictures as they are stored; where the profile says so, "local_small" finds them in
+    pictures as small as the networks see them.
     """
     benchmark, settings = study.benchmark(dataset), study["rerank.local"]
-    chosen = np.linspace(0, len(benchmark) - 1, min(settings["queries"], len(benchmark))).astype(int)
-    some = benchmark.select_queries(chosen)
-    ap, cost, known = {method: [] for method in ("none", "ours", "local")}, {}, {}
+    asked = np.linspace(0, len(benchmark) - 1, min(settings["queries"], len(benchmark))).astype(int)
+    some = benchmark.select_queries(asked)
+    files = [[some.root / name for name in names] for names in (some.queries, some.database)]
+    sizes = {"local": {}} | ({"local_small": {"longest": study["data.image_size"]}} if settings["small_too"] else {})
+    known = {method: {} for method in sizes}  # inlier counts: other networks ask for many of the same pairs
+    ap = {method: [] for method in ("none", "ours", *sizes)}
+    cost, key = {}, {}
     for model in models:
         queries, database = study.descriptors(model, dataset)
-        queries, shortlist = queries[chosen], min(settings["shortlist"], len(database))
+        queries, shortlist = queries[asked], min(settings["shortlist"], len(database))
         first = rank(queries, database)
         parameters = choices(study, dataset)["ours"] | {"shortlist": shortlist}
-        files = [[some.root / name for name in names] for names in (some.queries, some.database)]
-        local = local_rerank(*files, first, shortlist, boxes=some.boxes, cache=study.cache / "sift", known=known)
-        ranks = {"none": first, "ours": apply_reranking("ours", queries, database, parameters)[0], "local": local.ranks}
+        ranks = {"none": first, "ours": apply_reranking("ours", queries, database, parameters)[0]}
+        for method, size in sizes.items():
+            options = {"boxes": some.boxes, "cache": study.cache / "sift", "known": known[method]} | size
+            local = local_rerank(*files, first, shortlist, **options)
+            ranks[method] = local.ranks
+            if method == "local":
+                cost = cost or {
+                    "offline s": local.cost["seconds_per_image"] * len(database),
+                    "online ms a query": 1000 * local.cost["seconds_per_query"],
+                    "bytes an image": local.cost["bytes_per_image"],
+                }
         for method, ranking in ranks.items():
             ap[method].append(metrics.evaluate(ranking, some).ap["medium"])
-            settings_of_row = {} if method == "none" else {"shortlist": shortlist}
-            key = row_key(model, "rerank", {"dataset": dataset}, method, settings_of_row, queries=len(some))
-            add_mean(study, key, "mAP", "medium", ap[method][-1][None], some.groups)
-            study.results.add_per_query(**key, difficulty="local", ap=ap[method][-1], groups=some.groups)
-        cost = cost or {
-            "offline s": local.cost["seconds_per_image"] * len(database),
-            "online ms a query": 1000 * local.cost["seconds_per_query"],
-            "bytes an image": local.cost["bytes_per_image"],
-        }
-    add_costs(study, key | {"seed": models[0].seed}, cost)
+            how = {} if method == "none" else {"shortlist": shortlist} | sizes.get(method, {})
+            key[method] = row_key(model, "rerank", {"dataset": dataset}, method, how, queries=len(some))
+            add_mean(study, key[method], "mAP", "medium", ap[method][-1][None], some.groups)
+            study.results.add_per_query(**key[method], difficulty="local", ap=ap[method][-1], groups=some.groups)
+    add_costs(study, key["local"] | {"seed": models[0].seed}, cost)
     study.results.save()
     return {method: np.stack(values) for method, values in ap.items()}, cost
 
@@ -139,10 +148,13 @@ def local_table(study: Study, models: list[Model], dataset: str = "synthetic") -
     run = {"none": lambda: rank(queries, database), "ours": ours}
     rows = []
     for method, values in ap.items():
-        ms = cost["online ms a query"] if method == "local" else 1000 * median_seconds(run[method], 1) / len(queries)
         row = {"re-ranking": NAMES[method], "Medium": 100 * np.nanmean(values), "queries": values.shape[1]}
-        size = cost["bytes an image"] if method == "local" else descriptor_bytes(method, database)
-        rows.append(row | {"ms a query": ms, "bytes an image": size})
+        if method in run:
+            row["ms a query"] = 1000 * median_seconds(run[method], 1) / len(queries)
+            row["bytes an image"] = descriptor_bytes(method, database)
+        elif method == "local":
+            row |= {"ms a query": cost["online ms a query"], "bytes an image": cost["bytes an image"]}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

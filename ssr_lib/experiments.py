@@ -46,6 +46,7 @@ NAMES = {
     "alpha_qe_dba": "αQE + DBA",
     "superglobal": "SuperGlobal",
     "local": "SIFT + RANSAC",
+    "local_small": "SIFT + RANSAC, pictures as small as the networks'",
     "ours": "ours",
 }
 
@@ -281,6 +282,17 @@ def _chosen_once(study: Study, on: tuple[str, ...], split: str) -> dict[str, dic
         stored[name] = {"tried": tried, "chosen": chosen}
         write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     return stored[name]["chosen"]
+
+
+def at_the_edge(study: Study, dataset: str = "synthetic") -> list[str]:
+    """Which chosen re-ranking parameters are the smallest or the largest of those tried: beyond them may be better ones."""
+    chosen = choices(study, dataset)
+    return [
+        f"{NAMES[method]} {name} {chosen[method][name]:g}"
+        for method, tried in study["rerank.candidates"].items()
+        for name, values in tried.items()
+        if len(values) > 1 and chosen[method][name] in (min(values), max(values))
+    ]
 
 
 def learning_rate_trials(study: Study) -> pd.DataFrame:

@@ -56,12 +56,15 @@ def pick_device(name: str) -> torch.device:
 
 @torch.inference_mode()
 def describe_batch(net: nn.Module, scales: Sequence[torch.Tensor], preprocess: Preprocess, device, dtype) -> np.ndarray:
-    """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says."""
-    device = torch.device(device)
+    """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says.
+
+    `net` takes `normalize=False` where the scales are joined without normalisation, as `RetrievalNet` does.
+    """
+    device, options = torch.device(device), {} if preprocess.normalize_scales else {"normalize": False}
     described = []
     for images in scales:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            described.append(net(images.to(device, non_blocking=True)))
+            described.append(net(images.to(device, non_blocking=True), **options))
     stacked = torch.stack(described).float()  # (S, B, D)
     method = "mean" if preprocess.join == "mean" else "scale-gem"
     return combine_scales(stacked, method, normalize=preprocess.normalize_scales).cpu().numpy()  # (B, D)
@@ -225,7 +228,7 @@ def extract_benchmark(
     Queries are cropped to their boxes. Where every query is a whole database image, its row is taken from there.
     `options` and what is raised: see `extract`.
     """
-    of = lambda files, part, **more: extract(  # noqa: E731
+    of = lambda files, part, **more: extract(
         net, files, preprocess, Path(directory) / part, root=benchmark.root, on_error="raise", **more, **options
     )
     database = of(benchmark.database, "database")

@@ -243,13 +243,16 @@ def difference_forest(
     high: str = "high",
     x_label: str = "difference in mAP (points)",
 ) -> Path:
-    """Differences with their intervals and a line at 0, one a row from the top; dark where the interval excludes 0."""
+    """Differences with their intervals and a line at 0, one a row from the top.
+
+    Dark where something is shown: by the verdict where the table has that column, else where the interval excludes 0.
+    """
     names = [textwrap.fill(str(name), 44) for name in table[label]]
     lines = sum(name.count("\n") for name in names)
     with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * lines)) as (_, axes):
         ax = axes[0, 0]
         for place, (_, row) in enumerate(table.iterrows()):
-            shown = row[low] > 0 or row[high] < 0
+            shown = row["verdict"] in ("supported", "refuted") if "verdict" in table else row[low] > 0 or row[high] < 0
             colour = PALETTE[0] if shown else "#8c8c8c"
             ax.plot([row[low], row[high]], [place, place], color=colour, lw=2)
             ax.plot(row[y], place, "o", color=colour, ms=7, mfc=colour if shown else "white")

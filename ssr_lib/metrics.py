@@ -9,11 +9,8 @@ import numpy as np
 
 from ssr_lib.data.benchmark import LISTS, Benchmark
 
-PROTOCOLS = {
-    "easy": ("easy",),
-    "medium": ("easy", "hard"),
-    "hard": ("hard",),
-}  # positives; other listed ids are ignored
+# The lists that are positives; ids of the other lists are ignored.
+PROTOCOLS = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
 GroundTruth = Benchmark | Sequence[Mapping]
 
 
@@ -169,12 +166,6 @@ def false_positives_at_r(ranks: np.ndarray, ground_truth: GroundTruth) -> dict[s
         hits = np.bincount(query, place < listed[query], minlength=len(listed))
         wrong[protocol] = np.where(listed > 0, np.minimum(listed, length) - hits, np.nan)
     return wrong
-
-
-def share_of_queries_hurt(ap_before: np.ndarray, ap_after: np.ndarray) -> float:
-    """The share of queries whose AP fell, among those that have one (not NaN) before and after."""
-    both = np.isfinite(ap_before) & np.isfinite(ap_after)
-    return float(np.mean(ap_after[both] < ap_before[both])) if both.any() else np.nan
 
 
 def pair_auc(scores_positive: np.ndarray, scores_negative: np.ndarray) -> float:

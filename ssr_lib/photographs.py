@@ -57,10 +57,10 @@ def photo_differences(study: Study, values: dict[tuple[str, str, str], np.ndarra
         for other in study["comparison.variants"]:
             if other != "self-similarity":
                 pairs[f"self-similarity − {other}, trained on {name}"] = (ours[1], (other, name, "none"))
-    pairs["plain, trained on photographs − untrained"] = (
-        ("plain", "photographs", "none"),
-        ("untrained", "ImageNet only", "none"),
-    )
+        pairs[f"plain, trained on {name} − untrained"] = (
+            ("plain", name, "none"),
+            ("untrained", "ImageNet only", "none"),
+        )
     groups, rows = study.benchmark(dataset).groups, []
     for name, cells in pairs.items():
         first, second = np.broadcast_arrays(*(values[cell] for cell in cells))  # an untrained network has one row
@@ -69,7 +69,8 @@ def photo_differences(study: Study, values: dict[tuple[str, str, str], np.ndarra
         key |= {"params": {"seeds": found.n_seeds}, "metric": "difference", "difficulty": "medium"}
         interval = {"ci_low": found.ci_low, "ci_high": found.ci_high, "n_groups": found.n_groups}
         study.results.add(**key, value=found.estimate, **interval)
-        rows.append(as_row(name, found) | {"groups": found.n_groups})
+        trained = any(variant != "untrained" for variant, *_ in cells)
+        rows.append(as_row(name, found) | {"seeds": found.n_seeds * trained, "groups": found.n_groups})
     study.results.save()
     return pd.DataFrame(rows).drop(columns="landmarks")
 

@@ -33,12 +33,12 @@ def override(parameters: dict, changes: dict) -> dict:
     for dotted, value in changes.items():
         *parents, leaf = dotted.split(".")
         place = parameters
-        for key in parents:
-            place = place[key]
-        if leaf not in place:
-            raise ValueError(
-                f"the profile has no parameter {dotted!r}; {'.'.join(parents) or 'it'} has {', '.join(map(str, place))}"
-            )
+        for i, key in enumerate((*parents, leaf)):
+            if not isinstance(place, dict) or key not in place:
+                has = ", ".join(map(str, place)) if isinstance(place, dict) else "no parts"
+                raise ValueError(f"the profile has no parameter {dotted!r}; {'.'.join(parents[:i]) or 'it'} has {has}")
+            if i < len(parents):
+                place = place[key]
         place[leaf] = value
     return parameters
 

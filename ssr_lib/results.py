@@ -24,7 +24,6 @@ import pandas as pd
 
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.provenance import describe_run
-from ssr_lib.tables import write_table
 
 EXPERIMENTS = ("backbones", "ablation", "components", "rerank", "sweep", "claims", "photos", "comparison")
 # What a column holds: text, a whole number, a measured figure (six decimals) or a parameter (six significant digits).
@@ -53,7 +52,7 @@ def canonical_params(params: Mapping | str | None) -> str:
     """The JSON text of a row's further parameters: keys sorted, no spaces, NumPy numbers made plain; "{}" for none."""
     if isinstance(params, str):
         params = json.loads(params)
-    plain = lambda value: value.item() if isinstance(value, np.generic) else str(value)  # noqa: E731
+    plain = lambda value: value.item() if isinstance(value, np.generic) else str(value)
     return json.dumps(dict(params or {}), sort_keys=True, separators=(",", ":"), default=plain)
 
 
@@ -99,21 +98,16 @@ class _Table:
         self.path, self.key, self.values = path, key, values
         self.columns = key | values
         self.pending: dict[tuple, list[tuple]] = {}
-        self.removed: list[Callable[[tuple], bool]] = []
         self._on_disk: dict[tuple, list[tuple]] = {}
         self._lines: dict[tuple, str] = {}  # of keys on disk, as far as they were formatted
         self._signature: tuple | None = None  # of the file that `_on_disk` is the content of
 
     def put(self, key: Mapping, rows: Sequence[Sequence]) -> None:
-        as_stored = lambda kinds, cells: tuple(  # noqa: E731  (what a reader of the file gets back)
+        as_stored = lambda kinds, cells: tuple(  # what a reader of the file gets back
             _from_text(kind, _to_text(kind, cell)) for kind, cell in zip(kinds, cells, strict=True)
         )
         name = as_stored(self.key.values(), [key[column] for column in self.key])
         self.pending[name] = [as_stored(self.values.values(), row) for row in rows]
-
-    def remove(self, matches: Callable[[tuple], bool]) -> None:
-        self.pending = {key: rows for key, rows in self.pending.items() if not matches(key)}
-        self.removed.append(matches)
 
     def stored(self) -> dict[tuple, list[tuple]]:
         signature = self._file_signature()
@@ -154,10 +148,7 @@ class _Table:
         return rows
 
     def current(self) -> dict[tuple, list[tuple]]:
-        stored = self.stored()
-        if self.removed:
-            stored = {key: rows for key, rows in stored.items() if not any(gone(key) for gone in self.removed)}
-        return stored | self.pending
+        return self.stored() | self.pending
 
     def frame(self, filters: Mapping) -> pd.DataFrame:
         """The rows that match: a filter is a value, a list of values, or None for "left empty"."""
@@ -185,7 +176,7 @@ class _Table:
 
     def write(self) -> bool:
         """Merge the changes into the file; True if that changed it. The caller holds the folder's lock."""
-        if not self.pending and not self.removed:
+        if not self.pending:
             return False
         rows = self.current()
         lines = {key: self._lines.get(key) for key in sorted(rows, key=_sort_key)} | dict.fromkeys(self.pending)
@@ -196,7 +187,7 @@ class _Table:
         changed = not self.path.is_file() or self.path.read_bytes() != data
         if changed:
             write_atomic(self.path, data)
-        self.pending, self.removed = {}, []
+        self.pending = {}
         self._on_disk, self._lines, self._signature = rows, lines, self._file_signature()
         return changed
 
@@ -268,24 +259,11 @@ class Results:
         """Add what something costs, for instance quantity "time per query", unit "ms"."""
         self._costs.put(key_of(**key) | {"quantity": quantity, "unit": unit}, [(float(value),)])
 
-    def remove(self, **filters) -> None:
-        """Drop the rows, of all three files, whose key columns match as in `frame`: where a study asks for less."""
-        unknown = set(filters) - set(KEY)
-        if unknown or not filters:
-            raise ValueError(f"cannot remove by {sorted(unknown) or 'nothing'}; wanted some of {', '.join(KEY)}")
-        for table in self._tables:
-            table.remove(table.matcher(filters))
-
     def save(self) -> None:
         """Write what was added: each file atomically, under the folder's lock; `run.json` if any of them changed."""
         with folder_lock(self.directory):
             if any([table.write() for table in self._tables]):  # a list: every table is written
                 write_atomic(self.directory / "run.json", json.dumps(describe_run(), indent=1) + "\n")
-
-    def write_table(self, frame: pd.DataFrame, name: str, *, digits: int = 1) -> pd.DataFrame:
-        """Write `tables/<name>.csv` and `.md` in the results folder; returns the frame, for a notebook to show."""
-        write_table(frame, self.directory / "tables" / name, digits=digits)
-        return frame
 
     def frame(self, **filters) -> pd.DataFrame:
         """The figures as a table, sorted by key; a filter is a value, a list of values, or None for "left empty".

@@ -84,8 +84,9 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
     """Run `profile` again in `<repository>/build/verify` and print every figure that left its tolerance.
 
     Compared with is `results/<profile>/results.csv` as it was last committed, whatever `run` made of it since; outside
-    git the file as it lies there. Returns 0 where both are one study (`agreement.same_study`) and 1 where not: the exit status of `ssr verify`. A verify
-    that was killed goes on where it stopped; one that finished starts from nothing. `workspace`: elsewhere than build/.
+    git the file as it lies there. Returns 0 where both are one study (`agreement.same_study`) and 1 where not: the exit
+    status of `ssr verify`. A verify that was killed goes on where it stopped; one that finished starts from nothing.
+    `workspace`: elsewhere than build/.
     Raises `FileNotFoundError` where the profile has no results to compare with.
     """
     path = repository_root() / "results" / profile / "results.csv"

@@ -7,11 +7,8 @@ from pathlib import Path
 
 VERSION = 2  # of what networks, losses and training compute: raise it when their numbers change, so that old ones are not reused
 VARIANTS = ("plain", "neighbour", "conv", "self-similarity")
-TRAINING_FREE = (
-    "untrained",
-    "structural",
-    "grid",
-)  # descriptors of the frozen map: GeM, summed cosines, GeM on a 3 x 3 grid
+# Descriptors of the frozen map: GeM, summed cosines, GeM on a 3 x 3 grid.
+TRAINING_FREE = ("untrained", "structural", "grid")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], dist
         box = [0.05 * width, 0.05 * height, 0.95 * width, 0.95 * height]
         positives = np.array([place[int(i)] for i in (*benchmark.easy[q], *benchmark.hard[q])], dtype=np.int64)
         truth.append({"bbx": box, "easy": positives[::3], "hard": positives[1::3], "junk": positives[2::3]})
-    names = lambda files: [Path(file).stem for file in files]  # noqa: E731
+    names = lambda files: [Path(file).stem for file in files]
     record = {
         "imlist": names(benchmark.database[i] for i in used),
         "qimlist": names(benchmark.queries[q] for q in queries),

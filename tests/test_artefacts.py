@@ -70,6 +70,9 @@ def test_networks_on_re_skinned_views_have_steps_of_their_own(tmp_path):
 def test_a_misspelt_parameter_is_refused():
     with pytest.raises(ValueError, match=r"no parameter 'training\.step'; training has .*steps"):
         override(load_profile("smoke"), {"training.step": 3})
+    for wrong in ("traning.steps", "training.steps.x"):
+        with pytest.raises(ValueError, match=f"no parameter '{wrong}'"):
+            override(load_profile("smoke"), {wrong: 3})
 
 
 def test_models_are_named_by_everything_that_makes_them(tmp_path):

@@ -84,7 +84,7 @@ def small(site, monkeypatch):
         Source((f"{url}nowhere/part_1.tgz", f"{url}part_1.tgz"), archive=True),
         Source((f"{url}part_2.tgz",), archive=True),
     )
-    finish = lambda place: read_ground_truth(place / "gnd_small.pkl", place, subset=True)  # noqa: E731
+    finish = lambda place: read_ground_truth(place / "gnd_small.pkl", place, subset=True)
     monkeypatch.setitem(DATA_SETS, "small", DataSet("for tests", "0", sources, download._flat, finish))
     return folder
 

@@ -18,6 +18,7 @@ from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.images import Preprocess, load_image, to_tensors
 from ssr_lib.data.locking import FolderBusyError, folder_lock
 from ssr_lib.extract import UnreadableImagesError, describe, describe_batch, extract, extract_benchmark, weights_digest
+from ssr_lib.models import RetrievalNet
 
 PREPROCESS = Preprocess(size=24)
 
@@ -80,11 +81,19 @@ def test_scales_are_normalised_averaged_normalised(photos, tmp_path):
 
 def test_max_over_scales_is_taken_where_the_record_says_so():
     a, b = torch.tensor([[[[3.0]], [[4.0]], [[0.0]]]]), torch.tensor([[[[0.0]], [[1.0]], [[0.0]]]])
-    net = lambda images: images.mean(dim=(2, 3))  # noqa: E731
+    net = lambda images: images.mean(dim=(2, 3))
     row = describe_batch(net, [a, b], Preprocess(join="max"), "cpu", torch.float32)
     np.testing.assert_allclose(row, np.array([[0.6, 1.0, 0.0]]) / np.hypot(0.6, 1.0), atol=1e-6)
-    unnormalised = describe_batch(net, [a, b], Preprocess(normalize_scales=False), "cpu", torch.float32)
-    np.testing.assert_allclose(unnormalised, np.array([[1.5, 2.5, 0.0]]) / np.hypot(1.5, 2.5), atol=1e-6)
+
+
+def test_scales_can_be_joined_as_the_network_left_them():
+    net = RetrievalNet("test_efficientnet", "plain", pretrained="none").eval()
+    scales = [torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(side)) for side in (32, 64)]
+    rows = describe_batch(net, scales, Preprocess(normalize_scales=False), "cpu", torch.float32)
+    with torch.inference_mode():
+        mean = sum(net(images, normalize=False) for images in scales) / 2
+    np.testing.assert_allclose(rows, torch.nn.functional.normalize(mean, dim=1).numpy(), atol=1e-6)
+    assert np.abs(rows - describe_batch(net, scales, Preprocess(), "cpu", torch.float32)).max() > 1e-4
 
 
 def test_finished_extraction_is_read_not_made_again(photos, tmp_path):

@@ -78,7 +78,7 @@ def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_g
         pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).astype(int)
         frames = {name: colour for name, (colour, _) in figures.FRAMES.items() if colour}
         targets = {name: matplotlib.colors.to_rgb(colour) for name, colour in frames.items()}
-        near = lambda rgb: int((np.abs(pixels - 255 * np.array(rgb)).max(axis=1) < 12).sum())  # noqa: E731
+        near = lambda rgb: int((np.abs(pixels - 255 * np.array(rgb)).max(axis=1) < 12).sum())
         return {name: near(rgb) for name, rgb in targets.items()}
 
     mixed, all_right, unknown = coloured(statuses), coloured(["right"] * 5), coloured(["unknown"] * 5)

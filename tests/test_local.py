@@ -1,8 +1,6 @@
 """local_rerank: geometry finds the picture of the same thing; ties keep their order; features are stored once."""
 
 import csv
-import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -156,11 +154,8 @@ def test_rankings_that_do_not_fit_are_refused(files, ranks, shortlist, message):
         local_rerank([files[0]], files[1], ranks, shortlist)
 
 
-def test_real_photographs_of_one_place_match():
-    folder = os.environ.get("SSR_TEST_DATA")
-    if not folder:
-        pytest.skip("SSR_TEST_DATA names no folder with photos/")
-    holidays = Path(folder) / "photos" / "holidays"
+def test_real_photographs_of_one_place_match(extra_data):
+    holidays = extra_data / "photos" / "holidays"
     with open(holidays / "labels.csv") as file:
         rows = list(csv.DictReader(file))[:12]
     files = [holidays / "images" / row["file"] for row in rows]

@@ -1,6 +1,5 @@
 """evaluate against stored outputs of the revisited benchmarks' evaluation, hand-made cases and a naive loop."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from ssr_lib.metrics import (
     false_positives_at_r,
     intra_inter_distances,
     pair_auc,
-    share_of_queries_hurt,
 )
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
@@ -28,7 +26,7 @@ HAND = [str(name) for name in GOLDEN["hand_names"]]
 
 
 def lists(case):
-    cut = lambda row: row[row >= 0]  # noqa: E731
+    cut = lambda row: row[row >= 0]
     tables = [GOLDEN[f"{case}_{key}"] for key in ("easy", "hard", "junk")]
     return [dict(zip(("easy", "hard", "junk"), map(cut, rows), strict=True)) for rows in zip(*tables, strict=True)]
 
@@ -76,7 +74,7 @@ def test_as_the_public_evaluation(case, as_benchmark):
 
 @pytest.mark.parametrize("name", HAND)
 def test_as_the_public_evaluation_on_hand_made_cases(name):
-    value = lambda key: GOLDEN[f"hand_{name}_{key}"]  # noqa: E731
+    value = lambda key: GOLDEN[f"hand_{name}_{key}"]
     truth = [{"easy": value("ok"), "hard": [], "junk": value("junk")}]
     got = evaluate(np.arange(int(value("n")))[None], truth)
     assert got.map["easy"] == got.map["medium"] == pytest.approx(float(value("ap")), abs=1e-12)
@@ -187,12 +185,9 @@ def test_other_bad_arguments_are_refused():
             average_precision(places, number)
 
 
-def test_the_ground_truth_of_the_revisited_benchmarks_ranked_perfectly():
-    folder = os.environ.get("SSR_TEST_DATA")
-    if not folder:
-        pytest.skip("SSR_TEST_DATA names no folder with gnd/")
+def test_the_ground_truth_of_the_revisited_benchmarks_ranked_perfectly(extra_data):
     for name, n in (("roxford5k", 4993), ("rparis6k", 6322)):
-        with open(Path(folder) / "gnd" / f"gnd_{name}.pkl", "rb") as file:
+        with open(extra_data / "gnd" / f"gnd_{name}.pkl", "rb") as file:
             truth = pickle.load(file)["gnd"]
         ranks = []
         for query in truth:
@@ -232,9 +227,3 @@ def test_intra_and_inter_class_distances_by_hand():
     truth = [{"easy": [2], "hard": [0], "junk": [3]}]  # distances 0 and √2; the wrong image 1 is at 2; 3 is ignored
     got = intra_inter_distances(np.float32([[1, 0]]), database, truth)
     assert got == pytest.approx({"intra": 2**-0.5, "inter": 2, "intra / inter": 2**-1.5, "pair AUC": 1}, abs=1e-7)
-
-
-def test_share_of_queries_hurt_counts_those_with_positives():
-    before, after = np.array([0.5, 0.5, 0.5, np.nan, 1]), np.array([0.4, 0.5, 0.6, np.nan, np.nan])
-    assert share_of_queries_hurt(before, after) == pytest.approx(1 / 3)
-    assert np.isnan(share_of_queries_hurt(before[3:], after[3:]))

@@ -56,7 +56,7 @@ def test_training_moves_tail_and_new_layers_and_leaves_the_trunk():
 
 
 def test_frozen_batch_norms_stay_in_eval_mode():
-    norms = lambda module: [m.training for m in module.modules() if isinstance(m, nn.BatchNorm2d)]  # noqa: E731
+    norms = lambda module: [m.training for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     net = small().train()
     assert not any(norms(net.backbone)) and all(norms(net.embedding))
     free = small(freeze_tail_norm=False).train()

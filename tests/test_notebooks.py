@@ -73,7 +73,6 @@ def test_a_stored_output_that_is_no_longer_true_is_found(tmp_path, kernel):
     assert "41" in failure and "42" in failure
 
 
-@pytest.mark.skipif(not FOUND, reason="the notebooks are not there yet")
 def test_every_notebook_of_the_study_is_there():
     assert not set(REQUIRED) - set(FOUND)
 

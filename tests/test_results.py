@@ -119,19 +119,6 @@ def test_per_query_rows_keep_their_order_and_leave_missing_ap_missing(tmp_path):
     assert gzip.decompress((tmp_path / "per_query.csv.gz").read_bytes()).startswith(b"experiment,")
 
 
-def test_removed_rows_are_gone_from_every_file(tmp_path):
-    results = Results(tmp_path)
-    for seed in (0, 1):
-        results.add(**FIGURE, seed=seed, value=0.5)
-        results.add_cost(**KEY, seed=seed, quantity="training", unit="s", value=60)
-    results.save()
-    results.remove(seed=1)
-    results.save()
-    assert Results(tmp_path).frame()["seed"].tolist() == [0] == Results(tmp_path).costs()["seed"].tolist()
-    with pytest.raises(ValueError, match="cannot remove by nothing"):
-        results.remove()
-
-
 def _add_rows(directory, worker):
     for step in range(10):
         results = Results(directory)

@@ -135,8 +135,9 @@ FILES = ["tower_1.jpg", "tower_2.png", "bridge_1.jpg", "hill.jpeg", "tower_q.jpg
 def test_pictures_are_found_in_the_folder_or_in_its_jpg_with_their_extension(tmp_path, place):
     draw(tmp_path / place, *FILES)
     benchmark = read_ground_truth(write(tmp_path), tmp_path, subset=True)
-    assert benchmark.root == tmp_path / place and benchmark.missing_files() == []
+    assert benchmark.root == tmp_path / place
     assert benchmark.database == FILES[:4] and benchmark.queries == FILES[4:]
+    assert all((benchmark.root / name).is_file() for name in FILES)
 
 
 def test_missing_pictures_are_all_named(tmp_path):
@@ -293,7 +294,7 @@ def test_distractors_follow_the_database_and_change_no_answer(tmp_path):
     files = read_distractors(tmp_path / "million")
     assert files == ["jpg/0a/x.jpg", "jpg/0b/y.jpg"]
     larger = with_distractors(benchmark, files, tmp_path / "million")
-    assert larger.name == "cut (cut down)+2" and larger.missing_files() == []
+    assert larger.name == "cut (cut down)+2"
     assert larger.database[:4] == benchmark.database and len(larger.database) == 6
     assert [ids.tolist() for ids in larger.easy] == [ids.tolist() for ids in benchmark.easy]
 

@@ -176,7 +176,7 @@ def test_the_variants_share_a_database_and_differ_in_query_pictures(drawn):
     pictures = {}
     for variant, benchmark in drawn.items():
         assert list(benchmark.database) == list(drawn["ordinary"].database)
-        assert not benchmark.missing_files()
+        assert all((benchmark.root / name).is_file() for name in (*benchmark.database, *benchmark.queries))
         pictures[variant] = cv2.imread(str(benchmark.root / benchmark.queries[0]))
         assert pictures[variant].shape == (96, 96, 3)
     for variant in ("reskinned", "grey", "night", "masked"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class Benchmark:
 
     def __post_init__(self):
         n_queries = len(self.queries)
-        set_field = lambda key, value: object.__setattr__(self, key, value)  # noqa: E731  (frozen dataclass)
+        set_field = lambda key, value: object.__setattr__(self, key, value)  # frozen dataclass
         set_field("root", Path(self.root))
         for key in LISTS:
             set_field(key, [np.asarray(ids, dtype=np.int64).reshape(-1) for ids in getattr(self, key)])
@@ -83,10 +84,9 @@ class Benchmark:
         for key, lists in self.extra.items():
             if len(lists) != len(self.queries):
                 raise ValueError(f"benchmark {self.name}: {len(lists)} '{key}' lists for {len(self.queries)} queries")
-        for names, what in ((self.database, "database image"), (self.queries, "query")):
-            if what == "database image" and len(set(names)) != len(names):
-                twice = next(n for i, n in enumerate(names) if n in set(names[:i]))
-                raise ValueError(f"benchmark {self.name}: {what} {twice!r} is listed twice")
+        if len(set(self.database)) != n_database:
+            twice = next(name for name, count in Counter(self.database).items() if count > 1)
+            raise ValueError(f"benchmark {self.name}: database image {twice!r} is listed twice")
         for i, query in enumerate(self.queries):
             lists = {key: getattr(self, key)[i] for key in LISTS}
             for key, ids in [*lists.items(), *((key, lists_[i]) for key, lists_ in self.extra.items())]:
@@ -142,7 +142,7 @@ class Benchmark:
         """The benchmark with only the database images `ids`, in that order; those left out leave every list."""
         place = np.full(len(self.database), -1)
         place[np.asarray(ids, dtype=np.int64)] = np.arange(len(ids))
-        kept = lambda lists: [np.sort(place[old][place[old] >= 0]) for old in lists]  # noqa: E731
+        kept = lambda lists: [np.sort(place[old][place[old] >= 0]) for old in lists]
         return replace(
             self,
             database=[self.database[i] for i in ids],
@@ -150,10 +150,6 @@ class Benchmark:
             extra={key: kept(lists) for key, lists in self.extra.items()},
             **{key: kept(getattr(self, key)) for key in LISTS},
         )
-
-    def missing_files(self) -> list[str]:
-        """Names of the images, database and queries, that are not on disk."""
-        return [name for name in dict.fromkeys((*self.database, *self.queries)) if not (self.root / name).is_file()]
 
     def save(self, path: Path | str) -> None:
         """Write the benchmark as JSON, atomically; the root is stored relative to the file."""

@@ -34,9 +34,7 @@ class Source:
     archive: bool = False
     sha256: str | None = None
     md5_url: str | None = None  # of a text that begins with the file's MD5
-    check: Callable[[Path], object] | None = (
-        None  # reads a text that has no published checksum; raises where it is another
-    )
+    check: Callable[[Path], object] | None = None  # reads a text without published checksum; raises for another one
 
     @property
     def file(self) -> str:

@@ -18,19 +18,8 @@ if TYPE_CHECKING:
     from ssr_lib.data.synthetic import LabelledImages
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
-OTHER_EXTENSIONS = (
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jxl",
-    ".jp2",
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".svg",
-)  # not read
+# Pictures that are not read, but counted.
+OTHER_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
 SPLITS = ("query", "db", "distractor", "train")
 NAMES_SHOWN = 20  # file names an error message lists
 

@@ -80,7 +80,6 @@ class Preprocess:
             raise ValueError(
                 f"preprocess mean {self.mean}, std {self.std}: three numbers each, std positive, are wanted"
             )
-
         if self.join == "max" and not self.normalize_scales:
             raise ValueError("preprocess join: 'max' compares scales, so normalize_scales must be True")
 

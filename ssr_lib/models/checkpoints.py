@@ -87,9 +87,7 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]
 def load_checkpoint(path: Path | str) -> RetrievalNet:
     """The net that `save_checkpoint` wrote, in eval mode. Raises `ValueError` naming the file that is wrong."""
     record, state = read_checkpoint(path)
-    net = RetrievalNet.from_config(
-        record["config"], pretrained="none"
-    )  # weights come from the file, whatever they began as
+    net = RetrievalNet.from_config(record["config"], pretrained="none")  # the weights come from the file
     net.config["pretrained"] = record["config"]["pretrained"]
     try:
         net.load_state_dict(state, strict=True)
@@ -110,11 +108,8 @@ def stored_preprocess(path: Path | str) -> Preprocess | None:
     return PRESETS["lite"] if record["config"]["backbone"].startswith("tf_efficientnet_lite") else None
 
 
-FAMILIES = {
-    "senet": "senet",
-    "cvnet": "cvnet",
-    "gem": "cirtorch",
-}  # published weights → how their pictures are prepared
+# Published weights → how their pictures are prepared.
+FAMILIES = {"senet": "senet", "cvnet": "cvnet", "gem": "cirtorch"}
 SUPERGLOBAL = {"pooling": "gem+", "p": 4.6, "regional": True, "relup": 0.014, "normalize_pooled": True}
 """Changes that make `load_official(path, "cvnet", **SUPERGLOBAL)` SuperGlobal's extractor (Shao et al., ICCV 2023)."""
 
@@ -194,7 +189,7 @@ def check_tensors(state: object, source: str) -> Mapping[str, Tensor]:
 
 def official_config(state: Mapping[str, Tensor], family: str) -> dict[str, Any]:
     """What the shapes of a published state say about the net, as arguments of `RetrievalNet`."""
-    count = lambda pattern: len({m[1] for m in map(re.compile(pattern).match, state) if m})  # noqa: E731
+    count = lambda pattern: len({m[1] for m in map(re.compile(pattern).match, state) if m})
     blocks = count(r"(?:s3|features\.6)\.(b?\d+)\.")
     linear = official_linear(state, family)
     config: dict[str, Any] = {
@@ -247,7 +242,7 @@ def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, so
     expected = {*names.values(), *([_POOL_P[family]] if family in _POOL_P else [])}
     missing, unexpected = sorted(expected - state.keys()), sorted(state.keys() - expected)
     if missing or unexpected:
-        shorten = lambda found: ", ".join(found[:20]) + f" and {len(found) - 20} more" * (len(found) > 20)  # noqa: E731
+        shorten = lambda found: ", ".join(found[:20]) + f" and {len(found) - 20} more" * (len(found) > 20)
         raise ValueError(
             f"{source} is no complete checkpoint of family {family!r} (families: {', '.join(FAMILIES)}). "
             f"Missing: {shorten(missing) or 'nothing'}. Unexpected: {shorten(unexpected) or 'nothing'}"
@@ -315,7 +310,8 @@ def convert(path: Path | str, family: str, out: Path | str, *, trained_on: str =
     """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file.
 
     `trained_on`: the training set, as data/published.csv spells it, for the tables that compare. `superglobal`: with
-    SuperGlobal's pooling and preparation (family "cvnet"). Raises `ValueError` where that would overwrite the published file, and as `load_official`.
+    SuperGlobal's pooling and preparation (family "cvnet"). Raises `ValueError` where that would overwrite the published
+    file, and as `load_official`.
     """
     if checkpoint_files(out)[0].resolve() == Path(path).resolve():
         raise ValueError(f"the checkpoint would replace {path}, which it is made from; give another name (--out)")

@@ -41,10 +41,8 @@ class Depthwise(torch.autograd.Function):
         down = None
         if ctx.needs_input_grad[0]:  # a depthwise convolution too, with the weights turned by 180°
             down = F.conv2d(gradient, weight.flip(2, 3), padding=k // 2, groups=channels)
-        by_channel = lambda maps: maps.permute(1, 0, 2, 3).reshape(channels, images, height * width).contiguous()  # noqa: E731
-        pairs = by_channel(gradient).transpose(1, 2) @ by_channel(
-            x
-        )  # (C, HW, HW): outputs × inputs, summed over images
+        by_channel = lambda maps: maps.permute(1, 0, 2, 3).reshape(channels, images, height * width).contiguous()
+        pairs = by_channel(gradient).transpose(1, 2) @ by_channel(x)  # (C, HW, HW): outputs × inputs, over images
         return down, (pairs.flatten(1) @ offsets(height, width, k).to(pairs)).view_as(weight)
 
 

@@ -32,7 +32,7 @@ class Surface:
 
     def part(self, rows: slice, columns: slice) -> Surface:
         """A rectangle of the surface."""
-        cut = lambda a: None if a is None else np.ascontiguousarray(a[rows, columns])  # noqa: E731
+        cut = lambda a: None if a is None else np.ascontiguousarray(a[rows, columns])
         return Surface(cut(self.colour), cut(self.relief), cut(self.glass), cut(self.panes))
 
     def level(self, number: int) -> Surface:
@@ -43,7 +43,7 @@ class Surface:
             finer = self.level(number - 1)
             h, w = finer.colour.shape[:2]
             size = (max(1, w // 2), max(1, h // 2))
-            shrink = lambda a, how: None if a is None else cv2.resize(a, size, interpolation=how)  # noqa: E731
+            shrink = lambda a, how: None if a is None else cv2.resize(a, size, interpolation=how)
             self._levels[number] = Surface(
                 shrink(finer.colour, cv2.INTER_AREA),
                 shrink(finer.relief, cv2.INTER_AREA),

@@ -127,7 +127,7 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
 def _surround(style, kind, shape, whole, centre, size, colour, relief, mask):
     """Trim around the opening, sill, hood and shutters."""
     width, height = size
-    paint = lambda points, value, up: _paint(points + PAD, (colour, value), (relief, BASE + up), (mask, 255))  # noqa: E731
+    paint = lambda points, value, up: _paint(points + PAD, (colour, value), (relief, BASE + up), (mask, 255))
     trim = style.trim
     dark = tuple(int(v * 0.86) for v in trim)
     if style.shutters and kind not in (DOOR, OCULUS, WIDE, *PLAIN) and shape != "circle":
@@ -239,7 +239,7 @@ SIGNS = ((40, 62, 52), (96, 34, 34), (36, 44, 70), (196, 186, 164), (58, 52, 48)
 def _shop(rng, style, points, colour, relief, glass, mask) -> None:
     """A shop window under its sign, sometimes with an awning."""
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
-    box = lambda a, b, c, d: np.array([[a, b], [c, b], [c, d], [a, d]])  # noqa: E731
+    box = lambda a, b, c, d: np.array([[a, b], [c, b], [c, d], [a, d]])
     paint = SIGNS[rng.integers(len(SIGNS))]
     _fill(mask, points, 255)
     _fill(colour, points, paint)

@@ -1,4 +1,4 @@
-"""Upright pictures on the ground: trees, people, cars, lamps, wires."""
+"""Upright pictures on the ground: trees, people, cars, lamps."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def stand_things(canvas: Canvas, camera: Camera, light: Light, things: list[Thin
             continue
         sprites = street.picture(thing.what, int(rng.integers(street.NUMBER)), thing.what == "lamp" and light.lit > 0.1)
         gain = np.sqrt(light.ambient(FRONTAL) + light.direct * max(0.25, light.towards[2]) * 0.8)
-        paint = lambda image, gain=gain: dim(image, np.minimum(gain, 1.15), np.zeros(3))  # noqa: E731
+        paint = lambda image, gain=gain: dim(image, np.minimum(gain, 1.15), np.zeros(3))
         tall = len(sprites[0]) / street.SCALE
         stand(canvas, camera, light, sprites, paint, thing.at, tall, thing.what != "lamp")
 

@@ -16,7 +16,7 @@ class Style:
     """Everything visible of a building that is not its layout; colours are sRGB."""
 
     family: str
-    material: str  # brick, ashlar, rubble, stucco, concrete, siding, timber, curtain
+    material: str  # brick, ashlar, rubble, stucco, concrete, siding, timber
     wall: Colour
     base: str  # ground floor: same, rusticated, stone, painted
     trim: Colour
@@ -65,8 +65,8 @@ def draw_style(rng: np.random.Generator, *, held_out: bool = False, unlike: Styl
 def style_of(family: str, rng: np.random.Generator) -> Style:
     """A random style of one family. Raises `KeyError` for an unknown family."""
     choices = DEFAULTS | {"door": (*DARK_PAINT, (112, 74, 48), (90, 58, 40))} | FAMILIES[family]
-    pick = lambda key: choices[key][rng.integers(len(choices[key]))]  # noqa: E731
-    between = lambda key: float(rng.uniform(*choices[key]))  # noqa: E731
+    pick = lambda key: choices[key][rng.integers(len(choices[key]))]
+    between = lambda key: float(rng.uniform(*choices[key]))
     roof_material = pick("roof_material")
     shutters = pick("shutters")
     return Style(

@@ -146,7 +146,7 @@ class Studio:
             if good_query(view):
                 break
         style = self.style(job, plan.RESKIN, q, unlike=self.style(job))
-        again = lambda these, **how: self._view(job, plan.QUERY, number, structure, these, query=True, **how)  # noqa: E731
+        again = lambda these, **how: self._view(job, plan.QUERY, number, structure, these, query=True, **how)
         variants = {
             "ordinary": best,
             "reskinned": again(self.build(job, structure, style, 3, q)),
