@@ -216,7 +216,9 @@ def test_files_that_hold_more_than_tensors_are_refused(tmp_path, capsys):
     torch.save({"model_state": {"x": Malicious()}}, tmp_path / "bad.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "bad.pth").read_bytes()[:60])
     for name in ("bad.pth", "cut.pth"):
-        with pytest.raises(ValueError, match=rf"{name} \(cvnet\) is damaged or holds more than tensors"):
+        with pytest.raises(
+            ValueError, match=rf"{name} \(cvnet\) is no checkpoint, damaged, or holds more than tensors"
+        ):
             load_official(tmp_path / name, "cvnet")
     assert capsys.readouterr().out == ""
 

@@ -1,6 +1,5 @@
 """The published ground truth is read exactly, cut-down ones on purpose only, and hostile pickles run nothing."""
 
-import io
 import os
 import pickle
 
@@ -13,6 +12,7 @@ from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.images import PRESETS, ImageError
 from ssr_lib.data.loading import load_tensors
 from ssr_lib.data.revisited import read_distractors, read_ground_truth, shared_positives, with_distractors
+from ssr_lib.data.unpickle import unpickle
 
 RECORD = {
     "imlist": ["tower_1", "tower_2", "bridge_1", "hill"],
@@ -226,6 +226,11 @@ class Runs:
         return self.call
 
 
+def nested(levels):
+    """A pickle of tuples in tuples, each twice in the next: short, and 2^levels long to hash, compare or print."""
+    return b"\x80\x02)" + b"q\x00h\x00\x86" * levels
+
+
 def hostile(marker):
     return {
         "os.system": pickle.dumps(Runs(os.system, f"touch {marker}")),
@@ -238,6 +243,12 @@ def hostile(marker):
         "bytearray bomb": b"cbuiltins\nbytearray\n(L1000000000000L\ntR.",
         "array bomb": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L1000000000000L\ntS'b'\ntR.",
         "array called": b"cnumpy\nndarray\n((L1000000000000L\ntS'b'\ntR.",
+        "array of pointers": b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR.",
+        "scalar bomb": b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'V1000000000'\nI0\nI1\ntRS''\ntR.",
+        "bytes bomb": b"c__builtin__\nbytes\n(L1000000000000L\ntR.",
+        "bytearray claimed": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
+        "nested keys": nested(60) + b"q\x01}h\x01Ns.",
+        "nested in a set": nested(60) + b"q\x01cbuiltins\nset\nh\x01\x85R.",
         "persistent id": b"Pgo\n.",
         "extension": b"\x80\x02\x82\x01.",
     }
@@ -251,6 +262,18 @@ def test_hostile_pickle_is_refused_and_runs_nothing(tmp_path, kind):
     with pytest.raises(ValueError, match=r"gnd_roxford5k\.pkl is refused"):
         read_ground_truth(path, subset=True)
     assert not marker.exists()
+
+
+def test_claims_of_memory_and_time_cost_neither(tmp_path):
+    (tmp_path / "memo.pkl").write_bytes(b"\x80\x02Nr" + (2**31).to_bytes(4, "little") + b".")
+    with pytest.raises(ValueError, match="it is a NoneType"):
+        read_ground_truth(tmp_path / "memo.pkl", subset=True)
+    endless = [0]
+    for _ in range(60):
+        endless = [endless, endless]
+    for truth in (endless, {**RECORD["gnd"][0], "easy": endless}, {**RECORD["gnd"][0], "bbx": [endless] * 4}):
+        with pytest.raises(ValueError, match=r"gnd_cut\.pkl, query 0"):
+            read_ground_truth(write(tmp_path, changed(gnd=[truth, RECORD["gnd"][1]])), subset=True)
 
 
 def test_truncated_and_damaged_pickles_are_refused(tmp_path):
@@ -280,7 +303,7 @@ def test_enormous_file_is_not_even_read(tmp_path):
 
 def test_unpickler_of_the_tests_is_the_one_in_use():
     with pytest.raises(pickle.UnpicklingError, match=r"posix\.system|nt\.system"):
-        revisited._Unpickler(io.BytesIO(pickle.dumps(os.system))).load()
+        unpickle(pickle.dumps(os.system))
 
 
 # ---- distractors ---------------------------------------------------------------------------------------------------

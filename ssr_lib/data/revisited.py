@@ -1,17 +1,14 @@
 """ROxford5k, RParis6k and the million distractors (Radenovic et al., CVPR 2018): ground truth → `Benchmark`.
 
-The ground truth is published as a pickle, and a pickle can run any program. It is read with an unpickler that knows
-numbers, text, lists, dictionaries, sets and NumPy arrays, and refuses everything else.
+The ground truth is published as a pickle, and a pickle can run any program: it is read by `unpickle`, which knows numbers,
+text, lists, dictionaries, sets and NumPy arrays, and refuses everything else.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import os
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +17,7 @@ import numpy as np
 from ssr_lib.data.benchmark import LISTS, Benchmark
 from ssr_lib.data.folder import EXTENSIONS, NAMES_SHOWN
 from ssr_lib.data.images import ImageError, check_box, declared_sizes
-
-MAX_BYTES = 64 * 2**20  # the official files have 0.3 MB at most
+from ssr_lib.data.unpickle import MAX_BYTES, Array, unpickle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,43 +34,6 @@ OFFICIAL = (
     Official("roxford5k", 4993, "ba7967754bd2d7d2210a5799f9c45ad5835e269a80ef9d3eba44caa35816c471"),
     Official("rparis6k", 6322, "d2e729a5293dda7dda8a15c8383424a42e4964a2c4cfea2f32fa85d11d2df499"),
 )
-
-
-def _latin1(text: str, codec: str) -> bytes:
-    if codec != "latin1":
-        raise pickle.UnpicklingError(f"bytes in the codec {codec!r}")
-    return text.encode("latin1")
-
-
-_ARRAY_TYPE = object()  # stands for numpy.ndarray, which a pickle may name but not call: it could claim all memory
-
-
-def _small_array(kind: object, shape: tuple, code: bytes) -> np.ndarray:
-    if kind is not _ARRAY_TYPE or tuple(shape) != (0,):  # as NumPy writes it; another shape could claim all memory
-        raise pickle.UnpicklingError(f"an array made as {kind}, {shape}")
-    return np.ndarray((0,), dtype="b")
-
-
-_ADMITTED = {
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("__builtin__", "set"): set,
-    ("_codecs", "encode"): _latin1,  # how protocols 0 to 2 spell bytes
-    ("__builtin__", "bytes"): lambda: b"",  # and no bytes
-    ("numpy", "ndarray"): _ARRAY_TYPE,
-    ("numpy", "dtype"): np.dtype,
-}
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ADMITTED |= {(_module, "_reconstruct"): _small_array, (_module, "scalar"): np._core.multiarray.scalar}
-_ADMITTED[("numpy._core.numeric", "_frombuffer")] = np._core.numeric._frombuffer  # protocol 5
-_ADMITTED[("numpy.core.numeric", "_frombuffer")] = np._core.numeric._frombuffer
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no number, text, list or array")
-        return _ADMITTED[module, name]
 
 
 def read_ground_truth(path: Path | str, images: Path | str | None = None, *, subset: bool = False) -> Benchmark:
@@ -144,9 +103,7 @@ def _check_boxes(benchmark: Benchmark, path: Path) -> None:
 
 def _unpickle(data: bytes, path: Path) -> object:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy comments on arrays written by its old versions
-            return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        return unpickle(data)
     except MemoryError as error:
         raise ValueError(f"{path} is refused: it claims more memory than there is") from error
     except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
@@ -154,9 +111,9 @@ def _unpickle(data: bytes, path: Path) -> object:
 
 
 def _parse(record: object, path: Path) -> tuple[list[str], list[str], list[dict]]:
-    """Check the form of an unpickled record; return image names, query names, and for each query lists and box."""
+    """Check the form of an unpickled record, whose parts may be anything; return image names, query names, and for each query lists and box."""
     if not isinstance(record, Mapping) or not {"gnd", "imlist", "qimlist"} <= set(record):
-        found = f"with {sorted(map(str, record))}" if isinstance(record, Mapping) else f"a {type(record).__name__}"
+        found = f"with {sorted(map(str, record))[:20]}" if isinstance(record, Mapping) else f"a {type(record).__name__}"
         raise ValueError(f"{path} is no ground truth: a dictionary of gnd, imlist, qimlist is wanted, it is {found}")
     for key in ("imlist", "qimlist"):
         if not all(isinstance(name, str) for name in _sequence(record[key], f"{path}: {key}")):
@@ -173,26 +130,31 @@ def _parse(record: object, path: Path) -> tuple[list[str], list[str], list[dict]
 
 def _parse_query(truth: object, where: str) -> dict:
     if not isinstance(truth, Mapping) or not set(LISTS) <= set(truth):
-        raise ValueError(f"{where}: easy, hard and junk are wanted; found {truth!r:.80}")
+        raise ValueError(f"{where}: easy, hard and junk are wanted; found a {type(truth).__name__}")
     parsed = {}
     for key in LISTS:
-        ids = np.asarray(list(_sequence(truth[key], f"{where}: {key}")))
-        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        ids = list(_sequence(truth[key], f"{where}: {key}"))
+        if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in ids):
             raise ValueError(f"{where}: {key} holds something that is no whole number")
-        parsed[key] = ids.astype(np.int64)
+        try:
+            parsed[key] = np.array(ids, dtype=np.int64)
+        except OverflowError as error:
+            raise ValueError(f"{where}: {key} holds a number beyond any picture's") from error
     box = truth.get("bbx")
     if box is not None:
         box = list(_sequence(box, f"{where}: bbx"))
         if len(box) != 4 or not all(isinstance(v, (int, float, np.number)) for v in box):
-            raise ValueError(f"{where}: bbx is {box!r:.80}; four numbers are wanted")
+            kinds = ", ".join(type(v).__name__ for v in box[:5])
+            raise ValueError(f"{where}: bbx has {len(box)} entries ({kinds}); four numbers are wanted")
         try:
             box = tuple(float(v) for v in box)
         except OverflowError as error:
-            raise ValueError(f"{where}: bbx is {box!r:.80}; four numbers of pixels are wanted") from error
+            raise ValueError(f"{where}: bbx holds a number beyond any pixel's; four numbers are wanted") from error
     return {**parsed, "bbx": box}
 
 
 def _sequence(value: object, where: str) -> Sequence:
+    value = value.array if isinstance(value, Array) else value
     if not isinstance(value, (list, tuple, np.ndarray)):
         raise ValueError(f"{where} is a {type(value).__name__}; a list is wanted")
     return value

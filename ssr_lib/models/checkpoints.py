@@ -6,7 +6,6 @@ and record of two different runs cannot be taken for one. Published checkpoints 
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import re
@@ -15,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.images import PRESETS, Preprocess
+from ssr_lib.data.unpickle import STAND_INS
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.pooling import Pooling
 from ssr_lib.models.self_similarity import SelfSimilarity
@@ -135,13 +134,8 @@ _TO_SENET = (
     (r"^embedding\.feed_forward", "SSM.FFN"),
 )
 _BACKBONE = {"senet": r"(stem|s[1-4])\.", "cvnet": r"(stem|s[1-4])\.", "gem": r"features\."}
-# cirtorch keeps a learned whitening as NumPy arrays beside the weights; none of these can run code
-_NUMPY_GLOBALS = [
-    *((np._core.multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *(np.ndarray, np.dtype, codecs.encode),
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")),
-]
+# cirtorch keeps a learned whitening as NumPy arrays beside the weights; they are read by stand-ins, and not looked at
+_NUMPY_GLOBALS = [(stand_in, name) for name, stand_in in STAND_INS.items() if not name.startswith("builtins.")]
 
 
 def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) -> tuple[dict[str, Tensor], str]:
@@ -160,10 +154,9 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
         except FileNotFoundError:
             raise
         except Exception as error:  # torch meets a file of another kind with KeyError, IndexError and more
-            reason = (
-                str(error).partition("\n")[0].partition(". ")[0]
-            )  # what follows advises to unpickle without thought
-            raise ValueError(f"{source} is damaged or holds more than tensors: {reason}; download it again") from error
+            # what follows the first sentence advises to unpickle without thought
+            reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+            raise ValueError(f"{source} is no checkpoint, damaged, or holds more than tensors ({reason})") from error
     for wrapper in ("state_dict", "model_state", "state_dict"):  # either may hold the other
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
     state = check_tensors(state, source)
@@ -182,7 +175,11 @@ def check_tensors(state: object, source: str) -> Mapping[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"{source}: entry {name!r} is a {type(value).__name__}; tensors by name are wanted")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        plain = value.layout is torch.strided and not value.is_meta
+        if not plain or not (value.is_floating_point() or name.endswith("num_batches_tracked")):
+            kind = f"{value.dtype}, {value.layout}{', meta' if value.is_meta else ''}".replace("torch.", "")
+            raise ValueError(f"{source}: {name} is {kind}; dense floating-point weights are wanted")
+        if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{source}: {name} holds NaN or infinity; the file is damaged: download it again")
     return state
 
