@@ -6,6 +6,7 @@ import json
 import math
 import tempfile
 import zipfile
+import zlib
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,11 +28,21 @@ LONG = 1000  # pictures from which on it is worth a word that descriptors are no
 SHORTLIST = 400  # SuperGlobal (Shao et al., ICCV 2023)
 
 
+def _check_there(folder: Path, names: list[str]) -> None:
+    """Raise `FileNotFoundError` for distractors that are not there, before anything is described."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing):,} of {len(names):,} distractors are not in {folder}, first {missing[0]}"
+        )
+
+
 def evaluate(args: Namespace) -> int:
     """Print mAP and mP@1, 5, 10 of a labelled set, without and with re-ranking."""
     described = benchmark = _benchmark(args)
     names = read_distractors(args.distractors) if args.distractors else []
     if names:
+        _check_there(Path(args.distractors), names)
         benchmark = with_distractors(benchmark, names, args.distractors)
     if not args.index and not args.features and len(benchmark.database) > LONG:
         note(
@@ -120,8 +131,10 @@ def read_features(path: Path, benchmark: Benchmark) -> tuple[np.ndarray, np.ndar
         )
         arrays = [np.asarray(stored[name]) for name in ("Q", "X")]
     except (KeyError, ValueError, TypeError, IndexError, EOFError, NotImplementedError, MatReadError,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        raise ValueError(f"{path} holds no arrays Q and X: {str(error).splitlines()[0]}") from error
+            zipfile.BadZipFile, zlib.error, OSError) as error:  # fmt: skip
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} holds no arrays Q and X: {str(error).partition(chr(10))[0]}") from error
     for name, array, wanted in zip("QX", arrays, (len(benchmark), len(benchmark.database)), strict=True):
         if array.ndim != 2 or array.shape[1] != wanted or array.dtype.kind != "f":
             raise ValueError(f"{path}: {name} is {array.dtype} {array.shape}; wanted floats (dimension, {wanted})")

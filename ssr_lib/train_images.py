@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ssr_lib.data.augment import random_view
-from ssr_lib.data.images import Preprocess, load_image
+from ssr_lib.data.images import ImageError, Preprocess, load_image
 from ssr_lib.losses import MarginLoss
 from ssr_lib.maps import weights_digest
 from ssr_lib.models.network import RetrievalNet
@@ -196,7 +196,10 @@ def train_images(
     views = TrainingViews(Path(root), files, classes, preprocess, config.image_size, config.seed)
     with process_group(device) as place:
         run = Run(net, len(landmarks), config, made_by, directory, place)
-        rows = run.train(views, config.steps(len(files)), workers, checkpoint_every, log_every, progress)
+        try:
+            rows = run.train(views, config.steps(len(files)), workers, checkpoint_every, log_every, progress)
+        except ImageError as error:  # a worker's comes with the whole of its traceback, the message last
+            raise ImageError(str(error).strip().rpartition("\n")[2].rpartition("ImageError: ")[2]) from None
         if place.rank == 0:
             finish(
                 directory, net, made_by, len(landmarks), rows, preprocess=preprocess.to_dict(), trained_on=trained_on

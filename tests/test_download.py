@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import gzip
 import hashlib
 import io
 import pickle
@@ -143,7 +144,28 @@ def test_hostile_archive_leaves_nothing_outside(small, tmp_path):
 
 def test_pictures_missing_in_the_end_are_named(small, tmp_path):
     make_tar(small / "part_2.tgz", {"t2.jpg": jpeg(2)})
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 pictures .*q1; delete .*unpacked\.json"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 pictures .*q1; run the same again"):
+        get("small", tmp_path)
+    make_tar(small / "part_2.tgz", {"t2.jpg": jpeg(2), "q1.jpg": jpeg(3)})
+    get("small", tmp_path)  # another archive of that name is no longer held against the first
+
+
+@pytest.mark.parametrize("damage", ["header", "boundary", "no end", "checksum"])
+def test_a_tar_that_ends_before_its_end_is_refused(small, tmp_path, damage):
+    data = bytearray(gzip.decompress((small / "part_1.tgz").read_bytes()))
+    second = data.index(b"ustar", 600) - 257  # where the header of a later entry begins
+    if damage == "header":
+        data[second : second + 8] = b"\xff" * 8
+    elif damage == "boundary":
+        data = data[:second]
+    elif damage == "no end":
+        data = data.rstrip(b"\0")
+        data += b"\0" * (-len(data) % 512)
+    packed = bytearray(gzip.compress(bytes(data)))
+    if damage == "checksum":
+        packed[-8] ^= 1
+    (small / "part_1.tgz").write_bytes(packed)
+    with pytest.raises(ArchiveError, match=r"part_1\.tgz .*damaged"):
         get("small", tmp_path)
 
 

@@ -9,6 +9,7 @@ from golden_weights import GOLDEN, backbone_state, head_state
 from ssr_lib.data.images import PRESETS
 from ssr_lib.models.checkpoints import (
     SUPERGLOBAL,
+    check_tensors,
     convert,
     load_checkpoint,
     load_official,
@@ -212,12 +213,25 @@ class Malicious:
         return (print, ("this runs when unpickled without care",))
 
 
+def test_weights_are_dense_floats(tmp_path):
+    for wrong, kind in ((torch.zeros(2, dtype=torch.int8), "int8"), (torch.zeros(2).to_sparse(), "sparse_coo")):
+        with pytest.raises(ValueError, match=rf"some file: w is .*{kind}.*dense floating-point weights are wanted"):
+            check_tensors({"w": wrong}, "some file")
+    check_tensors({"w": torch.zeros(2, dtype=torch.float16), "bn.num_batches_tracked": torch.tensor(3)}, "some file")
+    for name, content in (("empty.pth", b""), ("text.pth", b"not a checkpoint")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"{name} \(gem\) is damaged, no checkpoint, or holds more than tensors \(.+\)"
+        ):
+            load_official(tmp_path / name, "gem")
+
+
 def test_files_that_hold_more_than_tensors_are_refused(tmp_path, capsys):
     torch.save({"model_state": {"x": Malicious()}}, tmp_path / "bad.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "bad.pth").read_bytes()[:60])
     for name in ("bad.pth", "cut.pth"):
         with pytest.raises(
-            ValueError, match=rf"{name} \(cvnet\) is no checkpoint, damaged, or holds more than tensors"
+            ValueError, match=rf"{name} \(cvnet\) is damaged, no checkpoint, or holds more than tensors"
         ):
             load_official(tmp_path / name, "cvnet")
     assert capsys.readouterr().out == ""

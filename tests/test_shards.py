@@ -68,6 +68,26 @@ def test_damaged_shard_is_asked_for_again(tmp_path, damage):
         assert store(tmp_path).missing() == [1]
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text('{"model": "a", "sc')])
+def test_rows_of_an_unknown_maker_do_not_count(tmp_path, damage):
+    write(store(tmp_path))
+    store(tmp_path).finish()
+    damage(tmp_path / "made_by.json")
+    other = store(tmp_path, made_by={"model": "b"})
+    with pytest.warns(UserWarning, match="nothing says what made the rows there"):
+        assert other.open() is None and other.missing() == [0, 1, 2]
+    other.prepare()
+    assert other.open() is None and other.missing() == [0, 1, 2], "known now, but nothing is made yet"
+
+
+@pytest.mark.parametrize("record", ['{"shards": [1, 2, 3]}', '{"shards": [{}, {}, {}]}', '{"shards": 3}', "[]"])
+def test_a_malformed_record_of_the_whole_is_no_record(tmp_path, record):
+    write(store(tmp_path))
+    store(tmp_path).finish()
+    (tmp_path / "array.json").write_text(record)
+    assert store(tmp_path).open() is None and store(tmp_path).missing() == [0, 1, 2]
+
+
 def test_damage_in_the_finished_array_costs_one_shard_only(tmp_path):
     write(store(tmp_path))
     store(tmp_path).finish()

@@ -3,7 +3,10 @@
 import errno
 import hashlib
 import json
+import socket
+import struct
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -64,15 +67,20 @@ class Handler(BaseHTTPRequestHandler):
         length = len(data) - first
         length += {"too-long": 1000, "too-short": -1000}.get(manner, 0)
         if manner != "no-length":
-            self.send_header("Content-Length", str(length))
+            self.send_header("Content-Length", "9" * 400 if manner == "hostile-length" else str(length))
         if manner != "no-etag":
             self.send_header("ETag", etag)
         self.end_headers()
         body = data[first:]
         breaks = {"dropping": 70_000, "shifted": 70_000, "no-etag": 70_000 if times == 1 else len(data)}
         breaks |= {"changing": 100_000 if times == 1 else len(data), "no-range": 100_000 if times < 3 else len(data)}
-        breaks |= {"no-range-ever": 100_000, "dead": 0}
+        breaks |= {"no-range-ever": 100_000, "dead": 0, "reset": 70_000}
         self.wfile.write(body[: breaks.get(manner, len(body))][:length])
+        if manner == "reset" and len(body) > 1000:  # what was sent arrives, and then the connection is torn down
+            self.wfile.flush()
+            time.sleep(0.05)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
         self.close_connection = True
 
 
@@ -113,6 +121,31 @@ def test_file_arrives_whole(server, tmp_path, manner):
 def test_dropped_connection_is_resumed_at_the_byte_where_it_broke(server, tmp_path):
     fetch(tmp_path / "file.bin", server.url("dropping"))
     assert server.seen("dropping") == [None, *(f"bytes={70_000 * i}-" for i in range(1, 5))]
+
+
+def test_what_came_before_a_reset_is_kept(server, tmp_path):
+    with pytest.raises(TransferError):
+        fetch_file([server.url("reset")], tmp_path / "file.bin", patience=Patience(1, 0, 5), progress=False)
+    assert (tmp_path / "file.bin.part").stat().st_size == 70_000
+
+
+def test_a_download_that_was_complete_but_not_yet_verified_is_not_begun_again(server, tmp_path):
+    fetch(tmp_path / "file.bin", server.url("good"))
+    part, stamp = tmp_path / "file.bin.part", tmp_path / "file.bin.part.json"
+    (tmp_path / "file.bin").rename(part)
+    stamp.write_text(json.dumps({"url": server.url("good"), "version": '"one"', "total": len(DATA)}))
+    assert fetch(tmp_path / "file.bin", server.url("good"), sha256=SHA256).read_bytes() == DATA
+    assert len(server.seen("good")) == 1 and leftovers(tmp_path) == []
+
+
+def test_a_length_beyond_all_disks_counts_as_none(server, tmp_path):
+    with pytest.raises(TransferError):
+        fetch(tmp_path / "file.bin", server.url("hostile-length"), most=100_000)
+
+
+def test_a_file_larger_than_it_can_be_is_not_begun(server, tmp_path):
+    with pytest.raises(TransferError, match="announces 300,000 bytes; at most 1,000 are taken"):
+        fetch(tmp_path / "file.bin", server.url("good"), most=1000)
 
 
 def test_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):

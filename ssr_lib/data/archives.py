@@ -6,7 +6,6 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -40,8 +39,8 @@ def unpack(
     try:
         for n, (path, size, is_file, source) in enumerate(entries(archive)):
             total += size
-            if total > limit or n >= MAX_FILES:
-                what = f"{limit:,} bytes" if total > limit else f"{MAX_FILES:,} entries"
+            if size < 0 or total > limit or n >= MAX_FILES:
+                what = f"{MAX_FILES:,} entries" if n >= MAX_FILES else f"{limit:,} bytes"
                 raise ArchiveError(f"{archive}: holds more than {what}; it is refused as a bomb")
             _refuse_outside(path, archive)
             name = wanted(PurePosixPath(path))
@@ -54,13 +53,15 @@ def unpack(
                 raise ArchiveError(f"{archive}: two entries would become {name}")
             names.add(name)
             _write(source(), folder / name, size, f"{archive}: {path}")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].removesuffix(":")
-        raise ArchiveError(f"{archive} is no archive or is damaged ({reason})") from error
-    except OSError as error:
-        if error.errno is None:  # gzip's BadGzipFile; a full disk has a number
-            raise ArchiveError(f"{archive} is damaged ({error})") from error
+    except ArchiveError:
         raise
+    except (
+        Exception
+    ) as error:  # damaged archives raise all kinds: TarError, BadZipFile, EOFError, ValueError, LZMAError
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk; gzip's BadGzipFile has no number
+            raise
+        reason = str(error).partition("\n")[0].removesuffix(":") or type(error).__name__
+        raise ArchiveError(f"{archive} is no archive or is damaged ({reason})") from error
     return len(names)
 
 
@@ -68,7 +69,21 @@ Entry = tuple[str, int, bool, Callable[[], IO[bytes]]]  # path, bytes when unpac
 
 
 class _Member(tarfile.TarInfo):
-    """A tar entry whose long names and attributes, which tarfile reads into memory, have a limit too."""
+    """A tar entry whose long names and attributes, which tarfile reads into memory, have a limit too.
+
+    tarfile takes a damaged header behind the first entry, or none, for the end of the archive; here it is damage.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar):
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            if tar.offset == 0:  # not a tar of this compression: the next one is tried
+                raise
+            raise ArchiveError(f"{tar.name} is damaged or cut off at byte {tar.offset:,} ({error})") from error
 
     def _proc_pax(self, tar):
         return super()._proc_pax(self._checked(tar))
@@ -88,6 +103,8 @@ def _tar_entries(archive: Path) -> Iterator[Entry]:
             if not member.isdir():
                 yield member.name, member.size, member.isreg(), lambda m=member: tar.extractfile(m)
             tar.members.clear()  # the list of half a million entries is of no use here
+        while tar.fileobj.read(CHUNK):  # to the end, where the compression's checksum is
+            pass
 
 
 def _zip_entries(archive: Path) -> Iterator[Entry]:

@@ -21,8 +21,10 @@ from ssr_lib.data.gldv2 import read_clean
 from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth
 from ssr_lib.data.shards import read_json
-from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, set_aside
+from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, forget_checksum, set_aside
 
+MOST_OF_TEXT = 256 << 20  # bytes of what is no archive: lists of names and the ground truth
+N_DISTRACTORS, N_LANDMARKS = 1_001_001, 81_313  # as published; a list with fewer was cut off
 GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 
 
@@ -97,6 +99,16 @@ def _check_ground_truth(name: str) -> Callable[[Path], None]:
         read_ground_truth(folder / f"gnd_{name}.pkl", folder)
 
     return check
+
+
+def _check_list(path: Path) -> None:
+    if (found := len(read_distractors(path.parent))) != N_DISTRACTORS:
+        raise ValueError(f"{path} names {found:,} distractors; {N_DISTRACTORS:,} are published")
+
+
+def _check_clean(path: Path) -> None:
+    if (found := len(set(read_clean(path)[1]))) != N_LANDMARKS:
+        raise ValueError(f"{path} has {found:,} landmarks; {N_LANDMARKS:,} are published")
 
 
 def _check_distractors(folder: Path) -> None:
@@ -178,7 +190,7 @@ DATA_SETS: dict[str, DataSet] = {
         "1,001,001 distractors for both",
         "several hundred",
         (
-            Source((f"{_PTAK}revisitop1m.txt",), check=lambda path: read_distractors(path.parent)),
+            Source((f"{_PTAK}revisitop1m.txt",), check=_check_list),
             *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101)),
         ),
         _below_jpg,
@@ -188,7 +200,7 @@ DATA_SETS: dict[str, DataSet] = {
         "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept",
         "500",
         (
-            Source((f"{_GLD}metadata/train_clean.csv",), check=read_clean),
+            Source((f"{_GLD}metadata/train_clean.csv",), check=_check_clean),
             *(
                 Source(
                     (f"{_GLD}train/images_{i:03d}.tar",),
@@ -268,16 +280,20 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
             path.unlink()
         try:
             data_set.finish(folder)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; delete {state_file} to have the archives fetched again") from error
+        except FileNotFoundError as error:  # whatever was unpacked was not the whole: let it come anew
+            for source in data_set.sources:
+                if source.archive:
+                    forget_checksum(folder / source.file)
+            state_file.unlink(missing_ok=True)
+            raise FileNotFoundError(f"{error}; run the same again to have the archives fetched anew") from error
     return folder
 
 
 def _fetch_source(source: Source, folder: Path, patience: Patience, progress: bool) -> Path:
     md5 = None
     if source.md5_url is not None:
-        sums = fetch_file([source.md5_url], folder / "md5" / source.md5_url.rpartition("/")[2], patience=patience,
-                          progress=False)  # fmt: skip
+        path = folder / "md5" / source.md5_url.rpartition("/")[2]
+        sums = fetch_file([source.md5_url], path, most=MOST_OF_TEXT, patience=patience, progress=False)
         found = re.match(r"[0-9a-fA-F]{32}\b", sums.read_text(encoding="utf-8", errors="replace"))
         if found is None:
             set_aside(sums)
@@ -290,6 +306,7 @@ def _fetch_source(source: Source, folder: Path, patience: Patience, progress: bo
         sha256=source.sha256,
         md5=md5,
         room=room,
+        most=None if source.archive else MOST_OF_TEXT,
         patience=patience,
         progress=progress,
     )

@@ -262,7 +262,7 @@ def _rescaled(tensor: torch.Tensor, scale: float, preprocess: Preprocess) -> tor
     if scale == 1.0:
         return tensor
     options = {"mode": "bilinear", "align_corners": False, "antialias": preprocess.antialias}
-    if preprocess.resize_by == "factor":
+    if preprocess.resize_by == "factor" and min(tensor.shape[1:]) * scale >= 1:
         return F.interpolate(tensor[None], scale_factor=scale, **options)[0]
     size = [max(1, int(side * scale)) for side in tensor.shape[1:]]
     return F.interpolate(tensor[None], size=size, **options)[0]

@@ -66,6 +66,12 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
     lists = {key: [truth[key] for truth in truths] for key in LISTS}
     positives = [set(easy) | set(hard) for easy, hard in zip(lists["easy"], lists["hard"], strict=True)]
     ids = {name: i for i, name in enumerate(database)}
+    for i, name in enumerate(queries):
+        if ids.get(name) in positives[i]:
+            raise ValueError(
+                f"{path}, query {i}: {name} is a database image and a positive of itself; wanted among its junk, since a "
+                "query is not searched for"
+            )
     benchmark = Benchmark(
         name=official.name if official else f"{path.stem.removeprefix('gnd_')} (cut down)",
         root=root,

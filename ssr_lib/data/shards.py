@@ -108,11 +108,11 @@ class ShardedArray:
         self.directory = Path(directory)
         self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
         self.row_shape, self.dtype, self.n_rows = tuple(row_shape), np.dtype(dtype), len(items)
-        stored = read_json(self.directory / "made_by.json")
-        if stored is None:
-            self.shard_size = int(shard_size)
-        else:
-            self.shard_size = stored.pop("shard_size", int(shard_size))
+        stored, self.shard_size = read_json(self.directory / "made_by.json"), int(shard_size)
+        self._unknown = stored is None  # nothing says what made the rows that may lie there: they do not count
+        if stored is not None:
+            size = stored.pop("shard_size", self.shard_size)
+            self.shard_size = size if isinstance(size, int) and size > 0 else self.shard_size
             self._refuse_other(stored)
         starts = range(0, self.n_rows, self.shard_size)
         self.shards = [slice(start, min(start + self.shard_size, self.n_rows)) for start in starts]
@@ -128,8 +128,12 @@ class ShardedArray:
                 )
 
     def prepare(self) -> None:
-        """Write down what makes the rows, before the first of them."""
+        """Write down what makes the rows, before the first of them; rows of an unknown maker are removed."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self._unknown:
+            for path in (self.directory / "array.json", *self.directory.glob("shard-*")):
+                path.unlink(missing_ok=True)
+            self._unknown = False
         record = {**self.made_by, "shard_size": self.shard_size}
         write_atomic(self.directory / "made_by.json", json.dumps(record, indent=1) + "\n")
 
@@ -145,7 +149,8 @@ class ShardedArray:
 
     def _is_sound(self, rows: np.ndarray, shard: int, record: dict | None) -> bool:
         return (
-            record is not None
+            isinstance(record, dict)
+            and isinstance(record.get("failed"), dict)
             and record.get("source") == self._sources[shard]
             and rows.shape == self._shape(shard)
             and rows.dtype == self.dtype
@@ -177,7 +182,8 @@ class ShardedArray:
         )
         if old is not None and self._is_sound(old, shard, old_record):
             return old, old_record
-        if any(record and record.get("source") == self._sources[shard] for record in (own_record, old_record)):
+        known = (record for record in (own_record, old_record) if isinstance(record, dict))
+        if any(record.get("source") == self._sources[shard] for record in known):
             warnings.warn(f"{self.directory}: shard {shard} is damaged; it is made again", stacklevel=3)
         return None
 
@@ -189,13 +195,22 @@ class ShardedArray:
     def missing(self, *, retry_failed: bool = False) -> list[int]:
         """Numbers of the shards that must be made (again): absent, damaged, of changed items, or with failed rows."""
         whole, records = self._finished()
+        if self._unknown:
+            if whole is not None or any(self.directory.glob("shard-*")):
+                warnings.warn(f"{self.directory}: nothing says what made the rows there; made again", stacklevel=2)
+            return list(range(len(self.shards)))
         stored = [self._read(shard, whole, records) for shard in range(len(self.shards))]
         return [i for i, found in enumerate(stored) if found is None or (retry_failed and found[1]["failed"])]
 
     def open(self) -> tuple[np.memmap, dict[int, str]] | None:
         """The finished array (N, …), read-only and memory-mapped, with its failed rows; None unless it is all sound."""
         whole, records = self._finished()
-        if whole is None or whole.shape != (self.n_rows, *self.row_shape) or len(records) != len(self.shards):
+        if (
+            self._unknown
+            or whole is None
+            or whole.shape != (self.n_rows, *self.row_shape)
+            or len(records) != len(self.shards)
+        ):
             return None
         if not all(self._is_sound(whole[rows], i, records[i]) for i, rows in enumerate(self.shards)):
             return None

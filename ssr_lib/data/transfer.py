@@ -22,8 +22,9 @@ from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.shards import read_json
 
 CHUNK = 1 << 20  # bytes read at a time
+RESERVE = 64 << 20  # bytes of disk left free where nobody says how many will come
 LONGEST_WAIT = 60.0  # seconds between two attempts
-MOST = 16 << 30  # bytes taken from a server that does not say how many will come: more than any archive known here
+MOST = 64 << 30  # bytes of one file: more than any archive known here
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers after which the same address is tried again
 
 
@@ -60,6 +61,7 @@ def fetch_file(
     sha256: str | None = None,
     md5: str | None = None,
     room: float = 1.0,
+    most: int | None = None,
     patience: Patience = PATIENCE,
     progress: bool = True,
 ) -> Path:
@@ -68,7 +70,7 @@ def fetch_file(
     A download that broke off goes on where it stopped, also in a later run. `sha256`, `md5`: what it must have. Where
     no SHA-256 is known the first one seen is noted in `checksums.json` beside the file, and wanted ever after. A file
     put there by hand is verified in the same way. `room`: free disk wanted, in sizes of the file (unpacking takes
-    another). Raises `TransferError` where no address gives it, `WrongFileError` for other bytes, `OSError` for a full
+    another). `most`: bytes that are taken at most, `MOST` if None. Raises `TransferError` where no address gives it, `WrongFileError` for other bytes, `OSError` for a full
     disk.
     """
     path = Path(path)
@@ -80,10 +82,10 @@ def fetch_file(
     problems = []
     for url in urls:
         try:
-            _download(url, part, room, patience, progress)
+            _download(url, part, room, MOST if most is None else most, patience, progress)
             verify_file(part, sha256, md5, name=path.name)
         except _GivenUpError as error:
-            problems.append(f"{url}: {error}")
+            problems.append(f"{url}: {' '.join(str(error).split())}")
             continue
         except WrongFileError as error:
             _forget(part)
@@ -125,11 +127,16 @@ def _noted(notes: Path) -> dict[str, str]:
 
 def set_aside(path: Path) -> Path:
     """Rename a file that turned out to be useless, and forget its noted checksum, so that it can be fetched anew."""
+    forget_checksum(path)
+    return path.rename(path.with_name(path.name + ".refused"))
+
+
+def forget_checksum(path: Path) -> None:
+    """Let the next file of that name count as seen for the first time."""
     notes = path.parent / "checksums.json"
     noted = _noted(notes)
     if noted.pop(path.name, None):
         write_atomic(notes, json.dumps(noted, indent=1, sort_keys=True) + "\n")
-    return path.rename(path.with_name(path.name + ".refused"))
 
 
 class _GivenUpError(Exception):
@@ -140,14 +147,14 @@ class _BrokenOffError(Exception):
     """A transfer stopped; it may be resumed."""
 
 
-def _download(url: str, part: Path, room: float, patience: Patience, progress: bool) -> None:
+def _download(url: str, part: Path, room: float, most: int, patience: Patience, progress: bool) -> None:
     """Fill `part` from `url`, going on as often as it takes as long as bytes arrive."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise _GivenUpError("only http and https addresses are fetched")
     failures, furthest = 0, part.stat().st_size if part.is_file() else 0
     while True:
         try:
-            return _transfer(url, part, room, patience.timeout, progress)
+            return _transfer(url, part, room, most, patience.timeout, progress)
         except urllib.error.HTTPError as error:
             if error.code not in PASSING:
                 raise _GivenUpError(f"the server answers {error.code} {error.reason}") from error
@@ -156,6 +163,8 @@ def _download(url: str, part: Path, room: float, patience: Patience, progress: b
             reason = f"cannot be reached ({getattr(error.reason, 'strerror', None) or error.reason})"
         except (_BrokenOffError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
+        except ValueError as error:  # an answer that leads to no address
+            raise _GivenUpError(f"the server's answer cannot be followed ({error})") from error
         size = part.stat().st_size if part.is_file() else 0
         failures = 1 if size > furthest else failures + 1
         furthest = max(furthest, size)
@@ -164,13 +173,15 @@ def _download(url: str, part: Path, room: float, patience: Patience, progress: b
         time.sleep(min(patience.wait * 2 ** (failures - 1), LONGEST_WAIT))
 
 
-def _transfer(url: str, part: Path, room: float, timeout: float, progress: bool) -> None:
+def _transfer(url: str, part: Path, room: float, most: int, timeout: float, progress: bool) -> None:
     """One request: append to `part` what it lacks, or begin again where the server's file is another one now."""
     have = part.stat().st_size if part.is_file() else 0
     stamp_file = part.with_name(part.name + ".json")
     stamp = (read_json(stamp_file) or {}) if have else {}
     if stamp.get("url") != url or not stamp.get("version"):
         have = 0  # nothing says that the rest would belong to this beginning
+    elif stamp.get("total") == have:
+        return  # all had come when the process ended
     request = urllib.request.Request(url, headers={"User-Agent": f"ssr-lib/{__version__}"})
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -189,22 +200,28 @@ def _transfer(url: str, part: Path, room: float, timeout: float, progress: bool)
                 raise _GivenUpError(f"asked for bytes from {have}, the server sends them from {start}")
         else:
             have, total = 0, _number(response.headers.get("Content-Length"))
+        if total is not None and total > most:
+            raise _GivenUpError(f"the server announces {total:,} bytes; at most {most:,} are taken of this file")
         if total is not None:
             _want_room(part.parent, (total - have) + (room - 1) * total, url)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified")
         usable = version if version and not version.startswith("W/") else None
-        write_atomic(stamp_file, json.dumps({"url": url, "version": usable}))
+        write_atomic(stamp_file, json.dumps({"url": url, "version": usable, "total": total}))
         name = part.name.removesuffix(".part")
         with (
             open(part, "ab" if have else "wb") as file,
             tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=not progress) as bar,
         ):
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(
+                CHUNK
+            ):  # what has come, also where the connection breaks before a whole chunk
                 file.write(chunk)
                 bar.update(len(chunk))
-                if total is None and file.tell() > MOST:
+                if total is None and file.tell() > most:
                     _forget(part)
-                    raise _GivenUpError(f"the server does not say how long the file is, and sent over {MOST:,} bytes")
+                    raise _GivenUpError(f"the server does not say how long the file is, and sent over {most:,} bytes")
+                if total is None:
+                    _want_room(part.parent, RESERVE, url)
     size = part.stat().st_size
     if total is not None and size != total:  # a connection that closes early looks like an end
         if size > total:
@@ -218,7 +235,7 @@ def _forget(part: Path) -> None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
+    return int(text) if text is not None and text.isdecimal() and len(text) <= 18 else None
 
 
 def _content_range(text: str) -> tuple[int | None, int | None]:

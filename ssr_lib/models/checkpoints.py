@@ -6,7 +6,6 @@ and record of two different runs cannot be taken for one. Published checkpoints 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.images import PRESETS, Preprocess
+from ssr_lib.data.transfer import hash_file
 from ssr_lib.data.unpickle import STAND_INS
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.pooling import Pooling
@@ -75,7 +75,9 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]
         ) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{record_file}: 'format' should be {FORMAT!r}; this is not a checkpoint of this library")
-    if record != json.loads(inside):
+    if not isinstance(record.get("config"), dict) or not isinstance(record.get("extra"), dict):
+        raise ValueError(f"{record_file}: 'config' and 'extra' should be objects; copy it again")
+    if json.dumps(record, sort_keys=True) != _sorted_json(inside):
         raise ValueError(
             f"{record_file} does not match the record inside {weights_file.name}: they come from different runs or one "
             "was edited; copy both files again from the same place"
@@ -83,16 +85,28 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]
     return record, state
 
 
+def _sorted_json(text: str) -> str | None:
+    """JSON in one spelling; None for what is none."""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except json.JSONDecodeError:
+        return None
+
+
 def load_checkpoint(path: Path | str) -> RetrievalNet:
     """The net that `save_checkpoint` wrote, in eval mode. Raises `ValueError` naming the file that is wrong."""
     record, state = read_checkpoint(path)
-    net = RetrievalNet.from_config(record["config"], pretrained="none")  # the weights come from the file
+    try:  # the weights come from the file
+        net = RetrievalNet.from_config(record["config"], pretrained="none")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{checkpoint_files(path)[1]}: {error}") from error
     net.config["pretrained"] = record["config"]["pretrained"]
     try:
         net.load_state_dict(state, strict=True)
     except RuntimeError as error:
+        reason = " ".join(str(error).split())[:400]
         raise ValueError(
-            f"{checkpoint_files(path)[0]} does not hold the weights its record describes: {error}"
+            f"{checkpoint_files(path)[0]} does not hold the weights its record describes: {reason}"
         ) from error
     return net.eval()
 
@@ -100,10 +114,13 @@ def load_checkpoint(path: Path | str) -> RetrievalNet:
 def stored_preprocess(path: Path | str) -> Preprocess | None:
     """How a checkpoint wants its pictures: as its record says, as the family it was converted from, or as its backbone."""
     record = read_record(path)
-    if "preprocess" in record["extra"]:
-        return Preprocess.from_dict(record["extra"]["preprocess"])
-    if "family" in record["extra"]:
-        return PRESETS[FAMILIES[record["extra"]["family"]]]
+    try:
+        if "preprocess" in record["extra"]:
+            return Preprocess.from_dict(record["extra"]["preprocess"])
+        if "family" in record["extra"]:
+            return PRESETS[FAMILIES[record["extra"]["family"]]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{checkpoint_files(path)[1]}: its preparation of pictures is unknown ({error})") from error
     return PRESETS["lite"] if record["config"]["backbone"].startswith("tf_efficientnet_lite") else None
 
 
@@ -156,7 +173,7 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
         except Exception as error:  # torch meets a file of another kind with KeyError, IndexError and more
             # what follows the first sentence advises to unpickle without thought
             reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-            raise ValueError(f"{source} is no checkpoint, damaged, or holds more than tensors ({reason})") from error
+            raise ValueError(f"{source} is damaged, no checkpoint, or holds more than tensors ({reason})") from error
     for wrapper in ("state_dict", "model_state", "state_dict"):  # either may hold the other
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
     state = check_tensors(state, source)
@@ -308,17 +325,27 @@ def convert(path: Path | str, family: str, out: Path | str, *, trained_on: str =
 
     `trained_on`: the training set, as data/published.csv spells it, for the tables that compare. `superglobal`: with
     SuperGlobal's pooling and preparation (family "cvnet"). Raises `ValueError` where that would overwrite the published
-    file, and as `load_official`.
+    file or another that is no converted checkpoint, and as `load_official`.
     """
     if checkpoint_files(out)[0].resolve() == Path(path).resolve():
         raise ValueError(f"the checkpoint would replace {path}, which it is made from; give another name (--out)")
+    there = [file for file in checkpoint_files(out) if file.exists()]
+    if there and not _is_converted(out):
+        raise ValueError(f"{there[0]} is there and is no converted checkpoint; give another name (--out)")
     if superglobal and family != "cvnet":
         raise ValueError(f"SuperGlobal's pooling goes with the weights of family 'cvnet', not {family!r}")
     net = load_official(path, family, **(SUPERGLOBAL if superglobal else {}))
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hash_file(Path(path))
     extra = {"source": Path(path).name, "source_sha256": digest, "family": family}
     if trained_on:
         extra["trained_on"] = trained_on
     if superglobal:
         extra["preprocess"] = PRESETS["superglobal"].to_dict()
     return save_checkpoint(out, net, extra)
+
+
+def _is_converted(path: Path | str) -> bool:
+    try:
+        return "source_sha256" in read_record(path)["extra"]
+    except (ValueError, FileNotFoundError):
+        return False
