@@ -16,7 +16,6 @@ from tqdm import tqdm
 from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, batches_of_one_size, load_ahead
-from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.shards import ShardedArray, digest
 from ssr_lib.models.pooling import combine_scales
 
@@ -177,16 +176,10 @@ def extract(
         dtype=np.float32,
         shard_size=shard_size,
     )
-    finished = store.open()
-    if finished is None or (finished[1] and on_error == "raise"):
-        with folder_lock(directory):
-            missing = store.missing(retry_failed=on_error == "raise")
-            store.prepare()
-            run = partial(_described, net, preprocess=preprocess, batch_size=batch_size, device=device, dtype=dtype)
-            load = partial(load_ahead, preprocess=preprocess, workers=workers, ahead=2 * batch_size)
-            _fill(store, missing, paths, boxes, load, run, progress)
-            finished = (None if missing else store.open()) or store.finish()
-    descriptors, failed = finished
+    run = partial(_described, net, preprocess=preprocess, batch_size=batch_size, device=device, dtype=dtype)
+    load = partial(load_ahead, preprocess=preprocess, workers=workers, ahead=2 * batch_size)
+    fill = lambda missing: _fill(store, missing, paths, boxes, load, run, progress)
+    descriptors, failed = store.completed(fill, retry_failed=on_error == "raise")
     if on_error == "list":
         return descriptors, failed
     if failed:
@@ -196,19 +189,19 @@ def extract(
 
 def _fill(store: ShardedArray, missing: list[int], paths, boxes, load, run, progress: bool) -> None:
     """Make the missing shards of `store`, the pictures of the next already being decoded."""
-    numbers = [i for shard in missing for i in range(store.shards[shard].start, store.shards[shard].stop)]
+    numbers = [i for shard in missing for i in store.rows(shard)]
     loaded = load([paths[i] for i in numbers], boxes=None if boxes is None else [boxes[i] for i in numbers])
     with tqdm(total=len(paths), initial=len(paths) - len(numbers), unit="image", disable=not progress) as bar:
         for shard in missing:
-            start, stop = store.shards[shard].start, store.shards[shard].stop
-            rows, failed = np.full((stop - start, *store.row_shape), np.nan, dtype=np.float32), {}
-            for j, row in run(islice(loaded, stop - start)):
+            of_shard = store.rows(shard)
+            rows, failed = np.full((len(of_shard), *store.row_shape), np.nan, dtype=np.float32), {}
+            for j, row in run(islice(loaded, len(of_shard))):
                 i = numbers[j]
                 if isinstance(row, ImageError):
                     failed[i] = str(row)
                 else:
                     _refuse_useless(row, paths[i])
-                    rows[i - start] = row
+                    rows[i - of_shard.start] = row
                 bar.update()
             store.write(shard, rows, failed)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from tqdm import tqdm
 from ssr_lib.data.benchmark import Box
 from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, load_ahead, load_tensors
-from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.shards import ShardedArray, digest, made_by_of, stored_shape
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.pooling import grid_gem
@@ -90,14 +90,9 @@ def compute_maps(
     if shape is None:
         shape = _trunk_maps(net, load_tensors(paths[0], preprocess, boxes[0])[0][None]).shape[1:]  # (C, H, W)
     store = ShardedArray(directory, {"format": FORMAT, **made_by}, names, shape, np.float16, SHARD)
-    finished = store.open()
-    if finished is None:
-        with folder_lock(directory):
-            missing = store.missing()
-            store.prepare()
-            _fill(net, store, missing, files, paths, boxes, preprocess, batch_size, workers, progress)
-            finished = (None if missing else store.open()) or store.finish()
-    return finished[0]
+    load = partial(load_ahead, preprocess=preprocess, workers=workers, ahead=2 * batch_size)
+    fill = lambda missing: _fill(net, store, missing, names, paths, boxes, load, batch_size, progress)
+    return store.completed(fill)[0]
 
 
 def maps_provenance(maps: np.ndarray) -> dict[str, Any] | None:
@@ -170,24 +165,20 @@ def _fill(
     net: RetrievalNet,
     store: ShardedArray,
     missing: list[int],
-    files,
+    names: list[str],
     paths,
     boxes,
-    preprocess,
-    batch_size,
-    workers,
-    progress,
+    load,
+    batch_size: int,
+    progress: bool,
 ) -> None:
     """Compute the missing shards of `store`, the pictures of the next already being decoded."""
     rows = [i for shard in missing for i in store.rows(shard)]
-    loaded = load_ahead(
-        [paths[i] for i in rows], preprocess, [boxes[i] for i in rows], workers=workers, ahead=2 * batch_size
-    )
-    name = store.directory.name
-    with tqdm(total=len(rows), unit="img", desc=name, disable=not (progress and rows)) as bar:
+    loaded = load([paths[i] for i in rows], boxes=[boxes[i] for i in rows])
+    with tqdm(total=len(rows), unit="img", desc=store.directory.name, disable=not (progress and rows)) as bar:
         for shard in missing:
-            names = [files[i] for i in store.rows(shard)]
-            store.write(shard, _shard_maps(net, loaded, names, store.row_shape, batch_size, bar))
+            of_shard = [names[i] for i in store.rows(shard)]
+            store.write(shard, _shard_maps(net, loaded, of_shard, store.row_shape, batch_size, bar))
 
 
 def _shard_maps(

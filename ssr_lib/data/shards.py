@@ -12,12 +12,13 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.locking import folder_lock
 
 
 def digest(value) -> str:
@@ -201,6 +202,22 @@ class ShardedArray:
             return list(range(len(self.shards)))
         stored = [self._read(shard, whole, records) for shard in range(len(self.shards))]
         return [i for i, found in enumerate(stored) if found is None or (retry_failed and found[1]["failed"])]
+
+    def completed(
+        self, fill: Callable[[list[int]], None], *, retry_failed: bool = False
+    ) -> tuple[np.memmap, dict[int, str]]:
+        """The finished array with its failed rows, as `open` gives it, after `fill` has written the missing shards.
+
+        `fill` gets their numbers. Raises `FolderBusyError` where another process is at it; what is finished is only read.
+        """
+        finished = self.open()
+        if finished is not None and not (retry_failed and finished[1]):
+            return finished
+        with folder_lock(self.directory):
+            missing = self.missing(retry_failed=retry_failed)
+            self.prepare()
+            fill(missing)
+            return (None if missing else self.open()) or self.finish()
 
     def open(self) -> tuple[np.memmap, dict[int, str]] | None:
         """The finished array (N, …), read-only and memory-mapped, with its failed rows; None unless it is all sound."""
