@@ -159,7 +159,7 @@ class Study:
             raise ValueError(f"no variant {variant!r}; there are {', '.join((*VARIANTS, *TRAINING_FREE))}")
         values = {key: self["model"][key] for key in ("backbone", "place", "mid_channels", "window", "fusion")}
         rates = self["training.learning_rates"]
-        more = self["training.reskinned_steps"] if regime == "reskinned" else None
+        more = self["training"].get("reskinned_steps") if regime == "reskinned" else None
         values |= {
             "image_size": self["data.image_size"],
             "steps": more or self["training.steps"],

@@ -312,7 +312,7 @@ def reskinned_steps_trials(study: Study) -> pd.DataFrame:
     loss on ordinary views, which is what the re-skinned ones should come down to.
     """
     rows = []
-    for steps in study["training.trials.reskinned_steps"]:
+    for steps in study["training.trials"].get("reskinned_steps", []):
         for variant in variants_of(study, "reskinned"):
             rows.append({"views": "reskinned", "steps": steps, "variant": variant})
             rows[-1] |= {"loss": final_loss(study, study.model(variant, 0, "reskinned", steps=steps))}
