@@ -17,7 +17,7 @@ from ssr_lib import metrics
 from ssr_lib.cli_photos import check_k, extraction_options, load_net, note
 from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.folder import read_label_rows, read_labels
-from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth, with_distractors
+from ssr_lib.data.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth, with_distractors
 from ssr_lib.data.shards import digest, stacked
 from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.rerank import Reranking, global_rerank, superglobal_rerank
@@ -28,21 +28,12 @@ LONG = 1000  # pictures from which on it is worth a word that descriptors are no
 SHORTLIST = 400  # SuperGlobal (Shao et al., ICCV 2023)
 
 
-def _check_there(folder: Path, names: list[str]) -> None:
-    """Raise `FileNotFoundError` for distractors that are not there, before anything is described."""
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing):,} of {len(names):,} distractors are not in {folder}, first {missing[0]}"
-        )
-
-
 def evaluate(args: Namespace) -> int:
     """Print mAP and mP@1, 5, 10 of a labelled set, without and with re-ranking."""
     described = benchmark = _benchmark(args)
     names = read_distractors(args.distractors) if args.distractors else []
     if names:
-        _check_there(Path(args.distractors), names)
+        check_distractors(args.distractors, names)  # before anything is described
         benchmark = with_distractors(benchmark, names, args.distractors)
     if not args.index and not args.features and len(benchmark.database) > LONG:
         note(
@@ -130,10 +121,10 @@ def read_features(path: Path, benchmark: Benchmark) -> tuple[np.ndarray, np.ndar
             loadmat(path, variable_names=("Q", "X")) if path.suffix == ".mat" else np.load(path, allow_pickle=False)
         )
         arrays = [np.asarray(stored[name]) for name in ("Q", "X")]
+    except FileNotFoundError:
+        raise
     except (KeyError, ValueError, TypeError, IndexError, EOFError, NotImplementedError, MatReadError,
             zipfile.BadZipFile, zlib.error, OSError) as error:  # fmt: skip
-        if isinstance(error, FileNotFoundError):
-            raise
         raise ValueError(f"{path} holds no arrays Q and X: {str(error).partition(chr(10))[0]}") from error
     for name, array, wanted in zip("QX", arrays, (len(benchmark), len(benchmark.database)), strict=True):
         if array.ndim != 2 or array.shape[1] != wanted or array.dtype.kind != "f":

@@ -311,16 +311,12 @@ def reskinned_steps_trials(study: Study) -> pd.DataFrame:
     A row has the loss, mean over the last tenth of the steps, and Medium mAP in percent on validation. Beside them the
     loss on ordinary views, which is what the re-skinned ones should come down to.
     """
-    rows = []
-    for steps in study["training.trials"].get("reskinned_steps", []):
+    tried, rows = study["training.trials"].get("reskinned_steps", []), []
+    for change in [{"regime": "reskinned", "steps": steps} for steps in tried] + ([{}] if tried else []):
         for variant in variants_of(study, "reskinned"):
-            rows.append({"views": "reskinned", "steps": steps, "variant": variant})
-            rows[-1] |= {"loss": final_loss(study, study.model(variant, 0, "reskinned", steps=steps))}
-            rows[-1] |= {"Medium": trial(study, variant, regime="reskinned", steps=steps)}
-    for variant in variants_of(study, "reskinned") if rows else ():
-        model = study.model(variant)
-        rows.append({"views": "ordinary", "steps": model.steps, "variant": variant, "loss": final_loss(study, model)})
-        rows[-1] |= {"Medium": trial(study, variant)}
+            model = study.model(variant, **change)
+            row = {"views": model.regime, "steps": model.steps, "variant": variant, "loss": final_loss(study, model)}
+            rows.append(row | {"Medium": trial(study, variant, **change)})
     study.results.save()
     return pd.DataFrame(rows)
 

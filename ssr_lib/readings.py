@@ -157,7 +157,7 @@ def read_contrasts(table: pd.DataFrame) -> str:
 
 def read_groups(best: pd.DataFrame, by: str) -> str:
     """The highest and the lowest of the best rows of groups (`published.best_of`), and how many groups are one row."""
-    what = by.replace("_", " ").replace("train set", "training set").replace("rerank", "re-ranking")
+    what = {"train_set": "training set", "rerank": "re-ranking"}.get(by, by)
     top, last = (
         f"{row['roxf_M']:.1f} ({row['method']}; {what} {row[by] or 'not given'})"
         for row in (best.iloc[0], best.iloc[-1])

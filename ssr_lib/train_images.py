@@ -172,9 +172,9 @@ def train_images(
     gives colour order, mean and deviation, and is stored with the model for extraction, as is the name of the training
     set, `trained_on`. `directory`, on a disk that all processes see, gets state.safetensors every `checkpoint_every` steps
     and at the end model.safetensors, model.json and training.json; resuming and refusing as in `train.train_head`. Under
-    torchrun each process calls this with the same arguments; process 0 writes. With one or two processes a resumed run has the same losses to the last
-    bit on CPU, and on CUDA where its kernels are deterministic (`torch.use_deterministic_algorithms`); with more, sums
-    over processes may be taken in another order.
+    torchrun each process calls this with the same arguments; process 0 writes. With one or two processes a resumed run has
+    the same losses to the last bit on CPU, and on CUDA where its kernels are deterministic
+    (`torch.use_deterministic_algorithms`); with more, sums over processes may be taken in another order.
     """
     if len(labels) != len(files):
         raise ValueError(f"{len(labels)} labels for {len(files)} files; one for each is wanted")

@@ -19,7 +19,7 @@ from ssr_lib.data.benchmark import write_atomic
 from ssr_lib.data.folder import EXTENSIONS
 from ssr_lib.data.gldv2 import read_clean
 from ssr_lib.data.locking import folder_lock
-from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth
+from ssr_lib.data.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth
 from ssr_lib.data.shards import read_json
 from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, forget_checksum, set_aside
 
@@ -112,9 +112,7 @@ def _check_clean(path: Path) -> None:
 
 
 def _check_distractors(folder: Path) -> None:
-    missing = sum(not (folder / name).is_file() for name in read_distractors(folder))
-    if missing:
-        raise FileNotFoundError(f"{missing:,} of the distractors in revisitop1m.txt are not in {folder / 'jpg'}")
+    check_distractors(folder, read_distractors(folder))
 
 
 def _label_holidays(folder: Path) -> None:

@@ -220,6 +220,15 @@ def read_distractors(folder: Path | str) -> list[str]:
     return [f"jpg/{name}" for name in names]
 
 
+def check_distractors(folder: Path | str, names: Sequence[str]) -> None:
+    """Raise `FileNotFoundError` where any of `names`, as `read_distractors` gives them, is not in `folder`."""
+    missing = [name for name in names if not (Path(folder) / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing):,} of the distractors in revisitop1m.txt are not in {folder}, first {missing[0]}"
+        )
+
+
 def with_distractors(benchmark: Benchmark, files: Sequence[str], root: Path | str) -> Benchmark:
     """The benchmark with further database images that are wrong for every query; their ids follow the old ones.
 

@@ -175,16 +175,13 @@ class ShardedArray:
 
     def _read(self, shard: int, whole: np.ndarray | None, records: list) -> tuple[np.ndarray, dict] | None:
         """A shard's sound rows with their record, from its own file or from the finished array; else None."""
-        own, own_record = _load(self._path(shard)), read_json(self._path(shard).with_suffix(".json"))
-        if own is not None and self._is_sound(own, shard, own_record):
-            return own, own_record
-        old, old_record = (
-            (whole[self.shards[shard]], records[shard]) if whole is not None and shard < len(records) else (None, None)
-        )
-        if old is not None and self._is_sound(old, shard, old_record):
-            return old, old_record
-        known = (record for record in (own_record, old_record) if isinstance(record, dict))
-        if any(record.get("source") == self._sources[shard] for record in known):
+        found = [(_load(self._path(shard)), read_json(self._path(shard).with_suffix(".json")))]
+        if whole is not None and shard < len(records):
+            found.append((whole[self.shards[shard]], records[shard]))
+        for rows, record in found:
+            if rows is not None and self._is_sound(rows, shard, record):
+                return rows, record
+        if any(isinstance(record, dict) and record.get("source") == self._sources[shard] for _, record in found):
             warnings.warn(f"{self.directory}: shard {shard} is damaged; it is made again", stacklevel=3)
         return None
 

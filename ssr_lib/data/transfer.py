@@ -70,8 +70,8 @@ def fetch_file(
     A download that broke off goes on where it stopped, also in a later run. `sha256`, `md5`: what it must have. Where
     no SHA-256 is known the first one seen is noted in `checksums.json` beside the file, and wanted ever after. A file
     put there by hand is verified in the same way. `room`: free disk wanted, in sizes of the file (unpacking takes
-    another). `most`: bytes that are taken at most, `MOST` if None. Raises `TransferError` where no address gives it, `WrongFileError` for other bytes, `OSError` for a full
-    disk.
+    another). `most`: bytes that are taken at most, `MOST` if None. Raises `TransferError` where no address gives it,
+    `WrongFileError` for other bytes, `OSError` for a full disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,16 +212,16 @@ def _transfer(url: str, part: Path, room: float, most: int, timeout: float, prog
             open(part, "ab" if have else "wb") as file,
             tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=not progress) as bar,
         ):
-            while chunk := response.read1(
-                CHUNK
-            ):  # what has come, also where the connection breaks before a whole chunk
+            # read1: what has come is kept also where the connection breaks before a whole chunk
+            while chunk := response.read1(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-                if total is None and file.tell() > most:
+                if total is not None:
+                    continue
+                if file.tell() > most:
                     _forget(part)
                     raise _GivenUpError(f"the server does not say how long the file is, and sent over {most:,} bytes")
-                if total is None:
-                    _want_room(part.parent, RESERVE, url)
+                _want_room(part.parent, RESERVE, url)
     size = part.stat().st_size
     if total is not None and size != total:  # a connection that closes early looks like an end
         if size > total:
