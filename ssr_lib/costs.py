@@ -108,9 +108,9 @@ def local_costs(study: Study, models: list[Model], dataset: str = "synthetic") -
     asked = np.linspace(0, len(benchmark) - 1, min(settings["queries"], len(benchmark))).astype(int)
     some = benchmark.select_queries(asked)
     files = [[some.root / name for name in names] for names in (some.queries, some.database)]
-    sizes = {"local": {}} | (
-        {"local_small": {"longest": study["data.image_size"]}} if settings.get("small_too") else {}
-    )
+    sizes = {"local": {}}
+    if settings.get("small_too"):
+        sizes["local_small"] = {"longest": study["data.image_size"]}
     known = {method: {} for method in sizes}  # inlier counts: other networks ask for many of the same pairs
     ap = {method: [] for method in ("none", "ours", *sizes)}
     cost, key = {}, {}

@@ -55,9 +55,7 @@ def unpack(
             _write(source(), folder / name, size, f"{archive}: {path}")
     except ArchiveError:
         raise
-    except (
-        Exception
-    ) as error:  # damaged archives raise all kinds: TarError, BadZipFile, EOFError, ValueError, LZMAError
+    except Exception as error:  # damaged archives raise all kinds: TarError, BadZipFile, EOFError, LZMAError
         if isinstance(error, OSError) and error.errno is not None:  # a full disk; gzip's BadGzipFile has no number
             raise
         reason = str(error).partition("\n")[0].removesuffix(":") or type(error).__name__

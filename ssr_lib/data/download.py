@@ -278,12 +278,11 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
             path.unlink()
         try:
             data_set.finish(folder)
-        except FileNotFoundError as error:  # whatever was unpacked was not the whole: let it come anew
+        except FileNotFoundError as error:
             for source in data_set.sources:
-                if source.archive:
+                if source.archive:  # what it gave was not the whole: another archive of that name may come
                     forget_checksum(folder / source.file)
-            state_file.unlink(missing_ok=True)
-            raise FileNotFoundError(f"{error}; run the same again to have the archives fetched anew") from error
+            raise FileNotFoundError(f"{error}; delete {state_file} to have the archives fetched again") from error
     return folder
 
 

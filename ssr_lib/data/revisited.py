@@ -117,7 +117,7 @@ def _unpickle(data: bytes, path: Path) -> object:
 
 
 def _parse(record: object, path: Path) -> tuple[list[str], list[str], list[dict]]:
-    """Check the form of an unpickled record, whose parts may be anything; return image names, query names, and for each query lists and box."""
+    """Check the form of a record, whose parts may be anything; return image and query names, each query's lists and box."""
     if not isinstance(record, Mapping) or not {"gnd", "imlist", "qimlist"} <= set(record):
         found = f"with {sorted(map(str, record))[:20]}" if isinstance(record, Mapping) else f"a {type(record).__name__}"
         raise ValueError(f"{path} is no ground truth: a dictionary of gnd, imlist, qimlist is wanted, it is {found}")
