@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help study verify report test lint setup requirements clean clean-all
+.PHONY: help study verify report test lint setup requirements pictures clean clean-all
 
 help:
 	@echo "make study       run the notebooks of a profile: tables, figures, report in results/demo/ (PROFILE=smoke|demo|full|photos|paper)"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint        style of code and notebooks"
 	@echo "make setup       only make .venv (TORCH_BACKEND=cpu for a torch without CUDA, with uv); .venv/bin/ssr is the command"
 	@echo "make requirements  pin requirements.txt anew from pyproject.toml (needs uv)"
+	@echo "make pictures    draw the pictures of data/README.md anew into data/pictures/"
 	@echo "make clean       remove build/, caches and trial results; clean-all removes .venv/ too; data/ stays"
 
 study: $(READY)
@@ -71,6 +72,9 @@ requirements:
 	uv pip compile --quiet --universal --python-version 3.11 --extra test --no-annotate --no-header pyproject.toml \
 	| grep -vE "^(nvidia|cuda|triton|pywinpty|colorama|httpx2-jsfetch)"; } > requirements.part
 	mv requirements.part requirements.txt
+
+pictures: $(READY)
+	.venv/bin/python -m ssr_lib.data.synthetic.contact data/pictures
 
 clean:
 	rm -rf build results/smoke results/custom-* .pytest_cache .ruff_cache .hypothesis ssr_lib.egg-info

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.data.files import digest
 from ssr_lib.data.folder import read_labels, read_training_labels
 from ssr_lib.data.images import PRESETS, Preprocess
 from ssr_lib.data.revisited import OFFICIAL, read_distractors, read_ground_truth, with_distractors
@@ -26,7 +27,7 @@ from ssr_lib.extract import extract, extract_benchmark, pick_device
 from ssr_lib.maps import compute_maps, describe_cached, describe_maps
 from ssr_lib.models import RetrievalNet, load_checkpoint
 from ssr_lib.models.checkpoints import stored_preprocess
-from ssr_lib.profiles import data_file, digest, load_profile, override
+from ssr_lib.profiles import data_file, load_profile, override
 from ssr_lib.provenance import repository_root
 from ssr_lib.results import Results
 from ssr_lib.tables import of_dataset, write_table
@@ -36,6 +37,11 @@ from ssr_lib.variants import VERSION as MODELS
 
 # Of the profile's training, as TrainConfig names them.
 RECIPE = ("batch_size", "optimizer", "weight_decay", "margin", "scale")
+
+
+def short_digest(record: object) -> str:
+    """Twelve hexadecimal characters that name a record."""
+    return digest(record)[:12]
 
 
 class Study:
@@ -57,7 +63,7 @@ class Study:
         plain = load_profile(profile)
         self.parameters = override(plain, {key: value for key, value in (changes or {}).items() if value is not None})
         self.custom = self.parameters != plain
-        self.name = f"custom-{digest([profile, self.parameters])}" if self.custom else profile
+        self.name = f"custom-{short_digest([profile, self.parameters])}" if self.custom else profile
         self.results_dir = self.workspace / "results" / self.name
         self.cache = self.workspace / "data" / "cache"
         self._last: tuple = (None, None)
@@ -99,7 +105,7 @@ class Study:
 
     def _drawn_by(self, split: str) -> str:
         """A name for what draws the pictures of a split: what is asked for, and the version of the drawing code."""
-        return digest([asdict(self._spec(split)), VERSION])
+        return short_digest([asdict(self._spec(split)), VERSION])
 
     def _drawn(self, split: str, kind: str = "") -> Path:
         return self.cache / "drawn" / f"{split}{kind}-{self._drawn_by(split)}"
@@ -245,7 +251,7 @@ class Study:
         drawn = [self._drawn_by("training"), self["data.training.views"], None]
         views = [None, None, self["data.training_labels"]] if model.regime == "photographs" else drawn
         made_by = [asdict(model), trained_by if model.seed is not None else [], views, MODELS]
-        return f"{model.variant}-{model.seed}-{digest(made_by)}"
+        return f"{model.variant}-{model.seed}-{short_digest(made_by)}"
 
     # ---- maps and descriptors
 
@@ -254,7 +260,7 @@ class Study:
 
     def _maps(self, net: RetrievalNet, root: Path, files: list[str], preprocess: Preprocess, boxes=None) -> np.ndarray:
         """The frozen trunk's maps of some pictures, from the cache or computed now."""
-        name = digest(describe_maps(net, files, preprocess, root, boxes))
+        name = short_digest(describe_maps(net, files, preprocess, root, boxes))
         folder = self.cache / "maps" / f"{net.config['backbone']}-{preprocess.size}-{name}"
         return compute_maps(net, files, preprocess, folder, root=root, boxes=boxes, progress=self.progress)
 
@@ -301,7 +307,7 @@ class Study:
             raise ValueError(f"{model.variant} describes drawn pictures only: its maps have one size")
         preprocess, options = self.preprocess(model, **changes)
         made_by = [preprocess.to_dict(), str(options["dtype"]), benchmark.database, benchmark.queries, benchmark.boxes]
-        folder = self.cache / "descriptors" / self._folder_name(model) / f"{name}-{digest(made_by)}"
+        folder = self.cache / "descriptors" / self._folder_name(model) / f"{name}-{short_digest(made_by)}"
         # remembered: a second look at the folder would load the network and digest its weights to compare them
         make = lambda: extract_benchmark(self._network_once(model), benchmark, preprocess, folder, **options)
         return self._once(folder, make)
@@ -318,12 +324,12 @@ class Study:
         folder = self.cache / "descriptors" / self._folder_name(model)
         preprocess, options = self.preprocess(model)
         root = data_file(self["data.distractors"])
-        name = digest([preprocess.to_dict(), str(options["dtype"]), self["data.distractors"]])
+        name = short_digest([preprocess.to_dict(), str(options["dtype"]), self["data.distractors"]])
         names = read_distractors(root)
         behind = extract(
             self._network_once(model), names, preprocess, folder / f"distractors-{name}", root=root, **options
         )
-        path = folder / f"{dataset}-and-distractors-{digest([name, names, self.benchmark(dataset).database])}.npy"
+        path = folder / f"{dataset}-and-distractors-{short_digest([name, names, self.benchmark(dataset).database])}.npy"
         return queries, stacked(path, (database, behind))
 
     def _described(

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import write_atomic
 
 LARGEST = 300_000  # bytes of a PNG
 STYLE = {

@@ -16,9 +16,10 @@ import numpy as np
 from ssr_lib import metrics
 from ssr_lib.cli_photos import check_k, extraction_options, load_net, note
 from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.data.files import digest
 from ssr_lib.data.folder import read_label_rows, read_labels
 from ssr_lib.data.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth, with_distractors
-from ssr_lib.data.shards import digest, stacked
+from ssr_lib.data.shards import stacked
 from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.rerank import Reranking, global_rerank, superglobal_rerank
 from ssr_lib.search import rank

@@ -103,7 +103,8 @@ def as_pair(queries: Array, database: Array) -> tuple[Rows, Rows]:
         raise ValueError(f"queries and database are on {' and '.join(map(str, devices))}; move them to one device")
     device = devices.pop() if devices else torch.device("cpu")
     device = torch.device("cpu") if device.type == "mps" else device  # Apple's GPU has no float64
-    q, d = as_rows(queries, "queries", device), as_rows(database, "database descriptors", device)
+    d = as_rows(database, "database descriptors", device)
+    q = d if queries is database else as_rows(queries, "queries", device)
     if q.data.shape[1] != d.data.shape[1]:
         raise ValueError(
             f"database descriptors have dimension {d.data.shape[1]} but queries have {q.data.shape[1]}; "

@@ -19,8 +19,8 @@ import pandas as pd
 
 from ssr_lib import metrics, significance
 from ssr_lib.artefacts import Study
-from ssr_lib.data.benchmark import Benchmark, write_atomic
-from ssr_lib.data.shards import read_json
+from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.data.files import read_json, write_atomic
 from ssr_lib.provenance import repository_root
 from ssr_lib.rerank import (
     alpha_query_expansion,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -14,9 +13,11 @@ from torch import nn
 from tqdm import tqdm
 
 from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.data.files import digest
 from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, batches_of_one_size, load_ahead
-from ssr_lib.data.shards import ShardedArray, digest
+from ssr_lib.data.shards import ShardedArray
+from ssr_lib.models.network import weights_digest
 from ssr_lib.models.pooling import combine_scales
 
 NAMES_SHOWN = 10  # unreadable files an error message lists
@@ -30,15 +31,6 @@ class UnreadableImagesError(ImageError):
         shown = "; ".join(list(failed.values())[:NAMES_SHOWN])
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         super().__init__(f"{len(failed)} of the pictures cannot be used: {shown}{more}")
-
-
-def weights_digest(net: nn.Module) -> str:
-    """SHA-256 over the names, shapes, dtypes and bytes of all parameters and buffers."""
-    sha = hashlib.sha256()
-    for name, value in sorted(net.state_dict().items()):
-        sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()
 
 
 def pick_device(name: str) -> torch.device:

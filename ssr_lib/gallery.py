@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
 from ssr_lib.data.folder import read_folder
 from ssr_lib.data.images import Preprocess
-from ssr_lib.data.locking import folder_lock
-from ssr_lib.data.shards import digest, read_json, save_npy
-from ssr_lib.extract import extract, weights_digest
+from ssr_lib.data.shards import save_npy
+from ssr_lib.extract import extract
+from ssr_lib.models.network import weights_digest
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
 Stamp = list  # [size in bytes, time of the last change in ns]: what tells that a file is still the one described

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import write_atomic
 from ssr_lib.data.images import crop, load_image
 
 Features = tuple[np.ndarray, np.ndarray]  # places (n, 2) float32 in pixels, SIFT descriptors (n, 128) uint8

@@ -14,28 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ssr_lib.data.benchmark import Box
+from ssr_lib.data.files import digest
 from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, load_ahead, load_tensors
-from ssr_lib.data.shards import ShardedArray, digest, made_by_of, stored_shape
-from ssr_lib.models.network import RetrievalNet
+from ssr_lib.data.shards import ShardedArray, made_by_of, stored_shape
+from ssr_lib.models.network import RetrievalNet, weights_digest
 from ssr_lib.models.pooling import grid_gem
 from ssr_lib.models.self_similarity import structural_descriptor
 
 FORMAT = "ssr-maps-2"
 SHARD = 256  # images under one checksum, and the most that a killed run repeats
-
-
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256 in hexadecimal of a module's parameters and buffers with their names."""
-    found = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 def describe_maps(

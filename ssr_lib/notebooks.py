@@ -18,7 +18,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import write_atomic
 
 KERNEL_ENVIRONMENT = {
     # Training asks for the same large buffers every step; kept by the process, they are not faulted in again each time.

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 from pathlib import Path
 
 import yaml
 
 from ssr_lib.provenance import repository_root
-
-
-def digest(record: object) -> str:
-    """Twelve hexadecimal characters that name a JSON-able record."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def load_profile(name: str) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import write_atomic
 from ssr_lib.provenance import repository_root
 from ssr_lib.readings import read_verdicts
 from ssr_lib.tables import to_markdown

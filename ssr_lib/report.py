@@ -18,7 +18,7 @@ from matplotlib.mathtext import math_to_image
 from nbformat import NotebookNode
 from PIL import Image
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import write_atomic
 from ssr_lib.provenance import repository_root
 
 LARGE_PICTURE = 120_000  # bytes; beyond, a picture goes in as WebP, which shows the same in a fraction of the space

@@ -8,21 +8,18 @@ figures are made from these files. Rows are sorted and numbers rounded, so equal
 from __future__ import annotations
 
 import csv
-import fcntl
 import gzip
 import io
 import json
 import math
-import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import folder_lock, write_atomic
 from ssr_lib.provenance import describe_run
 
 EXPERIMENTS = ("backbones", "ablation", "components", "rerank", "sweep", "claims", "photos", "comparison")
@@ -73,18 +70,6 @@ def _from_text(kind: str, text: str) -> str | int | float | None:
     if text == "":
         return None
     return int(text) if kind == "whole" else float(text)
-
-
-@contextmanager
-def folder_lock(directory: Path) -> Iterator[None]:
-    """Hold the folder's lock, for which other processes and threads wait; the system frees it if the holder dies."""
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class _Table:
@@ -261,7 +246,7 @@ class Results:
 
     def save(self) -> None:
         """Write what was added: each file atomically, under the folder's lock; `run.json` if any of them changed."""
-        with folder_lock(self.directory):
+        with folder_lock(self.directory, wait=True):
             if any([table.write() for table in self._tables]):  # a list: every table is written
                 write_atomic(self.directory / "run.json", json.dumps(describe_run(), indent=1) + "\n")
 

@@ -50,9 +50,11 @@ def pair_scores(q: Rows, d: Rows, rows: slice, ids: torch.Tensor) -> torch.Tenso
     """Exact scores (n, m) of some queries with their own lists of database ids (n, m)."""
     scores = torch.empty(ids.shape, dtype=torch.float64, device=q.device)
     for part in d.pieces(len(ids), per_row=ids.shape[1]):
-        x = split(d.unit(ids[part].reshape(-1)).view(-1, ids.shape[1], d.data.shape[1]))  # (n, m, D)
-        high, low = split(q.unit(slice(rows.start + part.start, rows.start + part.stop)))
-        scores[part] = products((high[:, None], low[:, None]), x)[:, 0]
+        x_high, x_low = split(d.unit(ids[part].reshape(-1)).view(-1, ids.shape[1], d.data.shape[1]))  # (n, m, D)
+        high, low = split(q.unit(slice(rows.start + part.start, rows.start + part.stop))[:, None])  # (n, 1, D)
+        # no matrix products: BLAS would start threads for each of these small ones, and wait for them where others work
+        across = (low * x_high).sum(dim=2) + x_low.mul_(high).sum(dim=2)
+        scores[part] = x_high.mul_(high).sum(dim=2) + across
     return scores
 
 

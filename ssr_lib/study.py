@@ -15,9 +15,7 @@ import nbformat
 
 from ssr_lib.agreement import Tolerances, compare, same_study
 from ssr_lib.artefacts import Study
-from ssr_lib.data.benchmark import write_atomic
-from ssr_lib.data.locking import folder_lock
-from ssr_lib.data.shards import read_json
+from ssr_lib.data.files import folder_lock, read_json, write_atomic
 from ssr_lib.notebooks import execute, scrub
 from ssr_lib.profiles import data_folder, missing_inputs
 from ssr_lib.provenance import committed, describe_run, repository_root

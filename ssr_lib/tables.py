@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import write_atomic
 
 
 def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:

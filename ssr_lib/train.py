@@ -21,13 +21,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ssr_lib.data.benchmark import write_atomic
-from ssr_lib.data.locking import folder_lock
-from ssr_lib.data.shards import digest, read_json
+from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
 from ssr_lib.losses import MARGINS, MarginLoss
-from ssr_lib.maps import MapReader, maps_digest, maps_provenance, weights_digest
+from ssr_lib.maps import MapReader, maps_digest, maps_provenance
 from ssr_lib.models.checkpoints import load_checkpoint, save_checkpoint
-from ssr_lib.models.network import RetrievalNet
+from ssr_lib.models.network import RetrievalNet, weights_digest
 from ssr_lib.resume import check_same, load_state, save_state
 
 OPTIMIZERS = ("sgd", "adamw")

@@ -29,8 +29,7 @@ from tqdm import tqdm
 from ssr_lib.data.augment import random_view
 from ssr_lib.data.images import ImageError, Preprocess, load_image
 from ssr_lib.losses import MarginLoss
-from ssr_lib.maps import weights_digest
-from ssr_lib.models.network import RetrievalNet
+from ssr_lib.models.network import RetrievalNet, weights_digest
 from ssr_lib.resume import load_state, save_state
 from ssr_lib.train import epoch_order, finish, finished_rows, learning_rate
 

@@ -19,8 +19,8 @@ from ssr_lib.__main__ import main
 from ssr_lib.data import download
 from ssr_lib.data.archives import ArchiveError
 from ssr_lib.data.download import DATA_SETS, DataSet, Source, fetch
+from ssr_lib.data.files import FolderBusyError, folder_lock
 from ssr_lib.data.folder import read_labels
-from ssr_lib.data.locking import FolderBusyError, folder_lock
 from ssr_lib.data.revisited import read_distractors, read_ground_truth
 from ssr_lib.data.transfer import Patience, TransferError, WrongFileError
 

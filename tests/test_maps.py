@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import ssr_lib.maps as maps_module
+from ssr_lib.data.files import FolderBusyError, folder_lock
 from ssr_lib.data.images import ImageError, Preprocess, load_image, to_tensors
-from ssr_lib.data.locking import FolderBusyError, folder_lock
 from ssr_lib.data.shards import ShardedArray
 from ssr_lib.maps import MapReader, compute_maps, head_descriptors, maps_digest
 from ssr_lib.models.network import RetrievalNet

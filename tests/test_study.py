@@ -13,7 +13,7 @@ from kernels import execute_here
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ssr_lib import artefacts, notebooks, profiles, report, study
-from ssr_lib.data.locking import FolderBusyError, folder_lock
+from ssr_lib.data.files import FolderBusyError, folder_lock
 from ssr_lib.results import Results
 
 TINY = """title: A tiny study

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssr_lib.data.locking import FolderBusyError, folder_lock
+from ssr_lib.data.files import FolderBusyError, folder_lock
 from ssr_lib.models.checkpoints import load_checkpoint
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.train import TrainConfig, batch_ids, learning_rate, train_head

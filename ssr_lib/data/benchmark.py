@@ -15,23 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ssr_lib.data.files import write_atomic
+
 LISTS = ("easy", "hard", "junk")
 Box = tuple[float, float, float, float]
-
-
-def write_atomic(path: Path | str, data: str | bytes) -> None:
-    """Write text or bytes under a temporary name, then move it to `path`: readers see the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if isinstance(data, str):
-            temporary.write_text(data, encoding="utf-8", newline="\n")
-        else:
-            temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

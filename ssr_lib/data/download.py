@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ssr_lib.data.archives import ArchiveError, unpack
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import folder_lock, read_json, write_atomic
 from ssr_lib.data.folder import EXTENSIONS
 from ssr_lib.data.gldv2 import read_clean
-from ssr_lib.data.locking import folder_lock
 from ssr_lib.data.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth
-from ssr_lib.data.shards import read_json
 from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, forget_checksum, set_aside
 
 MOST_OF_TEXT = 256 << 20  # bytes of what is no archive: lists of names and the ground truth

@@ -17,13 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssr_lib.data.benchmark import write_atomic
-from ssr_lib.data.locking import folder_lock
-
-
-def digest(value) -> str:
-    """SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
 
 
 def save_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> None:
@@ -74,15 +68,6 @@ def stacked(path: Path, parts: Sequence[np.ndarray], block: int = 65536) -> np.m
         blocks = (part[at : at + block] for part in parts for at in range(0, len(part), block))
         save_npy(path, (sum(map(len, parts)), parts[0].shape[1]), np.dtype(np.float32), blocks)
     return np.load(path, mmap_mode="r")
-
-
-def read_json(path: Path) -> dict | None:
-    """A JSON object, or None where there is none to trust: absent, or cut off by a full disk."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def made_by_of(directory: Path | str) -> dict | None:

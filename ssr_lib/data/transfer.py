@@ -18,8 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ssr_lib import __version__
-from ssr_lib.data.benchmark import write_atomic
-from ssr_lib.data.shards import read_json
+from ssr_lib.data.files import read_json, write_atomic
 
 CHUNK = 1 << 20  # bytes read at a time
 RESERVE = 64 << 20  # bytes of disk left free where nobody says how many will come

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ssr_lib.data.benchmark import write_atomic
+from ssr_lib.data.files import write_atomic
 from ssr_lib.data.images import PRESETS, Preprocess
 from ssr_lib.data.transfer import hash_file
 from ssr_lib.data.unpickle import STAND_INS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,15 @@ class RetrievalNet(nn.Module):
             "tail": list(self.backbone.tail.parameters()),
             "new": new,
         }
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 in hexadecimal of a module's parameters and buffers with their names."""
+    sha = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def keep_channels_last(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from pathlib import Path
+
 import cv2
 import numpy as np
 
 from ..benchmark import Benchmark
-from .dataset import LabelledImages
+from ..files import write_atomic
+from .dataset import LabelledImages, draw_benchmark, draw_training
+from .spec import SyntheticSpec
 
 COLUMNS = ("query", "easy", "hard", "junk", "twin", "double")
 
@@ -95,3 +101,24 @@ def _tile(cells: list[list[np.ndarray]], side: int, columns: int) -> np.ndarray:
             y, x = 3 + r * (side + 3), 3 + c * (side + 3)
             sheet[y : y + side, x : x + side] = picture
     return sheet
+
+
+def draw_card(folder: Path | str) -> None:
+    """Draw the pictures of the data card into `folder`: a benchmark, the forms of its queries, both kinds of training set."""
+    with tempfile.TemporaryDirectory(prefix="ssr-card-") as drawn:
+        forms = draw_benchmark(
+            SyntheticSpec("card", seed=1, landmarks=12, fixed_views=12, distractors=8), f"{drawn}/benchmark"
+        )
+        sheets = {"benchmark": contact_sheet(forms["ordinary"], side=128), "variants": variant_sheet(forms, side=128)}
+        for name, regime in (("training", "ordinary"), ("reskinned", "reskinned")):
+            views = draw_training(
+                SyntheticSpec("card-training", seed=1, landmarks=5), f"{drawn}/{name}", views=8, regime=regime
+            )
+            sheets[name] = contact_sheet(views, side=112)
+    for name, sheet in sheets.items():
+        data = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+        write_atomic(Path(folder) / f"{name}.jpg", data)
+
+
+if __name__ == "__main__":
+    draw_card(sys.argv[1])

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..benchmark import Benchmark, write_atomic
-from ..locking import folder_lock
+from ..benchmark import Benchmark
+from ..files import folder_lock, write_atomic
 from . import plan
 from .plan import Job
 from .spec import SyntheticSpec

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..benchmark import write_atomic
+from ..files import write_atomic
 from . import plan
 from .building import Block, build
 from .photo import to_grey

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from ssr_lib.data.locking import FolderBusyError, folder_lock
+from ssr_lib.data.files import FolderBusyError, folder_lock
 
 HOLD = """
 import sys, time
-from ssr_lib.data.locking import folder_lock
+from ssr_lib.data.files import folder_lock
 with folder_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
