@@ -74,7 +74,7 @@ def _add_evaluate(commands) -> None:
     parser = commands.add_parser("evaluate", help="mAP on your labelled pictures, or on ROxford5k and RParis6k")
     parser.add_argument("labels", nargs="?", metavar="LABELS.csv", help="columns file, label and perhaps split "
                         "(query, db, distractor, train)")  # fmt: skip
-    parser.add_argument("--ground-truth", metavar="FILE.pkl", help="instead: gnd_roxford5k.pkl, "
+    parser.add_argument("--ground-truth", metavar="FILE", help="instead: gnd_roxford5k.pkl, "
                         "gnd_rparis6k.pkl or one of their form")  # fmt: skip
     parser.add_argument("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ "
                         "in it")  # fmt: skip

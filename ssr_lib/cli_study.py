@@ -60,7 +60,7 @@ def fetch(args: Namespace) -> int:
 
     if args.name is None:
         for name, data_set in DATA_SETS.items():
-            print(f"{name:27s}{data_set.gigabytes:>16s} GB   {data_set.about}")
+            print(f"{name:27s}{data_set.size:>19s}   {data_set.about}")
         return 0
     if args.name in DATA_SETS:
         Path(args.to).mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from ssr_lib.data.images import ImageError, Preprocess
 from ssr_lib.data.loading import Loaded, batches_of_one_size, load_ahead
 from ssr_lib.data.shards import ShardedArray
 from ssr_lib.models.network import weights_digest
-from ssr_lib.models.pooling import combine_scales
+from ssr_lib.models.pooling import SmallMapError, combine_scales
 
 NAMES_SHOWN = 10  # unreadable files an error message lists
 
@@ -62,9 +62,9 @@ def describe_batch(net: nn.Module, scales: Sequence[torch.Tensor], preprocess: P
 
 
 def _described(
-    net: nn.Module, loaded: Iterable[Loaded], preprocess: Preprocess, batch_size: int, device, dtype
+    net: nn.Module, loaded: Iterable[Loaded], files: Sequence, preprocess: Preprocess, batch_size: int, device, dtype
 ) -> Iterator[tuple[int, np.ndarray | ImageError]]:
-    """Yield each loaded picture's number with its descriptor (D,), or with why it has none; not in order."""
+    """Yield each loaded picture's number with its descriptor (D,), or with why it has none; not in order. `files`: by number."""
     unusable = []
 
     def usable() -> Iterator[tuple[int, list[torch.Tensor]]]:
@@ -75,7 +75,11 @@ def _described(
                 yield i, tensors
 
     for numbers, scales in batches_of_one_size(usable(), batch_size):
-        rows = describe_batch(net, scales, preprocess, device, dtype)  # (B, D)
+        try:
+            rows = describe_batch(net, scales, preprocess, device, dtype)  # (B, D)
+        except SmallMapError as error:
+            unusable += [(i, ImageError(f"{files[i]}: {error}")) for i in numbers]
+            continue
         if rows.shape != (len(numbers), net.descriptor_dim):
             raise ValueError(
                 f"the net gave {rows.shape} for {len(numbers)} pictures; its descriptor_dim is {net.descriptor_dim}"
@@ -105,7 +109,7 @@ def describe(
     net = net.to(device).eval()
     loaded = load_ahead(files, preprocess, boxes, workers=workers, ahead=2 * batch_size)
     rows, failed = np.empty((len(files), net.descriptor_dim), dtype=np.float32), {}
-    for i, row in _described(net, loaded, preprocess, batch_size, device, dtype):
+    for i, row in _described(net, loaded, files, preprocess, batch_size, device, dtype):
         if isinstance(row, ImageError):
             failed[i] = str(row)
         else:
@@ -182,12 +186,13 @@ def extract(
 def _fill(store: ShardedArray, missing: list[int], paths, boxes, load, run, progress: bool) -> None:
     """Make the missing shards of `store`, the pictures of the next already being decoded."""
     numbers = [i for shard in missing for i in store.rows(shard)]
-    loaded = load([paths[i] for i in numbers], boxes=None if boxes is None else [boxes[i] for i in numbers])
+    files = [paths[i] for i in numbers]
+    loaded = load(files, boxes=None if boxes is None else [boxes[i] for i in numbers])
     with tqdm(total=len(paths), initial=len(paths) - len(numbers), unit="image", disable=not progress) as bar:
         for shard in missing:
             of_shard = store.rows(shard)
             rows, failed = np.full((len(of_shard), *store.row_shape), np.nan, dtype=np.float32), {}
-            for j, row in run(islice(loaded, len(of_shard))):
+            for j, row in run(loaded=islice(loaded, len(of_shard)), files=files):
                 i = numbers[j]
                 if isinstance(row, ImageError):
                     failed[i] = str(row)

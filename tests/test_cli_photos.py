@@ -17,6 +17,7 @@ from ssr_lib import cli_evaluate, cli_photos, gallery, metrics
 from ssr_lib.__main__ import main
 from ssr_lib.data.folder import read_labels
 from ssr_lib.data.images import PRESETS
+from ssr_lib.data.revisited import read_ground_truth
 from ssr_lib.models import RetrievalNet
 
 NAMES = [f"{thing}{view}.png" for thing in "abcd" for view in range(3)]
@@ -332,6 +333,23 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(photos, tmp_pa
     assert (alone["database"], behind["database"]) == (8, 12) and behind["neighbourhood"] == "shortlist"
     means = [r["results"]["without re-ranking"]["medium"]["mAP"] for r in (alone, behind)]
     assert means[0] == pytest.approx(1.0) and means[1] < 0.9
+
+
+def test_evaluate_names_distractors_that_are_not_there_before_it_describes(photos, tmp_path, capsys):
+    (tmp_path / "revisitop1m.txt").write_text("0/a1.png\n0/a2.png\n")
+    args = ("evaluate", "--ground-truth", revisited(tmp_path), "--images", photos, "--index", tmp_path / "kept")
+    assert ssr(*args, "--distractors", tmp_path) == 2
+    assert "2 of the distractors in revisitop1m.txt are not in" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_evaluate_reads_a_stored_benchmark_as_the_pickle_it_was_made_from(photos, tmp_path, capsys):
+    truth = revisited(tmp_path)
+    read_ground_truth(truth, photos, subset=True).save(tmp_path / "stored.json")
+    assert ssr("evaluate", "--ground-truth", truth, "--images", photos, "--json") == 0
+    from_pickle = json.loads(capsys.readouterr().out)
+    assert ssr("evaluate", "--ground-truth", tmp_path / "stored.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == from_pickle
 
 
 def test_evaluate_reranks_by_superglobal_where_asked(photos, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A data set asked for by name becomes a folder the project reads; what cannot be had is said with where to put it."""
 
 import csv
+import dataclasses
 import functools
 import gzip
 import hashlib
@@ -18,6 +19,7 @@ from test_archives import make_tar, make_zip
 from ssr_lib.__main__ import main
 from ssr_lib.data import download
 from ssr_lib.data.archives import ArchiveError
+from ssr_lib.data.benchmark import Benchmark
 from ssr_lib.data.download import DATA_SETS, DataSet, Source, fetch
 from ssr_lib.data.files import FolderBusyError, folder_lock
 from ssr_lib.data.folder import read_labels
@@ -86,7 +88,7 @@ def small(site, monkeypatch):
         Source((f"{url}part_2.tgz",), archive=True),
     )
     finish = lambda place: read_ground_truth(place / "gnd_small.pkl", place, subset=True)
-    monkeypatch.setitem(DATA_SETS, "small", DataSet("for tests", "0", sources, download._flat, finish))
+    monkeypatch.setitem(DATA_SETS, "small", DataSet("for tests", 0, sources, download._flat, finish))
     return folder
 
 
@@ -304,7 +306,7 @@ def test_a_text_that_is_something_else_is_set_aside_and_fetched_anew(site, tmp_p
     folder, url = site
     (folder / "revisitop1m.txt").write_bytes(b"")
     source = Source((f"{url}revisitop1m.txt",), check=lambda path: read_distractors(path.parent))
-    monkeypatch.setitem(DATA_SETS, "lists", DataSet("for tests", "0", (source,), download._flat, lambda place: None))
+    monkeypatch.setitem(DATA_SETS, "lists", DataSet("for tests", 0, (source,), download._flat, lambda place: None))
     with pytest.raises(WrongFileError, match=r"is empty; .* is now revisitop1m\.txt\.refused: run the same again"):
         fetch("lists", tmp_path, progress=False)
     (folder / "revisitop1m.txt").write_text("0/a.jpg\n")
@@ -318,3 +320,38 @@ def test_a_damaged_record_is_named_and_not_passed_over(small, tmp_path, record):
     (tmp_path / "small" / "gnd_small.pkl").touch()
     with pytest.raises(ValueError, match=rf"{record} is damaged; delete it"):
         fetch("small", tmp_path, progress=False)
+
+
+def test_a_set_that_cannot_fit_is_refused_before_anything_is_fetched(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["small"], gigabytes=1e6))
+    with pytest.raises(OSError, match=r"small needs about 1,000,000\.0 GB more of disk, .* GB are free"):
+        get("small", tmp_path)
+    assert not list((tmp_path / "data" / "small").glob("part*"))
+
+
+def test_lists_that_were_cut_off_are_refused(tmp_path):
+    (tmp_path / "revisitop1m.txt").write_text("0/a.jpg\n0/b.jpg\n")
+    with pytest.raises(ValueError, match=r"revisitop1m\.txt names 2 distractors; 1,001,001 are published"):
+        download._check_list(tmp_path / "revisitop1m.txt")
+    (tmp_path / "train_clean.csv").write_text("landmark_id,images\n1,aaa bbb\n")
+    with pytest.raises(ValueError, match=r"train_clean\.csv has 1 landmarks; 81,313 are published"):
+        download._check_clean(tmp_path / "train_clean.csv")
+
+
+def test_a_fetched_ground_truth_is_stored_as_json_too(tmp_path):
+    (tmp_path / "jpg").mkdir()
+    for name in ("q", "a", "b"):
+        (tmp_path / "jpg" / f"{name}.jpg").write_bytes(jpeg())
+    record = {
+        "imlist": ["a", "b"],
+        "qimlist": ["q"],
+        "gnd": [{"easy": [0], "hard": [], "junk": [1], "bbx": [0, 0, 9, 9]}],
+    }
+    (tmp_path / "gnd_mini.pkl").write_bytes(pickle.dumps(record))
+    download.store_ground_truth("mini", subset=True)(tmp_path)
+    stored, read = (
+        Benchmark.load(tmp_path / "mini.json"),
+        read_ground_truth(tmp_path / "gnd_mini.pkl", tmp_path, subset=True),
+    )
+    assert (stored.database, stored.boxes) == (read.database, read.boxes) and stored.root.samefile(read.root)
+    assert [ids.tolist() for ids in stored.junk] == [[1]]

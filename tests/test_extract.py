@@ -276,3 +276,17 @@ def test_wrong_arguments_are_refused(photos, tmp_path, wrong):
 def test_no_files_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no files"):
         extract(TinyNet(), [], PREPROCESS, tmp_path)
+
+
+def test_pictures_too_small_for_the_pooling_are_named_and_the_others_kept(photos, tmp_path):
+    root, names = photos
+    net = RetrievalNet("resnet18", "plain", pooling="gem+", regional=True, pretrained="none")
+    wanted = Preprocess(size_rule="none", size=None)
+    Image.new("RGB", (128, 128), (9, 99, 199)).save(root / "large.png")
+    described, failed = extract(
+        net, [*names[:2], "large.png"], wanted, tmp_path / "out", root=root, on_error="list", progress=False
+    )
+    assert sorted(failed) == [0, 1] and all(names[i] in failed[i] and "enlarge the image" in failed[i] for i in failed)
+    assert np.isfinite(described[2]).all()
+    with pytest.raises(UnreadableImagesError, match=rf"2 of the pictures cannot be used: .*{names[0]}: regional_gem"):
+        describe(net, [root / names[0], root / names[1]], wanted)

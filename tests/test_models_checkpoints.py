@@ -175,6 +175,11 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(backbone, 
     meta = {"mean": [0.5], "Lw": {"set": {"ss": {"P": np.eye(3), "m": np.zeros((3, 1))}}}}  # as published files have it
     torch.save({"meta": meta, "state_dict": state | whiten}, tmp_path / "gem.pth")
     written = convert(tmp_path / "gem.pth", "gem", tmp_path / "gem")
+    assert convert(tmp_path / "gem.pth", "gem", tmp_path / "gem") == written  # over what it made itself
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"mine\.json is there and is no converted checkpoint"):
+        convert(tmp_path / "gem.pth", "gem", tmp_path / "mine")
+    assert (tmp_path / "mine.json").read_text() == "{}"
     net, bare = load_checkpoint(written), load_official(state, "gem")
     with torch.inference_mode():
         image = images["db_scale0"][None]

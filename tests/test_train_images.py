@@ -241,6 +241,19 @@ def test_useless_arguments_are_refused(pictures, tmp_path):
         run(pictures, tmp_path, checkpoint_every=10, log_every=4)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_picture_is_named(pictures, tmp_path, workers):
+    data = (Path(pictures) / "0.png").read_bytes()
+    (Path(pictures) / "cut.png").write_bytes(data[: len(data) // 2])
+    net = RetrievalNet("test_efficientnet", "plain", descriptor_dim=8, pretrained="none")
+    with pytest.raises(ValueError, match=r"cut\.png") as caught:
+        train_images(
+            net, pictures, ["0.png", "cut.png"], np.array([1, 2]), PREPROCESS, replace(CONFIG, batch_size=2),
+            Path(tmp_path), workers=workers,
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unreadable_picture_is_named(pictures, tmp_path):
     net = RetrievalNet("test_efficientnet", "plain", descriptor_dim=8, pretrained="none")
     config = replace(CONFIG, batch_size=2)

@@ -6,6 +6,7 @@ Nothing is fetched unless it is asked for, and nothing is handed on: the picture
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import re
@@ -50,18 +51,22 @@ class DataSet:
     """
 
     about: str
-    gigabytes: str  # to download, about
+    gigabytes: float | None  # to download, about; None: several hundred, not told by the source
     sources: tuple[Source, ...]
     place: Callable[[PurePosixPath], str | None]
     finish: Callable[[Path], None]
     wanted: Callable[[Path], Container[str]] | None = None
+
+    @property
+    def size(self) -> str:
+        return "several hundred GB" if self.gigabytes is None else f"{self.gigabytes:g} GB"
 
     def announcement(self, folder: Path) -> str:
         """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
         archives = sum(source.archive for source in self.sources)
         free = shutil.disk_usage(folder).free / 1e9
         return (
-            f"{self.about}: about {self.gigabytes} GB to download in {archives} archives, as much on disk afterwards and the "
+            f"{self.about}: about {self.size} to download in {archives} archives, as much on disk afterwards and the "
             f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
         )
 
@@ -92,11 +97,13 @@ def _is_picture(path: PurePosixPath) -> bool:
 # ---- what is done when all is there
 
 
-def _check_ground_truth(name: str) -> Callable[[Path], None]:
-    def check(folder: Path) -> None:
-        read_ground_truth(folder / f"gnd_{name}.pkl", folder)
+def store_ground_truth(name: str, subset: bool = False) -> Callable[[Path], None]:
+    """What checks a set's ground truth against its pictures and stores it as JSON, for whoever reads no pickles."""
 
-    return check
+    def store(folder: Path) -> None:
+        read_ground_truth(folder / f"gnd_{name}.pkl", folder, subset=subset).save(folder / f"{name}.json")
+
+    return store
 
 
 def _check_list(path: Path) -> None:
@@ -170,21 +177,21 @@ def _revisited(name: str, archives: tuple[str, ...], folder: str) -> tuple[Sourc
 DATA_SETS: dict[str, DataSet] = {
     "roxford5k": DataSet(
         "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)",
-        "1.9",
+        1.9,
         _revisited("roxford5k", ("oxbuild_images-v1.tgz",), "oxbuildings"),
         _flat,
-        _check_ground_truth("roxford5k"),
+        store_ground_truth("roxford5k"),
     ),
     "rparis6k": DataSet(
         "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)",
-        "2.5",
+        2.5,
         _revisited("rparis6k", ("paris_1-v1.tgz", "paris_2-v1.tgz"), "parisbuildings"),
         _flat,
-        _check_ground_truth("rparis6k"),
+        store_ground_truth("rparis6k"),
     ),
     "revisitop1m": DataSet(
         "1,001,001 distractors for both",
-        "several hundred",
+        None,
         (
             Source((f"{_PTAK}revisitop1m.txt",), check=_check_list),
             *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101)),
@@ -194,7 +201,7 @@ DATA_SETS: dict[str, DataSet] = {
     ),
     "google-landmarks-v2-clean": DataSet(
         "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept",
-        "500",
+        500,
         (
             Source((f"{_GLD}metadata/train_clean.csv",), check=_check_clean),
             *(
@@ -212,14 +219,14 @@ DATA_SETS: dict[str, DataSet] = {
     ),
     "holidays": DataSet(
         "INRIA Holidays: 500 queries, 991 pictures",
-        "2.8",
+        2.8,
         tuple(Source((f"{_INRIA}jpg{i}.tar.gz",), archive=True) for i in (1, 2)),
         _flat,
         _label_holidays,
     ),
     "grocery": DataSet(
         "GroceryStoreDataset: 81 fine-grained classes, for training",
-        "0.1",
+        0.1,
         (
             Source(
                 (f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{GROCERY_COMMIT}.zip",), archive=True
@@ -247,6 +254,8 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
         unpacked = read_json(state_file) if state_file.is_file() else {}
         if unpacked is None:
             raise ValueError(f"{state_file} is damaged; delete it to have the archives fetched again")
+        if not unpacked:
+            _want_room_for(data_set, folder)
         ids = None
         for source in data_set.sources:
             if source.file in unpacked:
@@ -282,6 +291,20 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
                     forget_checksum(folder / source.file)
             raise FileNotFoundError(f"{error}; delete {state_file} to have the archives fetched again") from error
     return folder
+
+
+def _want_room_for(data_set: DataSet, folder: Path) -> None:
+    """Raise `OSError` where a data set that is kept as a whole cannot fit on the disk, before any of it is fetched."""
+    if data_set.gigabytes is None or data_set.wanted is not None:
+        return
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
+    free = shutil.disk_usage(folder).free / 1e9
+    if (wanted := data_set.gigabytes - there) > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{folder.name} needs about {wanted:,.1f} GB more of disk, {free:,.1f} GB are free; make room or choose another folder",
+            str(folder),
+        )
 
 
 def _fetch_source(source: Source, folder: Path, patience: Patience, progress: bool) -> Path:

@@ -56,15 +56,19 @@ def gem_plus(x: Tensor, p: float = 4.6) -> Tensor:
     return gem(x, p, eps=1e-8)
 
 
+class SmallMapError(ValueError):
+    """A feature map, and so its picture, is too small for what is asked of it."""
+
+
 def regional_gem(x: Tensor, p: float = 2.5, size: int = 5) -> Tensor:
     """Each place averaged with the GeM of its `size` × `size` neighbourhood (reflect padding); the shape stays.
 
     x (B, C, H, W) must be non-negative (a negative value gives NaN, as in the original) with H, W > size // 2, else
-    `ValueError`. Source: SuperGlobal, Shao et al., ICCV 2023.
+    `SmallMapError`. Source: SuperGlobal, Shao et al., ICCV 2023.
     """
     half = size // 2
     if min(x.shape[2:]) <= half:
-        raise ValueError(
+        raise SmallMapError(
             f"regional_gem: the map is {tuple(x.shape[2:])}; both sides must exceed {half}: enlarge the image"
         )
     padded = F.pad(x, (half, half, half, half), mode="reflect")
