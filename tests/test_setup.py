@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
 PINNED = [Requirement(line) for line in LINES]
-TARGETS = ("study", "verify", "report", "test", "lint", "setup", "requirements", "clean", "clean-all")
+TARGETS = ("study", "verify", "report", "test", "lint", "setup", "requirements", "pictures", "clean", "clean-all")
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=str)
