@@ -65,8 +65,9 @@ class DataSet:
         """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
         archives = sum(source.archive for source in self.sources)
         free = shutil.disk_usage(folder).free / 1e9
+        kept = "as much" if self.wanted is None else "the part that is kept"
         return (
-            f"{self.about}: about {self.size} to download in {archives} archives, as much on disk afterwards and the "
+            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the "
             f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
         )
 
