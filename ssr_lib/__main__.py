@@ -75,7 +75,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("labels", nargs="?", metavar="LABELS.csv", help="columns file, label and perhaps split "
                         "(query, db, distractor, train)")  # fmt: skip
     parser.add_argument("--ground-truth", metavar="FILE", help="instead: gnd_roxford5k.pkl, "
-                        "gnd_rparis6k.pkl or one of their form")  # fmt: skip
+                        "gnd_rparis6k.pkl or one of their form, or a benchmark stored as .json")  # fmt: skip
     parser.add_argument("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ "
                         "in it")  # fmt: skip
     parser.add_argument("--features", metavar="FILE", help="instead of pictures: descriptors as published with the revisited "

@@ -74,9 +74,12 @@ def _benchmark(args: Namespace) -> Benchmark:
     if args.features and (args.distractors or args.images or args.labels):
         raise ValueError("--features stands for the pictures of a --ground-truth: leave out --images and --distractors")
     if args.ground_truth is not None:
-        if args.images is None and args.features is None and Path(args.ground_truth).suffix != ".json":
+        stored = Path(args.ground_truth).suffix == ".json"
+        if stored and args.images is not None:
+            raise ValueError(f"{args.ground_truth} says where its pictures lie: leave out --images")
+        if args.images is None and args.features is None and not stored:
             raise ValueError("--ground-truth wants --images DIR, the folder of its pictures, or --features FILE")
-        if Path(args.ground_truth).suffix == ".json":
+        if stored:
             return Benchmark.load(args.ground_truth)
         benchmark = read_ground_truth(args.ground_truth, args.images, subset=True)
         if benchmark.name not in {official.name for official in OFFICIAL}:

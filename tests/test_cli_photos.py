@@ -350,6 +350,8 @@ def test_evaluate_reads_a_stored_benchmark_as_the_pickle_it_was_made_from(photos
     from_pickle = json.loads(capsys.readouterr().out)
     assert ssr("evaluate", "--ground-truth", tmp_path / "stored.json", "--json") == 0
     assert json.loads(capsys.readouterr().out) == from_pickle
+    assert ssr("evaluate", "--ground-truth", tmp_path / "stored.json", "--images", photos) == 2
+    assert "leave out --images" in capsys.readouterr().err
 
 
 def test_evaluate_reranks_by_superglobal_where_asked(photos, tmp_path, capsys):

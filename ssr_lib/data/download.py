@@ -6,7 +6,6 @@ Nothing is fetched unless it is asked for, and nothing is handed on: the picture
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import re
@@ -20,7 +19,7 @@ from ssr_lib.data.files import folder_lock, read_json, write_atomic
 from ssr_lib.data.folder import EXTENSIONS
 from ssr_lib.data.gldv2 import read_clean
 from ssr_lib.data.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth
-from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, forget_checksum, set_aside
+from ssr_lib.data.transfer import PATIENCE, Patience, WrongFileError, fetch_file, forget_checksum, set_aside, want_room
 
 MOST_OF_TEXT = 256 << 20  # bytes of what is no archive: lists of names and the ground truth
 N_DISTRACTORS, N_LANDMARKS = 1_001_001, 81_313  # as published; a list with fewer was cut off
@@ -255,8 +254,9 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
         unpacked = read_json(state_file) if state_file.is_file() else {}
         if unpacked is None:
             raise ValueError(f"{state_file} is damaged; delete it to have the archives fetched again")
-        if not unpacked:
-            _want_room_for(data_set, folder)
+        if not unpacked and data_set.gigabytes is not None and data_set.wanted is None:  # all of it is kept
+            there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            want_room(folder, 1e9 * data_set.gigabytes - there, name)
         ids = None
         for source in data_set.sources:
             if source.file in unpacked:
@@ -292,20 +292,6 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
                     forget_checksum(folder / source.file)
             raise FileNotFoundError(f"{error}; delete {state_file} to have the archives fetched again") from error
     return folder
-
-
-def _want_room_for(data_set: DataSet, folder: Path) -> None:
-    """Raise `OSError` where a data set that is kept as a whole cannot fit on the disk, before any of it is fetched."""
-    if data_set.gigabytes is None or data_set.wanted is not None:
-        return
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
-    free = shutil.disk_usage(folder).free / 1e9
-    if (wanted := data_set.gigabytes - there) > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"{folder.name} needs about {wanted:,.1f} GB more of disk, {free:,.1f} GB are free; make room or choose another folder",
-            str(folder),
-        )
 
 
 def _fetch_source(source: Source, folder: Path, patience: Patience, progress: bool) -> Path:

@@ -202,7 +202,7 @@ def _transfer(url: str, part: Path, room: float, most: int, timeout: float, prog
         if total is not None and total > most:
             raise _GivenUpError(f"the server announces {total:,} bytes; at most {most:,} are taken of this file")
         if total is not None:
-            _want_room(part.parent, (total - have) + (room - 1) * total, url)
+            want_room(part.parent, (total - have) + (room - 1) * total, url)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified")
         usable = version if version and not version.startswith("W/") else None
         write_atomic(stamp_file, json.dumps({"url": url, "version": usable, "total": total}))
@@ -220,7 +220,7 @@ def _transfer(url: str, part: Path, room: float, most: int, timeout: float, prog
                 if file.tell() > most:
                     _forget(part)
                     raise _GivenUpError(f"the server does not say how long the file is, and sent over {most:,} bytes")
-                _want_room(part.parent, RESERVE, url)
+                want_room(part.parent, RESERVE, url)
     size = part.stat().st_size
     if total is not None and size != total:  # a connection that closes early looks like an end
         if size > total:
@@ -243,11 +243,12 @@ def _content_range(text: str) -> tuple[int | None, int | None]:
     return _number(span.partition("-")[0]), _number(total)
 
 
-def _want_room(folder: Path, needed: float, url: str) -> None:
+def want_room(folder: Path, needed: float, what: str) -> None:
+    """Raise `OSError` where the disk of `folder` has not the `needed` bytes that `what` takes."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{url} needs {needed / 1e9:.1f} GB more of disk, {free / 1e9:.1f} GB are free; make room or choose another folder",
+            f"{what} needs about {needed / 1e9:,.1f} GB more of disk, {free / 1e9:,.1f} GB are free; make room or choose another folder",
             str(folder),
         )
