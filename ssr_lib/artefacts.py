@@ -36,7 +36,7 @@ from ssr_lib.variants import TRAINING_FREE, VARIANTS, Model
 from ssr_lib.variants import VERSION as MODELS
 
 # Of the profile's training, as TrainConfig names them.
-RECIPE = ("batch_size", "optimizer", "weight_decay", "margin", "scale")
+RECIPE = ("start", "batch_size", "optimizer", "weight_decay", "margin", "scale")
 
 
 def short_digest(record: object) -> str:

@@ -129,18 +129,28 @@ class MapReader:
         return batch.copy_(torch.from_numpy(stored))
 
 
-@torch.inference_mode()
 def head_descriptors(net: RetrievalNet, maps: np.ndarray, batch_size: int = 128, progress: bool = False) -> np.ndarray:
     """Descriptors (N, D) float32, L2-normalised, of cached maps (N, C, H, W): `net.head` in eval mode."""
+    return _rows_of(net, net.head, maps, batch_size, progress)
+
+
+def pooled_features(net: RetrievalNet, maps: np.ndarray, batch_size: int = 128, progress: bool = False) -> np.ndarray:
+    """What the whitening sees, (N, C) float32, of cached maps (N, C, H, W): `net.pooled` in eval mode."""
+    return _rows_of(net, net.pooled, maps, batch_size, progress)
+
+
+@torch.inference_mode()
+def _rows_of(net: RetrievalNet, function, maps: np.ndarray, batch_size: int, progress: bool) -> np.ndarray:
     training = net.training
     net.eval()
-    descriptors = np.empty((len(maps), net.descriptor_dim), np.float32)
-    reader = MapReader(maps, min(batch_size, len(maps)), next(net.parameters()).device)
+    reader, rows = MapReader(maps, min(batch_size, len(maps)), next(net.parameters()).device), None
     for start in tqdm(range(0, len(maps), batch_size), unit="batch", desc="descriptors", disable=not progress):
         ids = np.arange(start, min(start + batch_size, len(maps)))
-        descriptors[ids] = net.head(reader(ids)).float().cpu().numpy()
+        found = function(reader(ids)).float().cpu().numpy()
+        rows = np.empty((len(maps), found.shape[1]), np.float32) if rows is None else rows
+        rows[ids] = found
     net.train(training)
-    return descriptors
+    return rows
 
 
 @torch.inference_mode()

@@ -19,16 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
 from ssr_lib.losses import MARGINS, MarginLoss
-from ssr_lib.maps import MapReader, maps_digest, maps_provenance
+from ssr_lib.maps import MapReader, maps_digest, maps_provenance, pooled_features
 from ssr_lib.models.checkpoints import load_checkpoint, save_checkpoint
 from ssr_lib.models.network import RetrievalNet, weights_digest
+from ssr_lib.models.whitening import class_means, fit_lda
 from ssr_lib.resume import check_same, load_state, save_state
 
 OPTIMIZERS = ("sgd", "adamw")
+STARTS = ("random", "fitted")
+SHRINKAGE = 3.0  # of the fitted start: of 0.03 to 10, tried on validation landmarks, where it trained best
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,9 @@ class TrainConfig:
     steps: int = 300
     batch_size: int = 64
     optimizer: str = "adamw"  # "adamw" (Loshchilov & Hutter, ICLR 2019) | "sgd" with Nesterov momentum
-    lr_tail: float = 1e-3  # of pretrained layers
-    lr_new: float = 4e-3  # of layers that start at random, and of the class centres
+    start: str = "random"  # of the whitening and the class centres: "random" | "fitted" (fit_start)
+    lr_tail: float = 1e-3  # of pretrained and of fitted layers
+    lr_new: float = 4e-3  # of what starts at random
     momentum: float = 0.9  # "sgd" only
     weight_decay: float = 1e-2  # PyTorch's default for AdamW; take 1e-4 with "sgd"
     warmup: float = 0.1  # share of the steps; 5 of 50 epochs in CFCD's configuration
@@ -52,10 +57,11 @@ class TrainConfig:
     loss: str = "arcface"  # "arcface" | "cosface"
     margin: float = 0.15  # radians for arcface; margin and scale of DOLG's configuration (Yang et al., ICCV 2021)
     scale: float = 30.0
-    seed: int = 0  # of the order of the images and of the class centres
+    seed: int = 0  # of the order of the images, and of class centres that start at random
 
     def __post_init__(self):
-        for value, legal, what in ((self.optimizer, OPTIMIZERS, "optimizer"), (self.loss, MARGINS, "loss")):
+        choices = (self.optimizer, OPTIMIZERS, "optimizer"), (self.loss, MARGINS, "loss"), (self.start, STARTS, "start")
+        for value, legal, what in choices:
             if value not in legal:
                 raise ValueError(f"{what} is {value!r}; one of {', '.join(legal)} is wanted")
         if self.steps < 1 or self.batch_size < 2:
@@ -90,15 +96,36 @@ def batch_ids(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
 
 
 def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW over the tail (rate lr_tail) and new layers and centres (lr_new)."""
-    groups = net.parameter_groups()
-    groups = [
-        {"params": groups["tail"], "lr": config.lr_tail, "base_lr": config.lr_tail},
-        {"params": [*groups["new"], *loss.parameters()], "lr": config.lr_new, "base_lr": config.lr_new},
-    ]
+    """SGD with Nesterov momentum or AdamW: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
+    known, new = net.parameter_groups()["tail"], net.parameter_groups()["new"]
+    if config.start == "fitted":
+        known, new = [*known, *net.whitening.parameters(), *loss.parameters()], [*net.embedding.parameters()]
+    else:
+        new = [*new, *loss.parameters()]
+    rates = (known, config.lr_tail), (new, config.lr_new)
+    groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in rates if params]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+
+
+@torch.no_grad()
+def fit_start(net: RetrievalNet, loss: MarginLoss, maps: np.ndarray, targets: np.ndarray) -> None:
+    """Put `net`'s whitening and the class centres where the network, as it is, has them: no step is spent on finding them.
+
+    The whitening becomes the LDA of the pooled features of `maps` (N, C, H, W) with their classes `targets` (N,), its rows
+    as long on average as those of the random orthogonal map that it replaces, so that a learning rate means the same; a
+    centre becomes the mean descriptor of its class (imprinted weights: Qi et al., CVPR 2018). A module that starts as the
+    identity leaves the features alone, so every variant starts from the same. Source: docs/method.md, section 2.5.
+    """
+    features = pooled_features(net, maps).astype(np.float64)
+    lda, dims = fit_lda(features, targets, SHRINKAGE), net.descriptor_dim
+    weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
+    descriptors = (features - lda.mean) @ weight.T
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    net.whitening.weight.copy_(torch.from_numpy(weight))
+    net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
+    loss.centres.copy_(F.normalize(torch.from_numpy(class_means(descriptors, targets))))
 
 
 def describe_training(net: RetrievalNet, maps: np.ndarray, targets: np.ndarray, config: TrainConfig) -> dict[str, Any]:
@@ -136,6 +163,11 @@ def train_head(
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
+    if config.start == "fitted" and (net.whitening is None or net.descriptor_dim > net.whitening.in_features):
+        raise ValueError(
+            f"start 'fitted' wants a whitening to fit, from {net.backbone.out_channels} channels to as many or fewer; "
+            f"descriptor_dim is {net.config['descriptor_dim']}"
+        )
     directory = Path(directory)
     made_by = describe_training(net, maps, targets, config)
     if (finished := finished_rows(directory, net, made_by)) is not None:
@@ -162,6 +194,8 @@ def _train(net, maps, targets, classes: int, config: TrainConfig, directory: Pat
             rows = load_state(state_file, modules, optimizer, made_by)["rows"]
         net.train()
         started = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
+        if config.start == "fitted" and not rows:
+            fit_start(net, loss_module, maps, targets)
         bar = tqdm(range(config.steps), initial=len(rows), unit="step", desc=directory.name, disable=not progress)
         for step in range(len(rows), config.steps):
             ids = batch_ids(step, len(maps), config.batch_size, config.seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssr_lib.models.whitening import Whitening, fit_learned, fit_pca
+from ssr_lib.models.whitening import Whitening, fit_lda, fit_learned, fit_pca
 
 GOLDEN = np.load(Path(__file__).parent / "golden/qe.npz")
 
@@ -38,6 +38,37 @@ def test_pca_output_has_identity_covariance_before_normalisation():
     whitening = fit_pca(x)
     y = (x - whitening.mean) @ whitening.projection.T
     np.testing.assert_allclose(np.cov(y, rowvar=False, bias=True), np.eye(6), atol=1e-10)
+
+
+def test_lda_makes_the_scatter_within_classes_white_and_orders_directions_by_what_is_between():
+    rng = np.random.default_rng(6)
+    labels = np.repeat([3, 1, 4], 100)
+    centres = {3: [4.0, 0, 0], 1: [-4.0, 0, 0], 4: [0, 1.0, 0]}
+    mixing = rng.standard_normal((3, 3))
+    x = (rng.standard_normal((300, 3)) + [centres[label] for label in labels]) @ mixing
+    whitening = fit_lda(x, labels)
+    y = (x - whitening.mean) @ whitening.projection.T
+    within = sum(np.cov(y[labels == label], rowvar=False, bias=True) for label in (1, 3, 4)) / 3
+    np.testing.assert_allclose(within, np.eye(3), atol=1e-10)
+    total = np.cov(y, rowvar=False, bias=True)
+    np.testing.assert_allclose(total, np.diag(np.diag(total)), atol=1e-9)
+    assert (np.diff(np.diag(total)) < 0).all() and total[2, 2] < 1.01 < total[1, 1], "three classes differ in a plane"
+
+
+def test_shrinkage_adds_its_share_of_the_average_variance_to_every_direction():
+    x = np.array([[1.0, 0], [-1, 0], [3, 2], [3, -2]])  # within: variances 1/2 and 2, average 5/4
+    projection = fit_lda(x, np.array([0, 0, 1, 1]), shrinkage=2.0).projection
+    np.testing.assert_allclose(projection.T @ projection, np.diag([1 / 3.0, 1 / 4.5]), atol=1e-12)
+
+
+def test_lda_refuses_labels_that_teach_nothing():
+    x = np.random.default_rng(7).standard_normal((4, 2))
+    with pytest.raises(ValueError, match="each of 4 descriptors is a class of its own"):
+        fit_lda(x, np.arange(4))
+    with pytest.raises(ValueError, match=r"labels \(3,\)"):
+        fit_lda(x, np.zeros(3))
+    with pytest.raises(ValueError, match="shrinkage -1"):
+        fit_lda(x, np.zeros(4), shrinkage=-1)
 
 
 def test_fewer_descriptors_than_dimensions_keep_only_directions_with_variance():

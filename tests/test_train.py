@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from ssr_lib.data.files import FolderBusyError, folder_lock
+from ssr_lib.losses import MarginLoss
+from ssr_lib.maps import head_descriptors, pooled_features
 from ssr_lib.models.checkpoints import load_checkpoint
 from ssr_lib.models.network import RetrievalNet
-from ssr_lib.train import TrainConfig, batch_ids, learning_rate, train_head
+from ssr_lib.models.whitening import fit_lda
+from ssr_lib.train import SHRINKAGE, TrainConfig, batch_ids, fit_start, learning_rate, make_optimizer, train_head
 
 CONFIG = TrainConfig(steps=10, batch_size=8, lr_tail=1e-3, lr_new=1e-2, seed=5)
 
@@ -81,6 +84,43 @@ def test_the_trunk_and_frozen_statistics_do_not_move(uninterrupted):
     assert any(key.startswith("backbone.tail") for key in moved)
 
 
+def test_a_fitted_start_knows_the_classes_before_the_first_step(tmp_path):
+    config = replace(CONFIG, steps=1, lr_tail=0.0, lr_new=0.0)
+    first = {start: run(tmp_path / start, config=replace(config, start=start))[1][0] for start in ("random", "fitted")}
+    assert first["fitted"]["loss"] < 0.5 * first["random"]["loss"] and first["fitted"]["accuracy"] == 1.0
+    plain = run(tmp_path / "plain", make_net("plain"), replace(config, start="fitted"))[0]
+    module = run(tmp_path / "module", config=replace(config, start="fitted"))[0]
+    assert torch.equal(plain.whitening.weight, module.whitening.weight), (
+        "a module that is the identity changes no start"
+    )
+    rows = plain.whitening.weight.detach().norm(dim=1)
+    assert rows.square().mean().sqrt() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tail():
+    net, config = make_net(), replace(CONFIG, start="fitted")
+    maps, labels = make_data()
+    targets = np.unique(labels, return_inverse=True)[1]
+    loss = MarginLoss(net.descriptor_dim, 5)
+    fit_start(net, loss, maps, targets)
+    x = pooled_features(net, maps).astype(np.float64)
+    lda = fit_lda(x, targets, SHRINKAGE)
+    assert np.abs(head_descriptors(net, maps) - lda.apply(x, net.descriptor_dim)).max() < 1e-4
+    own = torch.from_numpy(head_descriptors(net, maps)[targets == 2]).mean(0)
+    assert torch.cosine_similarity(loss.centres[2].detach(), own, dim=0) == pytest.approx(1.0, abs=1e-5)
+    known, new = make_optimizer(net, loss, config).param_groups
+    assert (known["lr"], new["lr"]) == (config.lr_tail, config.lr_new)
+    assert {id(p) for p in new["params"]} == {id(p) for p in net.embedding.parameters()}
+    assert any(p is loss.centres for p in known["params"]) and any(p is net.whitening.bias for p in known["params"])
+    assert len(make_optimizer(make_net("plain"), loss, config).param_groups) == 1, "plain has nothing random left"
+
+
+def test_a_fitted_start_wants_a_whitening(tmp_path):
+    net = RetrievalNet("test_efficientnet", "plain", pretrained="none")
+    with pytest.raises(ValueError, match=r"whitening to fit.*descriptor_dim is None"):
+        run(tmp_path, net, replace(CONFIG, start="fitted"))
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
@@ -118,9 +158,9 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path, uninterrupted):
     assert rows[-1]["seconds"] > rows[5]["seconds"] >= rows[0]["seconds"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_an_interrupted_run_continues_to_the_same_bits_with_either_optimizer(tmp_path, optimizer):
-    config = replace(CONFIG, steps=5, optimizer=optimizer)
+@pytest.mark.parametrize(("optimizer", "start"), [("adamw", "random"), ("sgd", "random"), ("adamw", "fitted")])
+def test_an_interrupted_run_continues_to_the_same_bits_with_either_optimizer_and_start(tmp_path, optimizer, start):
+    config = replace(CONFIG, steps=5, optimizer=optimizer, start=start)
     whole_net, whole_rows = run(tmp_path / "whole", config=config)
     net = make_net()
     head, calls = net.head, []
@@ -247,7 +287,15 @@ def test_the_schedule_warms_up_and_falls_along_half_a_cosine():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"optimizer": "lamb"}, {"loss": "triplet"}, {"steps": 0}, {"warmup": 1.0}, {"clip": 0.0}, {"lr_new": -1.0}],
+    [
+        {"optimizer": "lamb"},
+        {"start": "warm"},
+        {"loss": "triplet"},
+        {"steps": 0},
+        {"warmup": 1.0},
+        {"clip": 0.0},
+        {"lr_new": -1.0},
+    ],
 )
 def test_impossible_recipes_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong)))):

@@ -124,13 +124,15 @@ class RetrievalNet(nn.Module):
 
     def head(self, maps: Tensor, *, normalize: bool = True) -> Tensor:
         """Maps from `trunk` → descriptors (B, descriptor_dim), L2-normalised unless `normalize=False`."""
-        x = self.features(maps)  # (B, C, H/32, W/32)
-        x = self.pooling(x)  # (B, C)
-        if self.config["normalize_pooled"]:
-            x = F.normalize(x, dim=1)
+        x = self.pooled(maps)
         if self.whitening is not None:
             x = self.whitening(x)  # (B, D)
         return F.normalize(x, dim=1) if normalize else x
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """Maps from `trunk` → what the whitening sees (B, C): the pooled last map, L2-normalised where the net does that."""
+        x = self.pooling(self.features(maps))  # (B, C, H/32, W/32) → (B, C)
+        return F.normalize(x, dim=1) if self.config["normalize_pooled"] else x
 
     def features(self, maps: Tensor) -> Tensor:
         """Maps from `trunk` → the last feature map, which is pooled."""

@@ -1,4 +1,4 @@
-"""Whitening of global descriptors: PCA and the learned (discriminative) projection, fitted in float64 and stored."""
+"""Whitening of global descriptors: PCA, learned from matching pairs, LDA from classes; fitted in float64 and stored."""
 
 from __future__ import annotations
 
@@ -84,10 +84,42 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
         raise ValueError(
             f"fit_learned: {queries.shape} queries and {positives.shape} positives; one of each for a pair"
         )
-    mean = x[queries].mean(axis=0)
     differences = x[queries] - x[positives]
-    whitener = np.linalg.inv(cholesky(differences.T @ differences / len(queries)))  # pair differences become white
-    x = x - mean
+    return _rotated(x, x[queries].mean(axis=0), cholesky(differences.T @ differences / len(queries)))
+
+
+def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0) -> Whitening:
+    """Linear discriminant analysis of descriptors (N, D) with a class for each, `labels` (N,).
+
+    The scatter within classes, divided by N, is made white, then everything is rotated to its principal axes; the mean is
+    that of all rows. `shrinkage` times the average variance within classes is added to every direction's, which D
+    near N needs; without it singular scatter is treated as in `fit_learned`. Raises `ValueError` where no class has two rows.
+    Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
+    """
+    x, labels = check_descriptors(descriptors), np.asarray(labels)
+    if labels.shape != (len(x),) or shrinkage < 0:
+        raise ValueError(f"fit_lda: labels {labels.shape}, shrinkage {shrinkage}; ({len(x)},) and 0 or more are wanted")
+    classes, ids = np.unique(labels, return_inverse=True)
+    if len(classes) == len(x):
+        raise ValueError(
+            f"fit_lda: each of {len(x)} descriptors is a class of its own; classes of two or more are wanted"
+        )
+    deviations = x - class_means(x, ids)[ids]
+    within = deviations.T @ deviations / len(x)
+    within += shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+    return _rotated(x, x.mean(axis=0), cholesky(within))
+
+
+def class_means(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Means (K, D) of the rows (N, D) of each class 0 … K − 1, `ids` (N,); every class has at least one."""
+    sums = np.zeros((ids.max() + 1, rows.shape[1]), rows.dtype)
+    np.add.at(sums, ids, rows)
+    return sums / np.bincount(ids)[:, None]
+
+
+def _rotated(x: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> Whitening:
+    """The map that makes the scatter with Cholesky `factor` (D, D) white, turned to the principal axes of `x` (N, D) under it."""
+    whitener, x = np.linalg.inv(factor), x - mean
     _, vectors = np.linalg.eigh(whitener @ (x.T @ x) @ whitener.T)
     return Whitening(mean, vectors[:, ::-1].T @ whitener)
 
