@@ -36,7 +36,7 @@ from ssr_lib.variants import TRAINING_FREE, VARIANTS, Model
 from ssr_lib.variants import VERSION as MODELS
 
 # Of the profile's training, as TrainConfig names them.
-RECIPE = ("start", "batch_size", "optimizer", "weight_decay", "margin", "scale")
+RECIPE = ("batch_size", "optimizer", "weight_decay", "margin", "scale")
 
 
 def short_digest(record: object) -> str:
@@ -237,6 +237,7 @@ class Study:
             lr_tail=model.learning_rate,
             lr_new=model.learning_rate * self["training.lr_new_factor"],
             seed=model.seed,
+            start=self["training.start"],
             **recipe,
         )
         maps = self._maps(net, views.root, views.files, self._preprocess(model.image_size))
@@ -248,6 +249,8 @@ class Study:
         """A name for the model and everything that trains it."""
         recipe = (self["training"][key] for key in ("lr_new_factor", *RECIPE))
         trained_by = [self["model.descriptor_dim"], *recipe]
+        if self["training.start"] == "fitted":
+            trained_by += ["fitted", TrainConfig.shrinkage]
         drawn = [self._drawn_by("training"), self["data.training.views"], None]
         views = [None, None, self["data.training_labels"]] if model.regime == "photographs" else drawn
         made_by = [asdict(model), trained_by if model.seed is not None else [], views, MODELS]

@@ -7,7 +7,7 @@ of float16 (N, C, H, W), made shard by shard (`data/shards.py`), with a record o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,13 +140,15 @@ def pooled_features(net: RetrievalNet, maps: np.ndarray, batch_size: int = 128, 
 
 
 @torch.inference_mode()
-def _rows_of(net: RetrievalNet, function, maps: np.ndarray, batch_size: int, progress: bool) -> np.ndarray:
+def _rows_of(
+    net: RetrievalNet, describe: Callable[[Tensor], Tensor], maps: np.ndarray, batch_size: int, progress: bool
+) -> np.ndarray:
     training = net.training
     net.eval()
     reader, rows = MapReader(maps, min(batch_size, len(maps)), next(net.parameters()).device), None
     for start in tqdm(range(0, len(maps), batch_size), unit="batch", desc="descriptors", disable=not progress):
         ids = np.arange(start, min(start + batch_size, len(maps)))
-        found = function(reader(ids)).float().cpu().numpy()
+        found = describe(reader(ids)).float().cpu().numpy()
         rows = np.empty((len(maps), found.shape[1]), np.float32) if rows is None else rows
         rows[ids] = found
     net.train(training)

@@ -32,7 +32,6 @@ from ssr_lib.resume import check_same, load_state, save_state
 
 OPTIMIZERS = ("sgd", "adamw")
 STARTS = ("random", "fitted")
-SHRINKAGE = 3.0  # of the fitted start: of 0.03 to 10, tried on validation landmarks, where it trained best
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class TrainConfig:
     batch_size: int = 64
     optimizer: str = "adamw"  # "adamw" (Loshchilov & Hutter, ICLR 2019) | "sgd" with Nesterov momentum
     start: str = "random"  # of the whitening and the class centres: "random" | "fitted" (fit_start)
+    shrinkage: float = 3.0  # of a fitted start's LDA; of 0.03 to 10 the best after training, on validation landmarks
     lr_tail: float = 1e-3  # of pretrained and of fitted layers
     lr_new: float = 4e-3  # of what starts at random
     momentum: float = 0.9  # "sgd" only
@@ -64,6 +64,8 @@ class TrainConfig:
         for value, legal, what in choices:
             if value not in legal:
                 raise ValueError(f"{what} is {value!r}; one of {', '.join(legal)} is wanted")
+        if self.shrinkage < 0:
+            raise ValueError(f"shrinkage is {self.shrinkage}; 0 or more is wanted")
         if self.steps < 1 or self.batch_size < 2:
             raise ValueError(f"steps {self.steps}, batch_size {self.batch_size}: at least 1 and 2 are wanted")
         if not (0 <= self.warmup < 1 and self.clip > 0 and self.lr_tail >= 0 and self.lr_new >= 0):
@@ -97,11 +99,10 @@ def batch_ids(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
 
 def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum or AdamW: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
-    known, new = net.parameter_groups()["tail"], net.parameter_groups()["new"]
+    known, new = net.parameter_groups()["tail"], [*net.parameter_groups()["new"], *loss.parameters()]
     if config.start == "fitted":
-        known, new = [*known, *net.whitening.parameters(), *loss.parameters()], [*net.embedding.parameters()]
-    else:
-        new = [*new, *loss.parameters()]
+        fitted = {*map(id, net.whitening.parameters()), *map(id, loss.parameters())}
+        known, new = [*known, *(p for p in new if id(p) in fitted)], [p for p in new if id(p) not in fitted]
     rates = (known, config.lr_tail), (new, config.lr_new)
     groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in rates if params]
     if config.optimizer == "sgd":
@@ -110,16 +111,17 @@ def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> 
 
 
 @torch.no_grad()
-def fit_start(net: RetrievalNet, loss: MarginLoss, maps: np.ndarray, targets: np.ndarray) -> None:
+def fit_start(net: RetrievalNet, loss: MarginLoss, maps: np.ndarray, targets: np.ndarray, shrinkage: float) -> None:
     """Put `net`'s whitening and the class centres where the network, as it is, has them: no step is spent on finding them.
 
-    The whitening becomes the LDA of the pooled features of `maps` (N, C, H, W) with their classes `targets` (N,), its rows
-    as long on average as those of the random orthogonal map that it replaces, so that a learning rate means the same; a
-    centre becomes the mean descriptor of its class (imprinted weights: Qi et al., CVPR 2018). A module that starts as the
-    identity leaves the features alone, so every variant starts from the same. Source: docs/method.md, section 2.5.
+    The whitening becomes the LDA (with `shrinkage`, see `fit_lda`) of the pooled features of `maps` (N, C, H, W) with their
+    classes `targets` (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; a centre
+    becomes the mean descriptor of its class (imprinted weights: Qi et al., CVPR 2018). A module that starts as the identity
+    leaves the features alone, so all variants then start alike; another is fitted as it is in eval mode, whose batch
+    norms have seen nothing yet. Raises `ValueError` where no class has two views. Source: docs/method.md, section 2.5.
     """
     features = pooled_features(net, maps).astype(np.float64)
-    lda, dims = fit_lda(features, targets, SHRINKAGE), net.descriptor_dim
+    lda, dims = fit_lda(features, targets, shrinkage), net.descriptor_dim
     weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
     descriptors = (features - lda.mean) @ weight.T
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
@@ -130,8 +132,11 @@ def fit_start(net: RetrievalNet, loss: MarginLoss, maps: np.ndarray, targets: np
 
 def describe_training(net: RetrievalNet, maps: np.ndarray, targets: np.ndarray, config: TrainConfig) -> dict[str, Any]:
     """All that the trained head depends on, JSON-able; pretrained weights are known by their values, not their path."""
+    recipe = asdict(config)
+    if config.start == "random":  # so records from before there was a choice stay those of the same training
+        del recipe["start"], recipe["shrinkage"]
     return {
-        "config": asdict(config),
+        "config": recipe,
         "net": {key: value for key, value in net.config.items() if key != "pretrained"},
         "backbone_weights": weights_digest(net.backbone),
         "maps": maps_digest(maps),
@@ -155,7 +160,7 @@ def train_head(
     (of the tail), seconds (since the start). `directory` gets state.safetensors every `checkpoint_every` steps, from
     which a killed run continues to the same bits on the same machine, and at the end model.safetensors, model.json and
     training.json. A finished directory is loaded instead of trained. Raises `ValueError` where it holds a run that
-    was made otherwise, `FloatingPointError` where the loss is no longer finite, `FolderBusyError` where another process is
+    was made otherwise or a fitted start has no whitening, or one wider than the features, to fit, `FloatingPointError` where the loss is no longer finite, `FolderBusyError` where another process is
     training there.
     """
     if len(labels) != len(maps):
@@ -195,7 +200,7 @@ def _train(net, maps, targets, classes: int, config: TrainConfig, directory: Pat
         net.train()
         started = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
         if config.start == "fitted" and not rows:
-            fit_start(net, loss_module, maps, targets)
+            fit_start(net, loss_module, maps, targets, config.shrinkage)
         bar = tqdm(range(config.steps), initial=len(rows), unit="step", desc=directory.name, disable=not progress)
         for step in range(len(rows), config.steps):
             ids = batch_ids(step, len(maps), config.batch_size, config.seed)

@@ -18,7 +18,15 @@ from ssr_lib.maps import head_descriptors, pooled_features
 from ssr_lib.models.checkpoints import load_checkpoint
 from ssr_lib.models.network import RetrievalNet
 from ssr_lib.models.whitening import fit_lda
-from ssr_lib.train import SHRINKAGE, TrainConfig, batch_ids, fit_start, learning_rate, make_optimizer, train_head
+from ssr_lib.train import (
+    TrainConfig,
+    batch_ids,
+    describe_training,
+    fit_start,
+    learning_rate,
+    make_optimizer,
+    train_head,
+)
 
 CONFIG = TrainConfig(steps=10, batch_size=8, lr_tail=1e-3, lr_new=1e-2, seed=5)
 
@@ -88,11 +96,13 @@ def test_a_fitted_start_knows_the_classes_before_the_first_step(tmp_path):
     config = replace(CONFIG, steps=1, lr_tail=0.0, lr_new=0.0)
     first = {start: run(tmp_path / start, config=replace(config, start=start))[1][0] for start in ("random", "fitted")}
     assert first["fitted"]["loss"] < 0.5 * first["random"]["loss"] and first["fitted"]["accuracy"] == 1.0
-    plain = run(tmp_path / "plain", make_net("plain"), replace(config, start="fitted"))[0]
-    module = run(tmp_path / "module", config=replace(config, start="fitted"))[0]
-    assert torch.equal(plain.whitening.weight, module.whitening.weight), (
-        "a module that is the identity changes no start"
-    )
+    fitted, plain = replace(config, start="fitted"), make_net("plain")
+    run(tmp_path / "plain", plain, fitted)
+    nets = {variant: make_net(variant) for variant in ("self-similarity", "neighbour", "conv")}
+    nets["concat"] = RetrievalNet(**{**make_net().config, "fusion": "concat"})
+    for name, net in nets.items():  # a module that is the identity changes no start
+        run(tmp_path / name, net, fitted)
+        assert (net.whitening.weight - plain.whitening.weight).abs().max() < 1e-5, name
     rows = plain.whitening.weight.detach().norm(dim=1)
     assert rows.square().mean().sqrt() == pytest.approx(1.0, abs=1e-5)
 
@@ -102,9 +112,9 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
     maps, labels = make_data()
     targets = np.unique(labels, return_inverse=True)[1]
     loss = MarginLoss(net.descriptor_dim, 5)
-    fit_start(net, loss, maps, targets)
+    fit_start(net, loss, maps, targets, config.shrinkage)
     x = pooled_features(net, maps).astype(np.float64)
-    lda = fit_lda(x, targets, SHRINKAGE)
+    lda = fit_lda(x, targets, config.shrinkage)
     assert np.abs(head_descriptors(net, maps) - lda.apply(x, net.descriptor_dim)).max() < 1e-4
     own = torch.from_numpy(head_descriptors(net, maps)[targets == 2]).mean(0)
     assert torch.cosine_similarity(loss.centres[2].detach(), own, dim=0) == pytest.approx(1.0, abs=1e-5)
@@ -115,10 +125,19 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
     assert len(make_optimizer(make_net("plain"), loss, config).param_groups) == 1, "plain has nothing random left"
 
 
-def test_a_fitted_start_wants_a_whitening(tmp_path):
-    net = RetrievalNet("test_efficientnet", "plain", pretrained="none")
-    with pytest.raises(ValueError, match=r"whitening to fit.*descriptor_dim is None"):
+@pytest.mark.parametrize("dim", [None, 4000])
+def test_a_fitted_start_wants_a_whitening_that_narrows(tmp_path, dim):
+    net = RetrievalNet("test_efficientnet", "plain", pretrained="none", descriptor_dim=dim)
+    with pytest.raises(ValueError, match=rf"whitening to fit.*descriptor_dim is {dim}"):
         run(tmp_path, net, replace(CONFIG, start="fitted"))
+
+
+def test_the_record_tells_fits_apart_and_knows_random_starts_from_before_there_was_a_choice():
+    net, targets = make_net(), np.repeat(np.arange(5), 8)
+    record = lambda **changes: describe_training(net, make_data()[0], targets, replace(CONFIG, **changes))["config"]
+    assert not {"start", "shrinkage"} & set(record())
+    assert record(shrinkage=1.0) == record(), "a random start has no shrinkage"
+    assert record(start="fitted") != record(start="fitted", shrinkage=1.0)
 
 
 KILLED = """

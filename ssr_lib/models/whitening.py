@@ -91,9 +91,10 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
 def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0) -> Whitening:
     """Linear discriminant analysis of descriptors (N, D) with a class for each, `labels` (N,).
 
-    The scatter within classes, divided by N, is made white, then everything is rotated to its principal axes; the mean is
-    that of all rows. `shrinkage` times the average variance within classes is added to every direction's, which D
-    near N needs; without it singular scatter is treated as in `fit_learned`. Raises `ValueError` where no class has two rows.
+    The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's, is
+    made white, then everything is rotated to its principal axes, by falling total over (shrunk) inner variance; the mean is
+    that of all rows. D near N needs shrinkage; without it singular scatter is treated as in `fit_learned`. Raises `ValueError`
+    for labels of another shape, a negative shrinkage, or where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
     x, labels = check_descriptors(descriptors), np.asarray(labels)
