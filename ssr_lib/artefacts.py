@@ -231,14 +231,12 @@ class Study:
         if model.seed is None:
             return net.eval(), []
         views = self.training_set(model.regime)
-        recipe = {key: self["training"][key] for key in RECIPE}
         config = TrainConfig(
             steps=model.steps,
             lr_tail=model.learning_rate,
             lr_new=model.learning_rate * self["training.lr_new_factor"],
             seed=model.seed,
-            start=self["training.start"],
-            **recipe,
+            **{key: self["training"][key] for key in ("start", *RECIPE)},
         )
         maps = self._maps(net, views.root, views.files, self._preprocess(model.image_size))
         directory = self.cache / "models" / self._folder_name(model)
@@ -248,9 +246,8 @@ class Study:
     def _folder_name(self, model: Model) -> str:
         """A name for the model and everything that trains it."""
         recipe = (self["training"][key] for key in ("lr_new_factor", *RECIPE))
-        trained_by = [self["model.descriptor_dim"], *recipe]
-        if self["training.start"] == "fitted":
-            trained_by += ["fitted", TrainConfig.shrinkage]
+        fit = ["fitted", TrainConfig.shrinkage] if self["training.start"] == "fitted" else []
+        trained_by = [self["model.descriptor_dim"], *recipe, *fit]
         drawn = [self._drawn_by("training"), self["data.training.views"], None]
         views = [None, None, self["data.training_labels"]] if model.regime == "photographs" else drawn
         made_by = [asdict(model), trained_by if model.seed is not None else [], views, MODELS]

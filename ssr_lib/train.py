@@ -160,8 +160,8 @@ def train_head(
     (of the tail), seconds (since the start). `directory` gets state.safetensors every `checkpoint_every` steps, from
     which a killed run continues to the same bits on the same machine, and at the end model.safetensors, model.json and
     training.json. A finished directory is loaded instead of trained. Raises `ValueError` where it holds a run that
-    was made otherwise or a fitted start has no whitening, or one wider than the features, to fit, `FloatingPointError` where the loss is no longer finite, `FolderBusyError` where another process is
-    training there.
+    was made otherwise, or where a fitted start finds no whitening, or one wider than the features;
+    `FloatingPointError` where the loss is no longer finite, `FolderBusyError` where another process is training there.
     """
     if len(labels) != len(maps):
         raise ValueError(f"{len(labels)} labels for {len(maps)} maps; one for each is wanted")

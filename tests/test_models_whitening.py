@@ -40,7 +40,7 @@ def test_pca_output_has_identity_covariance_before_normalisation():
     np.testing.assert_allclose(np.cov(y, rowvar=False, bias=True), np.eye(6), atol=1e-10)
 
 
-def test_lda_makes_the_scatter_within_classes_white_and_orders_directions_by_what_is_between():
+def test_lda_makes_the_scatter_within_classes_white_and_orders_directions_by_total_variance():
     rng = np.random.default_rng(6)
     labels = np.repeat([3, 1, 4], 100)
     centres = {3: [4.0, 0, 0], 1: [-4.0, 0, 0], 4: [0, 1.0, 0]}

@@ -309,6 +309,7 @@ def test_the_schedule_warms_up_and_falls_along_half_a_cosine():
     [
         {"optimizer": "lamb"},
         {"start": "warm"},
+        {"shrinkage": -1.0},
         {"loss": "triplet"},
         {"steps": 0},
         {"warmup": 1.0},
