@@ -41,7 +41,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--preprocess", metavar="PRESET", help="lite, senet, cvnet, superglobal or cirtorch; default: "
                        "what the checkpoint says, else lite")  # fmt: skip
     group.add_argument(
-        "--size", type=int, metavar="PX", help="longest side in pixels; default: the preset's (lite: 384)"
+        "--size",
+        type=int,
+        metavar="PX",
+        help="longest side in pixels; default: as the preset or checkpoint says (lite: 384)",
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps …; default %(default)s")
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -156,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be reported
         return status or 0
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from here")
+        _say(f"interrupted; {_going_on(args)}")
         return 130
     except BrokenPipeError:  # `ssr search … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -164,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
         if args.traceback:
             raise
-        _say(_sentence(error))
+        _say(_sentence(error, args))
         return 2
     except Exception as error:
         if args.traceback:
@@ -175,12 +178,20 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _sentence(error: BaseException) -> str:
+def _going_on(args: argparse.Namespace) -> str:
+    """What repeating a command does that was cut short: of all that take long, one keeps nothing unless told where."""
+    if args.command != "evaluate" or (args.index and not args.features):
+        return "the same command goes on from here"
+    anew = "nothing is kept of it, the same command begins anew"
+    return anew if args.features else f"{anew}; with --index DIR it would go on"
+
+
+def _sentence(error: BaseException, args: argparse.Namespace) -> str:
     """What went wrong, in words a user can act on."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{error.strerror}: make room, or name another folder; the same command then goes on from here"
+        return f"{error.strerror}: make room, or name another folder; {_going_on(args)}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; try a smaller --batch-size or --size"
     return str(error) or type(error).__name__

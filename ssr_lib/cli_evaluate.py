@@ -22,6 +22,7 @@ from ssr_lib.data.revisited import OFFICIAL, check_distractors, read_distractors
 from ssr_lib.data.shards import stacked
 from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.rerank import Reranking, global_rerank, superglobal_rerank
+from ssr_lib.rerank.global_rerank import check_number
 from ssr_lib.search import rank
 
 AT = (1, 5, 10)
@@ -31,6 +32,7 @@ SHORTLIST = 400  # SuperGlobal (Shao et al., ICCV 2023)
 
 def evaluate(args: Namespace) -> int:
     """Print mAP and mP@1, 5, 10 of a labelled set, without and with re-ranking."""
+    check_number(args.alpha, "--alpha")
     described = benchmark = _benchmark(args)
     names = read_distractors(args.distractors) if args.distractors else []
     if names:
@@ -41,7 +43,7 @@ def evaluate(args: Namespace) -> int:
             f"{len(benchmark.database):,} pictures: --index DIR would keep their descriptors for an interrupted or a second run"
         )
     own = np.array(benchmark.query_ids) if max(benchmark.query_ids) >= 0 else None
-    k = check_k(args.k, len(benchmark.database) - 1, 9 if args.rerank == "superglobal" else None)
+    k = _neighbours(args, len(benchmark.database), own)
     with nullcontext(args.index) if args.index else tempfile.TemporaryDirectory(prefix="ssr-") as directory:
         if args.features:
             (queries, database), made_by = read_features(Path(args.features), benchmark), {"features": args.features}
@@ -80,12 +82,22 @@ def _benchmark(args: Namespace) -> Benchmark:
         if args.images is None and args.features is None and not stored:
             raise ValueError("--ground-truth wants --images DIR, the folder of its pictures, or --features FILE")
         if stored:
-            return Benchmark.load(args.ground_truth)
+            return _stored(args.ground_truth)
         benchmark = read_ground_truth(args.ground_truth, args.images, subset=True)
         if benchmark.name not in {official.name for official in OFFICIAL}:
             note(f"{args.ground_truth} is not a published ground truth; compare its figures only with each other")
         return benchmark
     return _labelled(args)
+
+
+def _stored(path: str) -> Benchmark:
+    benchmark = Benchmark.load(path)
+    if not benchmark.queries or not benchmark.database:
+        raise ValueError(
+            f"{path} has {len(benchmark)} queries and {len(benchmark.database)} database pictures; "
+            "one or more of each is wanted"
+        )
+    return benchmark
 
 
 def _labelled(args: Namespace) -> Benchmark:
@@ -138,9 +150,22 @@ def read_features(path: Path, benchmark: Benchmark) -> tuple[np.ndarray, np.ndar
     return tuple(np.ascontiguousarray(array.T, dtype=np.float32) for array in arrays)
 
 
+def _shortlist(n_database: int, own) -> int:
+    return min(SHORTLIST, n_database - (own is not None))
+
+
+def _neighbours(args: Namespace, n_database: int, own) -> int:
+    """How many neighbours, checked before anything is described by the rules of the re-ranking that is asked for."""
+    if args.rerank == "superglobal":
+        return check_k(args.k, n_database - 1, 9)
+    if args.distractors:
+        return check_k(args.k, _shortlist(n_database, own) - 1, among="shortlist")
+    return check_k(args.k, n_database - 1)
+
+
 def _rerank(args: Namespace, queries, database, k: int, own) -> tuple[Reranking, dict]:
     """The re-ranking that is asked for, and its parameters by name."""
-    shortlist = min(SHORTLIST, len(database) - (own is not None))
+    shortlist = _shortlist(len(database), own)
     if args.rerank == "superglobal":
         parameters = {"k": k, "beta": 0.15, "shortlist": shortlist}
         return superglobal_rerank(queries, database, shortlist, k, 0.15, query_ids=own), parameters

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssr_lib.data.folder import count_unsupported
+from ssr_lib.data.folder import count_unsupported, read_folder
 from ssr_lib.data.images import PRESETS, Preprocess, load_image
 from ssr_lib.extract import describe, pick_device
 from ssr_lib.gallery import Gallery, index_folder
 from ssr_lib.models import RetrievalNet, load_checkpoint
 from ssr_lib.models.checkpoints import stored_preprocess
 from ssr_lib.rerank import global_rerank
+from ssr_lib.rerank.global_rerank import check_number
 from ssr_lib.search import knn
 
 PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
@@ -45,8 +46,7 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
             f"{args.model} does not say how its pictures are prepared; name one of --preprocess {', '.join(PRESETS)}"
         )
     if args.size is not None:
-        rule = "longest" if preprocess.size_rule == "none" else preprocess.size_rule
-        preprocess = dataclasses.replace(preprocess, size_rule=rule, size=args.size)
+        preprocess = dataclasses.replace(preprocess, size_rule="longest", size=args.size)
     return net.eval(), preprocess
 
 
@@ -62,14 +62,14 @@ def extraction_options(args: Namespace) -> dict:
     }
 
 
-def check_k(k: int | None, available: int, default: int | None = None) -> int:
-    """`--k`, or its default where the database allows it. Raises `ValueError` for more than the database has."""
+def check_k(k: int | None, available: int, default: int | None = None, *, among: str = "database") -> int:
+    """`--k`, or its default where it has room. Raises `ValueError` for more than the `available` neighbours."""
     if available < 1:
         raise ValueError("the database holds a single picture; re-ranking wants two or more")
     if k is None:
         return min(default or DEFAULT_K, available)
     if not 1 <= k <= available:
-        raise ValueError(f"--k {k}: each picture has {available} others in the database; 1 to {available} is wanted")
+        raise ValueError(f"--k {k}: each picture has {available} others in the {among}; 1 to {available} is wanted")
     return k
 
 
@@ -84,7 +84,11 @@ def search(args: Namespace) -> int:
         raise ValueError(f"--out {args.out}: there is no folder {Path(args.out).absolute().parent}")
     if args.out and Path(args.out).suffix != ".png":
         raise ValueError(f"--out {args.out}: a name that ends in .png is wanted")
-    load_image(args.photo)  # before the gallery is indexed, which can take long
+    # all of it before the gallery is indexed, which can take long
+    check_number(args.alpha, "--alpha")
+    load_image(args.photo)
+    if args.k is not None:  # and again when it is known how many of the pictures can be used
+        check_k(args.k, len(read_folder(args.gallery)) - 1)
     options = extraction_options(args)
     net, preprocess = load_net(args)
     gallery = index_folder(net, args.gallery, preprocess, args.index, **options)
@@ -107,8 +111,6 @@ def search(args: Namespace) -> int:
     place_before = {gallery.files[i]: place for place, i in enumerate(ids[0], start=1)}
     for entry in after_list:
         entry["place_before"] = place_before[entry["file"]]
-    if args.out:
-        _picture(args, gallery, before_list, after_list, k)
     if args.json:
         print(json.dumps({
             "query": args.photo, "gallery": args.gallery, "pictures": len(gallery.files), "newly_indexed": gallery.n_new,
@@ -119,7 +121,9 @@ def search(args: Namespace) -> int:
         print(f"{len(gallery.files):,} pictures in {args.gallery}, {gallery.n_new:,} of them newly indexed")
         _print_list("before re-ranking", before_list)
         _print_list(f"after re-ranking (k = {k}, alpha = {args.alpha:g})", after_list)
-        if args.out:
+    if args.out:  # last: the lists are there even where a picture has gone meanwhile
+        _picture(args, gallery, before_list, after_list, k)
+        if not args.json:
             print(f"\npicture: {args.out}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import nn
 
 from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
 from ssr_lib.data.folder import read_folder
-from ssr_lib.data.images import Preprocess
+from ssr_lib.data.images import Preprocess, may_pass
 from ssr_lib.data.shards import save_npy
 from ssr_lib.extract import extract
 from ssr_lib.models.network import weights_digest
@@ -28,7 +29,8 @@ Stamp = list  # [size in bytes, time of the last change in ns]: what tells that 
 class Gallery:
     """N described pictures: `files` relative to `folder`, `descriptors` (N, D) float32, one row for each.
 
-    `unreadable`: the pictures that could not be described, and why. `n_new`: how many were described just now.
+    `unreadable`: the pictures that could not be described, and why. `n_new`: how many were described just now, those
+    that are unreadable not among them.
     """
 
     folder: Path
@@ -44,7 +46,8 @@ def index_folder(
     """Describe the pictures below `folder` that `index` does not know yet, and return all that are there now.
 
     `index`: a folder, by default `.ssr-index` in the gallery; each model and preprocessing has its own part of it.
-    A picture counts as known by name, size and time of change. An interrupted run goes on where it stopped.
+    A picture counts as known by name, size and time of change; one that could not be read for a reason outside it, such
+    as its permissions, is tried again every time. An interrupted run goes on where it stopped.
     `options`: batch_size, workers, device, dtype, progress, as for `extract.extract`.
     Raises as `read_folder` and `extract` do, and `PermissionError` where the index is wanted but cannot be written.
     """
@@ -52,10 +55,10 @@ def index_folder(
     index = Path(index) if index is not None else folder / INDEX_FOLDER
     dtype = str(options.get("dtype", "torch.float32"))
     place = index / digest([net.config, weights_digest(net), preprocess.to_dict(), dtype])[:16]
-    now = {name: _stamp(folder / name) for name in read_folder(folder)}
     known, rows = _load(place)
-    n_new = sum(name not in known or known[name]["stamp"] != now[name] for name in now)
-    if n_new:
+    now, unreadable = _look(folder, known)
+    new = _unknown(known, now)
+    if new:
         try:
             with folder_lock(place):
                 known, rows = _update(place, net, folder, preprocess, now, options)
@@ -66,8 +69,27 @@ def index_folder(
                 ) from error
             raise
     described = [name for name in now if known[name]["row"] is not None]
-    unreadable = {name: known[name]["reason"] for name in now if known[name]["row"] is None}
-    return Gallery(folder, described, rows[[known[name]["row"] for name in described]], unreadable, n_new)
+    unreadable |= {name: known[name]["reason"] for name in now if known[name]["row"] is None}
+    if rows is None:  # nothing could be opened, so nothing was ever described
+        rows = np.empty((0, net.descriptor_dim), dtype=np.float32)
+    of_described = rows[[known[name]["row"] for name in described]]
+    return Gallery(folder, described, of_described, dict(sorted(unreadable.items())), len(new.keys() & set(described)))
+
+
+def _look(folder: Path, known: dict[str, dict]) -> tuple[dict[str, Stamp], dict[str, str]]:
+    """Stamps of the pictures below `folder`, and why others cannot even be opened: a link to nothing, no permission."""
+    now, closed = {}, {}
+    for name in read_folder(folder):
+        path = folder / name
+        try:
+            stamp = _stamp(path)
+            # found out here, not in describing, so that an index that cannot be written need not be
+            if not _is_known(known, name, stamp) and not os.access(path, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            now[name] = stamp
+        except OSError as error:
+            closed[name] = f"{path}: {error.strerror}"
+    return now, closed
 
 
 def _stamp(path: Path) -> Stamp:
@@ -75,35 +97,46 @@ def _stamp(path: Path) -> Stamp:
     return [status.st_size, status.st_mtime_ns]
 
 
+def _is_known(known: dict[str, dict], name: str, stamp: Stamp) -> bool:
+    """Whether the index tells of this very file what would be true at another try."""
+    entry = known.get(name)
+    return entry is not None and entry["stamp"] == stamp and (entry["row"] is not None or not may_pass(entry["reason"]))
+
+
+def _unknown(known: dict[str, dict], now: dict[str, Stamp]) -> dict[str, Stamp]:
+    return {name: stamp for name, stamp in now.items() if not _is_known(known, name, stamp)}
+
+
 def _update(place: Path, net, folder: Path, preprocess: Preprocess, now: dict[str, Stamp], options: dict):
     """Describe what is new, what an interrupted run had begun with first; return `_load`'s two results."""
     known, rows = _load(place)
-    while True:
-        new = {name: stamp for name, stamp in now.items() if name not in known or known[name]["stamp"] != stamp}
-        begun = place / "begun.json"
-        batch = read_json(begun)  # what an interrupted run had begun with
-        if not batch:
-            if not new:
-                return known, rows
-            shutil.rmtree(place / "new", ignore_errors=True)  # of a batch that was finished and then interrupted
-            batch = new
-            write_atomic(begun, json.dumps(batch))
-        described, failed = extract(
-            net, list(batch), preprocess, place / "new", root=folder, on_error="list", **options
-        )
-        entries = {name: known[name] for name in now if name in known and name not in batch}
-        kept = [name for name, entry in entries.items() if entry["row"] is not None]
-        parts = [rows[[entries[name]["row"] for name in kept]]] if kept else []
-        entries |= {name: {**entries[name], "row": row} for row, name in enumerate(kept)}
-        row = len(kept)
-        for i, (name, stamp) in enumerate(batch.items()):
-            entries[name] = {"stamp": stamp, "row": None if i in failed else row, "reason": failed.get(i)}
-            row += i not in failed
-        parts.append(np.delete(described, list(failed), axis=0))
-        known, rows = entries, np.concatenate(parts)
-        _save(place, known, rows)
-        begun.unlink()
-        shutil.rmtree(place / "new")
+    describe = lambda names: extract(net, names, preprocess, place / "new", root=folder, on_error="list", **options)
+    if batch := read_json(place / "begun.json"):  # what an interrupted run had begun with
+        known, rows = _add(place, batch, known, rows, now, describe)
+    if new := _unknown(known, now):
+        shutil.rmtree(place / "new", ignore_errors=True)  # of a batch that was finished and then interrupted
+        write_atomic(place / "begun.json", json.dumps(new))
+        known, rows = _add(place, new, known, rows, now, describe)
+    return known, rows
+
+
+def _add(place: Path, batch: dict[str, Stamp], known: dict[str, dict], rows, now: dict[str, Stamp], describe):
+    """Describe a batch and store it beside those of the others that are there now; return `_load`'s two results."""
+    described, failed = describe(list(batch))
+    entries = {name: known[name] for name in now if name in known and name not in batch}
+    kept = [name for name, entry in entries.items() if entry["row"] is not None]
+    parts = [rows[[entries[name]["row"] for name in kept]]] if kept else []
+    entries |= {name: {**entries[name], "row": row} for row, name in enumerate(kept)}
+    row = len(kept)
+    for i, (name, stamp) in enumerate(batch.items()):
+        entries[name] = {"stamp": stamp, "row": None if i in failed else row, "reason": failed.get(i)}
+        row += i not in failed
+    parts.append(np.delete(described, list(failed), axis=0))
+    rows = np.concatenate(parts)
+    _save(place, entries, rows)
+    (place / "begun.json").unlink()
+    shutil.rmtree(place / "new")
+    return entries, rows
 
 
 def _save(place: Path, known: dict[str, dict], rows: np.ndarray) -> None:

@@ -1,4 +1,6 @@
-"""A benchmark cut down to some queries or some images keeps its ground truth."""
+"""A benchmark cut down to some queries or some images keeps its ground truth; a damaged file of one is refused."""
+
+import json
 
 import numpy as np
 import pytest
@@ -46,3 +48,35 @@ def test_queries_are_selected_in_the_order_asked_for(benchmark):
 def test_the_first_images_must_hold_every_listed_one(benchmark):
     with pytest.raises(ValueError, match="outside the database"):
         benchmark.first_images(5)
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"root": None}, "is not a benchmark file: it has no 'root'; wanted are name, root, database, queries"),
+        ({"easy": None, "junk": None}, "is not a benchmark file: it has no 'easy', it has no 'junk'; wanted are"),
+        ({"medium": []}, "is not a benchmark file: it has 'medium'; wanted are"),
+        ({"root": 5}, "unsupported operand"),
+        ({"boxes": 5}, "not iterable"),
+        ({"extra": [1]}, "no attribute 'items'"),
+        ({"easy": [["a"], [1]]}, "invalid literal"),
+        ({"easy": [[2**70], [1]]}, "too large"),
+        ({"junk": [[9], []]}, "benchmark made, query 0 (a.jpg): id 9 in 'junk' is outside the database"),
+    ],
+)
+def test_stored_benchmark_that_is_none_is_refused_by_its_file(benchmark, tmp_path, changes, words):
+    file = tmp_path / "made.json"
+    benchmark.save(file)
+    record = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+    with pytest.raises(ValueError) as caught:
+        Benchmark.load(file)
+    assert str(caught.value).startswith(str(file)) and words in str(caught.value)
+
+
+def test_boxes_groups_and_own_ids_need_not_be_stored(benchmark, tmp_path):
+    file = tmp_path / "made.json"
+    benchmark.save(file)
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in record.items() if key not in ("boxes", "query_ids")}))
+    assert Benchmark.load(file).boxes == [None, None] and Benchmark.load(file).query_ids == [-1, -1]

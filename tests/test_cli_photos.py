@@ -1,11 +1,13 @@
 """`ssr search` and `ssr evaluate` do what they say, and meet every wrong input with one line and exit status 2."""
 
+import errno
 import json
 import os
 import pickle
 import resource
 import subprocess
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from scipy.io import savemat
 from ssr_lib import cli_evaluate, cli_photos, gallery, metrics
 from ssr_lib.__main__ import main
 from ssr_lib.data.folder import read_labels
-from ssr_lib.data.images import PRESETS
+from ssr_lib.data.images import PRESETS, Preprocess
 from ssr_lib.data.revisited import read_ground_truth
 from ssr_lib.models import RetrievalNet
 
@@ -148,7 +150,7 @@ def test_search_says_how_many_pictures_of_other_kinds_it_left_out(photos, capsys
         (lambda p: (p / "empty").mkdir() or {"--gallery": p / "empty"}, "holds no pictures"),
         (lambda p: {"--k": 12}, "--k 12: each picture has 11 others in the database; 1 to 11 is wanted"),
         (lambda p: {"--k": 0}, "--k 0"),
-        (lambda p: {"--alpha": -1}, "alpha"),
+        (lambda p: {"--alpha": -1}, "--alpha is -1.0; wanted a finite number, 0 or more"),
         (lambda p: {"--top": 0}, "--top 0"),
         (lambda p: {"--out": p / "no" / "x.png"}, "there is no folder"),
         (lambda p: {"--out": p / "x.pdf"}, "a name that ends in .png is wanted"),
@@ -169,6 +171,47 @@ def test_search_refuses_what_is_wrong_in_one_line(photos, capsys, prepare, words
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.strip().splitlines()) == 1
     assert captured.err.startswith("ssr: ") and words in captured.err
+
+
+@pytest.mark.parametrize("option", [("--k", 12), ("--k", 0), ("--alpha", -1), ("--alpha", "nan")])
+def test_search_refuses_a_reranking_before_anything_is_described(photos, capsys, option):
+    assert refused(capsys, "search", photos / "a0.png", "--gallery", photos, *option).startswith(f"ssr: {option[0]} ")
+    assert not (photos / ".ssr-index").exists()
+
+
+def test_search_leaves_out_a_link_to_nothing(photos, capsys):
+    (photos / "away.jpg").symlink_to(photos / "nowhere.jpg")
+    assert ssr("search", photos / "a0.png", "--gallery", photos) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"ssr: left out: {photos / 'away.jpg'}: No such file or directory\n"
+    assert "12 pictures in" in captured.out
+
+
+def test_search_draws_pictures_with_a_damaged_exif_block(photos, tmp_path, capsys):
+    with Image.open(photos / "a1.png") as picture:
+        picture.save(photos / "odd.jpg", dpi=(72, 72), exif=b"Exif\0\0garbage")
+    assert ssr("search", photos / "a0.png", "--gallery", photos, "--out", tmp_path / "lists.png", "--top", 3) == 0
+    assert "odd.jpg" in capsys.readouterr().out and (tmp_path / "lists.png").is_file()
+
+
+def test_search_prints_the_lists_even_where_the_picture_of_them_fails(photos, tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli_photos, "_picture", full)
+    assert ssr("search", photos / "a0.png", "--gallery", photos, "--out", tmp_path / "lists.png") == 2
+    captured = capsys.readouterr()
+    assert "after re-ranking" in captured.out and "picture:" not in captured.out and "No space left" in captured.err
+
+
+@pytest.mark.parametrize("rule", ["fixed", "none", "longest"])
+def test_size_is_the_longest_side_whatever_a_checkpoint_says(lite0, monkeypatch, rule):
+    own = Preprocess(size_rule=rule, size=None if rule == "none" else 224, mean=(0.4, 0.4, 0.4))
+    monkeypatch.setattr(cli_photos, "load_checkpoint", lambda path: lite0)
+    monkeypatch.setattr(cli_photos, "stored_preprocess", lambda path: own)
+    load = lambda size: cli_photos.load_net(Namespace(model="net.safetensors", preprocess=None, size=size))[1]
+    assert load(96) == Preprocess(size_rule="longest", size=96, mean=(0.4, 0.4, 0.4))
+    assert load(None) == own
 
 
 def test_search_in_too_small_a_gallery_is_refused(tmp_path, photos, capsys):
@@ -280,6 +323,8 @@ def test_evaluate_never_drops_a_file_in_silence(photos, labels, capsys):
         (["LABELS", "--images", "nowhere"], "12 of the 12 files"),
         (["--ground-truth", "nowhere.pkl"], "--ground-truth wants --images DIR"),
         (["--ground-truth", "x.pkl", "--images", "PHOTOS", "--features", "x.npz"], "leave out --images"),
+        (["LABELS", "--images", "PHOTOS", "--alpha", "-0.1"], "--alpha is -0.1; wanted a finite number, 0 or more"),
+        (["LABELS", "--images", "PHOTOS", "--alpha", "nan"], "--alpha is nan; wanted a finite number"),
         (["LABELS", "--images", "PHOTOS", "--distractors", "nowhere"], "revisitop1m.txt: No such file or directory"),
     ],
 )
@@ -335,6 +380,30 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(photos, tmp_pa
     assert means[0] == pytest.approx(1.0) and means[1] < 0.9
 
 
+def test_evaluate_refuses_more_neighbours_than_a_shortlist_has_before_it_describes(
+    photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(cli_evaluate, "SHORTLIST", 5)
+    (tmp_path / "jpg").mkdir()
+    (photos / "c0.png").rename(tmp_path / "jpg" / "c0.png")
+    (tmp_path / "revisitop1m.txt").write_text("c0.png\n")
+    truth = revisited(tmp_path)
+    args = ("evaluate", "--ground-truth", truth, "--images", photos, "--distractors", tmp_path, "--json")
+    kept = ("--index", tmp_path / "kept")
+    line = refused(capsys, *args, *kept, "--k", 5)
+    assert "--k 5: each picture has 4 others in the shortlist; 1 to 4 is wanted" in line
+    assert not (tmp_path / "kept").exists()
+    for more in (("--k", 4), ("--k", 5, "--rerank", "superglobal")):  # SuperGlobal takes the whole shortlist instead
+        assert ssr(*args, *kept, *more) == 0
+        assert json.loads(capsys.readouterr().out)["k"] == more[1]
+
+
+@pytest.mark.parametrize("option", [("--k", 8), ("--alpha", -1), ("--alpha", "nan")])
+def test_evaluate_refuses_a_reranking_before_anything_is_described(photos, labels, tmp_path, capsys, option):
+    line = refused(capsys, "evaluate", labels, "--images", photos, "--index", tmp_path / "kept", *option)
+    assert line.startswith(f"ssr: {option[0]} ") and not (tmp_path / "kept").exists()
+
+
 def test_evaluate_names_distractors_that_are_not_there_before_it_describes(photos, tmp_path, capsys):
     (tmp_path / "revisitop1m.txt").write_text("0/a1.png\n0/a2.png\n")
     args = ("evaluate", "--ground-truth", revisited(tmp_path), "--images", photos, "--index", tmp_path / "kept")
@@ -352,6 +421,13 @@ def test_evaluate_reads_a_stored_benchmark_as_the_pickle_it_was_made_from(photos
     assert json.loads(capsys.readouterr().out) == from_pickle
     assert ssr("evaluate", "--ground-truth", tmp_path / "stored.json", "--images", photos) == 2
     assert "leave out --images" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_a_stored_benchmark_without_queries(photos, tmp_path, capsys):
+    benchmark = read_ground_truth(revisited(tmp_path), photos, subset=True)
+    benchmark.select_queries([]).save(tmp_path / "none.json")
+    words = "none.json has 0 queries and 8 database pictures; one or more of each is wanted"
+    assert words in refused(capsys, "evaluate", "--ground-truth", tmp_path / "none.json")
 
 
 def test_evaluate_reranks_by_superglobal_where_asked(photos, tmp_path, capsys):
@@ -398,6 +474,23 @@ def test_interrupted_command_says_how_to_go_on(photos, monkeypatch, capsys):
     monkeypatch.setattr(cli_photos, "index_folder", interrupt)
     assert ssr("search", photos / "a0.png", "--gallery", photos) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "index,words", [((), "with --index DIR it would go on"), (("--index", "kept"), "goes on from")]
+)
+def test_cut_short_evaluate_promises_only_what_is_kept(photos, labels, tmp_path, monkeypatch, capsys, index, words):
+    monkeypatch.chdir(tmp_path)
+    ends = (KeyboardInterrupt(), 130, "interrupted; "), (OSError(errno.ENOSPC, "No space left"), 2, "make room")
+    for error, status, beginning in ends:
+
+        def end(*args, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(cli_evaluate, "extract_benchmark", end)
+        assert ssr("evaluate", labels, "--images", photos, *index) == status
+        line = capsys.readouterr().err.strip()
+        assert beginning in line and words in line and ("goes on" in line) == bool(index)
 
 
 def test_out_of_memory_is_one_line_with_advice(photos, monkeypatch, capsys):

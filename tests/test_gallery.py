@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from test_extract import TinyNet
 
 from ssr_lib import gallery as gallery_module
+from ssr_lib.data import images
 from ssr_lib.data.images import Preprocess
 from ssr_lib.extract import describe
 from ssr_lib.gallery import index_folder
@@ -71,7 +74,7 @@ def test_changed_picture_is_described_again(folder):
 def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_changed(folder):
     good = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(good[:60])
-    for n_new in (3, 0):
+    for n_new in (2, 0):
         gallery = index(folder)
         assert gallery.files == ["a.png", "sub/c.png"] and gallery.n_new == n_new
         assert list(gallery.unreadable) == ["b.png"] and "truncated" in gallery.unreadable["b.png"]
@@ -80,6 +83,74 @@ def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_change
     gallery = index(folder)
     assert gallery.unreadable == {} and gallery.n_new == 1
     check(gallery)
+
+
+@contextmanager
+def failing(monkeypatch, name, error):
+    """The system will not let `name` be decoded."""
+
+    def opened(path, *args, _open=Image.open, **options):
+        if path.name == name:
+            raise error
+        return _open(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images.Image, "open", opened)
+        yield
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_picture_that_the_system_kept_back_is_tried_again_though_unchanged(folder, monkeypatch, number):
+    with failing(monkeypatch, "b.png", OSError(number, os.strerror(number), "b.png")):
+        for n_new in (2, 0):
+            gallery = index(folder)
+            assert gallery.files == ["a.png", "sub/c.png"] and gallery.n_new == n_new
+            assert gallery.unreadable == {"b.png": f"{folder / 'b.png'}: {os.strerror(number)}"}
+            check(gallery)
+    gallery = index(folder)
+    assert gallery.unreadable == {} and gallery.n_new == 1
+    check(gallery)
+
+
+def test_picture_that_the_system_kept_back_from_a_killed_run_is_tried_again(folder, monkeypatch):
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    with failing(monkeypatch, "b.png", OSError(errno.EIO, os.strerror(errno.EIO))), monkeypatch.context() as patch:
+        patch.setattr(gallery_module, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index(folder)
+    gallery = index(folder)
+    assert gallery.unreadable == {} and gallery.n_new == 3
+    check(gallery)
+
+
+def test_picture_without_permission_does_not_ask_a_read_only_index_to_be_written(folder, monkeypatch):
+    (folder / "b.png").rename(folder / "late.png")
+    index(folder)
+    (folder / "late.png").rename(folder / "b.png")
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "b.png")
+    monkeypatch.setattr(gallery_module, "folder_lock", lambda place: 1 / 0)
+    gallery = index(folder)
+    assert gallery.unreadable == {"b.png": f"{folder / 'b.png'}: Permission denied"}
+    check(gallery)
+
+
+def test_link_to_nothing_is_unreadable_and_the_others_are_found(folder):
+    (folder / "away.jpg").symlink_to(folder / "nowhere.jpg")
+    for n_new in (3, 0):
+        gallery = index(folder)
+        assert gallery.files == ["a.png", "b.png", "sub/c.png"] and gallery.n_new == n_new
+        assert gallery.unreadable == {"away.jpg": f"{folder / 'away.jpg'}: No such file or directory"}
+        check(gallery)
+    add(folder, "nowhere.jpg")
+    assert index(folder).files == ["a.png", "away.jpg", "b.png", "nowhere.jpg", "sub/c.png"]
+
+
+def test_links_to_nothing_alone_leave_an_empty_gallery(tmp_path):
+    (tmp_path / "x.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    gallery = index(tmp_path)
+    assert gallery.descriptors.shape == (0, 6) and list(gallery.unreadable) == ["x.jpg"]
 
 
 def test_nothing_readable_leaves_an_empty_gallery_with_reasons(tmp_path):

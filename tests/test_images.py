@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from ssr_lib.data.images import PRESETS, ImageError, Preprocess, crop, load_image, to_tensors
+from ssr_lib.data.images import PRESETS, ImageError, Preprocess, crop, declared_sizes, load_image, may_pass, to_tensors
 
 GOLDEN = Path(__file__).parent / "golden" / "image.npz"
 
@@ -227,6 +227,19 @@ def test_exif_orientation_is_applied_as_pillow_defines_it_and_only_when_told(tmp
     np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
 
 
+def test_damaged_exif_block_leaves_a_picture_as_it_lies_in_the_file(tmp_path, photo):
+    (tmp_path / "x.jpg").write_bytes(encode(photo, dpi=(72, 72), exif=b"Exif\0\0garbage"))
+    (tmp_path / "plain.jpg").write_bytes(encode(photo))
+    np.testing.assert_array_equal(load_image(tmp_path / "x.jpg"), load_image(tmp_path / "plain.jpg"))
+    assert declared_sizes(tmp_path / "x.jpg") == [(120, 90)]
+
+
+def test_thumbnail_of_a_jpeg_is_decoded_smaller_but_no_smaller_than_wanted(tmp_path, photo):
+    (tmp_path / "x.jpg").write_bytes(encode(np.tile(photo, (4, 4, 1))))
+    assert load_image(tmp_path / "x.jpg").shape == (360, 480, 3)
+    assert load_image(tmp_path / "x.jpg", longest=100).shape == (180, 240, 3)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.95])
 def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept):
@@ -260,6 +273,18 @@ def test_missing_file_and_folder_are_errors_that_name_them(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(ImageError, match=r"folder\.jpg"):
         load_image(tmp_path / "folder.jpg")
+
+
+def test_only_what_lies_outside_a_picture_may_pass(tmp_path, photo):
+    contents = {"cut.png": encode(photo, "PNG")[:500], "text.png": b"text", "empty.png": b"", "nowhere.png": None}
+    passing = {}
+    for name, content in contents.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImageError) as caught:
+            load_image(tmp_path / name)
+        passing[name] = may_pass(str(caught.value))
+    assert passing == {"cut.png": False, "text.png": False, "empty.png": False, "nowhere.png": True}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on damaged TIFF tags

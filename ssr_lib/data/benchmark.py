@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +157,7 @@ class Benchmark:
 
     @classmethod
     def load(cls, path: Path | str) -> Benchmark:
-        """Read what `save` wrote. Raises `ValueError` for another format or damaged JSON."""
+        """Read what `save` wrote. Raises `ValueError` naming the file for another format or damaged JSON."""
         path = Path(path)
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -165,5 +165,14 @@ class Benchmark:
             raise ValueError(f"{path} is not a benchmark file: {error}; delete it and it is made again") from error
         if not isinstance(record, dict) or record.pop("format", None) != "ssr-benchmark-1":
             raise ValueError(f"{path} is not a benchmark file: 'format' should be 'ssr-benchmark-1'")
-        root = path.resolve().parent / record.pop("root")
-        return cls(root=root, **{**record, "boxes": [None if b is None else tuple(b) for b in record["boxes"]]})
+        wanted = {entry.name: entry.default is MISSING and entry.default_factory is MISSING for entry in fields(cls)}
+        wrong = [f"it has no {name!r}" for name, needed in wanted.items() if needed and name not in record]
+        wrong += [f"it has {name!r}" for name in record if name not in wanted]
+        if wrong:
+            raise ValueError(f"{path} is not a benchmark file: {', '.join(wrong)}; wanted are {', '.join(wanted)}")
+        try:
+            root = path.resolve().parent / record["root"]
+            boxes = [None if box is None else tuple(box) for box in record.get("boxes", ())]
+            return cls(**{**record, "root": root, "boxes": boxes})
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:  # a value of another kind raises any
+            raise ValueError(f"{path}: {error}") from error

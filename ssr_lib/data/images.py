@@ -6,7 +6,9 @@ descriptor. `PRESETS` holds the records of the published methods and this study'
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +23,7 @@ Image.init()  # registers TIFF and WebP, which Pillow otherwise loads late
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # no format that runs another program
 BOX_SLACK = 2  # px by which a box may pass the border before the picture is taken for another one
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
+_SYSTEM = {os.strerror(number) for number in errno.errorcode}  # how `load_image` ends where the file was not to be had
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")  # Pillow's modes of 16-bit grey; its own conversion would clip at 255
 
 
@@ -116,21 +119,25 @@ PRESETS: dict[str, Preprocess] = {
 }  # fmt: skip
 
 
-def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray:
+def load_image(path: Path | str, *, exif_orientation: bool = True, longest: int | None = None) -> np.ndarray:
     """Decode a picture of any common kind to RGB.
 
     Returns (H, W, 3) uint8. Grey is repeated, 16 bits keep their upper 8, palettes and CMYK are converted, alpha is
-    dropped; of an animation the first frame. Raises `ImageError` naming the file where it is missing, empty, no
-    picture, truncated, damaged, or declares more than 178,956,970 pixels (Pillow's limit against bombs).
+    dropped; of an animation the first frame. `longest`: wanted is a thumbnail of that many pixels, for which a larger
+    JPEG is decoded at a half, a quarter or an eighth of its size, much quicker. Raises `ImageError` naming the file
+    where it is missing, empty, no picture, truncated, damaged, or declares more than 178,956,970 pixels (Pillow's limit
+    against bombs).
     """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes)")
         with Image.open(path, formats=FORMATS) as picture:
+            if longest is not None:
+                picture.draft("RGB", (longest, longest))
             picture.load()
-            picture = _to_rgb(picture, path) if not exif_orientation else _upright(_to_rgb(picture, path), picture)
-            return np.array(picture)
+            rgb = _to_rgb(picture, path)
+            return np.array(_upright(rgb, _orientation(picture)) if exif_orientation else rgb)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -139,10 +146,18 @@ def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray
         limit = 2 * Image.MAX_IMAGE_PIXELS
         raise ImageError(f"{path}: declares more than {limit:,} pixels; shrink it with another program") from error
     except OSError as error:
-        reason = error.strerror or f"truncated or damaged ({error})"
+        reason = os.strerror(error.errno) if error.errno else f"truncated or damaged ({error})"
         raise ImageError(f"{path}: {reason}") from error
     except Exception as error:  # decoders fed with damaged bytes raise all kinds: struct.error, SyntaxError, zlib.error
         raise ImageError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def may_pass(reason: str) -> bool:
+    """Whether the text of an `ImageError` of `load_image` tells of the system, not of the picture.
+
+    Such as permission, disk or open files: the same file may do at the next try.
+    """
+    return reason.rpartition(": ")[2] in _SYSTEM
 
 
 def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
@@ -158,11 +173,15 @@ def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
+def _orientation(picture: Image.Image) -> int:
+    """How the camera was held: the EXIF tag "Orientation", 1 to 8, and 1, upright, where there is none."""
     try:
-        orientation = picture.getexif().get(0x0112, 1)  # EXIF tag "Orientation", 1 to 8
+        return picture.getexif().get(0x0112, 1)
     except Exception:  # a damaged EXIF block says nothing about the pixels, and OpenCV ignores it too
-        return rgb
+        return 1
+
+
+def _upright(rgb: Image.Image, orientation: int) -> Image.Image:
     turn = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
     turn |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
     return rgb.transpose(Image.Transpose[turn[orientation]]) if orientation in turn else rgb
@@ -199,7 +218,7 @@ def declared_sizes(path: Path | str) -> list[tuple[int, int]]:
     path = Path(path)
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # "Orientation": on its side
+            turned = _orientation(picture) in (5, 6, 7, 8)  # on its side
             return [picture.size, picture.size[::-1]] if turned else [picture.size]
     except Exception as error:  # damaged headers raise all kinds
         raise ImageError(f"{path}: its size cannot be read ({type(error).__name__}: {error})") from error
