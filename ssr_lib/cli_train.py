@@ -48,6 +48,9 @@ def train(args: argparse.Namespace) -> None:
 
     config = read_recipe(args.set)
     files, labels = read_clean(args.clean_csv, leave_out=read_ids(args.leave_out) if args.leave_out else ())
+    if not files:
+        left_out = f" but those of {args.leave_out}" if args.leave_out else ""
+        raise ValueError(f"{args.clean_csv} lists no pictures{left_out}; a row for each landmark is wanted")
     net = RetrievalNet(
         args.backbone,
         args.variant,

@@ -14,16 +14,25 @@ import cv2
 import numpy as np
 
 from ssr_lib.data.files import write_atomic
-from ssr_lib.data.images import crop, load_image
+from ssr_lib.data.images import ImageError, crop, load_image
 
 Features = tuple[np.ndarray, np.ndarray]  # places (n, 2) float32 in pixels, SIFT descriptors (n, 128) uint8
 
 
 def extract_features(file: Path | str, *, box=None, longest: int = 512, count: int = 1000) -> Features:
-    """The `count` strongest SIFT features of a picture, cropped to `box`, shrunk to at most `longest` pixels a side."""
+    """The `count` strongest SIFT features of a picture, cropped to `box`, shrunk to at most `longest` pixels a side.
+
+    Raises `ImageError` naming a picture that cannot be read, is not where `box` is, or is too narrow to be shrunk.
+    """
     image = load_image(file)
-    image = image if box is None else crop(image, box)
-    factor = min(1.0, longest / max(image.shape[:2]))
+    try:
+        image = image if box is None else crop(image, box)
+    except ImageError as error:
+        raise ImageError(f"{file}: {error}") from error
+    height, width = image.shape[:2]
+    factor = min(1.0, longest / max(height, width))
+    if round(factor * min(height, width)) < 1:
+        raise ImageError(f"{file}: of {width} x {height} px none is left at {longest} px a side; leave the picture out")
     if factor < 1:
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -7,7 +7,6 @@ header: one file, moved into place, is never half of two states. Nothing is pick
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ssr_lib.data.files import remove_leftovers, replacing
 
 FORMAT = "ssr-training-1"
 
@@ -50,16 +51,13 @@ def save_state(
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)
     stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:  # written straight to disk: with 81,313 class centres a copy in memory would be gigabytes
-        save_file(stored, temporary, metadata={"format": FORMAT, "record": json.dumps(record)})
-        os.replace(temporary, path)
+    try:
+        with replacing(path) as temporary:  # straight to disk: with 81,313 class centres a copy would be gigabytes
+            save_file(stored, temporary, metadata={"format": FORMAT, "record": json.dumps(record)})
     except SafetensorError as error:  # of the disk: no OSError, and without a name
         raise OSError(
             f"{path} could not be written ({error}); make room, and the same command goes on from the last state"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_state(
@@ -69,6 +67,7 @@ def load_state(
 
     Raises `ValueError` where the file is damaged or its record's "made_by" is not `made_by`.
     """
+    remove_leftovers(path)  # here too: a run killed at its last state does not write another
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ssr_lib.data.augment import random_view
+from ssr_lib.data.files import FolderBusyError, folder_lock
 from ssr_lib.data.images import ImageError, Preprocess, load_image
 from ssr_lib.losses import MarginLoss
 from ssr_lib.models.network import RetrievalNet, weights_digest
@@ -93,6 +94,23 @@ def process_group(device: str) -> Iterator[Place]:
         yield Place(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def one_writer(directory: Path, place: Place) -> Iterator[None]:
+    """Process 0 holds the lock of `directory`; where it gets none, every process raises what process 0 met."""
+    with ExitStack() as held:
+        met = [None]
+        if place.rank == 0:
+            try:
+                held.enter_context(folder_lock(directory))
+            except (FolderBusyError, OSError) as error:
+                met = [error]
+        if place.world > 1:
+            dist.broadcast_object_list(met)  # the others would wait for process 0 in vain
+        if met[0] is not None:
+            raise met[0]
+        yield
 
 
 class TrainingViews(Dataset):
@@ -167,12 +185,13 @@ def train_images(
 ) -> list[dict[str, float]]:
     """Train all of `net` on random views of pictures; returns the learning curve, a row for each `log_every` steps.
 
-    Rows: step, and means since the last row of loss and accuracy, lr, seconds. `labels` (N,): landmark ids. `preprocess`
-    gives colour order, mean and deviation, and is stored with the model for extraction, as is the name of the training
-    set, `trained_on`. `directory`, on a disk that all processes see, gets state.safetensors every `checkpoint_every` steps
-    and at the end model.safetensors, model.json and training.json; resuming and refusing as in `train.train_head`. Under
-    torchrun each process calls this with the same arguments; process 0 writes. With one or two processes a resumed run has
-    the same losses to the last bit on CPU, and on CUDA where its kernels are deterministic
+    Rows: step, and means since the last row of loss and accuracy, lr, seconds. `labels` (N,): landmark ids.
+    `preprocess` gives colour order, mean and deviation, and is stored with the model for extraction, as is the name of
+    the training set, `trained_on`. `directory`, on a disk that all processes see, gets state.safetensors every
+    `checkpoint_every` steps and at the end model.safetensors, model.json and training.json; resuming and refusing as in
+    `train.train_head`, and before the first step with `OSError` where it cannot be written. Under torchrun each process
+    calls this with the same arguments; process 0 writes, and holds the folder's lock. With one or two processes a
+    resumed run has the same losses to the last bit on CPU, and on CUDA where its kernels are deterministic
     (`torch.use_deterministic_algorithms`); with more, sums over processes may be taken in another order.
     """
     if len(labels) != len(files):
@@ -181,6 +200,9 @@ def train_images(
         raise ValueError(f"checkpoint_every {checkpoint_every} is not a multiple of log_every {log_every}")
     directory = Path(directory)
     landmarks, classes = np.unique(np.asarray(labels), return_inverse=True)
+    if len(landmarks) < 2:
+        found = f"one class ({landmarks[0]})" if len(landmarks) else "no picture"
+        raise ValueError(f"{found} teaches nothing; two or more classes are wanted")
     made_by = {
         "config": asdict(config),
         "net": {key: value for key, value in net.config.items() if key != "pretrained"},
@@ -193,7 +215,9 @@ def train_images(
     if (rows := finished_rows(directory, net, made_by)) is not None:
         return rows
     views = TrainingViews(Path(root), files, classes, preprocess, config.image_size, config.seed)
-    with process_group(device) as place:
+    with process_group(device) as place, one_writer(directory, place):
+        if (rows := finished_rows(directory, net, made_by)) is not None:
+            return rows  # by whoever held the lock
         run = Run(net, len(landmarks), config, made_by, directory, place)
         try:
             rows = run.train(views, config.steps(len(files)), workers, checkpoint_every, log_every, progress)

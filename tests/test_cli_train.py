@@ -37,6 +37,19 @@ def test_a_model_comes_out(tmp_path, capsys):
     assert extra["preprocess"]["size_rule"] == "none" and extra["training"]["config"]["batch_size"] == 4
 
 
+@pytest.mark.parametrize(("rows", "left_out"), [("", None), ("6,666666\n", "6\n")])
+def test_a_table_without_pictures_is_named(tmp_path, rows, left_out):
+    (tmp_path / "train_clean.csv").write_text(f"landmark_id,images\n{rows}")
+    arguments = ["--clean-csv", tmp_path / "train_clean.csv", "--images", tmp_path, "--out", tmp_path / "run"]
+    if left_out:
+        (tmp_path / "out.txt").write_text(left_out)
+        arguments += ["--leave-out", tmp_path / "out.txt"]
+    arguments += ["--backbone", "test_efficientnet", "--pretrained", "none"]
+    with pytest.raises(ValueError, match=rf"train_clean\.csv lists no pictures.*{'out.txt' if left_out else ''}; "):
+        train(parse(*arguments))
+    assert not (tmp_path / "run").exists()
+
+
 def test_entries_of_the_recipe_have_their_kind():
     config = read_recipe(["lr=0.01", "accumulate=2", "train_trunk=false", "precision=bfloat16"])
     assert (config.lr, config.accumulate, config.train_trunk, config.precision) == (0.01, 2, False, "bfloat16")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ssr_lib import local_features
+from ssr_lib.data.images import ImageError
 from ssr_lib.local_features import count_inliers, extract_features
 from ssr_lib.rerank import local_rerank
 
@@ -138,6 +139,17 @@ def test_a_picture_matches_itself_and_nothing_matches_a_blank(files):
 def test_a_large_picture_is_shrunk_before_extraction(tmp_path):
     cv2.imwrite(str(tmp_path / "large.png"), cv2.resize(scene(0), (1000, 500)))
     assert extract_features(tmp_path / "large.png", longest=200)[0].max() < 200
+
+
+def test_a_picture_that_cannot_be_used_and_a_wrong_box_are_named(files, tmp_path):
+    query, database = files
+    cv2.imwrite(str(tmp_path / "line.png"), scene(0, 3000)[:1])
+    with pytest.raises(ImageError, match=r"^\S*line\.png: of 3000 x 1 px none is left at 512 px a side"):
+        local_rerank([query], [tmp_path / "line.png"], np.array([[0]]), 1)
+    with pytest.raises(
+        ImageError, match=r"^\S*scene0\.png: box \(500\.0, .* does not lie in a picture of 240 x 240 px"
+    ):
+        local_rerank([query], database, np.array([[3]]), 1, boxes=[(500, 500, 600, 600)])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from golden_weights import GOLDEN, backbone_state, head_state
 
+from ssr_lib.data.files import write_atomic
 from ssr_lib.data.images import PRESETS
+from ssr_lib.models import checkpoints
 from ssr_lib.models.checkpoints import (
     SUPERGLOBAL,
     check_tensors,
@@ -263,6 +265,42 @@ def test_a_conversion_never_replaces_what_it_reads(tmp_path):
     with pytest.raises(ValueError, match=r"would replace .*weights\.safetensors"):
         convert(file, "cvnet", tmp_path / "weights")
     assert file.read_bytes() == b"published"
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A file that is read as a small net: what is in it does not matter here."""
+    monkeypatch.setattr(checkpoints, "load_official", lambda *args: small())
+    (tmp_path / "cvnet.pyth").write_bytes(b"published")
+    return tmp_path / "cvnet.pyth"
+
+
+def test_a_conversion_killed_between_its_two_files_is_finished_by_the_same_command(published, tmp_path, monkeypatch):
+    def killed(path, data):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write_atomic(path, data)
+
+    for trained_on in ("GLDv2-clean", "GLDv1"):  # at first, and over an earlier conversion
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(checkpoints, "write_atomic", killed)
+            convert(published, "cvnet", tmp_path / "out", trained_on=trained_on)
+        written = convert(published, "cvnet", tmp_path / "out", trained_on=trained_on)
+        assert read_record(written)["extra"]["trained_on"] == trained_on
+
+
+@pytest.mark.parametrize("foreign", ["out.safetensors", "out.json"])
+def test_a_conversion_replaces_no_file_that_is_not_its_own(published, tmp_path, foreign):
+    convert(published, "cvnet", tmp_path / "out")
+    save_checkpoint(tmp_path / "trained", small(), {"training": {}})
+    mine = (tmp_path / "trained").with_suffix((tmp_path / foreign).suffix).read_bytes()
+    for others in ("there", "gone"):
+        (tmp_path / foreign).write_bytes(mine)
+        with pytest.raises(ValueError, match=rf"{foreign} is there and is no converted checkpoint"):
+            convert(published, "cvnet", tmp_path / "out")
+        assert (tmp_path / foreign).read_bytes() == mine, others
+        for other in tmp_path.glob("out.*"):
+            other.unlink()
 
 
 def test_a_conversion_notes_the_training_set_and_can_be_superglobals(cvnet, tmp_path):

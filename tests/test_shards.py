@@ -1,6 +1,7 @@
 """Rows on disk are trusted only while their checksum, their source and their maker are the recorded ones."""
 
 import os
+import tracemalloc
 from contextlib import nullcontext
 
 import numpy as np
@@ -46,6 +47,20 @@ def test_only_missing_shards_are_asked_for(tmp_path):
     assert store(tmp_path).missing(retry_failed=False) == [1]
     with pytest.raises(RuntimeError, match=r"shard-00001\.npy is missing"):
         store(tmp_path).finish()
+
+
+def test_asking_what_is_missing_holds_the_rows_of_one_shard_at_a_time(tmp_path):
+    rows = np.ones((1000, 256), np.float32)  # 1 MB
+    array = ShardedArray(tmp_path, MADE_BY, [str(i) for i in range(8000)], (256,), np.float32, 1000)
+    array.prepare()
+    for shard in range(7):
+        array.write(shard, rows)
+    tracemalloc.start()
+    try:
+        assert array.missing() == [7]
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * rows.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "no json", "half json", "other dtype"])

@@ -222,16 +222,30 @@ def test_a_stopped_draw_is_finished_and_damaged_files_are_drawn_again(drawn, tmp
     pictures[-1].unlink()
     (tmp_path / "records" / "landmark_00001.json").write_text("{")
     (tmp_path / "drawn.json").unlink()
+    (tmp_path / "night.json").write_text('{"format": "ssr-benchmark-1", "root": "."}')
+    (tmp_path / "grey.json").unlink()
+    masked = (tmp_path / "masked.json").read_text()
+    (tmp_path / "masked.json").write_text(masked.replace("database/00000_v00.jpg", "database/another.jpg"))
     draw_benchmark(SMALL, tmp_path, processes=1, progress=False)
     assert bytes_of(tmp_path) == before
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_finished_directory_is_recognised_and_nothing_is_written_twice(drawn):
+def times_of(root):
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*")}  # of folders too: nothing came and went
+
+
+def test_a_finished_directory_is_recognised_and_nothing_is_written_twice(drawn, tmp_path, monkeypatch):
     root = drawn["ordinary"].root
-    times = {p: p.stat().st_mtime_ns for p in root.rglob("*.jpg")}
-    draw_benchmark(SMALL, root, processes=1, progress=False)
-    assert {p: p.stat().st_mtime_ns for p in root.rglob("*.jpg")} == times
+    spec, options = replace(SMALL, landmarks=1), {"views": 2, "processes": 1, "progress": False}
+    images = draw_training(spec, tmp_path, **options)
+    times = times_of(root), times_of(tmp_path)
+    again = draw_benchmark(SMALL, root, processes=1, progress=False)
+    monkeypatch.chdir(root)  # a relative folder is the same folder
+    draw_benchmark(SMALL, ".", processes=1, progress=False)
+    assert draw_training(spec, tmp_path, **options).files == images.files
+    assert (times_of(root), times_of(tmp_path)) == times
+    assert again["night"].queries == drawn["night"].queries
 
 
 def test_another_spec_in_the_same_directory_is_refused(drawn):

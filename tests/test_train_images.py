@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssr_lib.data.files import FolderBusyError, folder_lock
 from ssr_lib.data.images import Preprocess
 from ssr_lib.models.checkpoints import load_checkpoint, read_record
 from ssr_lib.models.network import RetrievalNet
@@ -73,6 +74,7 @@ sys.path.insert(0, {tests!r})
 import torch
 import test_train_images as t
 import ssr_lib.train_images as train_images
+from ssr_lib.data.files import folder_lock
 root, out = Path({root!r}), Path({out!r})
 
 def process(rank, port, directory, dies):
@@ -101,16 +103,19 @@ def start(directory, dies=False):
 
 print(start(out / "whole"), start(out / "killed", dies=True), (out / "killed" / "state.safetensors").is_file(),
       start(out / "killed"))
+with folder_lock(out / "busy"):
+    print(start(out / "busy"))
 """
 
 
 @pytest.fixture(scope="module")
 def two_processes(pictures, tmp_path_factory):
-    """Two runs by two processes each: one in one go, one that was killed at its seventh step and run again."""
+    """Three runs by two processes each: one in one go, one killed at its seventh step and run again, one refused."""
     out = tmp_path_factory.mktemp("runs")
     script = PROCESSES.format(tests=os.path.dirname(__file__), root=str(pictures), out=str(out))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280)
-    assert done.stdout.strip() == "[0, 0] [-9, -9] True [0, 0]", done.stdout + done.stderr
+    assert done.stdout.split("\n")[:2] == ["[0, 0] [-9, -9] True [0, 0]", "[1, 1]"], done.stdout + done.stderr
+    assert done.stderr.count("FolderBusyError: ") == 2, "neither waits for the other"
     return out
 
 
@@ -239,6 +244,50 @@ def test_useless_arguments_are_refused(pictures, tmp_path):
         train_images(net, pictures, ["0.png", "1.png"], np.array([1]), PREPROCESS, CONFIG, tmp_path)
     with pytest.raises(ValueError, match="not a multiple of log_every"):
         run(pictures, tmp_path, checkpoint_every=10, log_every=4)
+    with pytest.raises(ValueError, match=r"^one class \(7\) teaches nothing; two or more classes are wanted$"):
+        train_images(net, pictures, ["0.png", "1.png"], np.array([7, 7]), PREPROCESS, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match=r"^no picture teaches nothing; two or more classes are wanted$"):
+        train_images(net, pictures, [], np.zeros(0, np.int64), PREPROCESS, CONFIG, tmp_path)
+
+
+def test_a_folder_in_which_another_run_is_training_is_left_alone(pictures, tmp_path):
+    with folder_lock(tmp_path / "run"), pytest.raises(FolderBusyError, match="another run is writing here"):
+        run(pictures, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_the_folder_is_held_while_the_run_trains(pictures, tmp_path, monkeypatch):
+    from ssr_lib import train_images as module
+
+    def second_start(self, parts, rate):
+        with folder_lock(tmp_path):
+            pass
+
+    monkeypatch.setattr(module.Run, "_step", second_start)
+    with pytest.raises(FolderBusyError, match=f"process {os.getpid()}"):
+        run(pictures, tmp_path)
+
+
+def test_what_another_run_has_finished_meanwhile_is_loaded(pictures, tmp_path, monkeypatch):
+    from ssr_lib import train_images as module
+
+    net, rows = run(pictures, tmp_path, "plain", replace(CONFIG, epochs=0.3))
+    looked, finished_rows = [], module.finished_rows
+    monkeypatch.setattr(
+        module, "finished_rows", lambda *args: finished_rows(*args) if looked else looked.append("not yet")
+    )
+    monkeypatch.setattr(module.Run, "_step", lambda *args: pytest.fail("trained again"))
+    again, loaded = run(pictures, tmp_path, "plain", replace(CONFIG, epochs=0.3))
+    assert loaded == rows and same_weights(again, net)
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_step(pictures, tmp_path, monkeypatch):
+    from ssr_lib import train_images as module
+
+    monkeypatch.setattr(module.Run, "_step", lambda *args: pytest.fail("trained in vain"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions do not stop the superuser
+    with pytest.raises(PermissionError, match=f"Permission denied: '{tmp_path}'"):
+        run(pictures, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

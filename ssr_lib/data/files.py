@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 try:
     import fcntl
@@ -16,6 +19,10 @@ except ImportError:  # Windows
     import msvcrt
 
     fcntl = None
+
+_held: set[TextIO] = set()  # lock files that this process has open
+if hasattr(os, "register_at_fork"):  # a forked worker would hold its parent's locks, also when that is killed
+    os.register_at_fork(after_in_child=lambda: [handle.close() for handle in _held])
 
 
 def digest(record: object) -> str:
@@ -27,15 +34,50 @@ def write_atomic(path: Path | str, data: str | bytes) -> None:
     """Write text or bytes under a temporary name, then move it to `path`: readers see the old file or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as temporary:
         if isinstance(data, str):
             temporary.write_text(data, encoding="utf-8", newline="\n")
         else:
             temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`: what the block writes there moves to `path` at its end, or goes if it fails."""
+    remove_leftovers(path)
+    temporary = path.with_name(f"{_temporary_prefix(path)}{os.getpid()}.part")
+    try:
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes of this machine left when they wrote `path`; it may be gigabytes."""
+    prefix = _temporary_prefix(path)
+    for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):
+        pid = left.name.removeprefix(prefix).removesuffix(".part")
+        if pid.isdecimal() and not _is_running(int(pid)):
+            with suppress(OSError):  # another's, in a folder where only its owner may remove it
+                left.unlink()
+
+
+def _temporary_prefix(path: Path) -> str:
+    """Names the machine: on a shared disk, a process that does not run here may run elsewhere."""
+    return f".{path.name}.{platform.node()}."
+
+
+def _is_running(pid: int) -> bool:
+    if fcntl is None:  # Windows, where os.kill would interrupt the process instead of asking
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 def read_json(path: Path) -> dict | None:
@@ -70,18 +112,25 @@ def folder_lock(directory: Path | str, *, wait: bool = False) -> Iterator[None]:
     """Hold the right to write in `directory`, which is made where missing; released also by `kill -9`.
 
     The file .lock stays behind on purpose: removing it would let two processes lock two files of that name. Where
-    another process or thread holds it: `wait`, or raise `FolderBusyError` naming the folder and the holder.
+    another process or thread holds it: `wait`, or raise `FolderBusyError` naming the folder and the holder. Raises
+    `PermissionError` naming a folder that cannot be written.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):  # .lock itself, of an earlier run, may still be writable
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
     with open(directory / ".lock", "a+", encoding="utf-8") as handle:
-        if not _lock(handle, wait):
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            raise FolderBusyError(
-                f"{directory}: another run is writing here (process {holder}); wait for it, or choose another folder"
-            )
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
+        _held.add(handle)
+        try:
+            if not _lock(handle, wait):
+                handle.seek(0)
+                raise FolderBusyError(
+                    f"{directory}: another run is writing here (process {handle.read().strip() or 'unknown'}); "
+                    "wait for it, or choose another folder"
+                )
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+        finally:
+            _held.discard(handle)

@@ -10,28 +10,23 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
+from ssr_lib.data.files import digest, folder_lock, read_json, replacing, write_atomic
 
 
 def save_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> None:
     """Write an array that comes in parts along its first axis as one .npy file, atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:  # not through a memory map: a full disk would end the process
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_2_0(file, header)
-            for part in parts:
-                file.write(np.ascontiguousarray(part, dtype=dtype).data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # not through a memory map: a full disk would end the process
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype=dtype).data)
 
 
 def save_sound(path: Path, array: np.ndarray) -> None:
@@ -182,8 +177,9 @@ class ShardedArray:
             if whole is not None or any(self.directory.glob("shard-*")):
                 warnings.warn(f"{self.directory}: nothing says what made the rows there; made again", stacklevel=2)
             return list(range(len(self.shards)))
-        stored = [self._read(shard, whole, records) for shard in range(len(self.shards))]
-        return [i for i, found in enumerate(stored) if found is None or (retry_failed and found[1]["failed"])]
+        # of each shard only its record is kept: all rows together need not fit in memory
+        stored = [(self._read(shard, whole, records) or (None, None))[1] for shard in range(len(self.shards))]
+        return [i for i, record in enumerate(stored) if record is None or (retry_failed and record["failed"])]
 
     def completed(
         self, fill: Callable[[list[int]], None], *, retry_failed: bool = False

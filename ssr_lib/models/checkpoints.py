@@ -320,13 +320,13 @@ def convert(path: Path | str, family: str, out: Path | str, *, trained_on: str =
 
     `trained_on`: the training set, as data/published.csv spells it, for the tables that compare. `superglobal`: with
     SuperGlobal's pooling and preparation (family "cvnet"). Raises `ValueError` where that would overwrite the published
-    file or another that is no converted checkpoint, and as `load_official`.
+    file or another that no conversion, finished or killed, has made, and as `load_official`.
     """
     if checkpoint_files(out)[0].resolve() == Path(path).resolve():
         raise ValueError(f"the checkpoint would replace {path}, which it is made from; give another name (--out)")
-    there = [file for file in checkpoint_files(out) if file.exists()]
-    if there and not _is_converted(out):
-        raise ValueError(f"{there[0]} is there and is no converted checkpoint; give another name (--out)")
+    for file in checkpoint_files(out):
+        if file.exists() and not _is_converted(file):
+            raise ValueError(f"{file} is there and is no converted checkpoint; give another name (--out)")
     if superglobal and family != "cvnet":
         raise ValueError(f"SuperGlobal's pooling goes with the weights of family 'cvnet', not {family!r}")
     net = load_official(path, family, **(SUPERGLOBAL if superglobal else {}))
@@ -339,8 +339,12 @@ def convert(path: Path | str, family: str, out: Path | str, *, trained_on: str =
     return save_checkpoint(out, net, extra)
 
 
-def _is_converted(path: Path | str) -> bool:
+def _is_converted(file: Path) -> bool:
+    """Whether this one file of a checkpoint is of a conversion; one that was killed has not written the other."""
     try:
-        return "source_sha256" in read_record(path)["extra"]
-    except (ValueError, FileNotFoundError):
+        if file.suffix == ".json":
+            return "source_sha256" in json.loads(file.read_text(encoding="utf-8"))["extra"]
+        with safe_open(file, framework="pt") as stored:
+            return "source_sha256" in json.loads(stored.metadata()["record"])["extra"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return False

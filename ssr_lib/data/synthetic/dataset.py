@@ -17,7 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..benchmark import Benchmark
-from ..files import folder_lock, write_atomic
+from ..files import folder_lock, read_json, write_atomic
 from . import plan
 from .plan import Job
 from .spec import SyntheticSpec
@@ -58,9 +58,7 @@ def draw_benchmark(
     jobs = plan.benchmark_jobs(spec)
     records = _draw_all(spec, "benchmark", root, jobs, processes, progress)
     benchmarks = _benchmarks(spec, root, jobs, records)
-    for variant, benchmark in benchmarks.items():
-        benchmark.save(root / f"{variant}.json")
-    _finish(spec, "benchmark", root, records)
+    _finish(spec, "benchmark", root, records, benchmarks)
     return benchmarks
 
 
@@ -88,7 +86,7 @@ def draw_training(
     records = _draw_all(spec, task, root, jobs, processes, progress)
     files = [picture["file"] for record in records for picture in record["pictures"]]
     labels = [job.index for job, record in zip(jobs, records, strict=True) for _ in record["pictures"]]
-    _finish(spec, task, root, records)
+    _finish(spec, task, root, records, {})
     return LabelledImages(root, files, np.array(labels))
 
 
@@ -196,15 +194,31 @@ def _claim(root: Path, spec: SyntheticSpec, task: str, digest: str) -> None:
     write_atomic(path, json.dumps({"digest": digest, "task": task, "spec": asdict(spec)}, indent=1) + "\n")
 
 
-def _finish(spec, task, root: Path, records) -> None:
-    """Write, last of all, what was drawn: counts by role and difficulty."""
+def _finish(spec, task, root: Path, records, benchmarks: dict[str, Benchmark]) -> None:
+    """Write, unless it is there, the ground truth and, last, what was drawn: counts by role and difficulty."""
     counts: dict[str, int] = {}
     for record in records:
         for picture in record["pictures"]:
             for key in {picture["role"], f"{picture['role']} {picture.get('difficulty', '')}".strip()}:
                 counts[key] = counts.get(key, 0) + 1
     done = {"digest": spec.digest(task), "task": task, "pictures": dict(sorted(counts.items()))}
-    write_atomic(root / "drawn.json", json.dumps(done, indent=1) + "\n")
+    text = json.dumps(done, indent=1) + "\n"
+    changed = [variant for variant in benchmarks if not _is_stored(benchmarks[variant], root / f"{variant}.json")]
+    if not changed and read_json(root / "drawn.json") == done:
+        return  # a finished set may lie on a disk that cannot be written
+    with folder_lock(root, wait=True):
+        for variant in changed:
+            benchmarks[variant].save(root / f"{variant}.json")
+        write_atomic(root / "drawn.json", text)
+
+
+def _is_stored(benchmark: Benchmark, path: Path) -> bool:
+    """Whether the file `path` says what `benchmark` does."""
+    content = lambda found: json.dumps(asdict(found) | {"root": str(found.root.resolve())}, default=np.ndarray.tolist)
+    try:
+        return content(Benchmark.load(path)) == content(benchmark)
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
+        return False
 
 
 def _benchmarks(spec, root: Path, jobs: list[Job], records: list[dict]) -> dict[str, Benchmark]:
