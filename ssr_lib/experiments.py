@@ -30,6 +30,7 @@ from ssr_lib.rerank import (
     global_rerank,
     superglobal_rerank,
 )
+from ssr_lib.rerank.global_rerank import refines_whole_database
 from ssr_lib.search import knn, rank
 from ssr_lib.variants import Model
 
@@ -61,7 +62,7 @@ def apply_reranking(method: str, queries: np.ndarray, database: np.ndarray, para
     p = dict(parameters)
     if method == "ours":
         k, alpha = p.pop("k"), p.pop("alpha")
-        if p.get("sides") != "query" and p.get("neighbourhood") != "shortlist" and k < len(database):
+        if refines_whole_database(**p) and k < len(database):
             how = {name: p[name] for name in ("weighting", "power", "reduce", "rounds") if name in p}
             p["augmented"] = augment_database(database, k, alpha, neighbours=known_neighbours(database, k), **how)
         result = global_rerank(queries, database, k, alpha, **p)
@@ -271,11 +272,11 @@ def choices(study: Study, dataset: str = "synthetic") -> dict[str, dict]:
 
 def _chosen_once(study: Study, on: tuple[str, ...], split: str) -> dict[str, dict]:
     """The choice on the datasets `on` from `choices.json`, or made now where it is not there or other things were tried."""
-    path, name = study.results_dir / "choices.json", "+".join(on)
+    path, name, candidates = study.results_dir / "choices.json", "+".join(on), study["rerank.candidates"]
     stored = read_json(path) or {}
-    candidates = study["rerank.candidates"]
     networks = [asdict(study.model(variant, study["comparison.seeds"][0])) for variant in study["comparison.variants"]]
-    tried = {"candidates": candidates, "shortlist": study["rerank.shortlist"], "networks": networks}
+    made_by = {key: study[key] for key in ("rerank.shortlist", "data.training", "data.validation", "training")}
+    tried = {"candidates": candidates, "networks": networks} | made_by
     if stored.get(name, {}).get("tried") != tried:
         chosen = {method: choose(study, method, on, split) for method in candidates}
         study.results.save()

@@ -65,7 +65,7 @@ def _places(ranks: np.ndarray, queries: np.ndarray, ids: np.ndarray, n_database:
     """The place from 0 of each listed image in its query's ranking, -1 where it is not there; validates the ranking."""
     if ranks.size and (ranks.min() < 0 or (n_database is not None and ranks.max() >= n_database)):
         raise ValueError(f"ranks hold ids from {ranks.min()} to {ranks.max()}; wanted 0 to {(n_database or 0) - 1}")
-    width = 1 + max(ranks.max(initial=0), ids.max(initial=0))
+    width = 1 + ranks.max(initial=0)
     places = np.full(len(ids), -1)
     step = max(1, 2**24 // width)  # queries at a time: 64 MB
     for start in range(0, len(ranks), step):
@@ -76,7 +76,7 @@ def _places(ranks: np.ndarray, queries: np.ndarray, ids: np.ndarray, n_database:
             raise ValueError(
                 f"the ranking of query {start + double[0]} holds an id twice; it should hold each image once"
             )
-        mine = (queries >= start) & (queries < start + step)
+        mine = (queries >= start) & (queries < start + step) & (ids < width)
         places[mine] = table[queries[mine] - start, ids[mine]]
     return places
 

@@ -107,17 +107,23 @@ def _candidates(unit: torch.Tensor, d: Rows, m: int, backend: str, step: int) ->
             found = faiss.knn(*arrays, min(m, len(x)), metric=faiss.METRIC_INNER_PRODUCT)
             values, places = (torch.from_numpy(part).to(d.device) for part in found)
         else:
-            values, places = (unit @ x.T).topk(min(m, len(x)), dim=1)
+            with torch.autocast(d.device.type, enabled=False):  # the bound on the error is that of float32
+                values, places = (unit @ x.T).topk(min(m, len(x)), dim=1)
         best, ids = torch.cat([best, values], dim=1), torch.cat([ids, places + columns.start], dim=1)
         best, keep = best.topk(min(m, best.shape[1]), dim=1)
         ids = ids.gather(1, keep)
     return best, ids
 
 
+def _is_exact(k: int, d: Rows) -> bool:
+    """Whether k neighbours are taken from scores of the whole database, since candidates would save nothing."""
+    return len(d) <= EXACT_BELOW or k + MARGIN + 1 >= len(d)
+
+
 def _neighbours_of(q: Rows, d: Rows, rows: slice, k: int, backend: str, own: torch.Tensor | None, block: int | None):
     """The k nearest of a block of queries: scores and ids (n, k)."""
     m = k + MARGIN + 1  # one more, for the own image
-    if len(d) <= EXACT_BELOW or m >= len(d):
+    if _is_exact(k, d):
         return tuple(part[:, :k] for part in ranking(q, d, rows, own, block))
     values, ids = _candidates(q.normalised(rows), d, m, backend, block or DATABASE_BLOCK)
     # |float32 product − exact| ≤ bound: D roundings of a sum of at most 1 in magnitude, and those of its terms
@@ -147,7 +153,8 @@ def neighbours(q: Rows, d: Rows, k: int, own: torch.Tensor | None = None, backen
     check_integer(k, "k", 1, len(d) - (own is not None), "the images of the database, without the own one")
     scores = torch.empty((len(q), k), dtype=torch.float64, device=q.device)
     ids = torch.empty((len(q), k), dtype=torch.int64, device=q.device)
-    for rows in blocks(len(q), block or max(1, min(QUERY_BLOCK, FULL_SCORES // len(d)))):
+    width = len(d) if _is_exact(k, d) else k + MARGIN + 1 + DATABASE_BLOCK  # scores held for each query
+    for rows in blocks(len(q), block or max(1, min(QUERY_BLOCK, FULL_SCORES // width))):
         scores[rows], ids[rows] = _neighbours_of(q, d, rows, k, backend, own, block)
     return scores, ids
 

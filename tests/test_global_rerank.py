@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssr_lib import search
+from ssr_lib.costs import parts
 from ssr_lib.rerank import augment_database, database_augmentation, global_rerank
 from ssr_lib.search import rank
 
@@ -176,6 +177,11 @@ def test_an_augmentation_made_otherwise_is_refused():
     for options in ({"sides": "query"}, {"neighbourhood": "shortlist"}):
         with pytest.raises(ValueError, match="of no use"):
             global_rerank(queries, database, 4, 0.6, augmented=augmented, **options)
+    changed = database.copy()
+    changed[2] = -changed[2]
+    changed[2, 0] *= np.float32(1.01)  # one row, none of those that are looked at whole
+    with pytest.raises(ValueError, match="checksum"):
+        global_rerank(queries, changed, 4, 0.6, augmented=augmented)
     with pytest.raises(ValueError, match="augmented is a ndarray"):
         global_rerank(queries, database, 4, 0.6, augmented=database)
 
@@ -291,3 +297,12 @@ def test_neighbours_found_before_give_the_same_bits_for_every_smaller_k():
     )
     with pytest.raises(ValueError, match=r"neighbours are \(40, 12\) and \(40, 12\); wanted \(40, 13 or more\)"):
         augment_database(database, 13, 0.5, neighbours=near)
+
+
+@pytest.mark.parametrize("options", [{"sides": "query"}, {"neighbourhood": "shortlist", "shortlist": 20}])
+def test_what_refines_no_whole_database_has_no_offline_part(options):
+    queries, database = draw(6)
+    offline, online = parts("ours", queries, database, {"k": 4, "alpha": 0.6, **options})
+    assert offline is None
+    assert np.array_equal(online().ranks, global_rerank(queries, database, 4, 0.6, **options).ranks)
+    assert parts("ours", queries, database, {"k": 4, "alpha": 0.6})[0] is not None

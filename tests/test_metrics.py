@@ -92,6 +92,10 @@ def test_average_precision_by_hand():
     assert average_precision([], 3) == 0 and np.isnan(average_precision([], 0))
 
 
+def test_an_id_far_beyond_the_ranking_is_not_found_and_costs_no_memory():
+    assert evaluate(np.array([[0, 1, 2]]), [{"easy": [0, 2**40], "hard": [], "junk": []}]).map["easy"] == 0.5
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(5, 40), st.integers(1, 6), st.booleans())
 def test_evaluate_is_the_naive_loop(seed, n, n_queries, cut):

@@ -179,6 +179,15 @@ def test_a_gpu_finds_the_same_bits(candidates):
     assert np.array_equal(rank(*on_gpu).cpu().numpy(), rank(QUERIES, DATABASE))
 
 
+def test_autocast_around_a_search_changes_nothing(candidates):
+    close = clustered(600, 48, clusters=1, noise=0.01)  # bfloat16 hardly tells them apart
+    queries = close[:9] + QUERIES
+    wanted = knn(queries, close, 11)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = knn(queries, close, 11)
+    assert np.array_equal(found[1], wanted[1]) and np.array_equal(found[0], wanted[0])
+
+
 def test_lengths_do_not_matter():
     factors = np.random.default_rng(2).choice([2.0**-60, 0.5, 2.0**30], (len(DATABASE), 1)).astype(np.float32)
     assert np.array_equal(rank(QUERIES * 8, DATABASE * factors), rank(QUERIES, DATABASE))

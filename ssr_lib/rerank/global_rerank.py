@@ -81,7 +81,12 @@ class Augmented:
 
     rounds: tuple[Array, ...]
     made_with: NeighbourSum
-    fingerprint: int  # of some rows of the database that it was made from
+    fingerprint: int  # of the database that it was made from
+
+
+def refines_whole_database(sides: str = "both", neighbourhood: str = "database", **other: object) -> bool:
+    """Whether `global_rerank` with these arguments has a part that is done once for a database: `augment_database`."""
+    return sides != "query" and neighbourhood != "shortlist"
 
 
 def check_choice(**arguments: str) -> None:
@@ -139,8 +144,9 @@ def _first(found: tuple[Array, Array], n: int, k: int, device: torch.device) -> 
 
 
 def _fingerprint(d: Rows) -> int:
+    """A checksum of some rows and of the norms of all, which are known and differ in their last bits from row to row."""
     some = torch.linspace(0, len(d) - 1, min(16, len(d)), dtype=torch.float64).long().to(d.device)
-    return zlib.crc32(d.raw(some).cpu().numpy().tobytes())
+    return zlib.crc32(d.norms.cpu().numpy().tobytes(), zlib.crc32(d.raw(some).cpu().numpy().tobytes()))
 
 
 def _augment(d: Rows, how: NeighbourSum, kind: Array, found: tuple[Array, Array] | None = None) -> Augmented:
@@ -243,7 +249,7 @@ def global_rerank(
     q, d = as_pair(queries, database)
     own = own_ids(query_ids, q, d)
     available = len(d) - (own is not None)
-    if augmented is not None and (sides == "query" or neighbourhood == "shortlist"):
+    if augmented is not None and not refines_whole_database(sides, neighbourhood):
         raise ValueError("augmented is of no use where the database is not refined as a whole: leave it out")
     m = 0
     if shortlist is not None or neighbourhood == "shortlist":
