@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -32,8 +33,22 @@ def override(parameters: dict, changes: dict) -> dict:
                 raise ValueError(f"the profile has no parameter {dotted!r}; {'.'.join(parents[:i]) or 'it'} has {has}")
             if i < len(parents):
                 place = place[key]
-        place[leaf] = value
+        place[leaf] = _of_kind(dotted, place[leaf], value)
     return parameters
+
+
+def _of_kind(dotted: str, old: object, new: object) -> object:
+    """`new` where it is of the kind of `old`, or one of them is null; a number that YAML takes for text (1e-3) as a number."""
+    if old is None or new is None:
+        return new
+    kinds = {bool: "true or false", (int, float): "a number", str: "text", list: "a list", dict: "a mapping"}
+    kind, name = next((kind, name) for kind, name in kinds.items() if isinstance(old, kind))
+    if name == "a number" and isinstance(new, str):
+        with suppress(ValueError):
+            return float(new)
+    if not isinstance(new, kind) or (isinstance(new, bool) and name == "a number"):
+        raise ValueError(f"{dotted} is {new!r}; wanted {name}, such as {old!r}")
+    return new
 
 
 def data_folder() -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ssr_lib.data.files import folder_lock, write_atomic
+from ssr_lib.data.files import folder_lock, read_json, write_atomic
 from ssr_lib.provenance import describe_run
 
 EXPERIMENTS = ("backbones", "ablation", "components", "rerank", "sweep", "claims", "photos", "comparison")
@@ -248,7 +248,8 @@ class Results:
         """Write what was added: each file atomically, under the folder's lock; `run.json` if any of them changed."""
         with folder_lock(self.directory, wait=True):
             if any([table.write() for table in self._tables]):  # a list: every table is written
-                write_atomic(self.directory / "run.json", json.dumps(describe_run(), indent=1) + "\n")
+                record = (read_json(self.directory / "run.json") or {}) | describe_run()  # a study's has more in it
+                write_atomic(self.directory / "run.json", json.dumps(record, indent=1) + "\n")
 
     def frame(self, **filters) -> pd.DataFrame:
         """The figures as a table, sorted by key; a filter is a value, a list of values, or None for "left empty".

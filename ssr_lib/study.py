@@ -37,7 +37,8 @@ def run(
     """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
 
     A notebook whose source, profile, parameters and code have not changed since it was executed is not run again, so a
-    killed run resumes; a run of which nothing is still valid starts without the rows of earlier ones. `workspace`: a
+    killed run resumes; a run of which nothing is still valid, or whose profile has other values than the one before, starts
+    without the rows of earlier ones (they lie in build/before). `workspace`: a
     folder that gets `results/` and `data/`, None for the repository. `notebooks`: only these, by name. `overrides`:
     dotted names of profile parameters; they go to `results/custom-<digest>`. Raises `NotebookError` naming the cell
     that failed, `FolderBusyError` where another run uses the workspace, `ValueError` for names that do not exist,
@@ -60,8 +61,12 @@ def run(
         digests = _digests(list(dict.fromkeys([*study["notebooks"], *wanted])), folder, study.parameters)
         state = read_json(state_file) or {}  # a damaged one: every notebook is executed again
         done = {name for name in wanted if _is_done(study.results_dir, name, state, digests[name])}
-        if notebooks is None and not done:
+        record = read_json(study.results_dir / "run.json") or {}
+        if (notebooks is None and not done) or _changed(record.get("parameters", {}), _as_stored(study.parameters)):
             _set_aside(study)
+            state, done, record = {}, set(), {}
+        record |= {"profile": profile, "title": study["title"], **describe_run(), "parameters": study.parameters}
+        write_atomic(study.results_dir / "run.json", json.dumps(record, indent=1) + "\n")
         for name in wanted:
             if name in done:
                 _say(progress, f"{name}: as it was, nothing that makes it has changed")
@@ -70,9 +75,7 @@ def run(
             state[name] = {"digest": digests[name], **_execute(study, folder / f"{name}.ipynb", parameters, progress)}
             write_atomic(state_file, json.dumps(state, indent=1) + "\n")
             _say(progress, f"{name}: {state[name]['seconds']} s")
-        seconds = {name: state[name]["seconds"] for name in digests if name in state}
-        record = {"profile": profile, "title": study["title"], **describe_run(), "seconds": seconds}
-        record["parameters"] = study.parameters
+        record["seconds"] = {name: state[name]["seconds"] for name in digests if name in state}
         write_atomic(study.results_dir / "run.json", json.dumps(record, indent=1) + "\n")
         _say(progress, f"report: {report(study.name, workspace=study.workspace)}")
     return study.results_dir
@@ -164,6 +167,17 @@ def _is_done(results_dir: Path, name: str, state: Mapping, digest: str) -> bool:
     if made.get("digest") != digest or not path.is_file():
         return False
     return hashlib.sha256(path.read_bytes()).hexdigest() == made.get("output")
+
+
+def _as_stored(parameters: Mapping) -> dict:
+    return json.loads(json.dumps(parameters))
+
+
+def _changed(old: object, new: object) -> bool:
+    """Whether a parameter that both have is not the same; one that only the newer code knows changes no row that is there."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return any(_changed(old[key], new[key]) for key in old.keys() & new.keys())
+    return old != new
 
 
 def _set_aside(study: Study) -> None:

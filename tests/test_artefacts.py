@@ -1,5 +1,7 @@
 """A profile opens into parameters, folders and models; changes never reach committed results."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,30 @@ def test_a_misspelt_parameter_is_refused():
     for wrong in ("traning.steps", "training.steps.x"):
         with pytest.raises(ValueError, match=f"no parameter '{wrong}'"):
             override(load_profile("smoke"), {wrong: 3})
+
+
+def test_a_value_of_another_kind_is_refused_and_a_number_that_yaml_takes_for_text_is_one():
+    smoke = load_profile("smoke")
+    rate = override(smoke, {"training.learning_rates.plain": "1e-3"})["training"]["learning_rates"]["plain"]
+    assert rate == 0.001
+    assert override(smoke, {"training.reskinned_steps": None, "data.distractors": "revisitop1m"})["data"]["distractors"]
+    for name, value, wanted in (
+        ("training.steps", "many", "a number"),
+        ("training.steps", True, "a number"),
+        ("comparison.seeds", 3, "a list"),
+        ("rerank.fixed", [1], "a mapping"),
+        ("title", 7, "text"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} is .*; wanted {wanted}, such as"):
+            override(smoke, {name: value})
+
+
+def test_a_profile_without_steps_is_refused(tmp_path, monkeypatch):
+    study = Study("smoke", tmp_path, {"training.steps": 0})
+    monkeypatch.setattr(study, "training_set", lambda regime: SimpleNamespace(root=tmp_path, files=[], labels=[]))
+    monkeypatch.setattr(study, "_maps", lambda *a, **k: np.zeros((4, 112, 2, 2), np.float16))
+    with pytest.raises(ValueError, match="steps 0"):
+        study.network(study.model("plain"))
 
 
 def test_models_are_named_by_everything_that_makes_them(tmp_path):

@@ -113,6 +113,29 @@ def test_a_run_that_starts_from_nothing_forgets_the_rows_of_other_code(repositor
     assert Results(workspace / "results" / "tiny").frame()["experiment"].tolist() == ["ablation"]
 
 
+def test_one_notebook_of_a_changed_profile_does_not_add_to_the_rows_of_the_old_one(repository, workspace):
+    results = study.run("tiny", workspace=workspace, progress=False)
+    study.run("tiny", workspace=workspace, notebooks=["01_second"], progress=False)
+    assert (results / "notebooks" / "00_first.ipynb").is_file(), "nothing has changed"
+    (repository / "profiles" / "tiny.yaml").write_text(TINY + "more: 2\n")
+    study.run("tiny", workspace=workspace, notebooks=["01_second"], progress=False)
+    assert (results / "notebooks" / "00_first.ipynb").is_file(), "a parameter that the rows knew nothing of"
+    (repository / "profiles" / "tiny.yaml").write_text(TINY.replace("size: 1", "size: 3"))
+    study.run("tiny", workspace=workspace, notebooks=["01_second"], progress=False)
+    assert [path.name for path in (results / "notebooks").iterdir()] == ["01_second.ipynb"]
+    assert (workspace / "build" / "before" / "tiny" / "results.csv").is_file(), "nothing is lost"
+    assert json.loads((results / "run.json").read_text())["parameters"]["size"] == 3
+
+
+def test_a_notebook_that_is_run_alone_leaves_what_the_study_recorded(repository, workspace):
+    results = study.run("tiny", workspace=workspace, progress=False)
+    alone = Results(results)
+    alone.add(experiment="sweep", dataset="synthetic", backbone="lite0", variant="plain", metric="mAP", value=0.1)
+    alone.save()
+    record = json.loads((results / "run.json").read_text())
+    assert record["parameters"]["size"] == 1 and record["title"] == "A tiny study" and "00_first" in record["seconds"]
+
+
 def test_a_failure_names_notebook_cell_and_error(tmp_path):
     write_notebook(tmp_path / "01_broken.ipynb", "1", "raise ValueError('database has 512 dimensions')")
     running = tmp_path / "running" / "01_broken.ipynb"
