@@ -31,7 +31,7 @@ from ssr_lib.profiles import data_file, load_profile, override
 from ssr_lib.provenance import repository_root
 from ssr_lib.results import Results
 from ssr_lib.tables import of_dataset, write_table
-from ssr_lib.train import TrainConfig, train_head
+from ssr_lib.train import TrainConfig, fit_start, train_head
 from ssr_lib.variants import TRAINING_FREE, VARIANTS, Model
 from ssr_lib.variants import VERSION as MODELS
 
@@ -91,9 +91,9 @@ class Study:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.with_stem(of_dataset(path.stem, dataset))
 
-    def write_table(self, name: str, table: pd.DataFrame, dataset: str = "synthetic") -> None:
+    def write_table(self, name: str, table: pd.DataFrame, dataset: str = "synthetic", digits: int = 1) -> None:
         """Write a table of the notebook to `tables/<name>.csv` and `.md`; of other datasets than the drawn to `<name>_<dataset>`."""
-        write_table(table, self.results_dir / "tables" / of_dataset(name, dataset))
+        write_table(table, self.results_dir / "tables" / of_dataset(name, dataset), digits=digits)
 
     # ---- pictures
 
@@ -113,9 +113,8 @@ class Study:
     def training_set(self, regime: str = "ordinary") -> LabelledImages:
         """The training views of `regime`: drawn ones, or the photographs of the profile's `training_labels`."""
         if regime == "photographs":
-            return self._once(
-                ("training", regime), lambda: read_training_labels(data_file(self["data.training_labels"]))
-            )
+            read = lambda: read_training_labels(data_file(self["data.training_labels"]))
+            return self._once(("training", regime), read)
         views = self["data.training.views"]
         folder = self._drawn("training", f"-{regime}-{views}")
         draw = lambda: draw_training(self._spec("training"), folder, views=views, regime=regime, progress=self.progress)
@@ -138,8 +137,7 @@ class Study:
             benchmark = read_ground_truth(labels, labels.parent, subset=dataset not in official)
         else:
             benchmark = read_labels(labels)
-        inside = sum(i >= 0 for i in benchmark.query_ids)
-        if inside:
+        if inside := sum(i >= 0 for i in benchmark.query_ids):
             raise ValueError(
                 f"{labels}: {inside} queries are database images too; the study compares queries that stand apart: "
                 "give every file a split, query or db"
@@ -231,6 +229,10 @@ class Study:
         if model.seed is None:
             return net.eval(), []
         views = self.training_set(model.regime)
+        maps = self._maps(net, views.root, views.files, self._preprocess(model.image_size))
+        if model.steps == 0 < self["training.steps"]:  # asked for: the network as a fitted start leaves it
+            fit_start(net, None, maps, np.unique(views.labels, return_inverse=True)[1], TrainConfig.shrinkage)
+            return net.eval(), []
         config = TrainConfig(
             steps=model.steps,
             lr_tail=model.learning_rate,
@@ -238,7 +240,6 @@ class Study:
             seed=model.seed,
             **{key: self["training"][key] for key in ("start", *RECIPE)},
         )
-        maps = self._maps(net, views.root, views.files, self._preprocess(model.image_size))
         directory = self.cache / "models" / self._folder_name(model)
         curve = train_head(net, maps, views.labels, config, directory=directory, progress=self.progress)
         return net.eval(), curve
@@ -326,9 +327,8 @@ class Study:
         root = data_file(self["data.distractors"])
         name = short_digest([preprocess.to_dict(), str(options["dtype"]), self["data.distractors"]])
         names = read_distractors(root)
-        behind = extract(
-            self._network_once(model), names, preprocess, folder / f"distractors-{name}", root=root, **options
-        )
+        net, described = self._network_once(model), folder / f"distractors-{name}"
+        behind = extract(net, names, preprocess, described, root=root, **options)
         path = folder / f"{dataset}-and-distractors-{short_digest([name, names, self.benchmark(dataset).database])}.npy"
         return queries, stacked(path, (database, behind))
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from ssr_lib.data.files import write_atomic
+from ssr_lib.data.images import load_image
 
 LARGEST = 300_000  # bytes of a PNG
 STYLE = {
@@ -37,6 +38,7 @@ COLOURS = {  # the same thing has the same colour in every figure
     **dict.fromkeys(("conv", "SuperGlobal", "Hard"), PALETTE[2]),
     **dict.fromkeys(("self-similarity", "ours"), PALETTE[0]),
     **dict.fromkeys(("untrained", "SIFT + RANSAC"), PALETTE[5]),
+    **{"AQE": PALETTE[3], "αQE": PALETTE[4], "DBA": PALETTE[6]},
 }
 
 
@@ -78,13 +80,8 @@ def _small_png(image: Image.Image) -> bytes:
 
 
 def load_pixels(image: Path | str | np.ndarray, longest: int) -> np.ndarray:
-    """An image (H, W, 3) uint8, no side longer than `longest`, upright as its camera says."""
-    if isinstance(image, np.ndarray):
-        picture = Image.fromarray(image)
-    else:
-        with Image.open(image) as file:
-            file.draft("RGB", (longest, longest))
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+    """An image (H, W, 3) uint8, no side longer than `longest`; a file is decoded, and refused, as by `load_image`."""
+    picture = Image.fromarray(image if isinstance(image, np.ndarray) else load_image(image, longest=longest))
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return np.asarray(picture)
 

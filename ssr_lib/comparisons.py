@@ -139,11 +139,16 @@ def sweep(study: Study, models: list[Model], name: str, values: list, dataset: s
     return pd.DataFrame(rows)
 
 
+def swept(study: Study, name: str, dataset: str = "synthetic") -> list:
+    """The profile's values of a sweep over "k" or "alpha", and the chosen one, which a sweep has to go through."""
+    return sorted({*study["sweeps"][name], choices(study, dataset)["ours"][name]})
+
+
 def k_alpha_grid(study: Study, models: list[Model], dataset: str = "synthetic") -> pd.DataFrame:
     """Medium mAP in percent of our re-ranking over k (rows) × α (columns)."""
     base, cells = choices(study, dataset)["ours"], {}
-    for k in study["sweeps.k"]:
-        for alpha in study["sweeps.alpha"]:
+    for k in swept(study, "k", dataset):
+        for alpha in swept(study, "alpha", dataset):
             ap = measure(
                 study,
                 models,

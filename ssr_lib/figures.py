@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ssr_lib.canvas import COLOURS, PALETTE, canvas, load_pixels, show, square
 
@@ -110,45 +112,33 @@ def sweep(
     path: Path | str,
     *,
     y: str = "mAP",
-    hue: str | None = None,
-    low: str | None = None,
-    high: str | None = None,
+    hue: str,
     log: str = "",
-    reference: float | None = None,
-    y_label: str | None = None,
 ) -> Path:
-    """Lines of `y` over `x`, one for each value of `hue`, with the band from columns `low` to `high` where given.
-
-    `log`: "x", "y" or "xy". `reference`: a value drawn as a dashed line, such as no re-ranking.
-    """
+    """Lines of `y` over `x`, one for each value of `hue`; `log`: "x" or "xy"."""
     with canvas(path, (6, 3.8)) as (_, axes):
         ax = axes[0, 0]
-        lines = table.groupby(hue, sort=False) if hue else [("", table)]
-        for place, (name, rows) in enumerate(lines):
+        for place, (name, rows) in enumerate(table.groupby(hue, sort=False)):
             rows = rows.sort_values(x)
             colour = COLOURS.get(str(name), PALETTE[place % len(PALETTE)])
             ax.plot(rows[x], rows[y], marker="o", ms=4, color=colour, label=str(name))
-            if low and high:
-                ax.fill_between(rows[x], rows[low], rows[high], color=colour, alpha=0.18, lw=0)
-        if reference is not None:
-            ax.axhline(reference, color="#666666", ls="--", lw=1)
         if "x" in log:
             ax.set_xscale("log")
             _plain_ticks(ax, table[x])
         if "y" in log:
             ax.set_yscale("log")
+            _log_ticks(ax.yaxis)
         ax.set_xlabel(x)
-        ax.set_ylabel(y_label or (f"{y} (%)" if y == "mAP" else y))
-        if hue:
-            ax.legend(title=hue)
+        ax.set_ylabel(f"{y} (%)" if y == "mAP" else y)
+        ax.legend(title=hue)
     return Path(path)
 
 
-def heat_map(table: pd.DataFrame, path: Path | str, *, label: str = "Medium mAP (%)", decimals: int = 1) -> Path:
-    """A grid of numbers, index down and columns across, such as k × α; the best cell is framed."""
+def heat_map(table: pd.DataFrame, path: Path | str) -> Path:
+    """A grid of Medium mAP in percent, index down and columns across, such as k × α; the best cell is framed."""
     with canvas(path, (1.2 + 0.75 * table.shape[1], 1 + 0.42 * table.shape[0])) as (_, axes):
         ax = axes[0, 0]
-        seaborn.heatmap(table, ax=ax, annot=True, fmt=f".{decimals}f", cmap="viridis", cbar_kws={"label": label})
+        seaborn.heatmap(table, ax=ax, annot=True, fmt=".1f", cmap="viridis", cbar_kws={"label": "Medium mAP (%)"})
         if table.notna().to_numpy().any():
             row, column = np.unravel_index(np.nanargmax(table.to_numpy(float)), table.shape)
             ax.add_patch(
@@ -158,10 +148,17 @@ def heat_map(table: pd.DataFrame, path: Path | str, *, label: str = "Medium mAP 
     return Path(path)
 
 
-def learning_curves(curves: Mapping[str, Sequence[Sequence[Mapping]]], path: Path | str, *, smooth: int = 5) -> Path:
+def learning_curves(
+    curves: Mapping[str, Sequence[Sequence[Mapping]]],
+    path: Path | str,
+    *,
+    smooth: int = 5,
+    one_pass: float | None = None,
+) -> Path:
     """Loss and accuracy over the steps: for each name the curves of its seeds, as mean and band from least to most.
 
-    A curve is a list of rows with `step`, `loss`, `accuracy`; `smooth`: steps of a running mean.
+    A curve is a list of rows with `step`, `loss`, `accuracy`; `smooth`: steps of a running mean; `one_pass`: steps in which
+    every view is seen once, marked by dotted lines.
     """
     with canvas(path, (9, 3.4), 1, 2) as (_, axes):
         for place, (name, seeds) in enumerate(curves.items()):
@@ -175,20 +172,16 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[Mapping]]], path: Pat
                 ax.fill_between(lines.index, lines.min(axis=1), lines.max(axis=1), color=colour, alpha=0.18, lw=0)
                 ax.set_xlabel("step")
                 ax.set_ylabel({"loss": "loss", "accuracy": "accuracy on the batch"}[quantity])
+        for ax in axes[0] if one_pass else ():
+            for end in np.arange(one_pass, ax.dataLim.x1, one_pass):
+                ax.axvline(end, color="#666666", ls=":", lw=1)
         axes[0, 1].legend()
     return Path(path)
 
 
-def cost_figure(
-    table: pd.DataFrame,
-    path: Path | str,
-    *,
-    x: str = "online ms a query",
-    y: str = "mAP",
-    label: str = "re-ranking",
-    y_label: str = "Medium mAP (%)",
-) -> Path:
-    """Quality against cost, one labelled point a row, cost on a logarithmic axis: up and to the left is better."""
+def cost_figure(table: pd.DataFrame, path: Path | str) -> Path:
+    """Quality (mAP) against cost, one labelled point a row, cost on a logarithmic axis: up and to the left is better."""
+    x, y, label = "online ms a query", "mAP", "re-ranking"
     with canvas(path, (6.4, 4)) as (_, axes):
         ax = axes[0, 0]
         for place, (_, row) in enumerate(table.iterrows()):
@@ -196,66 +189,56 @@ def cost_figure(
             ax.plot(row[x], row[y], "o", ms=9, color=colour)
             ax.annotate(str(row[label]), (row[x], row[y]), xytext=(8, 5), textcoords="offset points", fontsize="small")
         ax.set_xscale("log")
+        _log_ticks(ax.xaxis)
         ax.margins(x=0.3, y=0.15)
         ax.set_xlabel(x)
-        ax.set_ylabel(y_label)
+        ax.set_ylabel("Medium mAP (%)")
     return Path(path)
 
 
-def component_bars(
-    table: pd.DataFrame,
-    path: Path | str,
-    *,
-    x: str = "variant",
-    hue: str = "re-ranking",
-    y: str = "mAP",
-    low: str = "low",
-    high: str = "high",
-    y_label: str = "Medium mAP (%)",
-) -> Path:
-    """Bars of `y`, grouped by `x` and coloured by `hue`, with an interval on each; groups in the order of the table."""
+def component_bars(table: pd.DataFrame, path: Path | str, *, x: str, hue: str) -> Path:
+    """Bars of mAP, grouped by `x` and coloured by `hue`, with the interval from low to high on each, in the table's order."""
     groups, names = list(dict.fromkeys(table[x])), list(dict.fromkeys(table[hue]))
     width = 0.8 / len(names)
-    with canvas(path, (1.8 + 1.5 * len(groups), 3.8)) as (_, axes):
+    with canvas(path, (1.8 + 2.0 * len(groups), 3.8)) as (_, axes):
         ax = axes[0, 0]
         for i, name in enumerate(names):
             rows = table[table[hue] == name].drop_duplicates(x).set_index(x).reindex(groups)
             at = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
-            whiskers = np.abs(rows[[low, high]].to_numpy(float).T - rows[y].to_numpy(float))
+            whiskers = np.abs(rows[["low", "high"]].to_numpy(float).T - rows["mAP"].to_numpy(float))
             colour = COLOURS.get(str(name), PALETTE[i % len(PALETTE)])
             ax.bar(
-                at, rows[y], width * 0.92, color=colour, label=str(name), yerr=whiskers, capsize=3, error_kw={"lw": 1}
+                at,
+                rows["mAP"],
+                width * 0.92,
+                color=colour,
+                label=str(name),
+                yerr=whiskers,
+                capsize=3,
+                error_kw={"lw": 1},
             )
         ax.set_xticks(range(len(groups)), [str(group) for group in groups])
         ax.grid(axis="x", visible=False)
-        ax.set_ylabel(y_label)
+        ax.set_ylabel("Medium mAP (%)")
         ax.legend(title=hue, loc="upper left", bbox_to_anchor=(1, 1))
     return Path(path)
 
 
-def difference_forest(
-    table: pd.DataFrame,
-    path: Path | str,
-    *,
-    label: str = "comparison",
-    y: str = "difference",
-    low: str = "low",
-    high: str = "high",
-    x_label: str = "difference in mAP (points)",
-) -> Path:
+def difference_forest(table: pd.DataFrame, path: Path | str, *, x_label: str = "difference in mAP (points)") -> Path:
     """Differences with their intervals and a line at 0, one a row from the top.
 
     Dark where something is shown: by the verdict where the table has that column, else where the interval excludes 0.
     """
-    names = [textwrap.fill(str(name), 44) for name in table[label]]
+    names = [textwrap.fill(str(name), 44) for name in table["comparison"]]
     lines = sum(name.count("\n") for name in names)
     with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * lines)) as (_, axes):
         ax = axes[0, 0]
         for place, (_, row) in enumerate(table.iterrows()):
-            shown = row["verdict"] in ("supported", "refuted") if "verdict" in table else row[low] > 0 or row[high] < 0
+            without_0 = row["low"] > 0 or row["high"] < 0
+            shown = row["verdict"] in ("supported", "refuted") if "verdict" in table else without_0
             colour = PALETTE[0] if shown else "#8c8c8c"
-            ax.plot([row[low], row[high]], [place, place], color=colour, lw=2)
-            ax.plot(row[y], place, "o", color=colour, ms=7, mfc=colour if shown else "white")
+            ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
+            ax.plot(row["difference"], place, "o", color=colour, ms=7, mfc=colour if shown else "white")
         ax.axvline(0, color="black", lw=1)
         ax.set_yticks(range(len(table)), names, fontsize="small")
         ax.set_ylim(len(table) - 0.5, -0.5)
@@ -264,16 +247,18 @@ def difference_forest(
     return Path(path)
 
 
-def gain_by_positives(table: pd.DataFrame, path: Path | str, *, x: str = "positives", y: str = "gain") -> Path:
-    """The gain of every query over its number of positives, and the mean with its standard error in octaves of x."""
+def gain_by_positives(table: pd.DataFrame, path: Path | str) -> Path:
+    """The gain of every query over its number of positives, and the mean with its standard error in octaves of them."""
+    x, y = "positives", "gain"
     with canvas(path, (6, 3.8)) as (_, axes):
         ax = axes[0, 0]
         ax.scatter(table[x], table[y], s=12, color=PALETTE[7], alpha=0.5, lw=0, label="a query")
         octave = np.floor(np.log2(table[x]))
         means = table.groupby(octave).agg(x=(x, "mean"), y=(y, "mean"), sem=(y, "sem"))
         ax.errorbar(
-            means["x"], means["y"], yerr=means["sem"].fillna(0), color=PALETTE[0], marker="o", capsize=3, label="mean"
-        )
+            means["x"], means["y"], yerr=means["sem"].fillna(0), color=PALETTE[0], marker="o", capsize=3,
+            label="mean ± standard error",
+        )  # fmt: skip
         ax.axhline(0, color="black", lw=1)
         ax.set_xscale("log", base=2)
         _plain_ticks(ax, 2 ** np.arange(octave.min(), octave.max() + 2))
@@ -288,16 +273,13 @@ def published_landscape(
     path: Path | str,
     *,
     measured: pd.DataFrame | None = None,
-    x: str = "roxf_M",
-    y: str = "rpar_M",
-    labels: Mapping[str, str] | None = None,
 ) -> Path:
     """Published mAP on two benchmarks, one point a row, apart by whether it is re-ranked; measured points as stars.
 
-    `published`: columns `x`, `y` in percent, `rerank` ("none", or what follows the first ranking) and, where points are
-    to be named, `method`: those that no other of their kind beats on both axes. `measured`: columns `x`, `y`, `method`.
+    `published`: columns roxf_M, rpar_M in percent, `rerank` ("none", or what follows the first ranking) and, where points are
+    to be named, `method`: those that no other of their kind beats on both axes. `measured`: columns roxf_M, rpar_M, method.
     """
-    labels = {"roxf_M": "ROxford5k Medium mAP (%)", "rpar_M": "RParis6k Medium mAP (%)", **(labels or {})}
+    x, y = "roxf_M", "rpar_M"
     rows = published.dropna(subset=[x, y])
     plain = rows["rerank"].fillna("none") == "none"
     kinds = (
@@ -317,8 +299,8 @@ def published_landscape(
                     str(row["method"]), (row[x], row[y]), xytext=(-9, 5), textcoords="offset points", ha="right", fontsize="small",
                     color=PALETTE[0], fontweight="bold",
                 )  # fmt: skip
-        ax.set_xlabel(labels.get(x, x))
-        ax.set_ylabel(labels.get(y, y))
+        ax.set_xlabel("ROxford5k Medium mAP (%)")
+        ax.set_ylabel("RParis6k Medium mAP (%)")
         ax.set_axisbelow(True)
         ax.legend(loc="lower right")
     return Path(path)
@@ -339,6 +321,13 @@ def _name_best(ax: Axes, points: pd.DataFrame, x: str, y: str, corner: tuple[flo
             color="#444444",
             arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.7, "shrinkB": 3},
         )
+
+
+def _log_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, written out."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _plain_ticks(ax: Axes, values: Sequence[float]) -> None:

@@ -74,7 +74,7 @@ def worst_queries(study: Study, model: Model, dataset: str = "synthetic", count:
         row = {
             "query": int(query),
             "group": benchmark.groups[query],
-            "AP": 100 * ap[query],
+            "AP (%)": round(100 * float(ap[query]), 2),
             "positives": len(benchmark.easy[query]) + len(benchmark.hard[query]),
             "of them hard": len(benchmark.hard[query]),
             "wrong before the first right": len(wrong),

@@ -39,10 +39,18 @@ def photo_values(study: Study, dataset: str) -> dict[tuple[str, str, str], np.nd
     }
 
 
-def photo_table(values: dict[tuple[str, str, str], np.ndarray]) -> pd.DataFrame:
-    """mAP in percent, one row for each network and re-ranking."""
+def photo_table(study: Study, values: dict[tuple[str, str, str], np.ndarray], dataset: str) -> pd.DataFrame:
+    """mAP in percent, one row for each network and re-ranking, whose parameters are named; seeds: trainings."""
+    chosen = choices(study, dataset)
+    name = lambda m: " ".join([NAMES[m], ", ".join(f"{key} {value}" for key, value in chosen[m].items())]).strip()
     return pd.DataFrame(
-        {"variant": v, "trained on": t, "seeds": len(ap), "re-ranking": NAMES[m], "mAP": percent(ap)}
+        {
+            "variant": v,
+            "trained on": t,
+            "seeds": len(ap) * (v != "untrained"),
+            "re-ranking": name(m),
+            "mAP": percent(ap),
+        }
         for (v, t, m), ap in values.items()
     )
 

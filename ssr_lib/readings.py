@@ -8,7 +8,12 @@ import pandas as pd
 def read_differences(
     table: pd.DataFrame, high: str = "in favour of the first", low: str = "in favour of the second"
 ) -> str:
-    """Which differences of a table (comparison, difference, low, high, seeds: 0 where nothing is trained) have an interval without 0."""
+    """Which differences of a table (comparison, difference, low, high, seeds: 0 where nothing is trained) have an interval without 0.
+
+    Those of one training are counted apart: their intervals know landmarks only.
+    """
+    few = table[table["seeds"] == 1]
+    table = table[table["seeds"] != 1]
     above, below = table[table["low"] > 0], table[table["high"] < 0]
     parts = [
         f"{word}: " + "; ".join(f"{row.comparison} ({row.difference:+.1f})" for row in rows.itertuples())
@@ -16,13 +21,21 @@ def read_differences(
         if len(rows)
     ]
     shown = len(above) + len(below)
-    sentence = f"The 95 % interval, of each comparison alone, excludes 0 in {shown} of {len(table)} comparisons"
-    sentence += (", " + ", and ".join(parts) if parts else "") + "."
-    if shown < len(table):
-        sentence += f" For the other {len(table) - shown} no difference is shown."
-    if few := int((table["seeds"] == 1).sum()):
-        sentence += f" Of all, {few} {'rests' if few == 1 else 'rest'} on one training and {'carries' if few == 1 else 'carry'} no verdict."
-    return sentence
+    sentence = ""
+    if len(table):
+        sentence = f"The 95 % interval, of each comparison alone, excludes 0 in {shown} of {len(table)} comparisons"
+        sentence += (", " + ", and ".join(parts) if parts else "") + ". "
+        if shown < len(table):
+            sentence += (
+                f"For the other {len(table) - shown} no difference is shown. " if shown else "No difference is shown. "
+            )
+    if len(few):
+        without = int(((few["low"] > 0) | (few["high"] < 0)).sum())
+        sentence += (
+            f"{len(few)} {'comparison rests' if len(few) == 1 else 'comparisons rest'} on one training and {'carries' if len(few) == 1 else 'carry'} "
+            f"no verdict: such intervals, {without} of them without 0, are over landmarks only."
+        )
+    return sentence.strip()
 
 
 def leading_number(cell: object) -> float:
@@ -42,28 +55,36 @@ def read_best(table: pd.DataFrame, what: str, column: str = "Medium") -> str:
     return f"{what}, the highest {column} mAP is {numbers[best]:.1f} ({labels[table.index.get_loc(best)]}), {numbers[best] - numbers[first]:+.1f} from the first row."
 
 
-def read_regimes(loss: dict[str, float], untrained: float, reskinned: pd.DataFrame) -> str:
-    """How far networks on re-skinned views were trained: final loss by regime, Medium mAP beside that without training."""
+def read_regimes(loss: dict[str, float], before: dict[str, float], reskinned: pd.DataFrame) -> str:
+    """How far networks on re-skinned views were trained: final loss by regime, Medium mAP beside that `before` training, by name.
+
+    With two names, the second is of a start fitted to the views themselves, after which a low loss says nothing.
+    """
     best = reskinned["Medium"].map(leading_number).max()
     text = (
-        f"At the end of training the loss of the control is {loss['reskinned']:.2f} on re-skinned views, {loss['ordinary']:.2f} on ordinary ones. "
-        f"The highest Medium mAP of the table is {best:.1f}; without any training it is {untrained:.1f}."
+        f"At the end of its first training the loss of the control is {loss['reskinned']:.2f} on re-skinned views, {loss['ordinary']:.2f} on ordinary ones. "
+        f"The highest Medium mAP of the table is {best:.1f}; "
+        + ", ".join(f"{n} it is {v:.1f}" for n, v in before.items())
+        + "."
     )
-    if loss["reskinned"] > loss["ordinary"] + 1:
+    if len(before) > 1:
+        text += " From a fitted start a low loss does not say that learning has finished."
+    elif loss["reskinned"] > loss["ordinary"] + 1:
         text += " **These networks have not finished learning**, so their differences say little."
     return text
 
 
 def read_structure(table: pd.DataFrame) -> str:
-    """The AUC of twins and doubles of every row, and which is highest; 50 % is chance."""
+    """The AUC of twins and doubles of every row, and which are highest to within a point; 50 % is chance."""
     rows = [
         (r["variant"], leading_number(r["AUC twins"]), leading_number(r["AUC doubles"])) for _, r in table.iterrows()
     ]
     text = "; ".join(f"{name}: twins {twins:.0f} %, doubles {doubles:.0f} %" for name, twins, doubles in rows)
-    twins, doubles = (max(rows, key=lambda row, place=place: row[place]) for place in (1, 2))
+    best = {place: max(row[place] for row in rows) for place in (1, 2)}
+    level = {place: ", ".join(row[0] for row in rows if row[place] > best[place] - 1) for place in best}
     return (
-        f"{text}. Chance is 50 %: against twins {twins[0]} is highest with {twins[1]:.1f} %, for doubles {doubles[0]} with "
-        f"{doubles[2]:.1f} %. Claims about differences, with intervals, are in notebook 11."
+        f"{text}. Chance is 50 %. Within a point of the highest are, against twins ({best[1]:.1f} %), {level[1]}; for doubles ({best[2]:.1f} %), "
+        f"{level[2]}. Claims about differences, with intervals, are in notebook 11."
     )
 
 
@@ -113,10 +134,16 @@ def read_verdicts(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     if pd.isna(first["difference"]):
         return f"The primary claim is not tested here: {first['comparison']}. In all: {counts}."
+    alone = table[(table["verdict"] == "not shown") & ((table["low"] > 0) | (table["high"] < 0))]
     says = {"no verdict": "has no verdict"}.get(first["verdict"], f"is {first['verdict']}")
     return (
         f"**The primary claim {says}**: {first['comparison']} = {first['difference']:+.2f} points "
         f"[{first['low']:+.2f}, {first['high']:+.2f}] over {first['seeds']:.0f} trainings and {first['landmarks']:.0f} landmarks. In all: {counts}."
+        + (
+            f" Not shown after correction, though the interval alone excludes 0: {'; '.join(alone['comparison'])}."
+            if len(alone)
+            else ""
+        )
     )
 
 

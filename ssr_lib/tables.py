@@ -6,8 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from ssr_lib.data.files import write_atomic
+
+
+def p_text(p: float) -> str:
+    """A p-value with two decimals, and "<0.01" rather than 0."""
+    return "<0.01" if p < 0.01 else f"{p:.2f}"
+
+
+def styled(table: pd.DataFrame) -> Styler:
+    """A table of differences as notebooks show it: two decimals, p-values never 0, nothing where nothing is known."""
+    formats = {"p": p_text} if "p" in table else {}
+    return table.style.format(formats, precision=2, na_rep="").hide(axis="index")
 
 
 def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:
@@ -26,7 +38,7 @@ def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:
         if pd.isna(value):
             return ""
         if name == "p":
-            return "<0.01" if value < 0.01 else f"{value:.2f}"
+            return p_text(value)
         shown = f"{value:.{places}f}" if isinstance(value, float) else str(value)
         return shown.replace("|", "\\|").replace("\n", " ")
 

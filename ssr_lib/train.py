@@ -111,12 +111,15 @@ def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> 
 
 
 @torch.no_grad()
-def fit_start(net: RetrievalNet, loss: MarginLoss, maps: np.ndarray, targets: np.ndarray, shrinkage: float) -> None:
+def fit_start(
+    net: RetrievalNet, loss: MarginLoss | None, maps: np.ndarray, targets: np.ndarray, shrinkage: float
+) -> None:
     """Put `net`'s whitening and the class centres where the network, as it is, has them: no step is spent on finding them.
 
     The whitening becomes the LDA (with `shrinkage`, see `fit_lda`) of the pooled features of `maps` (N, C, H, W) with their
     classes `targets` (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; a centre
-    becomes the mean descriptor of its class (imprinted weights: Qi et al., CVPR 2018). A module that starts as the identity
+    becomes the mean descriptor of its class (imprinted weights: Qi et al., CVPR 2018); without `loss` there are none, and
+    `net` is what it would be before its first step. A module that starts as the identity
     leaves the features alone, so all variants then start alike; another is fitted as it is in eval mode, whose batch
     norms have seen nothing yet. Raises `ValueError` where no class has two views. Source: docs/method.md, section 2.5.
     """
@@ -127,7 +130,8 @@ def fit_start(net: RetrievalNet, loss: MarginLoss, maps: np.ndarray, targets: np
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
-    loss.centres.copy_(F.normalize(torch.from_numpy(class_means(descriptors, targets))))
+    if loss is not None:
+        loss.centres.copy_(F.normalize(torch.from_numpy(class_means(descriptors, targets))))
 
 
 def describe_training(net: RetrievalNet, maps: np.ndarray, targets: np.ndarray, config: TrainConfig) -> dict[str, Any]:

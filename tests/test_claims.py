@@ -132,3 +132,7 @@ def test_the_reading_of_differences_counts_what_excludes_zero():
     })  # fmt: skip
     text = readings.read_differences(table)
     assert "1 of 2" in text and "a − b (+2.0)" in text and "other 1 no difference is shown" in text
+    assert "0 of 1" in readings.read_differences(table[1:]) and "other" not in readings.read_differences(table[1:])
+    text = readings.read_differences(table.assign(seeds=[1, 3]))
+    assert "0 of 1" in text and "favour" not in text, "one training names no winner"
+    assert "1 comparison rests on one training and carries no verdict" in text and "1 of them without 0" in text

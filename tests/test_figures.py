@@ -53,7 +53,11 @@ def tables():
 def draw(name, path):
     arguments = tables()[name]
     if name == "sweep":
-        return figures.sweep(*arguments, path, hue="difficulty", low="low", high="high", log="x", reference=50)
+        return figures.sweep(*arguments, path, hue="difficulty", log="xy")
+    if name == "component_bars":
+        return figures.component_bars(*arguments, path, x="variant", hue="re-ranking")
+    if name == "learning_curves":
+        return figures.learning_curves(*arguments, path, one_pass=7.5)
     if name == "published_landscape":
         return figures.published_landscape(arguments[0], path, measured=arguments[1])
     return getattr(figures, name)(*arguments, path)
@@ -129,6 +133,15 @@ def test_pictures_stand_upright_as_the_camera_says(tmp_path):
     orientation[0x0112] = 6  # a quarter turn
     image.save(tmp_path / "turned.jpg", exif=orientation)
     assert canvas.load_pixels(tmp_path / "turned.jpg", 60).shape == (60, 30, 3)
+
+
+def test_pictures_in_figures_are_decoded_as_those_that_are_described(tmp_path):
+    """A ramp of 16-bit grey keeps its levels, and a damaged EXIF block turns nothing."""
+    ramp = np.tile(np.arange(64, dtype=np.uint16) * 1024, (48, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    np.testing.assert_array_equal(canvas.load_pixels(tmp_path / "ramp.png", 64)[:, :, 1], ramp >> 8)
+    Image.new("RGB", (60, 30), "red").save(tmp_path / "odd.jpg", dpi=(72, 72), exif=b"Exif\0\0garbage")
+    assert canvas.load_pixels(tmp_path / "odd.jpg", 60).shape == (30, 60, 3)
 
 
 def test_drawing_leaves_no_trace_in_matplotlib(tmp_path):

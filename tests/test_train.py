@@ -113,6 +113,9 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
     targets = np.unique(labels, return_inverse=True)[1]
     loss = MarginLoss(net.descriptor_dim, 5)
     fit_start(net, loss, maps, targets, config.shrinkage)
+    untaught = make_net()
+    fit_start(untaught, None, maps, targets, config.shrinkage)
+    assert same_weights(untaught, net), "without a loss there are no centres to place, and nothing else changes"
     x = pooled_features(net, maps).astype(np.float64)
     lda = fit_lda(x, targets, config.shrinkage)
     assert np.abs(head_descriptors(net, maps) - lda.apply(x, net.descriptor_dim)).max() < 1e-4
@@ -177,8 +180,12 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path, uninterrupted):
     assert rows[-1]["seconds"] > rows[5]["seconds"] >= rows[0]["seconds"]
 
 
-@pytest.mark.parametrize(("optimizer", "start"), [("adamw", "random"), ("sgd", "random"), ("adamw", "fitted")])
-def test_an_interrupted_run_continues_to_the_same_bits_with_either_optimizer_and_start(tmp_path, optimizer, start):
+@pytest.mark.parametrize(
+    ("optimizer", "start", "every"),
+    [("adamw", "random", 2), ("sgd", "random", 2), ("adamw", "fitted", 2), ("adamw", "fitted", 50)],
+    ids=["adamw", "sgd", "fitted", "fitted, before its first checkpoint"],
+)
+def test_an_interrupted_run_continues_to_the_same_bits(tmp_path, optimizer, start, every):
     config = replace(CONFIG, steps=5, optimizer=optimizer, start=start)
     whole_net, whole_rows = run(tmp_path / "whole", config=config)
     net = make_net()
@@ -192,8 +199,9 @@ def test_an_interrupted_run_continues_to_the_same_bits_with_either_optimizer_and
 
     net.head = interrupted
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", net, config, checkpoint_every=2)
-    net, rows = run(tmp_path / "broken", config=config, checkpoint_every=2)
+        run(tmp_path / "broken", net, config, checkpoint_every=every)
+    assert (tmp_path / "broken" / "state.safetensors").is_file() == (every == 2)
+    net, rows = run(tmp_path / "broken", config=config, checkpoint_every=every)
     assert curve(rows) == curve(whole_rows) and same_weights(net, whole_net)
 
 
