@@ -236,9 +236,7 @@ def choose(study: Study, method: str, datasets: tuple[str, ...] = ("synthetic",)
         if np.mean(values) > best:
             best, chosen = float(np.mean(values)), parameters
     if not chosen:
-        raise ValueError(
-            f"every k that is to be tried for {method} is as large as the database of {', '.join(datasets)}"
-        )
+        raise ValueError(f"every k to be tried for {method} is as large as the database of {', '.join(datasets)}")
     return chosen
 
 
@@ -275,9 +273,10 @@ def _chosen_once(study: Study, on: tuple[str, ...], split: str) -> dict[str, dic
     path, name, candidates = study.results_dir / "choices.json", "+".join(on), study["rerank.candidates"]
     stored = read_json(path) or {}
     networks = [asdict(study.model(variant, study["comparison.seeds"][0])) for variant in study["comparison.variants"]]
-    made_by = {key: study[key] for key in ("rerank.shortlist", "data.training", "data.validation", "training")}
-    tried = {"candidates": candidates, "networks": networks} | made_by
-    if stored.get(name, {}).get("tried") != tried:
+    tried = {"candidates": candidates, "shortlist": study["rerank.shortlist"], "networks": networks}
+    tried |= {key: study[key] for key in ("data.training", "data.validation", "training.start", "training.batch_size")}
+    before = stored.get(name, {}).get("tried") or {"": "nothing"}
+    if any(tried.get(key) != value for key, value in before.items()):  # older records say less
         chosen = {method: choose(study, method, on, split) for method in candidates}
         study.results.save()
         stored[name] = {"tried": tried, "chosen": chosen}

@@ -145,7 +145,7 @@ def _save(place: Path, known: dict[str, dict], rows: np.ndarray) -> None:
     path = place / f"rows-{checksum[:16]}.npy"
     save_npy(path, rows.shape, rows.dtype, [rows])
     write_atomic(place / "index.json", json.dumps({"rows": path.name, "sha256": checksum, "files": known}))
-    for other in place.glob("rows-*.npy"):
+    for other in (*place.glob("rows-*.npy"), *place.glob(".rows-*.part")):  # the latter of runs that were killed
         if other != path:
             other.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -41,14 +42,24 @@ def _of_kind(dotted: str, old: object, new: object) -> object:
     """`new` where it is of the kind of `old`, or one of them is null; a number that YAML takes for text (1e-3) as a number."""
     if old is None or new is None:
         return new
-    kinds = {bool: "true or false", (int, float): "a number", str: "text", list: "a list", dict: "a mapping"}
+    kinds = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
     kind, name = next((kind, name) for kind, name in kinds.items() if isinstance(old, kind))
-    if name == "a number" and isinstance(new, str):
-        with suppress(ValueError):
-            return float(new)
-    if not isinstance(new, kind) or (isinstance(new, bool) and name == "a number"):
+    value = new
+    if kind in (int, float) and not isinstance(new, (bool, kind)):
+        with suppress(ValueError, TypeError, OverflowError):
+            value = float(new)
+            value = int(value) if kind is int and value.is_integer() else value
+    right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    if not right or (kind is float and not math.isfinite(value)):
         raise ValueError(f"{dotted} is {new!r}; wanted {name}, such as {old!r}")
-    return new
+    return value
 
 
 def data_folder() -> Path:

@@ -55,20 +55,18 @@ def read_best(table: pd.DataFrame, what: str, column: str = "Medium") -> str:
     return f"{what}, the highest {column} mAP is {numbers[best]:.1f} ({labels[table.index.get_loc(best)]}), {numbers[best] - numbers[first]:+.1f} from the first row."
 
 
-def read_regimes(loss: dict[str, float], before: dict[str, float], reskinned: pd.DataFrame) -> str:
-    """How far networks on re-skinned views were trained: final loss by regime, Medium mAP beside that `before` training, by name.
+def read_regimes(loss: dict[str, float], untrained: float, reskinned: pd.DataFrame, fitted: bool) -> str:
+    """How far networks on re-skinned views were trained: final loss by regime, Medium mAP beside that without training.
 
-    With two names, the second is of a start fitted to the views themselves, after which a low loss says nothing.
+    `fitted`: the start had been fitted to the views themselves, after which a low loss says nothing.
     """
     best = reskinned["Medium"].map(leading_number).max()
     text = (
         f"At the end of its first training the loss of the control is {loss['reskinned']:.2f} on re-skinned views, {loss['ordinary']:.2f} on ordinary ones. "
-        f"The highest Medium mAP of the table is {best:.1f}; "
-        + ", ".join(f"{n} it is {v:.1f}" for n, v in before.items())
-        + "."
+        f"The highest Medium mAP of the table is {best:.1f}; without any training it is {untrained:.1f}."
     )
-    if len(before) > 1:
-        text += " From a fitted start a low loss does not say that learning has finished."
+    if fitted:
+        text += " From a fitted start a low loss does not say that learning has finished; notebook 03 has mAP before and after, on validation."
     elif loss["reskinned"] > loss["ordinary"] + 1:
         text += " **These networks have not finished learning**, so their differences say little."
     return text
@@ -135,15 +133,15 @@ def read_verdicts(table: pd.DataFrame) -> str:
     if pd.isna(first["difference"]):
         return f"The primary claim is not tested here: {first['comparison']}. In all: {counts}."
     alone = table[(table["verdict"] == "not shown") & ((table["low"] > 0) | (table["high"] < 0))]
+    alone = [
+        f"{row.comparison} ({row.difference:+.2f}, {'for' if row.difference > 0 else 'against'} the claim)"
+        for row in alone.itertuples()
+    ]
     says = {"no verdict": "has no verdict"}.get(first["verdict"], f"is {first['verdict']}")
     return (
         f"**The primary claim {says}**: {first['comparison']} = {first['difference']:+.2f} points "
         f"[{first['low']:+.2f}, {first['high']:+.2f}] over {first['seeds']:.0f} trainings and {first['landmarks']:.0f} landmarks. In all: {counts}."
-        + (
-            f" Not shown after correction, though the interval alone excludes 0: {'; '.join(alone['comparison'])}."
-            if len(alone)
-            else ""
-        )
+        + (f" Not shown after correction, though the interval alone excludes 0: {'; '.join(alone)}." if alone else "")
     )
 
 

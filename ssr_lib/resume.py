@@ -51,6 +51,7 @@ def save_state(
         tensors["random/cuda"] = torch.cuda.get_rng_state(device)
     stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     try:
         with replacing(path) as temporary:  # straight to disk: with 81,313 class centres a copy would be gigabytes
             save_file(stored, temporary, metadata={"format": FORMAT, "record": json.dumps(record)})

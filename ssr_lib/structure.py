@@ -108,8 +108,11 @@ def guard_table(study: Study) -> pd.DataFrame:
         ("plain, ordinary queries", plain, "all", "40 to 60"),
     ]
     if study["training.start"] == "fitted":
-        before = "plain as fitted, before the first step, ordinary queries"
-        models.insert(2, (before, study.model("plain", steps=0), "all", "below trained"))
+        models.append(("plain as fitted, before the first step", study.model("plain", steps=0), "all", "below trained"))
+        if study["comparison.reskinned_seeds"]:
+            fitted = study.model("plain", regime="reskinned", steps=0)
+            models.append(("neighbour on re-skinned views", study.model("neighbour", regime="reskinned"), "all", ""))
+            models.append(("plain as fitted to re-skinned views", fitted, "all", "below the row above"))
     for what, model, subset, wanted in models:
         ap = measure(study, [model], "claims", split="validation", subset=subset)["medium"]
         rows.append((f"{what}, Medium mAP", 100 * np.nanmean(ap), wanted))

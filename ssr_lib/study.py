@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -24,6 +25,9 @@ from ssr_lib.results import Results
 from ssr_lib.tables import to_markdown
 
 __all__ = ["report", "repository_root", "run", "verify"]
+
+# Parameters with keys that are the user's own.
+OPEN = ("fixed", "candidates", "labels", "checkpoints", "learning_rates")
 
 
 def run(
@@ -63,7 +67,7 @@ def run(
         done = {name for name in wanted if _is_done(study.results_dir, name, state, digests[name])}
         record = read_json(study.results_dir / "run.json") or {}
         if (notebooks is None and not done) or _changed(record.get("parameters", {}), _as_stored(study.parameters)):
-            _set_aside(study)
+            _set_aside(study, progress)
             state, done, record = {}, set(), {}
         record |= {"profile": profile, "title": study["title"], **describe_run(), "parameters": study.parameters}
         write_atomic(study.results_dir / "run.json", json.dumps(record, indent=1) + "\n")
@@ -173,20 +177,22 @@ def _as_stored(parameters: Mapping) -> dict:
     return json.loads(json.dumps(parameters))
 
 
-def _changed(old: object, new: object) -> bool:
-    """Whether a parameter that both have is not the same; one that only the newer code knows changes no row that is there."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return any(_changed(old[key], new[key]) for key in old.keys() & new.keys())
-    return old != new
+def _changed(old: object, new: object, exact: bool = False) -> bool:
+    """Whether a parameter is not as it was; one that only newer code knows changes no row that is there, unless `exact`."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return old != new
+    more = exact and old.keys() != new.keys()
+    return more or any(_changed(old[key], new[key], exact or key in OPEN) for key in old.keys() & new.keys())
 
 
-def _set_aside(study: Study) -> None:
+def _set_aside(study: Study, progress: bool) -> None:
     """Move what earlier runs measured to build/before, so that every row of a results folder comes from one version of the code."""
     if study.results_dir.exists():
-        before = study.workspace / "build" / "before" / study.name
-        shutil.rmtree(before, ignore_errors=True)
-        before.parent.mkdir(parents=True, exist_ok=True)
+        folder = study.workspace / "build" / "before"
+        folder.mkdir(parents=True, exist_ok=True)
+        before = next(free for i in count(1) if not (free := folder / f"{study.name}-{i}").exists())
         shutil.move(study.results_dir, before)
+        _say(progress, f"results of other code or parameters are now in {before}")
 
 
 def _folders(study: Study) -> dict[str, str]:

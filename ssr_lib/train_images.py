@@ -7,10 +7,12 @@ alone, not on the number of processes, so a killed run continues, on as many pro
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -96,6 +98,9 @@ def process_group(device: str) -> Iterator[Place]:
         dist.destroy_process_group()
 
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)  # what shared disks say that keep none
+
+
 @contextmanager
 def one_writer(directory: Path, place: Place) -> Iterator[None]:
     """Process 0 holds the lock of `directory`; where it gets none, every process raises what process 0 met."""
@@ -105,7 +110,10 @@ def one_writer(directory: Path, place: Place) -> Iterator[None]:
             try:
                 held.enter_context(folder_lock(directory))
             except (FolderBusyError, OSError) as error:
-                met = [error]
+                if getattr(error, "errno", None) not in NO_LOCKS:
+                    met = [error]
+                else:
+                    warnings.warn(f"{directory}: this disk keeps no locks; start one training at a time", stacklevel=2)
         if place.world > 1:
             dist.broadcast_object_list(met)  # the others would wait for process 0 in vain
         if met[0] is not None:

@@ -81,10 +81,14 @@ def test_a_value_of_another_kind_is_refused_and_a_number_that_yaml_takes_for_tex
     smoke = load_profile("smoke")
     rate = override(smoke, {"training.learning_rates.plain": "1e-3"})["training"]["learning_rates"]["plain"]
     assert rate == 0.001
+    steps = override(smoke, {"training.steps": "1e2"})["training"]["steps"]
+    assert steps == 100 and isinstance(steps, int)
     assert override(smoke, {"training.reskinned_steps": None, "data.distractors": "revisitop1m"})["data"]["distractors"]
     for name, value, wanted in (
-        ("training.steps", "many", "a number"),
-        ("training.steps", True, "a number"),
+        ("training.steps", "many", "a whole number"),
+        ("training.steps", "1e-2", "a whole number"),
+        ("training.steps", True, "a whole number"),
+        ("training.margin", "nan", "a number"),
         ("comparison.seeds", 3, "a list"),
         ("rerank.fixed", [1], "a mapping"),
         ("title", 7, "text"),

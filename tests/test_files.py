@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssr_lib.data import files
 from ssr_lib.data.files import FolderBusyError, folder_lock, write_atomic
 from ssr_lib.data.shards import save_npy
 from ssr_lib.resume import load_state, save_state
@@ -43,9 +44,8 @@ FORK = """
 import os, sys, time
 from ssr_lib.data.files import folder_lock
 with folder_lock(sys.argv[1]):
-    worker = os.fork()
-    if worker:
-        print(worker, flush=True)
+    if not os.fork():
+        print(os.getpid(), flush=True)  # from the child: it has let go of what it inherited by now
     time.sleep(60)
 """
 
@@ -88,7 +88,6 @@ def state_of_a_run():
 
 
 WRITERS = {
-    "write_atomic": lambda path: write_atomic(path, "whole"),
     "save_npy": lambda path: save_npy(path, (2,), np.dtype(np.float32), [np.zeros(2)]),
     "save_state": lambda path: save_state(path, *state_of_a_run(), {}),
 }
@@ -96,13 +95,15 @@ WRITERS = {
 
 @pytest.mark.skipif(sys.platform == "win32", reason="does not ask for a process there")
 @pytest.mark.parametrize("writer", WRITERS)
-def test_what_a_killed_writer_left_is_removed_when_its_file_is_written_again(tmp_path, writer):
+def test_what_a_killed_writer_left_is_removed_when_its_file_is_written_again(tmp_path, writer, monkeypatch):
     path = tmp_path / "rows[1]"
     killed = subprocess.run([sys.executable, "-c", WRITE, str(path)])
     left = [found.name for found in tmp_path.iterdir()]
     assert killed.returncode == -signal.SIGKILL and len(left) == 1 and left[0].endswith(".part")
     write_atomic(tmp_path / "rows1", "another file")
-    assert (tmp_path / left[0]).exists()
+    WRITERS[writer](path)
+    assert (tmp_path / left[0]).exists(), "touched a moment ago: whoever has that process number may be writing"
+    monkeypatch.setattr(files, "IDLE", -1)
     WRITERS[writer](path)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["rows1", "rows[1]"]
 
@@ -119,20 +120,22 @@ def gone():
     return process.pid
 
 
-def test_a_run_that_goes_on_from_its_last_state_leaves_no_other(tmp_path, gone):
+def test_a_run_that_goes_on_from_its_last_state_leaves_no_other(tmp_path, gone, monkeypatch):
+    monkeypatch.setattr(files, "IDLE", -1)
     save_state(tmp_path / "rows", *state_of_a_run(), {"made_by": {}})
     (tmp_path / leftover_name(gone)).write_text("half")
     load_state(tmp_path / "rows", *state_of_a_run(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
-def test_what_a_living_process_or_another_machine_is_writing_stays(tmp_path, gone):
+def test_what_a_living_process_or_another_machine_is_writing_stays(tmp_path, gone, monkeypatch):
+    monkeypatch.setattr(files, "IDLE", -1)
     living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     elsewhere = leftover_name(gone, "another." + platform.node())
     kept = [leftover_name(living.pid), elsewhere, leftover_name("x"), ".rows.part"]
     for name in (*kept, leftover_name(gone)):
         (tmp_path / name).write_text("half")
-    write_atomic(tmp_path / "rows", "whole")
+    WRITERS["save_npy"](tmp_path / "rows")
     living.communicate(b"\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "rows"])
 

@@ -123,8 +123,23 @@ def test_one_notebook_of_a_changed_profile_does_not_add_to_the_rows_of_the_old_o
     (repository / "profiles" / "tiny.yaml").write_text(TINY.replace("size: 1", "size: 3"))
     study.run("tiny", workspace=workspace, notebooks=["01_second"], progress=False)
     assert [path.name for path in (results / "notebooks").iterdir()] == ["01_second.ipynb"]
-    assert (workspace / "build" / "before" / "tiny" / "results.csv").is_file(), "nothing is lost"
     assert json.loads((results / "run.json").read_text())["parameters"]["size"] == 3
+    fixed = TINY.replace("size: 1", "size: 3\nrerank: {fixed: {ours: {k: 5}}}")
+    (repository / "profiles" / "tiny.yaml").write_text(fixed.replace("ours: {k: 5}", ""))
+    study.run("tiny", workspace=workspace, notebooks=["01_second"], progress=False)
+    (repository / "profiles" / "tiny.yaml").write_text(fixed)
+    study.run("tiny", workspace=workspace, notebooks=["00_first"], progress=False)
+    assert [path.name for path in (results / "notebooks").iterdir()] == ["00_first.ipynb"], "a choice was fixed"
+    before = workspace / "build" / "before"
+    assert (before / "tiny-1" / "notebooks" / "00_first.ipynb").is_file(), "nothing is lost, however often"
+    assert (before / "tiny-2" / "results.csv").is_file() and not (before / "tiny-3").exists()
+
+
+@pytest.mark.parametrize("profile", ["demo", "full", "photos"])
+def test_committed_results_are_of_the_profiles_that_are_here(profile):
+    path = Path(__file__).parents[1] / "results" / profile / "run.json"
+    stored = json.loads(path.read_text())["parameters"]
+    assert not study._changed(stored, study._as_stored(profiles.load_profile(profile)))
 
 
 def test_a_notebook_that_is_run_alone_leaves_what_the_study_recorded(repository, workspace):

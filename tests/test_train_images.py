@@ -1,5 +1,6 @@
 """Training on pictures: two processes killed and resumed, parts of a batch, and who sees which view."""
 
+import errno
 import json
 import os
 import subprocess
@@ -254,6 +255,18 @@ def test_a_folder_in_which_another_run_is_training_is_left_alone(pictures, tmp_p
     with folder_lock(tmp_path / "run"), pytest.raises(FolderBusyError, match="another run is writing here"):
         run(pictures, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_disk_that_keeps_no_locks_is_trained_on_with_a_warning(pictures, tmp_path, monkeypatch):
+    from ssr_lib import train_images as module
+
+    def no_locks(directory):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(module, "folder_lock", no_locks)
+    with pytest.warns(UserWarning, match="this disk keeps no locks"):
+        run(pictures, tmp_path, "plain", replace(CONFIG, epochs=0.3))
+    assert (tmp_path / "training.json").is_file()
 
 
 def test_the_folder_is_held_while_the_run_trains(pictures, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ except ImportError:  # Windows
 
     fcntl = None
 
+IDLE = 600  # seconds; a process that writes has written within them
 _held: set[TextIO] = set()  # lock files that this process has open
 if hasattr(os, "register_at_fork"):  # a forked worker would hold its parent's locks, also when that is killed
     os.register_at_fork(after_in_child=lambda: [handle.close() for handle in _held])
@@ -44,7 +46,6 @@ def write_atomic(path: Path | str, data: str | bytes) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`: what the block writes there moves to `path` at its end, or goes if it fails."""
-    remove_leftovers(path)
     temporary = path.with_name(f"{_temporary_prefix(path)}{os.getpid()}.part")
     try:
         yield temporary
@@ -54,12 +55,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes of this machine left when they wrote `path`; it may be gigabytes."""
+    """Remove what killed processes of this machine left when they wrote `path`; of large arrays it may be gigabytes.
+
+    Untouched for `IDLE` seconds, too: in two containers of one host name a process number may be another's.
+    """
     prefix = _temporary_prefix(path)
     for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):
         pid = left.name.removeprefix(prefix).removesuffix(".part")
-        if pid.isdecimal() and not _is_running(int(pid)):
-            with suppress(OSError):  # another's, in a folder where only its owner may remove it
+        with suppress(OSError):  # another's, in a folder where only its owner may remove it
+            if pid.isdecimal() and not _is_running(int(pid)) and time.time() - left.stat().st_mtime > IDLE:
                 left.unlink()
 
 
@@ -117,9 +121,9 @@ def folder_lock(directory: Path | str, *, wait: bool = False) -> Iterator[None]:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if not os.access(directory, os.W_OK):  # .lock itself, of an earlier run, may still be writable
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
     with open(directory / ".lock", "a+", encoding="utf-8") as handle:
+        if not os.access(directory, os.W_OK):  # though the file of an earlier run may be
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
         _held.add(handle)
         try:
             if not _lock(handle, wait):

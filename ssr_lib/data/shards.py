@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ssr_lib.data.files import digest, folder_lock, read_json, replacing, write_atomic
+from ssr_lib.data.files import digest, folder_lock, read_json, remove_leftovers, replacing, write_atomic
 
 
 def save_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> None:
     """Write an array that comes in parts along its first axis as one .npy file, atomically."""
+    remove_leftovers(path)
     # not through a memory map: a full disk would end the process
     with replacing(path) as temporary, open(temporary, "wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
