@@ -39,7 +39,7 @@ def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:
             return ""
         if name == "p":
             return p_text(value)
-        shown = f"{value:.{places}f}" if isinstance(value, float) else str(value)
+        shown = f"{value:z.{places}f}" if isinstance(value, float) else str(value)
         return shown.replace("|", "\\|").replace("\n", " ")
 
     places = [decimals(frame[name]) if right else digits for name, right in zip(frame.columns, numeric, strict=True)]
