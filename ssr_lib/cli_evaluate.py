@@ -22,12 +22,11 @@ from ssr_lib.data.revisited import OFFICIAL, check_distractors, read_distractors
 from ssr_lib.data.shards import stacked
 from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.rerank import Reranking, global_rerank, superglobal_rerank
-from ssr_lib.rerank.global_rerank import check_number
+from ssr_lib.rerank.global_rerank import check_number, check_shortlist
 from ssr_lib.search import rank
 
 AT = (1, 5, 10)
 LONG = 1000  # pictures from which on it is worth a word that descriptors are not kept
-SHORTLIST = 400  # SuperGlobal (Shao et al., ICCV 2023)
 
 
 def evaluate(args: Namespace) -> int:
@@ -151,7 +150,7 @@ def read_features(path: Path, benchmark: Benchmark) -> tuple[np.ndarray, np.ndar
 
 
 def _shortlist(n_database: int, own) -> int:
-    return min(SHORTLIST, n_database - (own is not None))
+    return check_shortlist(None, n_database - (own is not None))
 
 
 def _neighbours(args: Namespace, n_database: int, own) -> int:

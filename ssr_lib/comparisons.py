@@ -146,9 +146,9 @@ def swept(study: Study, name: str, dataset: str = "synthetic") -> list:
 
 def k_alpha_grid(study: Study, models: list[Model], dataset: str = "synthetic") -> pd.DataFrame:
     """Medium mAP in percent of our re-ranking over k (rows) × α (columns)."""
-    base, cells = choices(study, dataset)["ours"], {}
+    base, alphas, cells = choices(study, dataset)["ours"], swept(study, "alpha", dataset), {}
     for k in swept(study, "k", dataset):
-        for alpha in swept(study, "alpha", dataset):
+        for alpha in alphas:
             ap = measure(
                 study,
                 models,

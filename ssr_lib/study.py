@@ -41,10 +41,10 @@ def run(
     """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
 
     A notebook whose source, profile, parameters and code have not changed since it was executed is not run again, so a
-    killed run resumes; a run of which nothing is still valid, or whose profile has other values than the one before, starts
-    without the rows of earlier ones (they lie in build/before). `workspace`: a
-    folder that gets `results/` and `data/`, None for the repository. `notebooks`: only these, by name. `overrides`:
-    dotted names of profile parameters; they go to `results/custom-<digest>`. Raises `NotebookError` naming the cell
+    killed run resumes; a run of which nothing is still valid, or whose profile has other values than the one before,
+    starts without the rows of earlier ones (they lie in build/before). `workspace`: a folder that gets `results/` and
+    `data/`, None for the repository. `notebooks`: only these, by name. `overrides`: dotted names of profile parameters;
+    they go to `results/custom-<digest>`. Raises `NotebookError` naming the cell
     that failed, `FolderBusyError` where another run uses the workspace, `ValueError` for names that do not exist,
     `FileNotFoundError` with all data files and checkpoints that the profile names and that are not there.
     """

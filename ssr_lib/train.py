@@ -119,9 +119,8 @@ def fit_start(
     The whitening becomes the LDA (with `shrinkage`, see `fit_lda`) of the pooled features of `maps` (N, C, H, W) with their
     classes `targets` (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; a centre
     becomes the mean descriptor of its class (imprinted weights: Qi et al., CVPR 2018); without `loss` there are none, and
-    `net` is what it would be before its first step. A module that starts as the identity
-    leaves the features alone, so all variants then start alike; another is fitted as it is in eval mode, whose batch
-    norms have seen nothing yet. Raises `ValueError` where no class has two views. Source: docs/method.md, section 2.5.
+    `net` is what it would be before its first step. A module that starts as the identity leaves the features alone, so all
+    variants then start alike; another is fitted as it is in eval mode, whose batch norms have seen nothing yet. Raises `ValueError` where no class has two views. Source: docs/method.md, section 2.5.
     """
     features = pooled_features(net, maps).astype(np.float64)
     lda, dims = fit_lda(features, targets, shrinkage), net.descriptor_dim

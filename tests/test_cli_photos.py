@@ -1,6 +1,7 @@
 """`ssr search` and `ssr evaluate` do what they say, and meet every wrong input with one line and exit status 2."""
 
 import errno
+import importlib
 import json
 import os
 import pickle
@@ -383,7 +384,7 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(photos, tmp_pa
 def test_evaluate_refuses_more_neighbours_than_a_shortlist_has_before_it_describes(
     photos, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(cli_evaluate, "SHORTLIST", 5)
+    monkeypatch.setattr(importlib.import_module("ssr_lib.rerank.global_rerank"), "DEFAULT_SHORTLIST", 5)
     (tmp_path / "jpg").mkdir()
     (photos / "c0.png").rename(tmp_path / "jpg" / "c0.png")
     (tmp_path / "revisitop1m.txt").write_text("c0.png\n")

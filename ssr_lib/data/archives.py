@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+from ssr_lib.data.files import replacing
 
 MAX_FILES = 2_000_000
 MAX_HEADER = 1 << 20  # bytes of a name or of attributes; real ones have hundreds
@@ -123,19 +124,12 @@ def _refuse_outside(name: str, archive: Path) -> None:
 def _write(source: IO[bytes], path: Path, size: int, what: str) -> None:
     """Copy one entry, no more than the size it declared."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with source, open(temporary, "wb") as file:
-            left = size
-            while chunk := source.read(min(CHUNK, left + 1)):
-                left -= len(chunk)
-                if left < 0:
-                    raise ArchiveError(f"{what} is longer than the {size:,} bytes it declares")
-                file.write(chunk)
-            if left:
-                raise ArchiveError(
-                    f"{what} is cut off, {left:,} bytes are missing; delete the archive and fetch it again"
-                )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, source, open(temporary, "wb") as file:
+        left = size
+        while chunk := source.read(min(CHUNK, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                raise ArchiveError(f"{what} is longer than the {size:,} bytes it declares")
+            file.write(chunk)
+        if left:
+            raise ArchiveError(f"{what} is cut off, {left:,} bytes are missing; delete the archive and fetch it again")
