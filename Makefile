@@ -74,7 +74,7 @@ requirements:
 	mv requirements.part requirements.txt
 
 pictures: $(READY)
-	.venv/bin/python -m ssr_lib.data.synthetic.contact data/pictures
+	.venv/bin/python -m drawn_landmarks.contact data/pictures
 
 clean:
 	rm -rf build results/smoke results/custom-* .pytest_cache .ruff_cache .hypothesis ssr_lib.egg-info

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from search import best_seconds, report
 
-from ssr_lib.data.synthetic import SyntheticSpec, draw_benchmark
-from ssr_lib.data.synthetic.building import build
-from ssr_lib.data.synthetic.scene import draw_view
-from ssr_lib.data.synthetic.structures import draw_structure
-from ssr_lib.data.synthetic.styles import draw_style
-from ssr_lib.data.synthetic.surroundings import Neighbourhood
+from drawn_landmarks import SyntheticSpec, draw_benchmark
+from drawn_landmarks.building import build
+from drawn_landmarks.scene import draw_view
+from drawn_landmarks.structures import draw_structure
+from drawn_landmarks.styles import draw_style
+from drawn_landmarks.surroundings import Neighbourhood
 
 VIEWS = 14  # of one landmark, the mean of the benchmark
 

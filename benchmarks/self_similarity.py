@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from search import report
 from torch import nn
 
-from ssr_lib.models import RetrievalNet, SelfSimilarity
-from ssr_lib.models.depthwise import SmallMapDepthwise
+from ssr_lib.depthwise import SmallMapDepthwise
+from ssr_lib.network import RetrievalNet
+from ssr_lib.self_similarity import SelfSimilarity
 
 
 def best_cpu_seconds(run, repeats=3):

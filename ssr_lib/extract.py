@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.files import digest
-from ssr_lib.data.images import ImageError, Preprocess
-from ssr_lib.data.loading import Loaded, batches_of_one_size, load_ahead
-from ssr_lib.data.shards import ShardedArray
-from ssr_lib.models.network import weights_digest
-from ssr_lib.models.pooling import SmallMapError, combine_scales
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.files import digest
+from ssr_lib.images import ImageError, Preprocess
+from ssr_lib.loading import Loaded, batches_of_one_size, load_ahead
+from ssr_lib.network import weights_digest
+from ssr_lib.pooling import SmallMapError, combine_scales
+from ssr_lib.store import ShardedArray
 
 NAMES_SHOWN = 10  # unreadable files an error message lists
 

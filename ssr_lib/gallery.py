@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
-from ssr_lib.data.folder import read_folder
-from ssr_lib.data.images import Preprocess, may_pass
-from ssr_lib.data.shards import save_npy
+from ssr_lib.datasets.folder import read_folder
 from ssr_lib.extract import extract
-from ssr_lib.models.network import weights_digest
+from ssr_lib.files import digest, folder_lock, read_json, write_atomic
+from ssr_lib.images import Preprocess, may_pass
+from ssr_lib.network import weights_digest
+from ssr_lib.store import save_npy
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
 Stamp = list  # [size in bytes, time of the last change in ns]: what tells that a file is still the one described

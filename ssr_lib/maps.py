@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssr_lib.data.benchmark import Box
-from ssr_lib.data.files import digest
-from ssr_lib.data.images import ImageError, Preprocess
-from ssr_lib.data.loading import Loaded, load_ahead, load_tensors
-from ssr_lib.data.shards import ShardedArray, made_by_of, stored_shape
-from ssr_lib.models.network import RetrievalNet, weights_digest
-from ssr_lib.models.pooling import grid_gem
-from ssr_lib.models.self_similarity import structural_descriptor
+from ssr_lib.benchmark import Box
+from ssr_lib.files import digest
+from ssr_lib.images import ImageError, Preprocess
+from ssr_lib.loading import Loaded, load_ahead, load_tensors
+from ssr_lib.network import RetrievalNet, weights_digest
+from ssr_lib.pooling import grid_gem
+from ssr_lib.self_similarity import structural_descriptor
+from ssr_lib.store import ShardedArray, made_by_of, stored_shape
 
 FORMAT = "ssr-maps-2"
 SHARD = 256  # images under one checksum, and the most that a killed run repeats

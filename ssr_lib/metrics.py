@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssr_lib.data.benchmark import LISTS, Benchmark
+from ssr_lib.benchmark import LISTS, Benchmark
 
 # The lists that are positives; ids of the other lists are ignored.
 PROTOCOLS = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}

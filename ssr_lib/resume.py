@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssr_lib.data.files import remove_leftovers, replacing
+from ssr_lib.files import remove_leftovers, replacing
 
 FORMAT = "ssr-training-1"
 

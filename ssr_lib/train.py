@@ -22,13 +22,13 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ssr_lib.data.files import digest, folder_lock, read_json, write_atomic
+from ssr_lib.files import digest, folder_lock, read_json, write_atomic
 from ssr_lib.losses import MARGINS, MarginLoss
 from ssr_lib.maps import MapReader, maps_digest, maps_provenance, pooled_features
-from ssr_lib.models.checkpoints import load_checkpoint, save_checkpoint
-from ssr_lib.models.network import RetrievalNet, weights_digest
-from ssr_lib.models.whitening import class_means, fit_lda
+from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.resume import check_same, load_state, save_state
+from ssr_lib.weights import load_checkpoint, save_checkpoint
+from ssr_lib.whitening import class_means, fit_lda
 
 OPTIMIZERS = ("sgd", "adamw")
 STARTS = ("random", "fitted")

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.revisited import Official
-from ssr_lib.models import RetrievalNet
-from ssr_lib.models.checkpoints import save_checkpoint
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.datasets.revisited import Official
+from ssr_lib.network import RetrievalNet
+from ssr_lib.weights import save_checkpoint
 
 
 def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], distractors: list[str]) -> Official:

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from ssr_lib.data.archives import ArchiveError, unpack
+from ssr_lib.datasets.archives import ArchiveError, unpack
 
 FILES = {"top/a.jpg": b"a" * 100, "top/sub/b.jpg": b"b" * 5000, "top/readme.txt": b"no picture"}
 
@@ -105,7 +105,7 @@ def test_bomb_is_refused_before_it_is_unpacked(tmp_path, make, name):
 
 
 def test_too_many_entries_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssr_lib.data.archives.MAX_FILES", 2)
+    monkeypatch.setattr("ssr_lib.datasets.archives.MAX_FILES", 2)
     with pytest.raises(ArchiveError, match="more than 2 entries"):
         unpack(make_tar(tmp_path / "x.tgz"), tmp_path / "out", everything)
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ssr_lib.artefacts import Study
-from ssr_lib.comparisons import seeds_of
-from ssr_lib.profiles import data_file, load_profile, override
-from ssr_lib.provenance import repository_root
+from ssr_lib.study.artefacts import Study
+from ssr_lib.study.comparisons import seeds_of
+from ssr_lib.study.profile import data_file, load_profile, override
+from ssr_lib.study.provenance import repository_root
 
 PROFILES = sorted(path.stem for path in (repository_root() / "profiles").glob("*.yaml"))
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssr_lib.data.augment import EIGENVECTORS, random_box, random_light, random_view
-from ssr_lib.data.images import PRESETS, Preprocess
+from recipes.gldv2.augment import EIGENVECTORS, random_box, random_light, random_view
+from ssr_lib.images import PRESETS, Preprocess
 
 PREPROCESS = Preprocess(size_rule="none", size=None)
 

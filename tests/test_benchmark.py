@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.benchmark import Benchmark
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from ssr_lib.study.run.run import claims, readings
 
-from ssr_lib import claims, readings
-from ssr_lib.artefacts import Study
-from ssr_lib.claims import CLAIMS, Cell
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.experiments import METHODS, apply_reranking, choose, grid, row_key
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.study.artefacts import Study
+from ssr_lib.study.choose import METHODS, apply_reranking, choose, grid, row_key
+from ssr_lib.study.claims import CLAIMS, Cell
 
 GROUPS = [f"landmark {i}" for i in range(40)]
 

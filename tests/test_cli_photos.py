@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from ssr_lib import cli_evaluate, cli_photos, gallery, metrics
-from ssr_lib.__main__ import main
-from ssr_lib.data.folder import read_labels
-from ssr_lib.data.images import PRESETS, Preprocess
-from ssr_lib.data.revisited import read_ground_truth
-from ssr_lib.models import RetrievalNet
+from ssr_lib import gallery, metrics
+from ssr_lib.commands import evaluate as cli_evaluate
+from ssr_lib.commands import search as cli_photos
+from ssr_lib.commands.main import main
+from ssr_lib.datasets.folder import read_labels
+from ssr_lib.datasets.revisited import read_ground_truth
+from ssr_lib.images import PRESETS, Preprocess
+from ssr_lib.network import RetrievalNet
 
 NAMES = [f"{thing}{view}.png" for thing in "abcd" for view in range(3)]
 
@@ -514,7 +516,7 @@ def test_convert_refuses_what_holds_no_weights(tmp_path, capsys, content):
 
 
 def test_help_is_instant_because_nothing_heavy_is_imported():
-    code = "import sys, ssr_lib.__main__ as m; m.build_parser(); print([n for n in ('torch', 'numpy', 'cv2') if n in sys.modules])"
+    code = "import sys, ssr_lib.commands.main as m; m.build_parser(); print([n for n in ('torch', 'numpy', 'cv2') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.cli_train import add_train, preprocess_of, read_recipe, train
-from ssr_lib.models.checkpoints import load_checkpoint, read_record
+from ssr_lib.commands.train import add_train, preprocess_of, read_recipe, train
+from ssr_lib.weights import load_checkpoint, read_record
 
 
 def parse(*arguments):

@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 from test_archives import make_tar, make_zip
 
-from ssr_lib.__main__ import main
-from ssr_lib.data import download
-from ssr_lib.data.archives import ArchiveError
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.download import DATA_SETS, DataSet, Source, fetch
-from ssr_lib.data.files import FolderBusyError, folder_lock
-from ssr_lib.data.folder import read_labels
-from ssr_lib.data.revisited import read_distractors, read_ground_truth
-from ssr_lib.data.transfer import Patience, TransferError, WrongFileError
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.commands.main import main
+from ssr_lib.datasets import fetch as download
+from ssr_lib.datasets.archives import ArchiveError
+from ssr_lib.datasets.fetch import DATA_SETS, DataSet, Source, fetch
+from ssr_lib.datasets.folder import read_labels
+from ssr_lib.datasets.revisited import read_distractors, read_ground_truth
+from ssr_lib.datasets.transfer import Patience, TransferError, WrongFileError
+from ssr_lib.files import FolderBusyError, folder_lock
 
 QUICK = Patience(attempts=2, wait=0.001, timeout=5)
 

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.files import FolderBusyError, folder_lock
-from ssr_lib.data.images import Preprocess, load_image, to_tensors
+from ssr_lib.benchmark import Benchmark
 from ssr_lib.extract import UnreadableImagesError, describe, describe_batch, extract, extract_benchmark
-from ssr_lib.models import RetrievalNet
-from ssr_lib.models.network import weights_digest
+from ssr_lib.files import FolderBusyError, folder_lock
+from ssr_lib.images import Preprocess, load_image, to_tensors
+from ssr_lib.network import RetrievalNet, weights_digest
 
 PREPROCESS = Preprocess(size=24)
 

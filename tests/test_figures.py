@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
-from ssr_lib import canvas, figures
+from ssr_lib.study.run.run import canvas, figures
 
 NOISE = np.random.default_rng(0)
 

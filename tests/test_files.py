@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ssr_lib.data import files
-from ssr_lib.data.files import FolderBusyError, folder_lock, write_atomic
-from ssr_lib.data.shards import save_npy
+from ssr_lib import files
+from ssr_lib.files import FolderBusyError, folder_lock, write_atomic
 from ssr_lib.resume import load_state, save_state
+from ssr_lib.store import save_npy
 
 HOLD = """
 import sys, time
-from ssr_lib.data.files import folder_lock
+from ssr_lib.files import folder_lock
 with folder_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -42,7 +42,7 @@ def test_second_process_is_refused_by_name_and_a_killed_one_frees_the_folder(tmp
 
 FORK = """
 import os, sys, time
-from ssr_lib.data.files import folder_lock
+from ssr_lib.files import folder_lock
 with folder_lock(sys.argv[1]):
     if not os.fork():
         print(os.getpid(), flush=True)  # from the child: it has let go of what it inherited by now
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 WRITE = """
 import os, signal, sys
-from ssr_lib.data import files
+from ssr_lib import files
 files.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
 files.write_atomic(sys.argv[1], "half")
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssr_lib.data.folder import (
+from ssr_lib.datasets.folder import (
     NAMES_SHOWN,
     count_unsupported,
     read_folder,

@@ -12,10 +12,10 @@ from PIL import Image
 from test_extract import TinyNet
 
 from ssr_lib import gallery as gallery_module
-from ssr_lib.data import images
-from ssr_lib.data.images import Preprocess
+from ssr_lib import images
 from ssr_lib.extract import describe
 from ssr_lib.gallery import index_folder
+from ssr_lib.images import Preprocess
 
 PREPROCESS = Preprocess(size=24)
 

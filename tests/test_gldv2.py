@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssr_lib.data.gldv2 import read_clean, read_ids
+from ssr_lib.datasets.gldv2 import read_clean, read_ids
 
 
 @pytest.fixture

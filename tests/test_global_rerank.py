@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssr_lib import search
-from ssr_lib.costs import parts
 from ssr_lib.rerank import augment_database, database_augmentation, global_rerank
 from ssr_lib.search import rank
+from ssr_lib.study.costs import parts
 
 WEIGHTS = {
     "similarity": lambda s, k, p: np.maximum(s, 0),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from ssr_lib.data.images import PRESETS, ImageError, Preprocess, crop, declared_sizes, load_image, may_pass, to_tensors
+from ssr_lib.images import PRESETS, ImageError, Preprocess, crop, declared_sizes, load_image, may_pass, to_tensors
 
 GOLDEN = Path(__file__).parent / "golden" / "image.npz"
 

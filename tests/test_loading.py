@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ssr_lib.data import loading
-from ssr_lib.data.images import ImageError, Preprocess
-from ssr_lib.data.loading import batches_of_one_size, load_ahead, load_tensors
+from ssr_lib import loading
+from ssr_lib.images import ImageError, Preprocess
+from ssr_lib.loading import batches_of_one_size, load_ahead, load_tensors
 
 PLAIN = Preprocess(size_rule="none", size=None)
 

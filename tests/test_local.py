@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ssr_lib import local_features
-from ssr_lib.data.images import ImageError
-from ssr_lib.local_features import count_inliers, extract_features
+from ssr_lib.images import ImageError
+from ssr_lib.local import sift as local_features
+from ssr_lib.local.sift import count_inliers, extract_features
 from ssr_lib.rerank import local_rerank
 
 
@@ -68,7 +68,7 @@ def test_pairs_that_an_earlier_call_matched_are_not_matched_again(files, monkeyp
     assert set(known) == {(0, 0), (0, 3)}
     matched = []
     monkeypatch.setattr(
-        "ssr_lib.rerank.local.count_inliers", lambda *a, **k: matched.append(1) or count_inliers(*a, **k)
+        "ssr_lib.rerank.sift_ransac.count_inliers", lambda *a, **k: matched.append(1) or count_inliers(*a, **k)
     )
     again = local_rerank([query], database, np.array([[3, 0, 1, 2]]), 3, known=known)
     assert len(matched) == 1 and set(known) == {(0, 0), (0, 3), (0, 1)}

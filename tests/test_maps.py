@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 import ssr_lib.maps as maps_module
-from ssr_lib.data.files import FolderBusyError, folder_lock
-from ssr_lib.data.images import ImageError, Preprocess, load_image, to_tensors
-from ssr_lib.data.shards import ShardedArray
+from ssr_lib.files import FolderBusyError, folder_lock
+from ssr_lib.images import ImageError, Preprocess, load_image, to_tensors
 from ssr_lib.maps import MapReader, compute_maps, head_descriptors, maps_digest
-from ssr_lib.models.network import RetrievalNet
+from ssr_lib.network import RetrievalNet
+from ssr_lib.store import ShardedArray
 
 PREPROCESS = Preprocess(size_rule="fixed", size=32)
 

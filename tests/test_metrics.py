@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssr_lib.data.benchmark import Benchmark
+from ssr_lib.benchmark import Benchmark
 from ssr_lib.metrics import (
     auc_against,
     average_precision,

@@ -5,7 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from ssr_lib.models.backbones import Backbone, create_backbone, packaged_model, seeded
+from ssr_lib.backbones import Backbone, create_backbone, packaged_model, seeded
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from golden_weights import GOLDEN, backbone_state, head_state
 
-from ssr_lib.data.files import write_atomic
-from ssr_lib.data.images import PRESETS
-from ssr_lib.models import checkpoints
-from ssr_lib.models.checkpoints import (
+from ssr_lib import weights as checkpoints
+from ssr_lib.files import write_atomic
+from ssr_lib.images import PRESETS
+from ssr_lib.network import RetrievalNet
+from ssr_lib.pooling import Pooling, combine_scales
+from ssr_lib.weights import (
     SUPERGLOBAL,
     check_tensors,
     convert,
@@ -20,8 +22,6 @@ from ssr_lib.models.checkpoints import (
     save_checkpoint,
     stored_preprocess,
 )
-from ssr_lib.models.network import RetrievalNet
-from ssr_lib.models.pooling import Pooling, combine_scales
 
 
 def difference(a, b):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssr_lib.models.depthwise import Depthwise, SmallMapDepthwise, offsets, use_small_map_gradients
-from ssr_lib.models.network import RetrievalNet
+from ssr_lib.depthwise import Depthwise, SmallMapDepthwise, offsets, use_small_map_gradients
+from ssr_lib.network import RetrievalNet
 
 
 def layer(**changes):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssr_lib.models.network import VARIANTS, RetrievalNet
+from ssr_lib.network import VARIANTS, RetrievalNet
 
 IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssr_lib.models import pooling
+from ssr_lib import pooling
 
 GOLDEN = Path(__file__).parent / "golden"
 MAPS = "abcdef"

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssr_lib.models import self_similarity as module
-from ssr_lib.models.self_similarity import SelfSimilarity, self_similarity_map, structural_descriptor
+from ssr_lib import self_similarity as module
+from ssr_lib.self_similarity import SelfSimilarity, self_similarity_map, structural_descriptor
 
 
 def net_and_map(relation="product", *, channels=12, mid=8, window=5, size=(6, 5), seed=0, **options):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssr_lib.models.whitening import Whitening, fit_lda, fit_learned, fit_pca
+from ssr_lib.whitening import Whitening, fit_lda, fit_learned, fit_pca
 
 GOLDEN = np.load(Path(__file__).parent / "golden/qe.npz")
 

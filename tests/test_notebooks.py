@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from ssr_lib.study.run.run import notebooks
 
-from ssr_lib import notebooks
-from ssr_lib.provenance import repository_root
+from ssr_lib.study.provenance import repository_root
 
 FOLDER = repository_root() / "notebooks"
 REQUIRED = (

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from kernels import execute_here
+from ssr_lib.study.run.run import artefacts, published
+from ssr_lib.study.run.run import run as study
 
-from ssr_lib import artefacts, published, study
-from ssr_lib.__main__ import main
-from ssr_lib.artefacts import Study
-from ssr_lib.data import revisited
-from ssr_lib.data.folder import read_labels
-from ssr_lib.data.synthetic import SyntheticSpec, draw_benchmark
-from ssr_lib.profiles import load_profile
+from drawn_landmarks import SyntheticSpec, draw_benchmark
+from ssr_lib.commands.main import main
+from ssr_lib.datasets import revisited
+from ssr_lib.datasets.folder import read_labels
+from ssr_lib.study.artefacts import Study
+from ssr_lib.study.profile import load_profile
 
 NAMES = ("roxford5k", "rparis6k")  # their names, so that every table is made; admitted for these tests only
 PREPARED = load_profile("paper")["sweeps"]["preprocess"]["changes"]

@@ -5,11 +5,12 @@ import csv
 import pandas as pd
 import pytest
 from kernels import execute_here
+from ssr_lib.study.run.run import photographs, readings
+from ssr_lib.study.run.run import run as study
 
-from ssr_lib import photographs, readings, study
-from ssr_lib.artefacts import Study
-from ssr_lib.data.folder import read_labels
-from ssr_lib.data.synthetic import SyntheticSpec, draw_benchmark
+from drawn_landmarks import SyntheticSpec, draw_benchmark
+from ssr_lib.datasets.folder import read_labels
+from ssr_lib.study.artefacts import Study
 
 CHANGES = {
     "data.datasets": ["town"],

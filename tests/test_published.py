@@ -4,10 +4,10 @@ import re
 
 import pandas as pd
 import pytest
+from ssr_lib.study.run.run import published
 
-from ssr_lib import published
-from ssr_lib.artefacts import Study
-from ssr_lib.provenance import repository_root
+from ssr_lib.study.artefacts import Study
+from ssr_lib.study.provenance import repository_root
 
 LINE = {
     "kind": "published",

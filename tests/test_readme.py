@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from ssr_lib.provenance import repository_root
-from ssr_lib.readme import between, readme_text
+from ssr_lib.study.provenance import repository_root
+from ssr_lib.study.readme import between, readme_text
 
 README = (repository_root() / "README.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ssr_lib.__main__ import main
+from ssr_lib.commands.main import main
 
 
 @pytest.mark.parametrize(

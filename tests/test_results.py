@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssr_lib.agreement import Tolerances, compare, same_study
-from ssr_lib.results import EXPERIMENTS, Results, canonical_params
+from ssr_lib.study.rows import EXPERIMENTS, Results, canonical_params
+from ssr_lib.study.verify import Tolerances, compare, same_study
 
 KEY = {"experiment": "ablation", "dataset": "synthetic", "backbone": "lite0", "variant": "plain"}
 FIGURE = {**KEY, "metric": "mAP", "difficulty": "medium"}

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.data import revisited
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.images import PRESETS, ImageError
-from ssr_lib.data.loading import load_tensors
-from ssr_lib.data.revisited import read_distractors, read_ground_truth, shared_positives, with_distractors
-from ssr_lib.data.unpickle import unpickle
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.datasets import revisited
+from ssr_lib.datasets.revisited import read_distractors, read_ground_truth, shared_positives, with_distractors
+from ssr_lib.datasets.unpickle import unpickle
+from ssr_lib.images import PRESETS, ImageError
+from ssr_lib.loading import load_tensors
 
 RECORD = {
     "imlist": ["tower_1", "tower_2", "bridge_1", "hill"],

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from ssr_lib.provenance import repository_root
+from ssr_lib.study.provenance import repository_root
 
 ROOT = repository_root()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -59,7 +59,7 @@ def test_conda_installs_the_same_requirements():
 
 
 def test_the_project_installs_its_command():
-    assert PROJECT["scripts"] == {"ssr": "ssr_lib.__main__:main"}
+    assert PROJECT["scripts"] == {"ssr": "ssr_lib.commands.main:main"}
 
 
 def test_help_is_the_default_and_names_every_target():

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from ssr_lib.data.files import digest
-from ssr_lib.data.shards import ShardedArray, load_sound, save_sound, stacked
+from ssr_lib.files import digest
+from ssr_lib.store import ShardedArray, load_sound, save_sound, stacked
 
 ROWS = np.arange(50, dtype=np.float32).reshape(10, 5)
 MADE_BY = {"model": "a", "scales": (1.0, 2.0)}

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from kernels import execute_here
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from ssr_lib.study.run.run import artefacts, notebooks, report
+from ssr_lib.study.run.run import profile as profiles
+from ssr_lib.study.run.run import run as study
 
-from ssr_lib import artefacts, notebooks, profiles, report, study
-from ssr_lib.data.files import FolderBusyError, folder_lock
-from ssr_lib.results import Results
+from ssr_lib.files import FolderBusyError, folder_lock
+from ssr_lib.study.rows import Results
 
 TINY = """title: A tiny study
 notebooks: [00_first, 01_second]
@@ -26,7 +28,7 @@ model: {checkpoints: {}}
 PARAMETERS = "profile = 'tiny'\nworkspace = None\nchanges = {}"
 MEASURE = """
 from pathlib import Path
-from ssr_lib.results import Results
+from ssr_lib.study.rows import Results
 folder = Path(workspace or '.') / 'results' / ('custom' if changes else profile)
 results = Results(folder)
 results.add(experiment='ablation', dataset='synthetic', backbone='lite0', variant='plain', metric='mAP', value=0.5)

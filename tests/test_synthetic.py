@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ssr_lib.data.benchmark import Benchmark
-from ssr_lib.data.synthetic import (
+from drawn_landmarks import (
     LabelledImages,
     SyntheticSpec,
     contact_sheet,
@@ -20,14 +19,15 @@ from ssr_lib.data.synthetic import (
     plan,
     variant_sheet,
 )
-from ssr_lib.data.synthetic import spec as constants
-from ssr_lib.data.synthetic.building import build
-from ssr_lib.data.synthetic.camera import Camera
-from ssr_lib.data.synthetic.families import HELD_OUT_FAMILIES
-from ssr_lib.data.synthetic.scene import difficulty, draw_view, measure
-from ssr_lib.data.synthetic.structures import draw_structure
-from ssr_lib.data.synthetic.styles import draw_style
-from ssr_lib.data.synthetic.surroundings import Neighbourhood
+from drawn_landmarks import spec as constants
+from drawn_landmarks.building import build
+from drawn_landmarks.camera import Camera
+from drawn_landmarks.families import HELD_OUT_FAMILIES
+from drawn_landmarks.scene import difficulty, draw_view, measure
+from drawn_landmarks.structures import draw_structure
+from drawn_landmarks.styles import draw_style
+from drawn_landmarks.surroundings import Neighbourhood
+from ssr_lib.benchmark import Benchmark
 
 SMALL = SyntheticSpec("unit", 5, landmarks=2, size=96, views=(2, 4), twins=1, doubles=1, distractors=5)
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ssr_lib.tables import to_markdown, write_table
+from ssr_lib.study.tables import to_markdown, write_table
 
 
 def test_markdown_aligns_numbers_right_and_escapes_pipes():

@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from ssr_lib.data.files import FolderBusyError, folder_lock
+from ssr_lib.files import FolderBusyError, folder_lock
 from ssr_lib.losses import MarginLoss
 from ssr_lib.maps import head_descriptors, pooled_features
-from ssr_lib.models.checkpoints import load_checkpoint
-from ssr_lib.models.network import RetrievalNet
-from ssr_lib.models.whitening import fit_lda
+from ssr_lib.network import RetrievalNet
 from ssr_lib.train import (
     TrainConfig,
     batch_ids,
@@ -27,6 +25,8 @@ from ssr_lib.train import (
     make_optimizer,
     train_head,
 )
+from ssr_lib.weights import load_checkpoint
+from ssr_lib.whitening import fit_lda
 
 CONFIG = TrainConfig(steps=10, batch_size=8, lr_tail=1e-3, lr_new=1e-2, seed=5)
 

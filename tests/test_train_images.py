@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ssr_lib.data.files import FolderBusyError, folder_lock
-from ssr_lib.data.images import Preprocess
-from ssr_lib.models.checkpoints import load_checkpoint, read_record
-from ssr_lib.models.network import RetrievalNet
-from ssr_lib.train_images import ImageTrainConfig, Place, Positions, TrainingViews, train_images
+from recipes.gldv2.train import ImageTrainConfig, Place, Positions, TrainingViews, train_images
+from ssr_lib.files import FolderBusyError, folder_lock
+from ssr_lib.images import Preprocess
+from ssr_lib.network import RetrievalNet
+from ssr_lib.weights import load_checkpoint, read_record
 
 PREPROCESS = Preprocess(size_rule="none", size=None)
 CONFIG = ImageTrainConfig(epochs=4, batch_size=8, image_size=32, lr=0.02)  # 12 steps over 24 pictures
@@ -74,8 +74,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 import test_train_images as t
-import ssr_lib.train_images as train_images
-from ssr_lib.data.files import folder_lock
+import recipes.gldv2.train as train_images
+from ssr_lib.files import folder_lock
 root, out = Path({root!r}), Path({out!r})
 
 def process(rank, port, directory, dies):
@@ -167,7 +167,7 @@ def test_mixed_precision_learns_too(pictures, tmp_path):
 
 
 def test_an_interrupted_run_continues_and_a_finished_one_is_loaded(pictures, tmp_path, monkeypatch):
-    from ssr_lib import train_images as module
+    from recipes.gldv2 import train as module
 
     whole, rows = run(pictures, tmp_path / "whole")
     step, calls = module.Run._step, []
@@ -258,7 +258,7 @@ def test_a_folder_in_which_another_run_is_training_is_left_alone(pictures, tmp_p
 
 
 def test_a_disk_that_keeps_no_locks_is_trained_on_with_a_warning(pictures, tmp_path, monkeypatch):
-    from ssr_lib import train_images as module
+    from recipes.gldv2 import train as module
 
     def no_locks(directory):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -270,7 +270,7 @@ def test_a_disk_that_keeps_no_locks_is_trained_on_with_a_warning(pictures, tmp_p
 
 
 def test_the_folder_is_held_while_the_run_trains(pictures, tmp_path, monkeypatch):
-    from ssr_lib import train_images as module
+    from recipes.gldv2 import train as module
 
     def second_start(self, parts, rate):
         with folder_lock(tmp_path):
@@ -282,7 +282,7 @@ def test_the_folder_is_held_while_the_run_trains(pictures, tmp_path, monkeypatch
 
 
 def test_what_another_run_has_finished_meanwhile_is_loaded(pictures, tmp_path, monkeypatch):
-    from ssr_lib import train_images as module
+    from recipes.gldv2 import train as module
 
     net, rows = run(pictures, tmp_path, "plain", replace(CONFIG, epochs=0.3))
     looked, finished_rows = [], module.finished_rows
@@ -295,7 +295,7 @@ def test_what_another_run_has_finished_meanwhile_is_loaded(pictures, tmp_path, m
 
 
 def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_step(pictures, tmp_path, monkeypatch):
-    from ssr_lib import train_images as module
+    from recipes.gldv2 import train as module
 
     monkeypatch.setattr(module.Run, "_step", lambda *args: pytest.fail("trained in vain"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions do not stop the superuser

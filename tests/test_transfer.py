@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from ssr_lib.data import transfer
-from ssr_lib.data.transfer import Patience, TransferError, WrongFileError, fetch_file
+from ssr_lib.datasets import transfer
+from ssr_lib.datasets.transfer import Patience, TransferError, WrongFileError, fetch_file
 
 DATA = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -1,0 +1,99 @@
+"""Where a result comes from: the repository, its commit, the versions of packages, the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pandas",
+    "scipy",
+    "faiss-cpu",
+    "opencv-python-headless",
+    "pillow",
+    "matplotlib",
+)
+
+
+def repository_root() -> Path:
+    """The folder of `ssr_lib`, `profiles` and `notebooks`; raises `FileNotFoundError` where they are not together."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        raise FileNotFoundError(
+            f"{root} is not the repository of the study (it has no pyproject.toml); install it with `make setup`, "
+            "or `pip install -e .` in a clone"
+        )
+    return root
+
+
+def describe_run() -> dict:
+    """Commit, versions and machine as a JSON-able record, without host names, user names or paths."""
+    return {"commit": commit(), "versions": versions(), "machine": machine()}
+
+
+def commit() -> str | None:
+    """The commit of the working tree, with "+changes" where code differs from it; None outside git."""
+    root = repository_root()
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None  # a copy inside some other repository
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+
+
+def committed(path: Path) -> bytes | None:
+    """The file `path` as it was last committed; None outside git, or where it is not in the commit."""
+    try:
+        show = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True)
+    except (FileNotFoundError, NotADirectoryError):  # no git, or no such folder
+        return None
+    return show.stdout if show.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of every package that a figure may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # a package that is not installed cannot have made a figure
+    return found
+
+
+def machine() -> dict[str, str | int | None]:
+    """System, processor, cores that this process may use, memory in GiB, and the accelerator where torch sees one."""
+    torch = sys.modules.get("torch")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "cores": cores,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "accelerator": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,142 @@
+"""Whitening of global descriptors: PCA, learned from matching pairs, LDA from classes; fitted in float64 and stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ssr_lib.files import write_atomic
+
+FORMAT = "ssr-whitening-1"
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """y = projection · (x − mean), then y / (‖y‖ + 1e-6). `mean` (D,), `projection` (D', D) by falling importance."""
+
+    mean: np.ndarray
+    projection: np.ndarray
+
+    def apply(self, descriptors: np.ndarray | torch.Tensor, dims: int | None = None) -> np.ndarray | torch.Tensor:
+        """Whitened unit descriptors (N, dims) of (N, D): same kind, dtype and device; dims None keeps all."""
+        if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
+            raise ValueError(
+                f"whitening was fitted on dimension {len(self.mean)} but descriptors have shape "
+                f"{tuple(descriptors.shape)}; (images, {len(self.mean)}) is wanted: fit and apply with the same model"
+            )
+        if dims is not None and not 1 <= dims <= len(self.projection):
+            raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
+        mean, projection = self.mean, self.projection[:dims]
+        if isinstance(descriptors, torch.Tensor):
+            mean, projection = (torch.from_numpy(a).to(descriptors) for a in (mean, projection))
+            whitened = (descriptors - mean) @ projection.T
+            return whitened / (whitened.norm(dim=1, keepdim=True) + 1e-6)
+        mean, projection = mean.astype(descriptors.dtype), projection.astype(descriptors.dtype)
+        whitened = (descriptors - mean) @ projection.T
+        return whitened / (np.linalg.norm(whitened, axis=1, keepdims=True) + 1e-6)
+
+    def save(self, path: Path | str) -> None:
+        """Write a .safetensors file, atomically."""
+        tensors = {"mean": self.mean, "projection": np.ascontiguousarray(self.projection)}
+        write_atomic(path, save(tensors, metadata={"format": FORMAT}))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Whitening:
+        """Read what `save` wrote. Raises `ValueError` naming a damaged or foreign file."""
+        try:
+            with safe_open(path, framework="np") as stored:
+                if (stored.metadata() or {}).get("format") != FORMAT:
+                    raise ValueError(f"{path} holds no whitening (format {FORMAT}); fit one and save it there")
+                return cls(stored.get_tensor("mean"), stored.get_tensor("projection"))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or cut short ({error}); fit the whitening again") from error
+
+
+def fit_pca(descriptors: np.ndarray) -> Whitening:
+    """PCA whitening of (N, D): covariance divided by N, directions by falling variance, scaled to unit variance.
+
+    Directions without variance (D ≥ N, or constant) are left out, so `projection` may have fewer than D rows.
+    """
+    x = check_descriptors(descriptors)
+    mean = x.mean(axis=0)
+    x = x - mean
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    kept = values > values[0] * len(values) * np.finfo(np.float64).eps
+    return Whitening(mean, vectors[:, kept].T / np.sqrt(values[kept])[:, None])
+
+
+def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndarray) -> Whitening:
+    """Learned whitening from matching pairs: descriptors (N, D), ids of queries (P,) and of their positives (P,).
+
+    The scatter of pair differences is made white, then everything is rotated to its principal axes; the mean is that
+    of the query rows. Where the scatter is singular the smallest of 1e-10, 1e-9, … that helps is added to its diagonal.
+    Source: Mikolajczyk & Matas, ICCV 2007; Radenovic et al., PAMI 2019.
+    """
+    x = check_descriptors(descriptors)
+    queries, positives = np.asarray(queries), np.asarray(positives)
+    if queries.shape != positives.shape or queries.ndim != 1 or not len(queries):
+        raise ValueError(
+            f"fit_learned: {queries.shape} queries and {positives.shape} positives; one of each for a pair"
+        )
+    differences = x[queries] - x[positives]
+    return _rotated(x, x[queries].mean(axis=0), cholesky(differences.T @ differences / len(queries)))
+
+
+def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0) -> Whitening:
+    """Linear discriminant analysis of descriptors (N, D) with a class for each, `labels` (N,).
+
+    The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's, is
+    made white, then everything is rotated to its principal axes, by falling total over (shrunk) inner variance; the mean is
+    that of all rows. D near N needs shrinkage; without it singular scatter is treated as in `fit_learned`. Raises `ValueError`
+    for labels of another shape, a negative shrinkage, or where no class has two rows.
+    Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
+    """
+    x, labels = check_descriptors(descriptors), np.asarray(labels)
+    if labels.shape != (len(x),) or shrinkage < 0:
+        raise ValueError(f"fit_lda: labels {labels.shape}, shrinkage {shrinkage}; ({len(x)},) and 0 or more are wanted")
+    classes, ids = np.unique(labels, return_inverse=True)
+    if len(classes) == len(x):
+        raise ValueError(
+            f"fit_lda: each of {len(x)} descriptors is a class of its own; classes of two or more are wanted"
+        )
+    deviations = x - class_means(x, ids)[ids]
+    within = deviations.T @ deviations / len(x)
+    within += shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+    return _rotated(x, x.mean(axis=0), cholesky(within))
+
+
+def class_means(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Means (K, D) of the rows (N, D) of each class 0 … K − 1, `ids` (N,); every class has at least one."""
+    sums = np.zeros((ids.max() + 1, rows.shape[1]), rows.dtype)
+    np.add.at(sums, ids, rows)
+    return sums / np.bincount(ids)[:, None]
+
+
+def _rotated(x: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> Whitening:
+    """The map that makes the scatter with Cholesky `factor` (D, D) white, turned to the principal axes of `x` (N, D) under it."""
+    whitener, x = np.linalg.inv(factor), x - mean
+    _, vectors = np.linalg.eigh(whitener @ (x.T @ x) @ whitener.T)
+    return Whitening(mean, vectors[:, ::-1].T @ whitener)
+
+
+def cholesky(scatter: np.ndarray) -> np.ndarray:
+    """Lower Cholesky factor; a growing amount is added to the diagonal until there is one."""
+    jitter = 0.0
+    while True:
+        try:
+            return np.linalg.cholesky(scatter + jitter * np.eye(len(scatter)))
+        except np.linalg.LinAlgError:
+            jitter = jitter * 10 or 1e-10
+
+
+def check_descriptors(descriptors: np.ndarray) -> np.ndarray:
+    x = np.asarray(descriptors, dtype=np.float64)
+    if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
+        raise ValueError(f"whitening: descriptors of shape {x.shape}; at least 2 rows of finite numbers are wanted")
+    return x
