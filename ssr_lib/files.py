@@ -1,35 +1,44 @@
-"""Files that are never half-written, folders with one writer at a time, and names made of what a thing was made by."""
+"""Files that are never half-written, folders with one writer at a time, names made of content, parts by their name."""
 
 from __future__ import annotations
 
-import errno
-import glob
 import hashlib
+import importlib
+import importlib.util
 import json
 import os
-import platform
-import time
+import pkgutil
+import secrets
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from types import ModuleType
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
-    fcntl = None
-
-IDLE = 600  # seconds; a process that writes has written within them
-_held: set[TextIO] = set()  # lock files that this process has open
-if hasattr(os, "register_at_fork"):  # a forked worker would hold its parent's locks, also when that is killed
-    os.register_at_fork(after_in_child=lambda: [handle.close() for handle in _held])
+import filelock
 
 
 def digest(record: object) -> str:
     """SHA-256 in hexadecimal of a record's canonical JSON; what JSON does not know counts by its text."""
     return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def hash_file(path: Path | str, algorithm: str = "sha256") -> str:
+    """The hexadecimal digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A temporary name beside `path`: what the block writes there moves to `path` at its end, or goes if it fails."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path | str, data: str | bytes) -> None:
@@ -43,51 +52,10 @@ def write_atomic(path: Path | str, data: str | bytes) -> None:
             temporary.write_bytes(data)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`: what the block writes there moves to `path` at its end, or goes if it fails."""
-    temporary = path.with_name(f"{_temporary_prefix(path)}{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes of this machine left when they wrote `path`; of large arrays it may be gigabytes.
-
-    Untouched for `IDLE` seconds, too: in two containers of one host name a process number may be another's.
-    """
-    prefix = _temporary_prefix(path)
-    for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):
-        pid = left.name.removeprefix(prefix).removesuffix(".part")
-        with suppress(OSError):  # another's, in a folder where only its owner may remove it
-            if pid.isdecimal() and not _is_running(int(pid)) and time.time() - left.stat().st_mtime > IDLE:
-                left.unlink()
-
-
-def _temporary_prefix(path: Path) -> str:
-    """Names the machine: on a shared disk, a process that does not run here may run elsewhere."""
-    return f".{path.name}.{platform.node()}."
-
-
-def _is_running(pid: int) -> bool:
-    if fcntl is None:  # Windows, where os.kill would interrupt the process instead of asking
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # of another user
-        pass
-    return True
-
-
-def read_json(path: Path) -> dict | None:
+def read_json(path: Path | str) -> dict | None:
     """A JSON object, or None where there is none to trust: absent, or cut off by a full disk."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     return record if isinstance(record, dict) else None
@@ -97,44 +65,68 @@ class FolderBusyError(RuntimeError):
     """Another process is writing in the folder."""
 
 
-def _lock(handle, wait: bool) -> bool:
-    try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        else:
-            handle.seek(0)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            return False
-        raise
-    return True
-
-
 @contextmanager
-def folder_lock(directory: Path | str, *, wait: bool = False) -> Iterator[None]:
-    """Hold the right to write in `directory`, which is made where missing; released also by `kill -9`.
+def locked(folder: Path | str) -> Iterator[None]:
+    """Hold the right to write in `folder`, which is made where missing; released also by `kill -9`.
 
-    The file .lock stays behind on purpose: removing it would let two processes lock two files of that name. Where
-    another process or thread holds it: `wait`, or raise `FolderBusyError` naming the folder and the holder. Raises
-    `PermissionError` naming a folder that cannot be written.
+    Does not wait: raises `FolderBusyError` where another process or thread holds it, `PermissionError` for a folder
+    that cannot be written. The file .lock stays behind: removing it would let two processes lock two files of that name.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "a+", encoding="utf-8") as handle:
-        if not os.access(directory, os.W_OK):  # though the file of an earlier run may be
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
-        _held.add(handle)
-        try:
-            if not _lock(handle, wait):
-                handle.seek(0)
-                raise FolderBusyError(
-                    f"{directory}: another run is writing here (process {handle.read().strip() or 'unknown'}); "
-                    "wait for it, or choose another folder"
-                )
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-            yield
-        finally:
-            _held.discard(handle)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise FolderBusyError(
+            f"{folder}: another run is writing here; wait for it, or choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def load_part(name: str, package: str) -> ModuleType:
+    """The module of a head, loss or re-ranker: "gfr" of ssr_lib.`package`, a dotted module path, or a .py file.
+
+    `package`: "heads", "losses" or "rerank". Raises `ValueError` naming what was asked for and the parts there are.
+    """
+    if name.endswith(".py"):
+        return _load_file(Path(name), package)
+    if not all(word.isidentifier() for word in name.split(".")):
+        raise _no_part(name, package)
+    module = name if "." in name else f"ssr_lib.{package}.{name}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise  # the part is there, and something that it imports is not
+        raise _no_part(name, package) from error
+
+
+def _load_file(path: Path, package: str) -> ModuleType:
+    if not path.is_file():
+        raise _no_part(str(path), package)
+    name = f"{package}_{path.stem}_{digest(str(path.resolve()))[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while they are made
+    spec.loader.exec_module(module)
+    return module
+
+
+def _no_part(name: str, package: str) -> ValueError:
+    there = importlib.import_module(f"ssr_lib.{package}").__path__
+    names = sorted(found.name for found in pkgutil.iter_modules(there) if not found.name.startswith("_"))
+    return ValueError(
+        f"no part {name!r} in {package}; there are {', '.join(names)}, a module path as my_package.my_part, "
+        "and a .py file"
+    )
+
+
+folder_lock = locked  # until every room says `locked`
+
+
+def remove_leftovers(path):  # until no room calls it
+    """Nothing."""

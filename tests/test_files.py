@@ -1,146 +1,139 @@
-"""One writer in a folder at a time, and a killed writer leaves it free and clean."""
+"""One writer in a folder at a time, whole files or none, and parts found by their names."""
 
 import os
-import platform
 import signal
 import subprocess
 import sys
+import threading
 
-import numpy as np
 import pytest
-import torch
 
-from ssr_lib import files
-from ssr_lib.files import FolderBusyError, folder_lock, write_atomic
-from ssr_lib.resume import load_state, save_state
-from ssr_lib.store import save_npy
+from ssr_lib.files import (
+    FolderBusyError,
+    digest,
+    hash_file,
+    load_part,
+    locked,
+    read_json,
+    replacing,
+    write_atomic,
+)
 
 HOLD = """
-import sys, time
-from ssr_lib.files import folder_lock
-with folder_lock(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_second_process_is_refused_by_name_and_a_killed_one_frees_the_folder(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
-    try:
-        holder.stdout.readline()
-        with (
-            pytest.raises(FolderBusyError, match=rf"{tmp_path}: another run .*process {holder.pid}"),
-            folder_lock(tmp_path),
-        ):
-            pass
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    with folder_lock(tmp_path):
-        pass
-
-
-FORK = """
 import os, sys, time
-from ssr_lib.files import folder_lock
-with folder_lock(sys.argv[1]):
-    if not os.fork():
-        print(os.getpid(), flush=True)  # from the child: it has let go of what it inherited by now
+from ssr_lib.files import locked
+with locked(sys.argv[1]):
+    worker = os.fork() if sys.argv[2] == "fork" else 0
+    if not worker and sys.argv[2] == "fork":
+        print(os.getpid(), flush=True)  # from the child, which has let go of what it inherited by now
+    elif not worker:
+        print(0, flush=True)
     time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_a_forked_worker_does_not_hold_the_folder_of_its_killed_parent(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", FORK, str(tmp_path)], stdout=subprocess.PIPE)
+@pytest.mark.parametrize(
+    "kind", ["alone", pytest.param("fork", marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"))]
+)
+def test_a_second_process_is_refused_and_a_killed_one_frees_the_folder(tmp_path, kind):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), kind], stdout=subprocess.PIPE)
     worker = int(holder.stdout.readline())
     try:
-        with pytest.raises(FolderBusyError), folder_lock(tmp_path):
+        with pytest.raises(FolderBusyError, match=f"{tmp_path}: another run is writing here"), locked(tmp_path):
             pass
         holder.kill()
         holder.wait()
-        with folder_lock(tmp_path):
-            os.kill(worker, 0)  # it is still there
+        with locked(tmp_path):
+            assert not worker or os.kill(worker, 0) is None, "the forked worker is still there"
     finally:
         holder.kill()
-        os.kill(worker, signal.SIGKILL)
+        if worker:
+            os.kill(worker, signal.SIGKILL)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    with folder_lock(tmp_path):
-        pass  # .lock is there, and may be opened
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions do not stop the superuser
-    with pytest.raises(PermissionError, match=f"Permission denied: '{tmp_path}'"), folder_lock(tmp_path):
+def test_a_thread_is_refused_too_and_the_folder_is_made_and_free_again(tmp_path):
+    folder, refused = tmp_path / "new" / "folder", []
+
+    def enter():
+        try:
+            with locked(folder):
+                pass
+        except FolderBusyError as error:
+            refused.append(str(error))
+
+    with locked(folder):
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        with pytest.raises(FolderBusyError), locked(folder):
+            pass
+    assert len(refused) == 1
+    enter()
+    assert len(refused) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write every folder")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match=str(tmp_path)), locked(tmp_path):
         pass
 
 
-WRITE = """
-import os, signal, sys
-from ssr_lib import files
-files.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
-files.write_atomic(sys.argv[1], "half")
+def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_atomic(path, "one\n")
+    write_atomic(path, b"two\n")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_bytes() == b"two\n" and list(path.parent.iterdir()) == [path]
+
+
+def test_json_that_is_absent_damaged_or_no_object_is_none(tmp_path):
+    contents = {"good": '{"a": 1}', "cut": '{"a": ', "list": "[1]", "bytes": b"\xff\xfe{"}
+    for name, content in contents.items():
+        write_atomic(tmp_path / name, content)
+    found = {name: read_json(tmp_path / name) for name in (*contents, "absent")}
+    assert found == {"good": {"a": 1}, "cut": None, "list": None, "bytes": None, "absent": None}
+
+
+def test_digests_are_sha256_of_canonical_json_and_of_bytes(tmp_path):
+    assert digest({"b": 1, "a": [2]}) == digest({"a": [2], "b": 1}) != digest({"a": [2], "b": 2})
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert hash_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_file(tmp_path / "abc", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    (tmp_path / "record").write_bytes(b'{"a": [2], "b": 1}')
+    assert hash_file(tmp_path / "record") == digest({"b": 1, "a": [2]})
+
+
+PART = """
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Answer:
+    value: int = {value}
 """
 
 
-def state_of_a_run():
-    net = torch.nn.Linear(1, 1)
-    return {"net": net}, torch.optim.SGD(net.parameters())
+def test_a_part_is_found_by_name_by_module_path_and_by_file(tmp_path, monkeypatch):
+    assert load_part("sift_ransac", "rerank").__name__ == "ssr_lib.rerank.sift_ransac"
+    assert load_part("ssr_lib.rerank.sift_ransac", "losses") is load_part("sift_ransac", "rerank")
+    for folder, value in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(PART.format(value=value))
+    one, two = (load_part(str(tmp_path / folder / "mine.py"), "heads") for folder in ("one", "two"))
+    assert (one.Answer().value, two.Answer().value) == (1, 2)
 
 
-WRITERS = {
-    "save_npy": lambda path: save_npy(path, (2,), np.dtype(np.float32), [np.zeros(2)]),
-    "save_state": lambda path: save_state(path, *state_of_a_run(), {}),
-}
+@pytest.mark.parametrize("name", ["gfrr", "ssr_lib.rerank.gfrr", "nowhere.at.all", "nowhere/mine.py", "", ".gfr", "a b"])
+def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are(name):
+    with pytest.raises(ValueError, match=f"no part '{name}' in rerank; there are .*sift_ransac"):
+        load_part(name, "rerank")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="does not ask for a process there")
-@pytest.mark.parametrize("writer", WRITERS)
-def test_what_a_killed_writer_left_is_removed_when_its_file_is_written_again(tmp_path, writer, monkeypatch):
-    path = tmp_path / "rows[1]"
-    killed = subprocess.run([sys.executable, "-c", WRITE, str(path)])
-    left = [found.name for found in tmp_path.iterdir()]
-    assert killed.returncode == -signal.SIGKILL and len(left) == 1 and left[0].endswith(".part")
-    write_atomic(tmp_path / "rows1", "another file")
-    WRITERS[writer](path)
-    assert (tmp_path / left[0]).exists(), "touched a moment ago: whoever has that process number may be writing"
-    monkeypatch.setattr(files, "IDLE", -1)
-    WRITERS[writer](path)
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["rows1", "rows[1]"]
-
-
-def leftover_name(pid, machine=None):
-    return f".rows.{machine or platform.node()}.{pid}.part"
-
-
-@pytest.fixture
-def gone():
-    """The id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_a_run_that_goes_on_from_its_last_state_leaves_no_other(tmp_path, gone, monkeypatch):
-    monkeypatch.setattr(files, "IDLE", -1)
-    save_state(tmp_path / "rows", *state_of_a_run(), {"made_by": {}})
-    (tmp_path / leftover_name(gone)).write_text("half")
-    load_state(tmp_path / "rows", *state_of_a_run(), {})
-    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
-
-
-def test_what_a_living_process_or_another_machine_is_writing_stays(tmp_path, gone, monkeypatch):
-    monkeypatch.setattr(files, "IDLE", -1)
-    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    elsewhere = leftover_name(gone, "another." + platform.node())
-    kept = [leftover_name(living.pid), elsewhere, leftover_name("x"), ".rows.part"]
-    for name in (*kept, leftover_name(gone)):
-        (tmp_path / name).write_text("half")
-    WRITERS["save_npy"](tmp_path / "rows")
-    living.communicate(b"\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "rows"])
-
-
-def test_folder_is_made_and_can_be_locked_again(tmp_path):
-    for _ in range(2):
-        with folder_lock(tmp_path / "new" / "folder"):
-            assert (tmp_path / "new" / "folder").is_dir()
+def test_a_part_that_lacks_something_itself_says_so(tmp_path, monkeypatch):
+    (tmp_path / "lacking_part.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("lacking_part.again", str(tmp_path / "lacking_part.py")):
+        with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+            load_part(name, "rerank")
