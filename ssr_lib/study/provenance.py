@@ -24,14 +24,14 @@ PACKAGES = (
 
 
 def repository_root() -> Path:
-    """The folder of `ssr_lib`, `profiles` and `notebooks`; raises `FileNotFoundError` where they are not together."""
+    """The folder of `ssr_lib`, `profiles` and `notebooks`; the current folder where ssr_lib is installed without them."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / "pyproject.toml").is_file():
-        raise FileNotFoundError(
-            f"{root} is not the repository of the study (it has no pyproject.toml); install it with `make setup`, "
-            "or `pip install -e .` in a clone"
-        )
-    return root
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def data_folder() -> Path:
+    """Where pictures and weights that cannot be made lie: the folder that SSR_DATA names, or data/."""
+    return Path(os.environ.get("SSR_DATA") or repository_root() / "data")
 
 
 def describe_run() -> dict:
