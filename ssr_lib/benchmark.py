@@ -1,4 +1,4 @@
-"""A retrieval benchmark: queries, a database, and which database images are right for each query.
+"""A retrieval benchmark: queries, a database, and which database images are right for each query; training pictures.
 
 The form is that of the revisited Oxford and Paris benchmarks (Radenovic et al., CVPR 2018): every query lists the
 database images that show its landmark as *easy*, *hard* or *junk*; everything unlisted is wrong.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from ssr_lib.files import write_atomic
 
 LISTS = ("easy", "hard", "junk")
+PER_QUERY = ("queries", *LISTS, "boxes", "groups", "query_ids")
 Box = tuple[float, float, float, float]
 
 
@@ -27,9 +28,9 @@ class Benchmark:
 
     `database`, `queries`: file names relative to `root`. `boxes`: for each query the crop (x0, y0, x1, y1) in pixels,
     or None for the whole image. `easy`, `hard`, `junk`: for each query an int64 array of database ids, disjoint.
-    `groups`: for each query the group that statistics resample as one (a landmark; queries that share positives).
-    `query_ids`: for each query its own id where the query is itself a database image, else -1.
-    `extra`: further lists of database ids for each query by name (the synthetic benchmark's "twins" and "doubles").
+    `groups`: for each query the group that statistics resample as one (a landmark). `query_ids`: for each query its own
+    id where the query is itself a database image, else -1. `extra`: further lists of database ids for each query by
+    name (on drawn landmarks "same_style", "same_building", "unrelated").
     Raises `ValueError` naming the query and the id where the ground truth contradicts itself.
     """
 
@@ -47,92 +48,99 @@ class Benchmark:
 
     def __post_init__(self):
         n_queries = len(self.queries)
-        set_field = lambda key, value: object.__setattr__(self, key, value)  # frozen dataclass
-        set_field("root", Path(self.root))
-        for key in LISTS:
-            set_field(key, [np.asarray(ids, dtype=np.int64).reshape(-1) for ids in getattr(self, key)])
-        set_field(
-            "extra",
-            {key: [np.asarray(i, dtype=np.int64).reshape(-1) for i in lists] for key, lists in self.extra.items()},
-        )
-        set_field("boxes", list(self.boxes) or [None] * n_queries)
-        set_field("groups", [str(group) for group in self.groups] or [str(i) for i in range(n_queries)])
-        set_field("query_ids", [int(i) for i in self.query_ids] or [-1] * n_queries)
+        values = {key: _as_ids(getattr(self, key)) for key in LISTS}
+        values["root"] = Path(self.root)
+        values["extra"] = {key: _as_ids(lists) for key, lists in self.extra.items()}
+        values["boxes"] = list(self.boxes) or [None] * n_queries
+        values["groups"] = [str(group) for group in self.groups] or [str(i) for i in range(n_queries)]
+        values["query_ids"] = [int(i) for i in self.query_ids] or [-1] * n_queries
+        for key, value in values.items():
+            object.__setattr__(self, key, value)  # the dataclass is frozen
         self._validate()
 
     def _validate(self) -> None:
-        n_database = len(self.database)
-        for key in (*LISTS, "boxes", "groups", "query_ids"):
-            if len(getattr(self, key)) != len(self.queries):
+        for key, entries in [*((key, getattr(self, key)) for key in PER_QUERY[1:]), *self.extra.items()]:
+            if len(entries) != len(self.queries):
                 raise ValueError(
-                    f"benchmark {self.name}: {len(getattr(self, key))} entries in '{key}' "
-                    f"for {len(self.queries)} queries; one for each query is wanted"
+                    f"benchmark {self.name}: {len(entries)} entries in '{key}' for {len(self.queries)} queries; "
+                    "one for each query is wanted"
                 )
-        for key, lists in self.extra.items():
-            if len(lists) != len(self.queries):
-                raise ValueError(f"benchmark {self.name}: {len(lists)} '{key}' lists for {len(self.queries)} queries")
-        if len(set(self.database)) != n_database:
-            twice = next(name for name, count in Counter(self.database).items() if count > 1)
+        if len(set(self.database)) != len(self.database):
+            twice, _ = Counter(self.database).most_common(1)[0]
             raise ValueError(f"benchmark {self.name}: database image {twice!r} is listed twice")
-        for i, query in enumerate(self.queries):
-            lists = {key: getattr(self, key)[i] for key in LISTS}
-            for key, ids in [*lists.items(), *((key, lists_[i]) for key, lists_ in self.extra.items())]:
-                bad = ids[(ids < 0) | (ids >= n_database)]
-                if len(bad):
-                    raise ValueError(
-                        f"benchmark {self.name}, query {i} ({query}): id {bad[0]} in '{key}' is outside the database "
-                        f"of {n_database} images (ids 0 to {n_database - 1})"
-                    )
-            together = np.concatenate(list(lists.values()))
-            values, counts = np.unique(together, return_counts=True)
-            if (counts > 1).any():
-                twice = values[counts > 1][0]
-                where = [key for key, ids in lists.items() if twice in ids]
+        for i in range(len(self.queries)):
+            self._validate_query(i, f"benchmark {self.name}, query {i} ({self.queries[i]})")
+
+    def _validate_query(self, i: int, where: str) -> None:
+        n_database, box = len(self.database), self.boxes[i]
+        lists = {key: getattr(self, key)[i] for key in LISTS}
+        for key, ids in [*lists.items(), *((key, extra[i]) for key, extra in self.extra.items())]:
+            bad = ids[(ids < 0) | (ids >= n_database)]
+            if len(bad):
                 raise ValueError(
-                    f"benchmark {self.name}, query {i} ({query}): image {twice} ({self.database[twice]}) is listed "
-                    f"more than once, in {' and '.join(where)}; each image belongs in one list"
+                    f"{where}: id {bad[0]} in '{key}' is outside the database of {n_database} images "
+                    f"(ids 0 to {n_database - 1})"
                 )
-            box = self.boxes[i]
-            if box is not None and (
-                len(box) != 4 or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]
-            ):
-                raise ValueError(
-                    f"benchmark {self.name}, query {i} ({query}): box {tuple(box)} is not (x0, y0, x1, y1) "
-                    "with x0 < x1 and y0 < y1"
-                )
-            if not -1 <= self.query_ids[i] < n_database:
-                raise ValueError(f"benchmark {self.name}, query {i}: its own id {self.query_ids[i]} is out of range")
+        ids, counts = np.unique(np.concatenate(list(lists.values())), return_counts=True)
+        if (counts > 1).any():
+            twice = ids[counts > 1][0]
+            found_in = [key for key, listed in lists.items() if twice in listed]
+            raise ValueError(
+                f"{where}: image {twice} ({self.database[twice]}) is listed more than once, in "
+                f"{' and '.join(found_in)}; each image belongs in one list"
+            )
+        if box is not None:
+            finite = len(box) == 4 and np.isfinite(box).all()
+            if not finite or box[2] <= box[0] or box[3] <= box[1]:
+                raise ValueError(f"{where}: box {tuple(box)} is not (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
+        if not -1 <= self.query_ids[i] < n_database:
+            raise ValueError(f"{where}: its own id {self.query_ids[i]} is out of range")
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{sum(len(ids) for ids in getattr(self, key))} {key}" for key in LISTS)
+        counts = ", ".join(f"{sum(map(len, getattr(self, key)))} {key}" for key in LISTS)
         return (
             f"Benchmark({self.name}: {len(self.queries)} queries in {len(set(self.groups))} groups, "
             f"{len(self.database)} database images; {counts})"
         )
 
+    @property
+    def positives(self) -> list[np.ndarray]:
+        """For each query the ids that are right by the Medium protocol, easy and hard, ascending."""
+        return [np.sort(np.concatenate(pair)) for pair in zip(self.easy, self.hard, strict=True)]
+
+    def status(self, query: int, ids: Iterable[int]) -> list[str]:
+        """For each database id "right", "wrong" or "ignored" (junk), by the Medium protocol."""
+        named = dict.fromkeys(self.junk[query].tolist(), "ignored")
+        named |= dict.fromkeys([*self.easy[query].tolist(), *self.hard[query].tolist()], "right")
+        return [named.get(int(i), "wrong") for i in ids]
+
     def select_queries(self, ids: Sequence[int]) -> Benchmark:
         """The benchmark with only the queries `ids`, in that order, against the same database."""
-        per_query = ("queries", *LISTS, "boxes", "groups", "query_ids")
-        chosen = {key: [getattr(self, key)[i] for i in ids] for key in per_query}
-        extra = {key: [lists[i] for i in ids] for key, lists in self.extra.items()}
+        chosen = {key: _chosen(getattr(self, key), ids) for key in PER_QUERY}
+        extra = {key: _chosen(lists, ids) for key, lists in self.extra.items()}
         return replace(self, **chosen, extra=extra)
 
     def first_images(self, count: int) -> Benchmark:
-        """The benchmark with only the first `count` database images. Raises `ValueError` if a listed one is among the rest."""
-        extra = {key: [ids[ids < count] for ids in lists] for key, lists in self.extra.items()}
+        """With only the first `count` database images. Raises `ValueError` if a listed one is among the rest."""
+        extra = {}
+        for key, lists in self.extra.items():
+            extra[key] = [ids[ids < count] for ids in lists]
         return replace(self, database=self.database[:count], extra=extra)
 
     def select_images(self, ids: Sequence[int]) -> Benchmark:
         """The benchmark with only the database images `ids`, in that order; those left out leave every list."""
         place = np.full(len(self.database), -1)
         place[np.asarray(ids, dtype=np.int64)] = np.arange(len(ids))
-        kept = lambda lists: [np.sort(place[old][place[old] >= 0]) for old in lists]
+
+        def kept(lists: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return [np.sort(place[old][place[old] >= 0]) for old in lists]
+
         return replace(
             self,
-            database=[self.database[i] for i in ids],
+            database=_chosen(self.database, ids),
             query_ids=[-1 if i < 0 else int(place[i]) for i in self.query_ids],
             extra={key: kept(lists) for key, lists in self.extra.items()},
             **{key: kept(getattr(self, key)) for key in LISTS},
@@ -141,19 +149,9 @@ class Benchmark:
     def save(self, path: Path | str) -> None:
         """Write the benchmark as JSON, atomically; the root is stored relative to the file."""
         path = Path(path)
-        record = {
-            "format": "ssr-benchmark-1",
-            "name": self.name,
-            "root": os.path.relpath(self.root.resolve(), path.resolve().parent),
-            "database": list(self.database),
-            "queries": list(self.queries),
-            "boxes": [None if box is None else [float(v) for v in box] for box in self.boxes],
-            "groups": self.groups,
-            "query_ids": self.query_ids,
-            **{key: [ids.tolist() for ids in getattr(self, key)] for key in LISTS},
-            "extra": {key: [ids.tolist() for ids in lists] for key, lists in self.extra.items()},
-        }
-        write_atomic(path, json.dumps(record, separators=(",", ":")) + "\n")
+        record = {"format": "ssr-benchmark-1"} | {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        record["root"] = os.path.relpath(self.root.resolve(), path.resolve().parent)
+        write_atomic(path, json.dumps(record, separators=(",", ":"), default=lambda array: array.tolist()) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> Benchmark:
@@ -171,8 +169,34 @@ class Benchmark:
         if wrong:
             raise ValueError(f"{path} is not a benchmark file: {', '.join(wrong)}; wanted are {', '.join(wanted)}")
         try:
-            root = path.resolve().parent / record["root"]
-            boxes = [None if box is None else tuple(box) for box in record.get("boxes", ())]
-            return cls(**{**record, "root": root, "boxes": boxes})
+            record["root"] = path.resolve().parent / record["root"]
+            record["boxes"] = [None if box is None else tuple(box) for box in record.get("boxes", ())]
+            return cls(**record)
         except (ValueError, TypeError, AttributeError, OverflowError) as error:  # a value of another kind raises any
             raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Training pictures: file names relative to `root`, and for each the number of its class, (N,) int64."""
+
+    root: Path
+    files: Sequence[str]
+    labels: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        if len(self.files) != len(self.labels):
+            raise ValueError(f"{len(self.files)} files but {len(self.labels)} labels; one label for each is wanted")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def _as_ids(lists: Iterable) -> list[np.ndarray]:
+    return [np.asarray(ids, dtype=np.int64).reshape(-1) for ids in lists]
+
+
+def _chosen(values: Sequence, ids: Iterable[int]) -> list:
+    return [values[i] for i in ids]

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from ssr_lib.benchmark import Benchmark
+from ssr_lib.benchmark import Benchmark, LabelledImages
 
 
 @pytest.fixture
 def benchmark():
     return Benchmark(
         name="made", root=".", database=[f"{i}.jpg" for i in range(6)], queries=["a.jpg", "b.jpg"],
-        easy=[[0, 4], [1]], hard=[[2], []], junk=[[5], [4]], groups=["a", "b"], query_ids=[-1, 3], extra={"twins": [[3], [5]]},
+        easy=[[0, 4], [1]], hard=[[2], []], junk=[[5], [4]], groups=["a", "b"], query_ids=[-1, 3], extra={"same_style": [[3], [5]]},
     )  # fmt: skip
 
 
@@ -24,7 +24,13 @@ def test_images_that_are_left_out_leave_every_list_and_the_rest_is_numbered_anew
     cut = benchmark.select_images([0, 3, 4])
     assert cut.database == ["0.jpg", "3.jpg", "4.jpg"] and cut.queries == benchmark.queries
     assert (as_lists(cut.easy), as_lists(cut.hard), as_lists(cut.junk)) == ([[0, 2], []], [[], []], [[], [2]])
-    assert as_lists(cut.extra["twins"]) == [[1], []] and cut.query_ids == [-1, 1]
+    assert as_lists(cut.extra["same_style"]) == [[1], []] and cut.query_ids == [-1, 1]
+
+
+def test_medium_takes_easy_and_hard_as_right_and_ignores_junk(benchmark):
+    assert as_lists(benchmark.positives) == [[0, 2, 4], [1]]
+    assert benchmark.status(0, np.array([5, 4, 3, 2])) == ["ignored", "right", "wrong", "right"]
+    assert benchmark.status(1, [1, 0]) == ["right", "wrong"]
 
 
 def test_all_images_in_another_order_are_the_same_ground_truth(benchmark):
@@ -42,12 +48,18 @@ def test_a_query_whose_own_image_is_left_out_stands_apart(benchmark):
 def test_queries_are_selected_in_the_order_asked_for(benchmark):
     chosen = benchmark.select_queries([1, 0])
     assert chosen.queries == ["b.jpg", "a.jpg"] and chosen.groups == ["b", "a"]
-    assert as_lists(chosen.extra["twins"]) == [[5], [3]]
+    assert as_lists(chosen.extra["same_style"]) == [[5], [3]]
 
 
 def test_the_first_images_must_hold_every_listed_one(benchmark):
     with pytest.raises(ValueError, match="outside the database"):
         benchmark.first_images(5)
+
+
+def test_training_pictures_have_one_label_each():
+    assert LabelledImages("x", ["a", "b"], [1, 0]).labels.dtype == np.int64
+    with pytest.raises(ValueError, match="2 files but 1 labels"):
+        LabelledImages("x", ["a", "b"], [1])
 
 
 @pytest.mark.parametrize(
@@ -61,6 +73,12 @@ def test_the_first_images_must_hold_every_listed_one(benchmark):
         ({"extra": [1]}, "no attribute 'items'"),
         ({"easy": [["a"], [1]]}, "invalid literal"),
         ({"easy": [[2**70], [1]]}, "too large"),
+        ({"boxes": [[0, 0, 0, 5], None]}, "query 0 (a.jpg): box (0, 0, 0, 5) is not (x0, y0, x1, y1)"),
+        ({"query_ids": [6, -1]}, "query 0 (a.jpg): its own id 6 is out of range"),
+        ({"groups": ["a"]}, "benchmark made: 1 entries in 'groups' for 2 queries"),
+        ({"extra": {"near": [[1]]}}, "1 entries in 'near' for 2 queries"),
+        ({"junk": [[0], []]}, "image 0 (0.jpg) is listed more than once, in easy and junk"),
+        ({"database": ["0.jpg"] * 6}, "database image '0.jpg' is listed twice"),
         ({"junk": [[9], []]}, "benchmark made, query 0 (a.jpg): id 9 in 'junk' is outside the database"),
     ],
 )
