@@ -1,4 +1,4 @@
-"""From a picture file to the tensors a network sees: decode, crop, resize, normalise, each step explicit.
+"""From pixels to the tensors a network sees: crop, resize, normalise, each step explicit.
 
 Preprocessing moves mAP by up to ten points, so all of it is one record, `Preprocess`, that is stored beside every
 descriptor. `PRESETS` holds the records of the published methods and this study's own for small backbones.
@@ -6,78 +6,73 @@ descriptor. `PRESETS` holds the records of the published methods and this study'
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-Image.init()  # registers TIFF and WebP, which Pillow otherwise loads late
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # no format that runs another program
+from ssr_lib.decode import ImageError, load_image, may_pass  # noqa: F401  until every room asks decode
+
 BOX_SLACK = 2  # px by which a box may pass the border before the picture is taken for another one
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
-_SYSTEM = {os.strerror(number) for number in errno.errorcode}  # how `load_image` ends where the file was not to be had
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")  # Pillow's modes of 16-bit grey; its own conversion would clip at 255
 
 
-class ImageError(ValueError):
-    """A picture that cannot be used; the message begins with its file name."""
+def _numbers(name: str, values: object) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"preprocess {name}: {values!r}; numbers are wanted") from error
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"preprocess {name}: {values!r}; finite numbers are wanted")
+    return numbers
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """Everything between a picture file and the descriptor's input, in the order it is applied.
 
-    Raises `ValueError` naming the field for a value that is not one of those listed beside it.
+    Raises `ValueError` naming the field for a value that is not legal there.
     """
 
     exif_orientation: bool = True  # turn the picture as its camera noted; OpenCV does, Pillow does not
     crop: bool = True  # cut a query's box out of its picture; False: the whole picture, against the protocol
-    box_rounding: str = "truncate"  # "truncate" | "round": a query box to whole pixels
-    color_order: str = "rgb"  # "rgb" | "bgr": order of the channels, also of mean and std
-    size_rule: str = "longest"  # "none" | "longest" side becomes `size` | "fixed": squashed to size x size
+    box_rounding: Literal["truncate", "round"] = "truncate"  # a query box to whole pixels
+    color_order: Literal["rgb", "bgr"] = "rgb"  # order of the channels, also of mean and std
+    size_rule: Literal["none", "longest", "fixed"] = "longest"  # longest side becomes `size`; fixed: size x size
     size: int | None = 384  # px, at scale 1
-    box_size: str = "absolute"  # longest: "absolute": a cropped query gets `size` | "relative": its picture would
+    box_size: Literal["absolute", "relative"] = "absolute"  # longest: a crop gets `size`, or what its picture's would
     enlarge: bool = False  # longest: whether a smaller picture is blown up to `size`
     scales: tuple[float, ...] = (1.0,)  # one tensor, and one descriptor, for each
-    resize_dtype: str = "uint8"  # "uint8": size and scale in one resize | "float32": scales act after normalisation
-    resize_by: str = "factor"  # float32: sample on the grid of the "factor" | of the "size" in whole pixels
+    resize_dtype: Literal["uint8", "float32"] = (
+        "uint8"  # size and scale in one resize; float32: scale after normalising
+    )
+    resize_by: Literal["factor", "size"] = "factor"  # float32: sample on the grid of the factor, or of whole pixels
     antialias: bool = False  # float32: low-pass when shrinking
-    interpolation_down: str = "area"  # uint8: "area" | "linear" | "cubic" (OpenCV) | "lanczos" (Pillow, antialiased)
-    interpolation_up: str = "linear"  # uint8: "linear" | "cubic"
+    interpolation_down: Literal["area", "linear", "cubic", "lanczos"] = "area"  # uint8: OpenCV's; Pillow's lanczos
+    interpolation_up: Literal["linear", "cubic"] = "linear"  # uint8
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pictures in [0, 1], in `color_order`
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     normalize_scales: bool = True  # L2 of each scale's descriptor before they are joined
-    join: str = "mean"  # "mean" | "max" over scales; L2 follows
+    join: Literal["mean", "max"] = "mean"  # over scales; L2 follows
 
     def __post_init__(self):
-        for name in ("scales", "mean", "std"):
-            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        for name, legal in {
-            "box_rounding": ("truncate", "round"),
-            "color_order": ("rgb", "bgr"),
-            "size_rule": ("none", "longest", "fixed"),
-            "box_size": ("absolute", "relative"),
-            "resize_dtype": ("uint8", "float32"),
-            "resize_by": ("factor", "size"),
-            "interpolation_down": (*_OPENCV, "lanczos"),
-            "interpolation_up": ("linear", "cubic"),
-            "join": ("mean", "max"),
-        }.items():
-            if getattr(self, name) not in legal:
-                raise ValueError(f"preprocess {name}: {getattr(self, name)!r} is not one of {', '.join(legal)}")
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                raise ValueError(f"preprocess {name}: {value!r} is not one of {', '.join(get_args(kind))}")
+            if get_origin(kind) is tuple:
+                object.__setattr__(self, name, _numbers(name, value))
         if (self.size_rule == "none") != (self.size is None):
             raise ValueError(f"preprocess size: {self.size} does not go with size_rule {self.size_rule!r}")
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"preprocess size: {self.size} px; at least 1 is wanted")
-        if not self.scales or not all(math.isfinite(s) and s > 0 for s in self.scales):
+        if self.size is not None and (not isinstance(self.size, int) or self.size < 1):
+            raise ValueError(f"preprocess size: {self.size} px; a whole number, at least 1, is wanted")
+        if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(
@@ -100,7 +95,8 @@ class Preprocess:
 
 
 _SCALES = (0.7071, 1.0, 1.4142)
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 _CVNET = Preprocess(
     color_order="bgr", size_rule="none", size=None, scales=_SCALES, mean=_IMAGENET_MEAN[::-1], std=_IMAGENET_STD[::-1]
 )
@@ -108,83 +104,14 @@ PRESETS: dict[str, Preprocess] = {
     "lite": Preprocess(),  # tf_efficientnet_lite*: (x / 255 - 0.5) / 0.5
     "senet": _CVNET,  # Lee et al., CVPR 2023: as CVNet
     "cvnet": _CVNET,  # Lee et al., CVPR 2022
-    "superglobal": Preprocess(**{  # Shao et al., ICCV 2023: CVNet's tensors, resized after normalisation
-        **_CVNET.to_dict(), "resize_dtype": "float32", "resize_by": "size", "antialias": True, "join": "max",
-    }),
+    # Shao et al., ICCV 2023: CVNet's tensors, resized after normalisation
+    "superglobal": replace(_CVNET, resize_dtype="float32", resize_by="size", antialias=True, join="max"),
     "cirtorch": Preprocess(  # Radenovic et al., TPAMI 2019
         exif_orientation=False, box_rounding="round", size=1024, box_size="relative",
         scales=(1.0, 2**0.5, 2**-0.5), resize_dtype="float32", interpolation_down="lanczos",
         mean=_IMAGENET_MEAN, std=_IMAGENET_STD,
     ),
 }  # fmt: skip
-
-
-def load_image(path: Path | str, *, exif_orientation: bool = True, longest: int | None = None) -> np.ndarray:
-    """Decode a picture of any common kind to RGB.
-
-    Returns (H, W, 3) uint8. Grey is repeated, 16 bits keep their upper 8, palettes and CMYK are converted, alpha is
-    dropped; of an animation the first frame. `longest`: wanted is a thumbnail of that many pixels, for which a larger
-    JPEG is decoded at a half, a quarter or an eighth of its size, much quicker. Raises `ImageError` naming the file
-    where it is missing, empty, no picture, truncated, damaged, or declares more than 178,956,970 pixels (Pillow's limit
-    against bombs).
-    """
-    path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty (0 bytes)")
-        with Image.open(path, formats=FORMATS) as picture:
-            if longest is not None:
-                picture.draft("RGB", (longest, longest))
-            picture.load()
-            rgb = _to_rgb(picture, path)
-            return np.array(_upright(rgb, _orientation(picture)) if exif_orientation else rgb)
-    except (ImageError, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not a picture; none of {', '.join(FORMATS)} begins like this") from error
-    except Image.DecompressionBombError as error:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise ImageError(f"{path}: declares more than {limit:,} pixels; shrink it with another program") from error
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else f"truncated or damaged ({error})"
-        raise ImageError(f"{path}: {reason}") from error
-    except Exception as error:  # decoders fed with damaged bytes raise all kinds: struct.error, SyntaxError, zlib.error
-        raise ImageError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-
-
-def may_pass(reason: str) -> bool:
-    """Whether the text of an `ImageError` of `load_image` tells of the system, not of the picture.
-
-    Such as permission, disk or open files: the same file may do at the next try.
-    """
-    return reason.rpartition(": ")[2] in _SYSTEM
-
-
-def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
-    if picture.mode in _SIXTEEN_BIT:
-        levels = np.asarray(picture)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise ImageError(
-                f"{path}: 32-bit grey with values {levels.min()} to {levels.max()}; save it with 8 or 16 bits"
-            )
-        picture = Image.fromarray((levels >> 8).astype(np.uint8))
-    elif picture.mode == "F":
-        raise ImageError(f"{path}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    return picture.convert("RGB")
-
-
-def _orientation(picture: Image.Image) -> int:
-    """How the camera was held: the EXIF tag "Orientation", 1 to 8, and 1, upright, where there is none."""
-    try:
-        return picture.getexif().get(0x0112, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels, and OpenCV ignores it too
-        return 1
-
-
-def _upright(rgb: Image.Image, orientation: int) -> Image.Image:
-    turn = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
-    turn |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
-    return rgb.transpose(Image.Transpose[turn[orientation]]) if orientation in turn else rgb
 
 
 def crop(image: np.ndarray, box, rounding: str = "truncate") -> np.ndarray:
@@ -208,20 +135,6 @@ def check_box(box, width: int, height: int, rounding: str = "truncate") -> tuple
             "boxes are (x0, y0, x1, y1) in pixels of the original file"
         )
     return x0, y0, x1, y1
-
-
-def declared_sizes(path: Path | str) -> list[tuple[int, int]]:
-    """Width and height in pixels as a picture's header declares them, and upright where its EXIF note turns it.
-
-    Raises `ImageError` naming a file that is no picture.
-    """
-    path = Path(path)
-    try:
-        with Image.open(path, formats=FORMATS) as picture:
-            turned = _orientation(picture) in (5, 6, 7, 8)  # on its side
-            return [picture.size, picture.size[::-1]] if turned else [picture.size]
-    except Exception as error:  # damaged headers raise all kinds
-        raise ImageError(f"{path}: its size cannot be read ({type(error).__name__}: {error})") from error
 
 
 def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torch.Tensor]:

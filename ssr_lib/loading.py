@@ -10,20 +10,32 @@ from pathlib import Path
 
 import torch
 
-from ssr_lib.images import ImageError, Preprocess, load_image, to_tensors
+from ssr_lib.decode import ImageError, load_image
+from ssr_lib.images import Preprocess, to_tensors
 
-MEMORY_BUDGET = 512 * 2**20  # bytes of tensors that may wait for others of their size
+MEMORY_BUDGET = 512 * 2**20  # bytes of tensors that wait for the model, and again for others of their size
+CHUNK = 8  # batches' worth of pictures among which those of one size are put together
+LEAST_SIDE = 17  # px: at 16 the last map of an EfficientNet-Lite is zero, and every picture looks the same
 
 Loaded = tuple[int, "list[torch.Tensor] | ImageError"]  # number of the picture, its tensors for each scale
 
 
 def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[torch.Tensor]:
-    """A file's normalised float32 tensors (3, H, W), one for each scale. Raises `ImageError` naming the file."""
+    """A file's normalised float32 tensors (3, H, W), one for each scale.
+
+    Raises `ImageError` naming the file, also where no scale has a side of `LEAST_SIDE` px.
+    """
     image = load_image(path, exif_orientation=preprocess.exif_orientation)
     try:
-        return to_tensors(image, preprocess, box)
+        tensors = to_tensors(image, preprocess, box)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
+    _, height, width = max((tensor.shape for tensor in tensors), key=max)
+    if max(height, width) < LEAST_SIDE:
+        raise ImageError(
+            f"{path}: the network would see {width} x {height} px; a side of {LEAST_SIDE} px or more is wanted"
+        )
+    return tensors
 
 
 def load_ahead(
@@ -33,13 +45,12 @@ def load_ahead(
     *,
     workers: int | None = None,
     ahead: int = 32,
-    memory_budget: int = MEMORY_BUDGET,
 ) -> Iterator[Loaded]:
     """Yield each picture's number and tensors, in order, with at most `ahead` of them decoded before their turn.
 
-    Of large pictures fewer: as many as fit in `memory_budget` bytes if all were like the largest so far. In place of the
-    tensors of a picture that cannot be used comes its `ImageError`. `workers`: threads, by default one for each core, 16
-    at most (decoders and OpenCV let other threads run).
+    Of large pictures fewer: as many as fit in `MEMORY_BUDGET` if all were like the largest so far. In place of the
+    tensors of a picture that cannot be used comes its `ImageError`. `workers`: threads, by default one for each core,
+    16 at most (decoders and OpenCV let other threads run).
     """
     workers = workers or min(os.cpu_count() or 1, 16)
 
@@ -50,11 +61,13 @@ def load_ahead(
             return i, error
 
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        waiting, largest = deque(), 0
+        waiting: deque = deque()
+        largest = 0  # bytes
         try:
             for i in range(len(paths)):
                 waiting.append(pool.submit(load, i))
-                while len(waiting) > (max(workers, min(ahead, memory_budget // largest)) if largest else workers):
+                most = min(ahead, MEMORY_BUDGET // largest) if largest else workers
+                while len(waiting) > max(workers, most):
                     loaded = waiting.popleft().result()
                     largest = max(largest, _bytes(loaded[1]))
                     yield loaded
@@ -66,31 +79,31 @@ def load_ahead(
 
 
 def batches_of_one_size(
-    loaded: Iterable[tuple[int, list[torch.Tensor]]], batch_size: int, memory_budget: int = MEMORY_BUDGET
+    loaded: Iterable[tuple[int, list[torch.Tensor]]], batch_size: int
 ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
     """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
 
-    Pictures wait for others of their size; where those waiting pass `memory_budget` bytes the fullest batch leaves.
+    Pictures are put together among the next `CHUNK` batches' worth of them, or as many as fit in `MEMORY_BUDGET`.
     """
+    chunk: list[tuple[int, list[torch.Tensor]]] = []
+    held = 0  # bytes
+    for entry in loaded:
+        chunk.append(entry)
+        held += _bytes(entry[1])
+        if len(chunk) >= CHUNK * batch_size or held > MEMORY_BUDGET:
+            yield from _by_size(chunk, batch_size)
+            chunk, held = [], 0
+    yield from _by_size(chunk, batch_size)
+
+
+def _by_size(chunk: list[tuple[int, list[torch.Tensor]]], batch_size: int):
     groups: dict[tuple, list[tuple[int, list[torch.Tensor]]]] = {}
-    waiting = 0
-
-    def leave(shape: tuple) -> tuple[list[int], list[torch.Tensor]]:
-        nonlocal waiting
-        group = groups.pop(shape)
-        waiting -= sum(_bytes(tensors) for _, tensors in group)
-        return [i for i, _ in group], [torch.stack(scale) for scale in zip(*(t for _, t in group), strict=True)]
-
-    for i, tensors in loaded:
-        shape = tuple(tensor.shape for tensor in tensors)
-        groups.setdefault(shape, []).append((i, tensors))
-        waiting += _bytes(tensors)
-        if len(groups[shape]) == batch_size:
-            yield leave(shape)
-        while waiting > memory_budget and groups:
-            yield leave(max(groups, key=lambda s: sum(_bytes(t) for _, t in groups[s])))
-    for shape in list(groups):
-        yield leave(shape)
+    for i, tensors in chunk:
+        groups.setdefault(tuple(tensor.shape for tensor in tensors), []).append((i, tensors))
+    for group in groups.values():
+        for start in range(0, len(group), batch_size):
+            numbers, pictures = zip(*group[start : start + batch_size], strict=True)
+            yield list(numbers), [torch.stack(scale) for scale in zip(*pictures, strict=True)]
 
 
 def _bytes(tensors: list[torch.Tensor] | ImageError) -> int:

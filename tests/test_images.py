@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from ssr_lib.images import PRESETS, ImageError, Preprocess, crop, declared_sizes, load_image, may_pass, to_tensors
+from ssr_lib import decode
+from ssr_lib.decode import ImageError, declared_sizes, load_image, may_pass
+from ssr_lib.images import PRESETS, Preprocess, crop, to_tensors
 
 GOLDEN = Path(__file__).parent / "golden" / "image.npz"
 
@@ -306,3 +309,141 @@ def test_a_query_may_be_left_whole_on_purpose(photo):
         to_tensors(photo, Preprocess(size_rule="none", size=None, crop=c), (5, 6, 20, 30)) for c in (0, 1)
     )
     assert whole[0].shape[1:] == photo.shape[:2] and cropped[0].shape[1:] == (24, 15)
+
+
+# ---- what files declare, and what they are -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode,format", [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("RGBA", "GIF")]
+)
+def test_what_is_transparent_shows_white(tmp_path, mode, format):
+    drawing = np.zeros((20, 30, 4), np.uint8)
+    drawing[5:10, 5:20, 3] = 255  # black ink
+    picture = Image.fromarray(drawing).convert(mode)
+    picture.save(tmp_path / "x", format, lossless=True)
+    decoded = load_image(tmp_path / "x")
+    assert (decoded[5:10, 5:20] == 0).all() and (decoded[:5] == 255).all() and (decoded[10:] == 255).all()
+
+
+def test_half_transparent_ink_is_half_way_to_white(tmp_path):
+    Image.fromarray(np.full((4, 4, 4), (100, 0, 200, 128), np.uint8)).save(tmp_path / "x.png")
+    assert np.abs(load_image(tmp_path / "x.png").astype(int) - (177, 127, 227)).max() <= 1
+
+
+LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
+
+
+@pytest.mark.parametrize("kind,declared,white", [(np.int32, {281: 255}, 255), (np.uint16, {281: 4095}, 4095),
+                                                 (np.uint16, {341: 1023}, 1023), (np.uint16, {}, 65535)])  # fmt: skip
+def test_grey_is_scaled_by_what_the_file_declares(tmp_path, kind, declared, white):
+    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
+    assert np.abs(load_image(tmp_path / "x.tif")[:, :, 0] - 255 * LEVELS).max() <= 1.5
+
+
+def test_maxval_of_a_pgm_is_its_white(tmp_path):
+    levels = (LEVELS * 4095).astype(">u2")
+    (tmp_path / "x.pgm").write_bytes(b"P5 30 20 4095\n" + levels.tobytes())
+    assert np.abs(load_image(tmp_path / "x.pgm")[:, :, 0] - 255 * LEVELS).max() <= 1.5
+
+
+@pytest.mark.parametrize(
+    "kind,white,declared,words",
+    [
+        (np.int32, 255, {}, "32-bit grey with values 0 to 255, no range declared"),
+        (np.uint16, 4095, {}, "16 bits with values up to 4095 of 65535"),
+        (np.uint16, 4095, {281: 255}, "values 0 to 4095, 0 to 255 declared"),
+        (np.float32, 1, {}, "floating-point pixels"),
+    ],
+)
+def test_grey_of_no_certain_scale_is_refused(tmp_path, kind, white, declared, words):
+    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
+    with pytest.raises(ImageError, match=rf"x\.tif: .*{words}"):
+        load_image(tmp_path / "x.tif")
+
+
+def test_twelve_bits_in_sixteen_of_colour_are_refused(tmp_path):
+    rows = np.random.default_rng(3).integers(0, 4096, (5, 7, 3), dtype=np.uint16)
+    (tmp_path / "x.png").write_bytes(png(7, 5, 16, b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)))
+    with pytest.raises(ImageError, match="16 bits with values up to 3840"):
+        load_image(tmp_path / "x.png")
+
+
+def with_chunk(data, kind, body, *, intact=True, at=33):
+    """A PNG with one more chunk behind its header (33 bytes), with a right or a wrong checksum."""
+    checksum = zlib.crc32(kind + body) ^ (not intact)
+    return data[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum) + data[at:]
+
+
+PROFILE = b"icc\0\0" + zlib.compress(bytes(2 << 20))
+CHUNKS = {"zTXt": (b"Comment\0\0" + zlib.compress(b"x" * (2 << 20)), True), "iCCP": (PROFILE, True),
+          "tEXt": (b"Comment\0hello", False), "eXIf": (b"MM\0*", False)}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHUNKS)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, photo, kind, place):
+    body, intact = CHUNKS[kind]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(photo, "PNG", exif=exif)
+    at = 33 if place == "before" else len(data) - 12  # IEND has 12 bytes
+    (tmp_path / "x.png").write_bytes(with_chunk(data, kind.encode(), body, intact=intact, at=at))
+    np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
+    if kind != "eXIf":
+        assert load_image(tmp_path / "x.png").shape == (120, 90, 3)
+    assert declared_sizes(tmp_path / "x.png")[0] == (120, 90)
+
+
+def test_a_png_whose_pixels_are_damaged_is_none_whatever_notes_it_has(tmp_path, photo):
+    data = bytearray(with_chunk(encode(photo, "PNG"), b"tEXt", b"Comment\0hello", intact=False))
+    data[len(data) // 2] ^= 255
+    (tmp_path / "x.png").write_bytes(data)
+    with pytest.raises(ImageError, match=r"x\.png: truncated or damaged"):
+        load_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    "head,kind",
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC/HEIF"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "a camera's raw data"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", r"a Git LFS pointer .*git lfs pull"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\xff\x0a\0\0", "JPEG XL"),
+        (b"%PDF-1.4", "PDF"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, head, kind):
+    (tmp_path / "x.jpg").write_bytes(head + bytes(200))
+    with pytest.raises(
+        ImageError, match=rf"x\.jpg: not a picture that is read here but {kind}.*; wanted is one of JPEG"
+    ):
+        load_image(tmp_path / "x.jpg")
+    assert decode.what_it_is(tmp_path / "x.jpg").startswith(kind.partition(" .*")[0])
+
+
+@pytest.mark.parametrize("format", ["AVIF", "JPEG2000", "TGA", "DIB", "MPO"])
+def test_rarer_kinds_are_read_too(tmp_path, photo, format):
+    path = tmp_path / ("x.tga" if format == "TGA" else "x")
+    Image.fromarray(photo).save(path, format)
+    assert decode.what_it_is(path) is None
+    assert np.abs(load_image(path).astype(int) - photo).mean() < 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match=r"x\.jpg: a pipe or a device"):
+        load_image(tmp_path / "x.jpg")
+
+
+def test_no_library_warns_of_a_file_that_it_does_not_name(tmp_path, photo, recwarn, capfd):
+    for name, options in {"a.jpg": {"exif": b"Exif\0\0garbage"}, "b.tif": {}, "c.gif": {}}.items():
+        Image.fromarray(photo).save(tmp_path / name, **options)
+    data = (tmp_path / "b.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(data.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 60000, 3, 1)))
+    for path in tmp_path.iterdir():
+        with contextlib.suppress(ImageError):
+            load_image(path)
+    assert not recwarn.list and capfd.readouterr().err == ""

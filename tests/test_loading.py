@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from ssr_lib import loading
-from ssr_lib.images import ImageError, Preprocess
+from ssr_lib.decode import ImageError
+from ssr_lib.images import Preprocess
 from ssr_lib.loading import batches_of_one_size, load_ahead, load_tensors
 
 PLAIN = Preprocess(size_rule="none", size=None)
@@ -51,7 +52,8 @@ def test_large_pictures_are_not_all_held_at_once(files, monkeypatch):
         return [torch.zeros(3, 100, 100)]  # 120 kB
 
     monkeypatch.setattr(loading, "load_tensors", load)
-    loaded = load_ahead(files * 10, PLAIN, workers=2, ahead=100, memory_budget=600_000)
+    monkeypatch.setattr(loading, "MEMORY_BUDGET", 600_000)
+    loaded = load_ahead(files * 10, PLAIN, workers=2, ahead=100)
     for used in range(1, 8):
         next(loaded)
         time.sleep(0.05)
@@ -88,16 +90,23 @@ def test_batches_hold_one_size_and_everything_comes_once(files):
             assert round((tensor.mean().item() + 1) * 127.5) == 10 * i
 
 
-def test_waiting_pictures_leave_early_when_memory_runs_out():
-    shapes = [(3, 8 + i, 8) for i in range(20)]  # no two alike: none would ever fill a batch
-    loaded = [(i, [torch.zeros(shape)]) for i, shape in enumerate(shapes)]
+def test_waiting_pictures_leave_early_when_memory_runs_out(monkeypatch):
+    monkeypatch.setattr(loading, "MEMORY_BUDGET", 3 * 4 * 3 * 28 * 8)
     seen, waiting = 0, []
 
-    def watched():
-        for i, tensors in loaded:
+    def watched():  # no two alike: none would ever fill a batch
+        for i in range(20):
             waiting.append(i - seen)
-            yield i, tensors
+            yield i, [torch.zeros(3, 8 + i, 8)]
 
-    for numbers, _ in batches_of_one_size(watched(), batch_size=8, memory_budget=3 * 4 * 3 * 28 * 8):
+    for numbers, _ in batches_of_one_size(watched(), batch_size=8):
         seen += len(numbers)
     assert seen == 20 and max(waiting) <= 10
+
+
+@pytest.mark.parametrize("side,size", [(16, 384), (200, 16)])
+def test_a_picture_of_which_a_network_sees_nothing_is_refused_by_its_size(tmp_path, side, size):
+    Image.fromarray(np.zeros((side // 2, side, 3), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match=r"x\.png: the network would see 16 x 8 px; a side of 17 px or more"):
+        load_tensors(tmp_path / "x.png", Preprocess(size=size))
+    assert load_tensors(tmp_path / "x.png", Preprocess(size=17, enlarge=True))[0].shape[2] == 17
