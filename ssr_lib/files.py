@@ -70,7 +70,7 @@ def locked(folder: Path | str) -> Iterator[None]:
     """Hold the right to write in `folder`, which is made where missing; released also by `kill -9`.
 
     Does not wait: raises `FolderBusyError` where another process or thread holds it, `PermissionError` for a folder
-    that cannot be written. The file .lock stays behind: removing it would let two processes lock two files of that name.
+    that cannot be written. The file .lock stays: were it removed, two processes could lock two files of its name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

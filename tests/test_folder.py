@@ -1,19 +1,15 @@
 """A folder or a CSV of one's own becomes a benchmark that says exactly what it holds, or an error that says why not."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ssr_lib.datasets.folder import (
-    NAMES_SHOWN,
-    count_unsupported,
-    read_folder,
-    read_label_rows,
-    read_labels,
-    read_training_labels,
-)
+from ssr_lib.datasets.folder import NAMES_SHOWN, list_pictures, read_labels, read_training_labels
+from ssr_lib.datasets.table import read_label_rows
 
 
 @pytest.fixture
@@ -36,25 +32,64 @@ def write_csv(folder, *lines, header="file,label,split", name="labels.csv", touc
 # ---- folders -------------------------------------------------------------------------------------------------------
 
 
-def test_folder_is_read_recursively_in_order_without_hidden_and_other_files(folder):
-    assert read_folder(folder) == ["a.JPEG", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
+def test_folder_is_read_recursively_in_order_without_hidden_files_and_the_rest_is_counted(folder):
+    files, skipped = list_pictures(folder)
+    assert files == ["a.JPEG", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
+    assert skipped == {"the file is empty (0 bytes) (.txt)": 1}
 
 
-def test_pictures_of_kinds_that_are_not_read_are_counted(folder):
-    for name in ("x.HEIC", "sub/y.heic", "z.dng", ".hidden.heic"):
-        (folder / name).touch()
-    assert count_unsupported(folder) == {".heic": 2, ".dng": 1}
-    assert len(read_folder(folder)) == 4
+def test_what_decodes_is_read_whatever_its_name_and_the_rest_is_counted_by_its_kind(tmp_path):
+    formats = {"a.mpo": "MPO", "b.pbm": "PPM", "c.apng": "PNG", "d.dib": "DIB", "e.tga": "TGA", "f.jpx": "JPEG2000",
+               "no_extension": "PNG", "g.photo": "JPEG", "IMG_1.JPG.bak": "JPEG"}  # fmt: skip
+    for name, format in formats.items():
+        Image.new("1" if format == "PPM" else "RGB", (20, 20)).save(tmp_path / name, format)
+    contents = {"h.hif": b"x", "i.HEIC": b"x", "sub/j.heic": b"x", "k.raf": b"x", "l.nef": b"x", "m.txt": b"hello",
+                "n.jxl": b"\xff\x0a", "o": b"<svg>", ".hidden.heic": b"x"}  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    files, skipped = list_pictures(tmp_path)
+    assert files == sorted(formats)
+    assert skipped == {
+        "HEIC/HEIF (.hif)": 1, "HEIC/HEIF (.heic)": 2, "a camera's raw data (.raf)": 1, "a camera's raw data (.nef)": 1,
+        "no picture (.txt)": 1, "JPEG XL (.jxl)": 1, "SVG (no extension)": 1,
+    }  # fmt: skip
+
+
+def test_links_are_followed_once(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "x.jpg").touch()
+    (elsewhere / "back").symlink_to(folder)  # in a circle
+    (folder / "album").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder / "sub")
+    (folder / "a_link.jpg").symlink_to(folder / "b.jpg")
+    (folder / "nowhere.jpg").symlink_to(folder / "none.jpg")
+    os.link(folder / "b.jpg", folder / "hard.jpg")
+    files, skipped = list_pictures(folder)
+    assert files == ["a.JPEG", "album/x.jpg", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
+    skipped.pop("the file is empty (0 bytes) (.txt)")
+    assert skipped == {
+        "a link to a folder that is listed": 2, "a link to nothing": 1, "another name of a picture that is listed": 2,
+    }  # fmt: skip
+
+
+def test_a_folder_of_nothing_but_a_link_to_pictures_holds_pictures(folder, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("outer")
+    (outer / "link").symlink_to(folder)
+    assert list_pictures(outer)[0] == ["link/a.JPEG", "link/b.jpg", "link/sub/c.png", "link/sub/deeper/d.tif"]
 
 
 def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no pictures"):
-        read_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no pictures$"):
+        list_pictures(tmp_path)
+    (tmp_path / "x.heic").touch()
+    with pytest.raises(FileNotFoundError, match=r"holds no pictures; 1 left out: HEIC/HEIF \(\.heic\)"):
+        list_pictures(tmp_path)
     with pytest.raises(NotADirectoryError, match="nowhere: no such folder"):
-        read_folder(tmp_path / "nowhere")
+        list_pictures(tmp_path / "nowhere")
     (tmp_path / "x.jpg").touch()
     with pytest.raises(NotADirectoryError, match=r"x\.jpg is not a folder"):
-        read_folder(tmp_path / "x.jpg")
+        list_pictures(tmp_path / "x.jpg")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
@@ -62,7 +97,7 @@ def test_subfolder_without_the_right_to_read_is_an_error_not_an_omission(folder)
     os.chmod(folder / "sub", 0)
     try:
         with pytest.raises(PermissionError, match="sub"):
-            read_folder(folder)
+            list_pictures(folder)
     finally:
         os.chmod(folder / "sub", 0o700)
 
@@ -144,6 +179,40 @@ def test_pictures_may_lie_beside_the_csv_in_its_folder_images_or_where_one_says(
         assert read_labels(tmp_path / "labels.csv", images).root == tmp_path / place
 
 
+# ---- one file, one picture -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["sub/../1.jpg", "absolute", "link.jpg", "hard.jpg", "linked/1.jpg"])
+@pytest.mark.parametrize("split", ["db", "query"])
+def test_two_rows_that_are_one_file_are_refused(tmp_path, other, split):
+    path = write_csv(tmp_path, *LINES)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.jpg").symlink_to("1.jpg")
+    os.link(tmp_path / "1.jpg", tmp_path / "hard.jpg")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    other = str(tmp_path / "1.jpg") if other == "absolute" else other
+    path = write_csv(tmp_path, *LINES, f"{other},tower,{split}", touch=False)
+    with pytest.raises(ValueError, match=rf"labels\.csv: 1\.jpg \(line 4\) and {other} \(line 7\) are one file"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("table,disk", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_and_labels_with_accents_are_found_composed_or_not(tmp_path, table, disk):
+    names = ["é1.jpg", "é2.jpg", "ü/ö.jpg"]
+    for name in names:
+        there = tmp_path / unicodedata.normalize(disk, name)
+        there.parent.mkdir(exist_ok=True)
+        there.touch()
+    lines = [f"{unicodedata.normalize(table, name)},{unicodedata.normalize(form, 'tür')}"
+             for name, form in zip(names, ("NFC", "NFD", "NFC"), strict=True)]  # fmt: skip
+    benchmark = read_labels(write_csv(tmp_path, *lines, header="file,label", touch=False))
+    assert list(benchmark.queries) == [unicodedata.normalize(disk, name) for name in names]
+    assert benchmark.query_ids == [0, 1, 2] and [len(ids) for ids in benchmark.easy] == [2, 2, 2]
+    again = write_csv(tmp_path, lines[0], unicodedata.normalize(disk, lines[0]), header="file,label", touch=False)
+    with pytest.raises(ValueError, match="are one file"):
+        read_labels(again)
+
+
 # ---- CSV -----------------------------------------------------------------------------------------------------------
 
 
@@ -156,9 +225,31 @@ def test_semicolons_byte_order_mark_quotes_and_blank_lines_are_read(tmp_path):
     ]
 
 
+def test_line_ends_and_odd_separators_inside_a_quoted_name_belong_to_it(tmp_path):
+    (tmp_path / "x.csv").write_text('file,label\n"a\nb.jpg",1\n"c\u2028d\x0be.jpg",1\nf.jpg,2\n', encoding="utf-8")
+    rows = [(row.line, row.file) for row in read_label_rows(tmp_path / "x.csv")]
+    assert rows == [(2, "a\nb.jpg"), (4, "c\u2028d\x0be.jpg"), (5, "f.jpg")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_a_first_line_that_names_the_separator_is_obeyed(tmp_path, mark, end):
+    text = end.join([f"sep={mark}", f"file{mark}label", f"a.jpg{mark}1", f'b.jpg{mark}"1,2"'])
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    assert [(row.line, row.label) for row in read_label_rows(tmp_path / "x.csv")] == [(3, "1"), (4, "1,2")]
+
+
 @pytest.mark.parametrize(
     "content,message",
     [
+        (b'file,label\na.jpg,1\n"b.jpg,1\nc.jpg,2\nd.jpg,2\n', "line 3: unexpected end of data; is a quotation mark"),
+        (b'file,label\na.jpg,1\nb.jpg,"1\n', "line 3: unexpected end of data"),
+        (b'file,label\n"a.jpg"x,1\n', "line 2: ',' expected after '\"'"),
+        (b"file,label\na.jpg,1\n" + b"b" * 140_000 + b".jpg,1\n", "line 3: field larger than field limit"),
+        (b"file,label\na.jpg,1\n" + b"b" * 5000 + b".jpg,1\n", "line 3: 'b+'… of 5,004 characters is no file name"),
+        (b"file,label\na\0.jpg,1\n", "line 2: .* is no file name"),
+        (b"file,label,label\na.jpg,1,2\n", "2 columns are called 'label'; one is wanted"),
+        (b"File,file ,label\na.jpg,b.jpg,2\n", "2 columns are called 'file'"),
         (b"", "columns 'file', 'label'"),
         (b"name,class\na.jpg,1\n", "found 'name,class'"),
         (b"file,label\n", "lists no files"),

@@ -2,113 +2,98 @@
 
 from __future__ import annotations
 
-import csv
 import os
+import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssr_lib.benchmark import Benchmark
+from ssr_lib.benchmark import Benchmark, LabelledImages
+from ssr_lib.datasets.table import LabelRow, read_label_rows
+from ssr_lib.decode import TARGA, what_it_is
 
-if TYPE_CHECKING:
-    from drawn_landmarks import LabelledImages
-
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
-# Pictures that are not read, but counted.
-OTHER_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
-SPLITS = ("query", "db", "distractor", "train")
+# Believed unopened; of other names the content decides.
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib",
+              ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".jpx", ".j2k", ".psd", *TARGA)  # fmt: skip
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")  # some hold a small preview
 NAMES_SHOWN = 20  # file names an error message lists
 
 
-def read_folder(path: Path | str) -> list[str]:
-    """Names of all pictures below a folder, relative to it, with "/" between, sorted.
+def list_pictures(folder: Path | str) -> tuple[list[str], dict[str, int]]:
+    """Names of all pictures below a folder, and how many of its other files are left out for which reason.
 
-    A picture is a file with one of `EXTENSIONS`, upper or lower case; whatever begins with a dot is left out.
-    Raises `NotADirectoryError` where it is no folder, `FileNotFoundError` where it holds no picture, `PermissionError`
-    where a part of it may not be read.
+    Names are relative to the folder, with "/" between, sorted. Links are followed; a folder or a file that several
+    names lead to counts once. Whatever begins with a dot is passed over. Raises `NotADirectoryError` where it is no
+    folder, `FileNotFoundError` where it holds no picture, `PermissionError` where a part of it may not be read.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise NotADirectoryError(f"{path} is not a folder" if path.exists() else f"{path}: no such folder")
-    names = [name for name in _walk(path) if name.lower().endswith(EXTENSIONS)]
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder" if folder.exists() else f"{folder}: no such folder")
+    skipped: Counter[str] = Counter()
+    names, seen = [], set()
+    for path in sorted(_walk(folder, skipped), key=lambda path: (path.is_symlink(), path)):  # a link is the second name
+        reason = _why_not(path)
+        if reason is None and file_identity(path) in seen:
+            reason = "another name of a picture that is listed"
+        if reason is None:
+            seen.add(file_identity(path))
+            names.append(path.relative_to(folder).as_posix())
+        else:
+            skipped[reason] += 1
     if not names:
-        raise FileNotFoundError(f"{path} holds no pictures; files ending in {' '.join(EXTENSIONS)} are looked for")
-    return sorted(names)
+        left_out = "".join(f"; {count} left out: {reason}" for reason, count in skipped.items())
+        raise FileNotFoundError(f"{folder} holds no pictures{left_out}")
+    return sorted(names), dict(skipped)
 
 
-def count_unsupported(path: Path | str) -> dict[str, int]:
-    """How many files below a folder are pictures of a kind that is not read, by extension: phones write .heic."""
-    return dict(
-        Counter(Path(name).suffix.lower() for name in _walk(Path(path)) if name.lower().endswith(OTHER_EXTENSIONS))
-    )
+def file_identity(path: Path | str) -> tuple[int, int]:
+    """What two names of one file have in common, links included: its device and its number there."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
-def _walk(path: Path) -> Iterator[str]:
-    """Names of all files below a folder, relative to it, but for those that begin with a dot or lie in such folders."""
+def _walk(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """All files below a folder whose names begin with no dot; each folder once, however many links lead to it."""
 
-    def fail(error: OSError):
+    def fail(error: OSError) -> None:
         raise error
 
-    for folder, subfolders, files in os.walk(path, onerror=fail):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        inside = Path(folder).relative_to(path)
-        yield from ((inside / name).as_posix() for name in files if not name.startswith("."))
+    entered = {file_identity(folder)}
+    for inside, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
+        found = [name for name in subfolders if not name.startswith(".")]
+        subfolders.clear()
+        for name in sorted(found, key=lambda name: (os.path.islink(os.path.join(inside, name)), name)):
+            identity = file_identity(os.path.join(inside, name))
+            if identity in entered:
+                skipped["a link to a folder that is listed"] += 1
+            else:
+                entered.add(identity)
+                subfolders.append(name)
+        yield from (Path(inside, name) for name in files if not name.startswith("."))
 
 
-@dataclass(frozen=True)
-class LabelRow:
-    """One line of a label file; `split` is None where the file has no such column."""
-
-    line: int
-    file: str
-    label: str
-    split: str | None
-
-
-def read_label_rows(path: Path | str) -> list[LabelRow]:
-    """The lines of a CSV with columns file, label and optionally split, whose values are those of `SPLITS`.
-
-    Comma, semicolon or tab between the columns; further columns are ignored. Raises `ValueError` naming the line.
-    """
-    path = Path(path)
+def _why_not(path: Path) -> str | None:
+    """Why a file is no picture to be read, and None for one that is."""
+    extension = path.suffix.lower()
+    kind = f"({extension})" if extension else "(no extension)"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-    header = text.partition("\n")[0]
-    delimiter = next((mark for mark in (",", ";", "\t") if mark in header), ",")
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    columns = [column.strip().lower() for column in next(reader, [])]
-    if not {"file", "label"} <= set(columns):
-        raise ValueError(f"{path}: columns 'file', 'label' and perhaps 'split' are wanted; found {header.strip()!r}")
-    has_split, rows = "split" in columns, []
-    for values in reader:
-        if not any(value.strip() for value in values):
-            continue
-        if len(values) != len(columns):
-            raise ValueError(f"{path}, line {reader.line_num}: {len(values)} values for {len(columns)} columns")
-        record = {column: value.strip() for column, value in zip(columns, values, strict=True)}
-        if not record["file"]:
-            raise ValueError(f"{path}, line {reader.line_num}: no file name")
-        if has_split and record["split"] not in SPLITS:
-            raise ValueError(
-                f"{path}, line {reader.line_num}: split is {record['split']!r}; one of {', '.join(SPLITS)} is wanted"
-            )
-        rows.append(LabelRow(reader.line_num, record["file"], record["label"], record.get("split")))
-    if not rows:
-        raise ValueError(f"{path} lists no files")
-    seen: dict[tuple, LabelRow] = {}
-    for row in rows:
-        first = seen.setdefault((row.file, row.split), row)
-        if first is not row:
-            raise ValueError(f"{path}, line {row.line}: {row.file} was already listed in line {first.line}")
-    return rows
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "a pipe or a device"
+        if extension in EXTENSIONS:
+            return None
+        if extension in RAW:
+            return f"a camera's raw data {kind}"
+        if extension in (".heic", ".heif", ".hif"):
+            return f"HEIC/HEIF {kind}"
+        found = what_it_is(path)
+    except FileNotFoundError:
+        return "a link to nothing"
+    except OSError as error:
+        return f"{error.strerror} {kind}"
+    return None if found is None else f"{found} {kind}"
 
 
 def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely: str = "raise") -> Benchmark:
@@ -120,13 +105,14 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     distractor. All positives are listed as easy: one list, so that Easy and Medium are the same and Hard is empty.
     Groups are the labels. `images`: folder of the files, by default that of the CSV, or `images` in it.
     A query whose label no database picture has is an error that names it, unless `on_lonely="keep"`: it then has no
-    positives, and the metrics leave it out. Raises `FileNotFoundError` with the names of all files that are missing.
+    positives, and the metrics leave it out. Raises `FileNotFoundError` with the names of all files that are missing,
+    `ValueError` where one file is listed under two names.
     """
     if on_lonely not in ("raise", "keep"):
         raise ValueError(f"on_lonely is {on_lonely!r}; 'raise' or 'keep' is wanted")
     path = Path(path)
     rows = [row for row in read_label_rows(path) if row.split != "train"]
-    root = _images_folder(path, images, [row.file for row in rows])
+    root, names = _find_files(path, images, rows)
     database = [row for row in rows if row.split != "query"]
     labels = ["" if row.split == "distractor" else row.label for row in database]
     if rows and rows[0].split is None:
@@ -138,22 +124,24 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
         wanted = "a row with split 'query'"
     if not queries or not database:
         raise ValueError(f"{path} has no {'queries' if database else 'database pictures'}; {wanted} is wanted")
-    ids = {row.file: i for i, row in enumerate(database)}
-    query_ids = [ids.get(row.file, -1) for row in queries]
+    ids = {names[row.file]: i for i, row in enumerate(database)}
+    query_ids = [ids.get(names[row.file], -1) for row in queries]
     by_label: dict[str, list[int]] = {}
     for i, label in enumerate(labels):
         if label:  # a distractor is right for no query
             by_label.setdefault(label, []).append(i)
-    easy = [[i for i in by_label.get(row.label, []) if i != own] for row, own in zip(queries, query_ids, strict=True)]
-    lonely = [row for row, positives in zip(queries, easy, strict=True) if len(positives) == 0]
+    easy = []
+    for row, own in zip(queries, query_ids, strict=True):
+        easy.append([i for i in by_label.get(row.label, []) if i != own])
+    lonely = [row for row, positives in zip(queries, easy, strict=True) if not positives]
     if lonely and (on_lonely == "raise" or len(lonely) == len(queries)):
         shown = [f"{row.file} (line {row.line}, label {row.label!r})" for row in lonely]
-        raise ValueError(f"{path}: no database picture has the label of {_listed(shown, 'queries')}")
+        raise ValueError(f"{path}: no database picture has the label of {listed(shown, 'queries')}")
     return Benchmark(
         name=path.stem if path.stem != "labels" else path.resolve().parent.name,
         root=root,
-        database=[row.file for row in database],
-        queries=[row.file for row in queries],
+        database=[names[row.file] for row in database],
+        queries=[names[row.file] for row in queries],
         easy=easy,
         hard=[[]] * len(queries),
         junk=[[]] * len(queries),
@@ -167,31 +155,61 @@ def read_training_labels(path: Path | str, images: Path | str | None = None) -> 
 
     Rows without a label are left out. Raises as `read_labels` does, and `ValueError` for fewer than two classes.
     """
-    from drawn_landmarks import LabelledImages
-
     path = Path(path)
     rows = [row for row in read_label_rows(path) if row.split in (None, "train") and row.label]
     classes = {label: i for i, label in enumerate(sorted({row.label for row in rows}))}
     if len(classes) < 2:
         raise ValueError(f"{path} has {len(classes)} labels in its training rows; two or more are wanted")
-    files = [row.file for row in rows]
+    root, names = _find_files(path, images, rows)
     labels = np.array([classes[row.label] for row in rows], dtype=np.int64)
-    return LabelledImages(files=files, labels=labels, root=_images_folder(path, images, files))
+    return LabelledImages(root, [names[row.file] for row in rows], labels)
 
 
-def _images_folder(path: Path, images: Path | str | None, files: list[str]) -> Path:
-    """The folder that holds all the files. Raises `FileNotFoundError` naming those missing where it is fullest."""
+def _find_files(path: Path, images: Path | str | None, rows: Sequence[LabelRow]) -> tuple[Path, dict[str, str]]:
+    """The folder that holds all files of a table, and each one's name there: accents may be composed or not.
+
+    Raises `FileNotFoundError` naming those missing where it is fullest, `ValueError` where two names are one file.
+    """
     folders = [path.parent, path.parent / "images"] if images is None else [Path(images)]
-    missing = {folder: [file for file in files if not (folder / file).is_file()] for folder in folders}
-    folder = min(folders, key=lambda f: len(missing[f]))
-    if missing[folder]:
+    found = {}
+    for folder in folders:
+        found[folder] = {row.file: _on_disk(folder, row.file) for row in rows}
+    folder = min(folders, key=lambda folder: list(found[folder].values()).count(None))
+    missing = [file for file, name in found[folder].items() if name is None]
+    if missing:
         raise FileNotFoundError(
-            f"{_listed(missing[folder], f'of the {len(files)} files')} that {path} lists are not in {folder}; "
+            f"{listed(missing, f'of the {len(found[folder])} files')} that {path} lists are not in {folder}; "
             "name the folder of the pictures (--images), or take the lines out"
         )
-    return folder
+    seen: dict[tuple, LabelRow] = {}
+    for row in rows:
+        first = seen.setdefault(file_identity(folder / found[folder][row.file]), row)
+        if found[folder][first.file] != found[folder][row.file] or (first.split == row.split and first is not row):
+            raise ValueError(
+                f"{path}: {first.file} (line {first.line}) and {row.file} (line {row.line}) are one file; "
+                "list a picture once, or under one name where it is both query and database"
+            )
+    return folder, found[folder]
 
 
-def _listed(names: list[str], what: str) -> str:
+def _on_disk(folder: Path, file: str) -> str | None:
+    for name in (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file)):
+        if os.path.isfile(folder / name):
+            return name
+    return None
+
+
+def listed(names: Sequence[str], what: str) -> str:
+    """A count of things with the first of their names, for an error message."""
     more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{len(names)} {what} ({', '.join(names[:NAMES_SHOWN])}{more})"
+
+
+def read_folder(path):  # until gallery and commands call list_pictures
+    """Names only."""
+    return list_pictures(path)[0]
+
+
+def count_unsupported(path):  # until commands call list_pictures
+    """Reasons only."""
+    return list_pictures(path)[1]
