@@ -1,0 +1,52 @@
+"""Who may import whom: data flows one way through the library, and experiments live in notebooks."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ["files", "benchmark", "decode", "images", "loading", "datasets", "backbones", "pooling", "self_similarity"]
+CORE += ["whitening", "heads", "losses", "network", "weights", "official", "store", "extract", "train"]
+ORDER = [*CORE, "search", "local", "rerank", "gallery", "metrics", "significance", "scale", "study", "commands"]
+EXPERIMENT = {"train", "search", "rerank", "metrics"}  # notebooks call these; in `study` choose and artefacts alone
+
+
+def imports(package: str) -> Iterator[tuple[Path, str]]:
+    """Every module of a package with each name that it imports, wherever in it: `from ssr_lib import x` is ssr_lib.x."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        here = path.relative_to(ROOT).parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                parents = here[: -node.level] if node.level else ()
+                module = ".".join([*parents, *([node.module] if node.module else [])])
+                yield from ((path, f"{module}.{alias.name}") for alias in node.names)
+
+
+def room(words: list[str]) -> str | None:
+    """The room of ssr_lib that the words of a module's name lead to."""
+    return words[1] if words[0] == "ssr_lib" and words[1:2] and words[1] in ORDER else None
+
+
+def test_the_library_has_the_rooms_of_the_order_and_no_others():
+    files = [path.relative_to(ROOT / "ssr_lib").with_suffix("").parts[0] for path in (ROOT / "ssr_lib").rglob("*.py")]
+    assert set(files) - {"__init__", "__main__"} <= set(ORDER)
+
+
+def test_a_module_imports_only_from_rooms_above_its_own():
+    faults = []
+    for path, name in imports("ssr_lib"):
+        mine, other = room([*path.relative_to(ROOT).with_suffix("").parts]), room(name.split("."))
+        if mine and other and ORDER.index(other) > ORDER.index(mine):
+            faults.append(f"{path}: {mine} imports {other}, which comes later")
+        if mine not in ("study", "commands") and name.split(".")[0] in ("drawn_landmarks", "recipes"):
+            faults.append(f"{path}: the library imports {name}")
+        if mine == "study" and other in EXPERIMENT and path.stem not in ("choose", "artefacts"):
+            faults.append(f"{path}: the study imports {name}; an experiment belongs into a notebook")
+    assert faults == []
+
+
+def test_the_drawing_engine_knows_benchmarks_and_nothing_else_of_the_library():
+    ours = {name for _, name in imports("drawn_landmarks") if name.split(".")[0] == "ssr_lib"}
+    assert ours and all(name.startswith("ssr_lib.benchmark") for name in ours), ours
