@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help study verify report test lint setup requirements pictures clean clean-all
+.PHONY: help study verify report test lint bench setup requirements pictures clean clean-all
 
 help:
 	@echo "make study       run the notebooks of a profile: tables, figures, report in results/demo/ (PROFILE=smoke|demo|full|photos|paper)"
@@ -18,8 +18,9 @@ help:
 	@echo "make report      assemble results/<profile>/report.html from the executed notebooks"
 	@echo "make test        the tests, and every notebook at the smallest profile"
 	@echo "make lint        style of code and notebooks"
+	@echo "make bench       times and memory of search, re-ranking, metrics, embedding and drawing on this machine"
 	@echo "make setup       only make .venv (TORCH_BACKEND=cpu for a torch without CUDA, with uv); .venv/bin/ssr is the command"
-	@echo "make requirements  pin requirements.txt anew from pyproject.toml (needs uv)"
+	@echo "make requirements  make requirements.txt from pyproject.toml (needs uv; UPGRADE=1 takes the newest of everything)"
 	@echo "make pictures    draw the pictures of data/README.md anew into data/pictures/"
 	@echo "make clean       remove build/, caches and trial results; clean-all removes .venv/ too; data/ stays"
 
@@ -38,6 +39,9 @@ test: $(READY)
 lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+bench: $(READY)
+	for part in benchmarks/*.py; do echo "$$part"; .venv/bin/python "$$part" || exit 1; done
 
 setup: $(READY)
 
@@ -66,12 +70,15 @@ $(READY): requirements.txt pyproject.toml
 	fi; \
 	touch $@
 
-# Pins for Linux and macOS. What torch itself pins to the byte for CUDA is left to torch, so that a torch without CUDA fits too.
+# Pins for Linux and macOS. Those that still fit pyproject.toml stay; UPGRADE=1 takes the newest of everything. What torch
+# itself pins to the byte for CUDA is left to torch, so that a torch without CUDA fits too.
 requirements:
+	cp requirements.txt requirements.part
+	uv pip compile --quiet --universal --python-version 3.11 --extra test --no-annotate --no-header \
+		$(if $(UPGRADE),--upgrade) --output-file requirements.part pyproject.toml
 	{ echo "# Versions of every package, for Linux and macOS, Python 3.11 and newer. Made by: make requirements"; \
-	uv pip compile --quiet --universal --python-version 3.11 --extra test --no-annotate --no-header pyproject.toml \
-	| grep -vE "^(nvidia|cuda|triton|pywinpty|colorama|httpx2-jsfetch)"; } > requirements.part
-	mv requirements.part requirements.txt
+	grep -vE "^(#|nvidia|cuda|triton|pywinpty|colorama|httpx2-jsfetch)" requirements.part; } > requirements.txt
+	rm requirements.part
 
 pictures: $(READY)
 	.venv/bin/python -m drawn_landmarks.contact data/pictures

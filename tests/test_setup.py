@@ -1,4 +1,4 @@
-"""The files that describe the environment say the same, and the commands that the README names exist."""
+"""The files that describe the environment say the same, and the targets of the Makefile exist and make it first."""
 
 import re
 import subprocess
@@ -15,7 +15,19 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
 PINNED = [Requirement(line) for line in LINES]
-TARGETS = ("study", "verify", "report", "test", "lint", "setup", "requirements", "pictures", "clean", "clean-all")
+TARGETS = {
+    "study",
+    "verify",
+    "report",
+    "test",
+    "lint",
+    "bench",
+    "setup",
+    "requirements",
+    "pictures",
+    "clean",
+    "clean-all",
+}
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=str)
@@ -60,12 +72,16 @@ def test_conda_installs_the_same_requirements():
 
 def test_the_project_installs_its_command():
     assert PROJECT["scripts"] == {"ssr": "ssr_lib.commands.main:main"}
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert tools["packages"]["find"]["include"] == ["ssr_lib*", "drawn_landmarks*", "recipes*"]
+    for package, files in tools["package-data"].items():
+        assert all((ROOT / package.replace(".", "/") / name).is_file() for name in files)
 
 
 def test_help_is_the_default_and_names_every_target():
     text = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not [target for target in TARGETS if not re.search(rf"\b{target}\b", text)]
-    assert set(re.findall(r"^\.PHONY: help (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()) == set(TARGETS)
+    assert set(re.findall(r"^\.PHONY: help (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()) == TARGETS
 
 
 @pytest.mark.parametrize("target", ["study", "verify", "report", "test", "lint"])
