@@ -1,23 +1,24 @@
 """ROxford5k, RParis6k and the million distractors (Radenovic et al., CVPR 2018): ground truth → `Benchmark`.
 
-The ground truth is published as a pickle, and a pickle can run any program: it is read by `unpickle`, which knows numbers,
-text, lists, dictionaries, sets and NumPy arrays, and refuses everything else.
+The SHA-256 of the two published files is known; a file of that form by others is read when it is said to be one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ssr_lib.benchmark import LISTS, Benchmark
-from ssr_lib.datasets.folder import EXTENSIONS, NAMES_SHOWN
-from ssr_lib.datasets.unpickle import MAX_BYTES, Array, unpickle
-from ssr_lib.images import ImageError, check_box, declared_sizes
+from ssr_lib.datasets.folder import EXTENSIONS, file_identity, listed
+from ssr_lib.datasets.ground_truth import read_record, stays_inside
+from ssr_lib.decode import ImageError, declared_sizes
+from ssr_lib.images import check_box
+
+MAX_BYTES = 64 * 2**20  # of a pickle; the published ones have 0.3 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +41,11 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
     """The ground truth in `path` (.pkl with imlist, qimlist, gnd: easy, hard, junk, bbx) as a `Benchmark`.
 
     `images`: the folder of the pictures, or the one above their folder jpg; None leaves the files unchecked, for
-    rankings that are already there. `subset`: the file need not be one of the two published ones. Queries that share
-    an easy or hard picture, directly or through others, are one group. Boxes are checked for form and, where there
-    are pictures, against the size that the query's file declares.
+    rankings that are already there. `subset`: the file need not be one of the two published ones; "ok" and "junk", as
+    the benchmarks had them before, count as easy and junk. Groups are those of `same_landmark`. Boxes are checked for
+    form and, where there are pictures, against the size that the query's file declares.
     Raises `ValueError` for a file that is no such ground truth, contradicts itself, or is not the published one, and
-    naming the queries whose box lies outside their picture or that are no picture; `FileNotFoundError` with the names of
-    the pictures that are missing.
+    naming the queries whose box lies outside their picture; `FileNotFoundError` with the names of missing pictures.
     """
     path = Path(path)
     data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
@@ -57,151 +57,94 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
             f"{path} is not the published gnd_roxford5k.pkl or gnd_rparis6k.pkl (its SHA-256 differs); fetch it again, "
             "or say that it is another one on purpose (subset=True; in a profile: a dataset that has another name)"
         )
-    database, queries, truths = _parse(_unpickle(data, path), path)
+    database, queries, truths = read_record(data, path)
     if official and (len(queries), len(database)) != (official.n_queries, official.n_database):
         raise ValueError(f"{path}: {len(queries)} queries, {len(database)} images; {official} is wanted")
-    root, names = Path("."), {name: name + ".jpg" for name in (*database, *queries)}
-    if images is not None:
-        root, names = _find_images(Path(images), list(dict.fromkeys((*database, *queries))))
-    lists = {key: [truth[key] for truth in truths] for key in LISTS}
-    positives = [set(easy) | set(hard) for easy, hard in zip(lists["easy"], lists["hard"], strict=True)]
-    ids = {name: i for i, name in enumerate(database)}
+    root, names = _find_images(images, [*database, *queries], path)
+    ids = {names[name]: i for i, name in enumerate(database)}
+    query_ids = [ids.get(names[name], -1) for name in queries]
+    positives = [{*truth["easy"].tolist(), *truth["hard"].tolist()} for truth in truths]
     for i, name in enumerate(queries):
-        if ids.get(name) in positives[i]:
+        if query_ids[i] >= 0 and query_ids[i] in positives[i]:
             raise ValueError(
-                f"{path}, query {i}: {name} is a database image and a positive of itself; wanted among its junk, since a "
-                "query is not searched for"
+                f"{path}, query {i}: {name} is a database image and a positive of itself; wanted among its junk, "
+                "since a query is not searched for"
             )
+    groups = same_landmark([found or truth["junk"].tolist() for found, truth in zip(positives, truths, strict=True)])
     benchmark = Benchmark(
         name=official.name if official else f"{path.stem.removeprefix('gnd_')} (cut down)",
         root=root,
         database=[names[name] for name in database],
         queries=[names[name] for name in queries],
         boxes=[truth["bbx"] for truth in truths],
-        groups=[queries[first] for first in shared_positives(positives)],
-        query_ids=[ids.get(name, -1) for name in queries],
-        **lists,
+        groups=[queries[first] for first in groups],
+        query_ids=query_ids,
+        **{key: [truth[key] for truth in truths] for key in LISTS},
     )
     if images is not None:
         _check_boxes(benchmark, path)
     return benchmark
 
 
+def same_landmark(positives: Sequence[Iterable[int]]) -> list[int]:
+    """For each query the first query of its landmark, (Q,): those whose positives have a Jaccard index of 0.3 or more.
+
+    A single shared positive joins nothing: panoramas show several landmarks. A query without positives, which no mean
+    counts, is placed by whatever else it lists.
+    """
+    sets = [set(ids) for ids in positives]
+    first = list(range(len(sets)))
+    for i, j in itertools.combinations(range(len(sets)), 2):
+        shared = len(sets[i] & sets[j])
+        if shared and 10 * shared >= 3 * (len(sets[i]) + len(sets[j]) - shared):
+            kept, joined = sorted((first[i], first[j]))
+            first = [kept if landmark == joined else landmark for landmark in first]
+    return first
+
+
 def _check_boxes(benchmark: Benchmark, path: Path) -> None:
     """Raise `ValueError` naming the queries whose box is not inside their picture, read off the files' headers."""
     wrong = []
     for name, box in zip(benchmark.queries, benchmark.boxes, strict=True):
-        if box is None:
-            continue
         problems = []
-        for width, height in declared_sizes(benchmark.root / name):
+        for width, height in declared_sizes(benchmark.root / name) if box is not None else []:
             try:
                 check_box(box, width, height)
+                problems.clear()
                 break
             except ImageError as error:
                 problems.append(f"{name}: {error}")
-        else:
-            wrong += problems[:1]
+        wrong += problems[:1]
     if wrong:
-        more = f"; and {len(wrong) - NAMES_SHOWN} more" if len(wrong) > NAMES_SHOWN else ""
-        raise ValueError(f"{path}: {len(wrong)} queries cannot be cropped: {'; '.join(wrong[:NAMES_SHOWN])}{more}")
+        raise ValueError(f"{path}: {listed(wrong, 'queries cannot be cropped')}")
 
 
-def _unpickle(data: bytes, path: Path) -> object:
-    try:
-        return unpickle(data)
-    except MemoryError as error:
-        raise ValueError(f"{path} is refused: it claims more memory than there is") from error
-    except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
-        raise ValueError(f"{path} is refused: {error or type(error).__name__}") from error
+# ---- pictures
 
 
-def _parse(record: object, path: Path) -> tuple[list[str], list[str], list[dict]]:
-    """Check the form of a record, whose parts may be anything; return image and query names, each query's lists and box."""
-    if not isinstance(record, Mapping) or not {"gnd", "imlist", "qimlist"} <= set(record):
-        found = f"with {sorted(map(str, record))[:20]}" if isinstance(record, Mapping) else f"a {type(record).__name__}"
-        raise ValueError(f"{path} is no ground truth: a dictionary of gnd, imlist, qimlist is wanted, it is {found}")
-    for key in ("imlist", "qimlist"):
-        if not all(isinstance(name, str) for name in _sequence(record[key], f"{path}: {key}")):
-            raise ValueError(f"{path}: {key} holds something that is not a name")
-    database, queries = ([str(name) for name in record[key]] for key in ("imlist", "qimlist"))
-    for name in (*database, *queries):
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name or not name:
-            raise ValueError(f"{path}: {name!r} is not the name of a picture inside its folder")
-    truths = list(_sequence(record["gnd"], f"{path}: gnd"))
-    if not queries or len(truths) != len(queries):
-        raise ValueError(f"{path}: {len(truths)} entries in gnd for {len(queries)} queries; one for each is wanted")
-    return database, queries, [_parse_query(truth, f"{path}, query {i}") for i, truth in enumerate(truths)]
-
-
-def _parse_query(truth: object, where: str) -> dict:
-    if not isinstance(truth, Mapping) or not set(LISTS) <= set(truth):
-        raise ValueError(f"{where}: easy, hard and junk are wanted; found a {type(truth).__name__}")
-    parsed = {}
-    for key in LISTS:
-        ids = list(_sequence(truth[key], f"{where}: {key}"))
-        if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in ids):
-            raise ValueError(f"{where}: {key} holds something that is no whole number")
-        try:
-            parsed[key] = np.array(ids, dtype=np.int64)
-        except OverflowError as error:
-            raise ValueError(f"{where}: {key} holds a number beyond any picture's") from error
-    box = truth.get("bbx")
-    if box is not None:
-        box = list(_sequence(box, f"{where}: bbx"))
-        if len(box) != 4 or not all(isinstance(v, (int, float, np.number)) for v in box):
-            kinds = ", ".join(type(v).__name__ for v in box[:5])
-            raise ValueError(f"{where}: bbx has {len(box)} entries ({kinds}); four numbers are wanted")
-        try:
-            box = tuple(float(v) for v in box)
-        except OverflowError as error:
-            raise ValueError(f"{where}: bbx holds a number beyond any pixel's; four numbers are wanted") from error
-    return {**parsed, "bbx": box}
-
-
-def _sequence(value: object, where: str) -> Sequence:
-    value = value.array if isinstance(value, Array) else value
-    if not isinstance(value, (list, tuple, np.ndarray)):
-        raise ValueError(f"{where} is a {type(value).__name__}; a list is wanted")
-    return value
-
-
-def _find_images(folder: Path, names: list[str]) -> tuple[Path, dict[str, str]]:
+def _find_images(images: Path | str | None, names: Sequence[str], path: Path) -> tuple[Path, dict[str, str]]:
     """The folder that holds the pictures, and each one's file there, its extension added where the name has none."""
+    if images is None:
+        return Path("."), {name: _spellings(name)[0] for name in names}
     found = {}
-    for root in (folder, folder / "jpg"):
+    for root in (Path(images), Path(images) / "jpg"):
         files = {name: next((f for f in _spellings(name) if (root / f).is_file()), None) for name in names}
         found[root] = {name: file for name, file in files.items() if file is not None}
-        if len(found[root]) == len(names):
-            return root, found[root]
-    root = max(found, key=lambda r: len(found[r]))
-    missing = [name for name in names if name not in found[root]]
-    more = f" and {len(missing) - NAMES_SHOWN} more" if len(missing) > NAMES_SHOWN else ""
-    raise FileNotFoundError(
-        f"{len(missing)} of {len(names)} pictures are not in {root}: {', '.join(missing[:NAMES_SHOWN])}{more}"
-    )
+    root = max(found, key=lambda root: len(found[root]))
+    missing = [name for name in dict.fromkeys(names) if name not in found[root]]
+    if missing:
+        raise FileNotFoundError(f"{listed(missing, f'of {len(set(names))} pictures')} are not in {root}")
+    seen: dict[tuple, str] = {}
+    for name, file in found[root].items():
+        first = seen.setdefault(file_identity(root / file), name)
+        if found[root][first] != file:
+            raise ValueError(f"{path}: {first} and {name} are one file; list a picture under one name")
+    return root, found[root]
 
 
 def _spellings(name: str) -> list[str]:
     as_it_is = [name] if name.lower().endswith(EXTENSIONS) else []
     return as_it_is + [name + extension for extension in EXTENSIONS]
-
-
-def shared_positives(positives: Sequence[set[int]]) -> list[int]:
-    """For each query the first query of its group: the queries that share positives, directly or through others."""
-    first = list(range(len(positives)))
-
-    def find(i: int) -> int:
-        while first[i] != i:
-            i = first[i]
-        return i
-
-    seen: dict[int, int] = {}
-    for i, ids in enumerate(positives):
-        for image in sorted(ids):
-            a, b = sorted((find(i), find(seen.setdefault(image, i))))
-            first[b] = a
-    return [find(i) for i in range(len(positives))]
 
 
 def read_distractors(folder: Path | str) -> list[str]:
@@ -210,12 +153,11 @@ def read_distractors(folder: Path | str) -> list[str]:
     Raises `FileNotFoundError` where the list is not there, `ValueError` for one that leaves the folder.
     """
     listing = Path(folder) / "revisitop1m.txt"
-    names = listing.read_text(encoding="utf-8").split("\n")
-    names = [name.strip() for name in names if name.strip()]
+    names = [name.strip() for name in listing.read_text(encoding="utf-8").split("\n") if name.strip()]
     if not names:
         raise ValueError(f"{listing} is empty; fetch it again")
     for name in names:
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts:
+        if not stays_inside(name):
             raise ValueError(f"{listing}: {name!r} leaves the folder of the distractors")
     return [f"jpg/{name}" for name in names]
 
