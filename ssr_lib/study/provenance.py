@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -9,18 +10,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pandas",
-    "scipy",
-    "faiss-cpu",
-    "opencv-python-headless",
-    "pillow",
-    "matplotlib",
-)
+from ssr_lib.files import digest, read_json, write_atomic
+
+PACKAGES = "torch torchvision timm numpy pandas scipy faiss-cpu opencv-python-headless pillow matplotlib".split()
 
 
 def repository_root() -> Path:
@@ -56,13 +48,34 @@ def commit() -> str | None:
         return None
 
 
-def committed(path: Path) -> bytes | None:
-    """The file `path` as it was last committed; None outside git, or where it is not in the commit."""
+def committed(folder: Path, pattern: str) -> dict[str, bytes]:
+    """The files of `folder` that match, by name, as they were last committed; none outside git."""
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True).stdout
+
     try:
-        show = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True)
-    except (FileNotFoundError, NotADirectoryError):  # no git, or no such folder
-        return None
-    return show.stdout if show.returncode == 0 else None
+        names = git("ls-tree", "--name-only", "HEAD", "./").decode().split()
+        return {
+            Path(name).name: git("show", f"HEAD:./{Path(name).name}") for name in names if Path(name).match(pattern)
+        }
+    except (subprocess.CalledProcessError, FileNotFoundError):  # no such folder, no repository, no git
+        return {}
+
+
+def code_of(notebook: str) -> str:
+    """A digest of the code of a notebook of the repository; outputs and text are none."""
+    path = repository_root() / "notebooks" / f"{notebook}.ipynb"
+    cells = (read_json(path) or {}).get("cells", [])
+    return digest(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])[:12]
+
+
+def update(path: Path, **entries: object) -> None:
+    """Put entries into a JSON file; mappings are merged with those that stand there."""
+    record = read_json(path) or {}
+    for key, value in entries.items():
+        record[key] = {**record.get(key, {}), **value} if isinstance(value, dict) else value
+    write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -1,310 +1,216 @@
-"""Measured figures as rows: one row a figure, with everything that made it in its key.
-
-A results folder holds `results.csv` (the figures), `per_query.csv.gz` (the average precision of every query behind
-figures that are compared), `costs.csv` (seconds, memory, bytes) and `run.json` (commit, versions, machine). Tables and
-figures are made from these files. Rows are sorted and numbers rounded, so equal figures give equal files.
-"""
+"""Measured figures as tidy frames: scores by query, rows with their intervals, and both as files."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
-import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from ssr_lib.files import folder_lock, read_json, write_atomic
-from ssr_lib.study.provenance import describe_run
+from ssr_lib import significance
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.files import digest, read_json, write_atomic
+from ssr_lib.study import provenance
 
-EXPERIMENTS = ("backbones", "ablation", "components", "rerank", "sweep", "claims", "photos", "comparison")
-# What a column holds: text, a whole number, a measured figure (six decimals) or a parameter (six significant digits).
-KEY = {
-    "experiment": "text",
-    "dataset": "text",
-    "split": "text",
-    "subset": "text",
-    "backbone": "text",
-    "variant": "text",
-    "seed": "whole",
-    "rerank": "text",
-    "k": "whole",
-    "alpha": "parameter",
-    "params": "text",
-}
-FIGURE_KEY = KEY | {"metric": "text", "difficulty": "text"}
-FIGURE = {"value": "figure", "ci_low": "figure", "ci_high": "figure", "n_queries": "whole", "n_groups": "whole"}
-QUERY_KEY = KEY | {"difficulty": "text"}
-QUERY = {"query": "whole", "group": "text", "ap": "figure"}
-COST_KEY = KEY | {"quantity": "text", "unit": "text"}
-COST = {"value": "parameter"}
+if TYPE_CHECKING:
+    from ssr_lib.study.artefacts import Study
+
+KEY = ["dataset", "network", "reranker", "seed", "difficulty", "measure", "chosen"]
+SCORES = [*KEY[:-1], "query", "group", "value", "chosen"]
+ROWS = [*KEY[:-1], "value", "low", "high", "n", "chosen", "spec"]
+TEXT = [*KEY[:3], *KEY[4:], "group", "spec"]
+GROUP = "group"  # the measure of a line of the wide file that holds the groups of a dataset's queries
+DECIMALS = 4  # of a score: a hundredth of a point of AP
 
 
-def canonical_params(params: Mapping | str | None) -> str:
-    """The JSON text of a row's further parameters: keys sorted, no spaces, NumPy numbers made plain; "{}" for none."""
-    if isinstance(params, str):
-        params = json.loads(params)
-    plain = lambda value: value.item() if isinstance(value, np.generic) else str(value)
-    return json.dumps(dict(params or {}), sort_keys=True, separators=(",", ":"), default=plain)
+def chosen_text(parameters: Mapping | str | None) -> str:
+    """What validation chose as JSON text, keys sorted; "" for nothing."""
+    if isinstance(parameters, str):
+        return parameters
+    return json.dumps(dict(parameters), sort_keys=True, ensure_ascii=False, default=float) if parameters else ""
 
 
-def _to_text(kind: str, value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return ""
-    if kind == "text":
-        return str(value)
-    if kind == "whole":
-        return str(int(value))
-    text = f"{float(value):.6f}" if kind == "figure" else f"{float(value):.6g}"
-    return text.lstrip("-") if float(text) == 0 else text  # no "-0.000000"
-
-
-def _from_text(kind: str, text: str) -> str | int | float | None:
-    if kind == "text":
-        return text
-    if text == "":
-        return None
-    return int(text) if kind == "whole" else float(text)
-
-
-class _Table:
-    """One CSV file as a mapping key → rows of values, with the changes that are not yet on disk.
-
-    What was read or written last is remembered for as long as the file stays the same, with each key's lines of text: a
-    file of some hundred thousand rows is read and formatted once a process and not once a question.
-    """
-
-    def __init__(self, path: Path, key: dict[str, str], values: dict[str, str]):
-        self.path, self.key, self.values = path, key, values
-        self.columns = key | values
-        self.pending: dict[tuple, list[tuple]] = {}
-        self._on_disk: dict[tuple, list[tuple]] = {}
-        self._lines: dict[tuple, str] = {}  # of keys on disk, as far as they were formatted
-        self._signature: tuple | None = None  # of the file that `_on_disk` is the content of
-
-    def put(self, key: Mapping, rows: Sequence[Sequence]) -> None:
-        as_stored = lambda kinds, cells: tuple(  # what a reader of the file gets back
-            _from_text(kind, _to_text(kind, cell)) for kind, cell in zip(kinds, cells, strict=True)
-        )
-        name = as_stored(self.key.values(), [key[column] for column in self.key])
-        self.pending[name] = [as_stored(self.values.values(), row) for row in rows]
-
-    def stored(self) -> dict[tuple, list[tuple]]:
-        signature = self._file_signature()
-        if signature != self._signature:
-            self._on_disk, self._lines = (self._read() if signature else {}), {}
-            self._signature = signature
-        return self._on_disk
-
-    def _file_signature(self) -> tuple | None:
-        """What changes whenever the file is replaced; None where there is none."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_size, status.st_mtime_ns
-
-    def _read(self) -> dict[tuple, list[tuple]]:
-        data, remedy = self.path.read_bytes(), "move the file away and run the study again"
-        try:
-            text = (gzip.decompress(data) if self.path.suffix == ".gz" else data).decode()
-        except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.path} is damaged ({error}); {remedy}") from error
-        lines = csv.reader(io.StringIO(text))
-        header = next(lines, [])
-        if header != list(self.columns):
-            wanted = ", ".join(self.columns)
-            raise ValueError(f"{self.path} has columns {', '.join(header)}; wanted {wanted}; {remedy}")
-        rows: dict[tuple, list[tuple]] = {}
-        key_kinds, value_kinds, width = list(self.key.values()), list(self.values.values()), len(self.key)
-        last: list[str] = []
-        for line in lines:
-            if len(line) != len(self.columns):
-                raise ValueError(f"{self.path} line {lines.line_num} is cut off; {remedy}")
-            if line[:width] != last:  # rows of one key stand together
-                last = line[:width]
-                of_key = rows.setdefault(tuple(map(_from_text, key_kinds, last)), [])
-            of_key.append(tuple(map(_from_text, value_kinds, line[width:])))
-        return rows
-
-    def current(self) -> dict[tuple, list[tuple]]:
-        return self.stored() | self.pending
-
-    def frame(self, filters: Mapping) -> pd.DataFrame:
-        """The rows that match: a filter is a value, a list of values, or None for "left empty"."""
-        for column in filters:
-            if column not in self.columns:
-                raise ValueError(f"no column {column!r}; there are {', '.join(self.columns)}")
-        matches, rows = self.matcher({c: v for c, v in filters.items() if c in self.key}), self.current()
-        keys = sorted((key for key in rows if matches(key)), key=_sort_key)
-        frame = pd.DataFrame([(*key, *row) for key in keys for row in rows[key]], columns=list(self.columns))
-        kinds = {"text": "str", "whole": "Int64", "figure": "float64", "parameter": "float64"}
-        frame = frame.astype({column: kinds[kind] for column, kind in self.columns.items()})
-        for column, value in filters.items():
-            if column not in self.key:
-                wanted = _wanted(column, value)
-                frame = frame[
-                    frame[column].isin([one for one in wanted if one is not None])
-                    | (frame[column].isna() & (None in wanted))
-                ]
-        return frame.reset_index(drop=True)
-
-    def matcher(self, filters: Mapping) -> Callable[[tuple], bool]:
-        """Whether a key has, in each column named, one of the values wanted."""
-        wanted = [(list(self.key).index(column), _wanted(column, value)) for column, value in filters.items()]
-        return lambda key: all(key[at] in values for at, values in wanted)
-
-    def write(self) -> bool:
-        """Merge the changes into the file; True if that changed it. The caller holds the folder's lock."""
-        if not self.pending:
-            return False
-        rows = self.current()
-        lines = {key: self._lines.get(key) for key in sorted(rows, key=_sort_key)} | dict.fromkeys(self.pending)
-        lines = {key: text or self._format(key, rows[key]) for key, text in lines.items()}
-        data = (",".join(self.columns) + "\n" + "".join(lines.values())).encode()
-        if self.path.suffix == ".gz":
-            data = gzip.compress(data, compresslevel=6, mtime=0)
-        changed = not self.path.is_file() or self.path.read_bytes() != data
-        if changed:
-            write_atomic(self.path, data)
-        self.pending = {}
-        self._on_disk, self._lines, self._signature = rows, lines, self._file_signature()
-        return changed
-
-    def _format(self, key: tuple, rows: list[tuple]) -> str:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        head = list(map(_to_text, self.key.values(), key))
-        writer.writerows([*head, *map(_to_text, self.values.values(), row)] for row in rows)
-        return buffer.getvalue()
-
-
-def _sort_key(key: tuple) -> tuple:
-    return tuple((cell is not None, cell) for cell in key)  # missing before 0
-
-
-class Results:
-    """The rows of one results folder; what is added is seen by `frame` at once and by other processes after `save`.
-
-    A row replaces the row with the same key. `save` merges with what another process has saved meanwhile.
-    """
-
-    def __init__(self, directory: Path | str):
-        self.directory = Path(directory)
-        self._figures = _Table(self.directory / "results.csv", FIGURE_KEY, FIGURE)
-        self._queries = _Table(self.directory / "per_query.csv.gz", QUERY_KEY, QUERY)
-        self._costs = _Table(self.directory / "costs.csv", COST_KEY, COST)
-        self._tables = (self._figures, self._queries, self._costs)
-
-    def __repr__(self) -> str:
-        figures, costs = len(self._figures.current()), len(self._costs.current())
-        return f"Results({self.directory.name}: {figures} figures, {costs} costs)"
-
-    def add(
-        self,
-        *,
-        metric: str,
-        value: float,
-        difficulty: str = "",
-        ci_low: float | None = None,
-        ci_high: float | None = None,
-        n_queries: int | None = None,
-        n_groups: int | None = None,
-        **key,
-    ) -> None:
-        """Add one figure under the key columns (see `key_of` for the ones left out); mAP and precision in [0, 1].
-
-        `value` may be NaN (nothing to measure), not infinite. `ci_low`, `ci_high`: both or neither.
-        Raises `ValueError` for an unknown experiment or column, an infinite value or an interval upside down.
-        """
-        if math.isinf(value):
-            raise ValueError(
-                f"the value of {metric} is infinite; a figure is a finite number, or NaN where there is none"
-            )
-        if (ci_low is None) != (ci_high is None) or (ci_low is not None and ci_low > ci_high):
-            raise ValueError(
-                f"the interval of {metric} is [{ci_low}, {ci_high}]; wanted two ends, the lower first, or none"
-            )
-        row = (value, ci_low, ci_high, n_queries, n_groups)
-        self._figures.put(key_of(**key) | {"metric": metric, "difficulty": difficulty}, [row])
-
-    def add_per_query(self, *, ap: Sequence[float], groups: Sequence[str], difficulty: str, **key) -> None:
-        """Add the average precision (NaN: a query without positives) and the group of every query behind one figure."""
-        if len(ap) != len(groups):
-            raise ValueError(f"{len(ap)} values of ap for {len(groups)} groups; wanted one of each for every query")
-        rows = [(i, group, float(value)) for i, (group, value) in enumerate(zip(groups, ap, strict=True))]
-        self._queries.put(key_of(**key) | {"difficulty": difficulty}, rows)
-
-    def add_cost(self, *, quantity: str, value: float, unit: str, **key) -> None:
-        """Add what something costs, for instance quantity "time per query", unit "ms"."""
-        self._costs.put(key_of(**key) | {"quantity": quantity, "unit": unit}, [(float(value),)])
-
-    def save(self) -> None:
-        """Write what was added: each file atomically, under the folder's lock; `run.json` if any of them changed."""
-        with folder_lock(self.directory, wait=True):
-            if any([table.write() for table in self._tables]):  # a list: every table is written
-                record = (read_json(self.directory / "run.json") or {}) | describe_run()  # a study's has more in it
-                write_atomic(self.directory / "run.json", json.dumps(record, indent=1) + "\n")
-
-    def frame(self, **filters) -> pd.DataFrame:
-        """The figures as a table, sorted by key; a filter is a value, a list of values, or None for "left empty".
-
-        `params` may be given as a mapping. Columns `seed`, `k`, `n_queries`, `n_groups` are Int64 with missing values.
-        """
-        return self._figures.frame(filters)
-
-    def per_query(self, **filters) -> pd.DataFrame:
-        """One row for every query behind the figures: key columns, `query` (place in the benchmark), `group`, `ap`."""
-        return self._queries.frame(filters)
-
-    def costs(self, **filters) -> pd.DataFrame:
-        """The costs as a table: key columns, `quantity`, `unit`, `value`."""
-        return self._costs.frame(filters)
-
-
-def key_of(
+def per_query(
+    values: Mapping[str, np.ndarray],
+    benchmark: Benchmark,
     *,
-    experiment: str,
     dataset: str,
-    backbone: str,
-    variant: str,
-    split: str = "test",
-    subset: str = "all",
+    network: str,
+    reranker: str = "none",
     seed: int | None = None,
-    rerank: str = "none",
-    k: int | None = None,
-    alpha: float | None = None,
-    params: Mapping | str | None = None,
-) -> dict:
-    """The key columns of a row.
+    chosen: Mapping | None = None,
+    measure: str = "AP",
+) -> pd.DataFrame:
+    """Scores of one ranking, a line a query: `values` {difficulty: (Q,)}, NaN for a query without positives.
 
-    `seed`: of the training, None where nothing was trained; `params`: all else that varies. A figure over several
-    trainings has no `seed` and says `params={"seeds": n}`. Raises `ValueError` for an experiment that is not one of
-    `EXPERIMENTS`.
+    Difficulties at which no query has a value are left out. Raises `ValueError` for another number of values.
     """
-    if experiment not in EXPERIMENTS:
-        raise ValueError(f"no experiment {experiment!r}; wanted one of {', '.join(EXPERIMENTS)}")
-    return {
-        "experiment": experiment,
-        "dataset": dataset,
-        "split": split,
-        "subset": subset,
-        "backbone": backbone,
-        "variant": variant,
-        "seed": seed,
-        "rerank": rerank,
-        "k": k,
-        "alpha": alpha,
-        "params": canonical_params(params),
-    }
+    frames = [pd.DataFrame(columns=SCORES)]
+    for difficulty, found in values.items():
+        if np.shape(found) != (len(benchmark),):
+            raise ValueError(
+                f"{difficulty}: values of shape {np.shape(found)}; wanted ({len(benchmark)},), one a query"
+            )
+        key = (dataset, network, reranker, seed, difficulty, measure, chosen_text(chosen))
+        scores = {"query": range(len(benchmark)), "group": benchmark.groups, "value": found}
+        if not np.isnan(found).all():
+            frames.append(pd.DataFrame(scores | dict(zip(KEY, key, strict=True))))
+    return _of_kinds(pd.concat(frames[1:] or frames), SCORES)
 
 
-def _wanted(column: str, value: object) -> list:
-    if column == "params":
-        value = canonical_params(value)
-    return list(value) if isinstance(value, list | tuple | set | np.ndarray | pd.Series) else [value]
+def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The frame with all of `columns` in their order: text never missing, seeds whole numbers or missing."""
+    frame = frame.reindex(columns=columns).reset_index(drop=True)
+    text = [column for column in columns if column in TEXT]
+    whole = [column for column in columns if column in ("seed", "n")]
+    frame = frame.astype(dict.fromkeys(text, object)).fillna(dict.fromkeys(text, ""))
+    return frame.astype(dict.fromkeys(text, str) | dict.fromkeys(whole, "Int64") | {"value": float})
+
+
+def summarise(scores: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Rows of scores: one a training with its interval over groups and, of several trainings, one with an empty seed."""
+    rows = []
+    by = [column for column in KEY if column != "seed"]
+    for key, lines in scores.groupby(by, sort=False):
+        groups = lines.drop_duplicates("query").set_index("query")["group"]
+        parts = list(lines.groupby("seed", sort=False, dropna=False))
+        for number, part in parts if len(parts) == 1 else [*parts, (pd.NA, lines)]:
+            values = part.pivot(index="seed", columns="query", values="value")
+            row = _interval(values.to_numpy(float), groups[values.columns].to_numpy(), resamples, seed)
+            rows.append(dict(zip(by, key, strict=True)) | {"seed": number} | row)
+    return _of_kinds(pd.DataFrame(rows, columns=ROWS), ROWS)
+
+
+def _interval(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
+    """Mean and interval of values (S, Q); no interval where fewer than two groups have values."""
+    known = ~np.isnan(values).all(axis=0)
+    if len(set(groups[known])) < 2:
+        return {"value": np.nanmean(values), "n": known.sum()}
+    found = significance.mean_interval(values, groups, resamples, seed)
+    return {"value": found.estimate, "low": found.ci_low, "high": found.ci_high, "n": known.sum()}
+
+
+def matrix(
+    scores: pd.DataFrame,
+    *,
+    network: str,
+    reranker: str = "none",
+    difficulty: str = "medium",
+    dataset: str = "drawn",
+    measure: str = "AP",
+    chosen: Mapping | None = None,
+) -> pd.DataFrame:
+    """The values (S, Q) of one network and re-ranker, seeds as index and queries as columns: pairs of them are compared.
+
+    `chosen`: of several settings of the re-ranker the one wanted. Raises `ValueError` where there are none or several.
+    """
+    wanted = {"dataset": dataset, "network": network, "reranker": reranker, "difficulty": difficulty}
+    wanted |= {"measure": measure} | ({} if chosen is None else {"chosen": chosen_text(chosen)})
+    found = scores[np.logical_and.reduce([scores[column] == value for column, value in wanted.items()])]
+    if found.empty:
+        raise ValueError(f"no scores of {', '.join(f'{column} {value}' for column, value in wanted.items())}")
+    if found["chosen"].nunique() > 1:
+        raise ValueError(
+            f"{network}, {reranker} has settings {', '.join(found['chosen'].unique())}; name one as `chosen`"
+        )
+    return found.pivot(index="seed", columns="query", values="value")
+
+
+def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
+    """The group of each query (Q,) of a dataset."""
+    return scores[scores["dataset"] == dataset].drop_duplicates("query").sort_values("query")["group"].to_numpy()
+
+
+# ---- files
+
+
+def write(study: Study, scores: pd.DataFrame | None, figures: pd.DataFrame | None) -> pd.DataFrame:
+    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz, and return the rows; run.json says what made them.
+
+    `figures`: further rows, such as costs. Raises `ValueError` for unknown columns and where two lines are one figure.
+    """
+    if study.notebook is None:
+        raise ValueError('rows belong to a notebook; open the study with its name: Study(…, notebook="05_ablation")')
+    scores = pd.DataFrame(columns=SCORES) if scores is None else scores.assign(value=scores["value"].round(DECIMALS))
+    further = pd.DataFrame(columns=ROWS) if figures is None else figures
+    if unknown := [column for column in further if column not in ROWS]:
+        raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")
+    _once_each(scores, [*KEY, "query"])
+    statistics = study.profile.statistics
+    table = summarise(scores, resamples=statistics.resamples, seed=statistics.seed)
+    table = pd.concat([table.replace({"measure": {"AP": "mAP"}}), _of_kinds(further, ROWS)], ignore_index=True)
+    _once_each(table, KEY)
+    table["spec"] = [_spec(study, *names) for names in zip(table["network"], table["reranker"], strict=True)]
+    path, name = study.results_dir, study.notebook
+    write_atomic(path / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    write_atomic(path / "per_query" / f"{name}.csv.gz", gzip.compress(_wide(scores).encode(), mtime=0))
+    made_by = _made_by(study, name) | {"commit": provenance.commit()}
+    provenance.update(path / "run.json", rows={name: made_by})
+    return table
+
+
+def _once_each(frame: pd.DataFrame, key: list[str]) -> None:
+    if (twice := frame.duplicated(key)).any():
+        line = frame.loc[twice, key].iloc[0].to_dict()
+        raise ValueError(f"two lines are the same figure: {', '.join(f'{k} {v}' for k, v in line.items() if v != '')}")
+
+
+def _spec(study: Study, network: str, reranker: str) -> str:
+    """A digest of what the profile says of a network and a re-ranker; "" where it says nothing."""
+    profile = study.profile
+    said = [profile.spec(network).model_dump() if network in profile.networks else None]
+    said.append(profile.rerankers[reranker].model_dump() if reranker in profile.rerankers else None)
+    return digest(said)[:8] if any(said) else ""
+
+
+def _made_by(study: Study, notebook: str) -> dict[str, str]:
+    profile = digest(study.profile.model_dump(exclude={"title", "notebooks"}))[:12]
+    return {"profile": profile, "code": provenance.code_of(notebook)}
+
+
+def _wide(scores: pd.DataFrame) -> str:
+    """Scores as CSV, a column a query, 4 decimals, after a line a dataset with the groups of its queries."""
+    lines = []
+    for dataset in scores["dataset"].unique():
+        lines.append({"dataset": dataset, "measure": GROUP} | dict(enumerate(groups(scores, dataset))))
+    for key, part in scores.groupby(KEY, sort=False, dropna=False):
+        cells = ["" if np.isnan(value) else f"{value:.{DECIMALS}f}" for value in part["value"]]
+        lines.append(dict(zip(KEY, key, strict=True)) | dict(zip(part["query"], cells, strict=True)))
+    columns = [*KEY, *sorted(scores["query"].unique())]
+    return pd.DataFrame(lines, columns=columns).to_csv(index=False, lineterminator="\n")
+
+
+def _long(data: bytes) -> pd.DataFrame:
+    """The scores that `_wide` wrote."""
+    wide = pd.read_csv(io.BytesIO(gzip.decompress(data)), dtype=str, keep_default_na=False)
+    named = wide[wide["measure"] == GROUP].set_index("dataset").drop(columns=KEY[1:])
+    scores = wide[wide["measure"] != GROUP].melt(KEY, var_name="query")
+    scores["group"] = named.stack().reindex(pd.MultiIndex.from_frame(scores[["dataset", "query"]])).to_numpy()
+    scores = scores[scores["group"] != ""].astype({"query": int})
+    scores[["seed", "value"]] = scores[["seed", "value"]].apply(pd.to_numeric)
+    return _of_kinds(scores, SCORES)
+
+
+def read(study: Study, notebook: str, kind: str) -> pd.DataFrame:
+    """The "rows" or the "per_query" scores of a notebook, as they were written.
+
+    Raises `ValueError` with the command to run where they are not there, or where another profile or other code of the
+    notebook made them; rows of another commit of the library are taken, and the commit is printed.
+    """
+    path = study.results_dir / kind / (f"{notebook}.csv" if kind == "rows" else f"{notebook}.csv.gz")
+    command = f"`ssr study --profile {study.source} --notebook {notebook}`, with the same workspace and changes"
+    made_by = (read_json(study.results_dir / "run.json") or {}).get("rows", {}).get(notebook, {})
+    if not path.is_file() or not made_by:
+        raise ValueError(f"{path} is not there; run {command}")
+    wanted = _made_by(study, notebook)
+    other = [what for what in wanted if made_by.get(what) != wanted[what]]
+    if other:
+        raise ValueError(f"{path} was made by another {' and '.join(other)} than today's; run {command} again")
+    if made_by.get("commit") != provenance.commit():
+        print(f"The rows of {notebook} were made by commit {made_by.get('commit')} of the library.")
+    return _of_kinds(pd.read_csv(path, keep_default_na=True), ROWS) if kind == "rows" else _long(path.read_bytes())

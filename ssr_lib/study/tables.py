@@ -1,4 +1,4 @@
-"""Tables for reading, written as CSV and Markdown."""
+"""Tables for reading, in notebooks and as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ def p_text(p: float) -> str:
     return "<0.01" if p < 0.01 else f"{p:.2f}"
 
 
-def styled(table: pd.DataFrame) -> Styler:
-    """A table of differences as notebooks show it: two decimals, p-values never 0, nothing where nothing is known."""
-    formats = {"p": p_text} if "p" in table else {}
-    return table.style.format(formats, precision=2, na_rep="").hide(axis="index")
+def mean_and_deviation(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means of scores in percent, a row for each value of the columns `by`, a column a difficulty.
+
+    Over several seeds a cell reads "43.1 ± 0.6", the mean and the standard deviation of their means; `seeds` counts them.
+    """
+    means = 100 * scores.groupby([*by, "difficulty", "seed"], sort=False, dropna=False)["value"].mean()
+    cells = means.groupby([*by, "difficulty"], sort=False).agg(["mean", "std", "count"])
+    deviation = cells["std"].map(" ± {:.1f}".format).where(cells["count"] > 1, "")
+    table = (cells["mean"].map("{:.1f}".format) + deviation).unstack(sort=False)
+    trained = scores.groupby(by, sort=False)["seed"].nunique()
+    table.insert(0, "seeds", trained.reindex(table.index))
+    return table.reset_index().rename_axis(columns=None)
+
+
+def styled(frame: pd.DataFrame, digits: int = 2) -> Styler:
+    """A table as notebooks show it: `digits` decimals, p-values never 0, nothing where nothing is known."""
+    formats = {"p": p_text} if "p" in frame else {}
+    return frame.style.format(formats, precision=digits, na_rep="").hide(axis="index")
 
 
 def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:
@@ -29,39 +43,43 @@ def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:
     four; a column "p" has two, and "<0.01".
     """
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
-
-    def decimals(values: pd.Series) -> int:
-        largest = values.abs().replace(np.inf, np.nan).max()
-        return digits if not largest > 0 else int(np.clip(2 - np.floor(np.log10(largest)), digits, max(4, digits)))
-
-    def text(value: object, name: str = "", places: int = digits) -> str:
-        if pd.isna(value):
-            return ""
-        if name == "p":
-            return p_text(value)
-        shown = f"{value:z.{places}f}" if isinstance(value, float) else str(value)
-        return shown.replace("|", "\\|").replace("\n", " ")
-
-    places = [decimals(frame[name]) if right else digits for name, right in zip(frame.columns, numeric, strict=True)]
-    lines = ["| " + " | ".join(text(str(name)) for name in frame.columns) + " |"]
+    lines = ["| " + " | ".join(map(_escaped, frame.columns)) + " |"]
     lines.append("|" + "|".join(" ---: " if right else " --- " for right in numeric) + "|")
-    for row in frame.itertuples(index=False):
-        cells = (text(value, name, d) for value, name, d in zip(row, frame.columns, places, strict=True))
-        lines.append("| " + " | ".join(cells) + " |")
+    columns = [_cells(frame[name], digits, right) for name, right in zip(frame.columns, numeric, strict=True)]
+    lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n"
 
 
+def _escaped(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _cells(column: pd.Series, digits: int, numeric: bool) -> list[str]:
+    if numeric:
+        largest = column.abs().replace(np.inf, np.nan).max()
+        if largest > 0:
+            digits = int(np.clip(2 - np.floor(np.log10(largest)), digits, max(4, digits)))
+    cells = []
+    for value in column:
+        if pd.isna(value):
+            cells.append("")
+        elif column.name == "p":
+            cells.append(p_text(value))
+        else:
+            cells.append(f"{value:z.{digits}f}" if isinstance(value, float) else _escaped(value))
+    return cells
+
+
 def write_table(frame: pd.DataFrame, path: Path | str, *, digits: int = 1) -> None:
-    """Write `<path>.csv` (full precision) and `<path>.md`, atomically; a meaningful index becomes columns."""
+    """Write `<path>.csv` (six significant digits) and `<path>.md`, atomically; a meaningful index becomes columns."""
     path = Path(path)
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
-    write_atomic(
-        path.with_name(path.name + ".csv"), frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    )
+    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    write_atomic(path.with_name(path.name + ".csv"), text)
     write_atomic(path.with_name(path.name + ".md"), to_markdown(frame, digits=digits))
 
 
 def of_dataset(name: str, dataset: str) -> str:
     """A file name that tells the datasets of a profile apart; the drawn benchmark's needs no addition."""
-    return name if dataset == "synthetic" else f"{name}_{dataset}"
+    return name if dataset == "drawn" else f"{name}_{dataset}"
