@@ -1,5 +1,6 @@
 """Every notebook runs at the smallest profile, in the order of the study; the lessons print what they say they print."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,43 +9,34 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from ssr_lib.study.run.run import notebooks
+from papermill.parameterize import parameterize_notebook
 
-from ssr_lib.study.provenance import repository_root
+from ssr_lib.study.run import kernel_of_this_python
 
-FOLDER = repository_root() / "notebooks"
-REQUIRED = (
-    *("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking", "03_train", "04_backbones"),
-    *("05_ablation", "06_rerank", "07_sweeps", "08_cost", "09_own_photos", "10_comparison", "11_claims"),
-)
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking")
-FOUND = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+EXPERIMENTS = ("03_train", "04_backbones", "05_ablation", "06_rerank", "07_sweeps", "08_cost", "09_own_photos")
+LAST = ("10_comparison", "11_claims")
 
 
-@pytest.fixture(scope="session")
-def workspace(tmp_path_factory) -> Path:
-    """One workspace for all notebooks, so that what one of them made the next ones find."""
-    return tmp_path_factory.mktemp("study")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kernel():
-    with notebooks.kernel_of_this_python():
+    with kernel_of_this_python():
         yield
 
 
-def nbval(*notebooks: Path) -> dict[str, list[str]]:
+def nbval(*paths: Path) -> dict[str, list[str]]:
     """Run every cell; outputs of cells marked # NBVAL_CHECK_OUTPUT must be the stored ones. What failed, by notebook.
 
     All in one process, in their order: starting one for each would take a third of the time.
     """
-    report = notebooks[0].with_suffix(".xml")
+    report = paths[0].with_suffix(".xml")
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name=python3", "--nbval-cell-timeout=600"]
-    command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", str(repository_root() / "pyproject.toml")]
-    command += [f"--junitxml={report}", *map(str, notebooks)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=notebooks[0].parent)
+    command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", str(ROOT / "pyproject.toml")]
+    run = subprocess.run([*command, f"--junitxml={report}", *map(str, paths)], capture_output=True, text=True)
     assert report.is_file(), f"{run.stdout[-4000:]}\n{run.stderr[-4000:]}"
-    failed, following = {}, iter(notebooks)
+    failed, following = {}, iter(paths)
     for case in ElementTree.parse(report).iter("testcase"):  # which say nothing but "Cell 0", "Cell 1", …
         if case.get("name") == "Cell 0":
             failures = failed.setdefault(next(following).stem, [])
@@ -52,15 +44,20 @@ def nbval(*notebooks: Path) -> dict[str, list[str]]:
     return failed
 
 
-@pytest.fixture(scope="session")
-def outcomes(workspace, kernel) -> dict[str, list[str]]:
-    copies = [workspace / "notebooks" / f"{name}.ipynb" for name in FOUND]
-    for copy in copies:
-        notebooks.parameterize(FOLDER / copy.name, copy, {"profile": "smoke", "workspace": str(workspace)})
-    return nbval(*copies)
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory, kernel) -> dict[str, list[str]]:
+    """Of all notebooks in one workspace, so that what one of them made the next ones find."""
+    folder = tmp_path_factory.mktemp("study")
+    for name, notebook in NOTEBOOKS.items():
+        parameters = {"profile": "smoke", "workspace": str(folder)}
+        nbformat.write(
+            parameterize_notebook(notebook, parameters, kernel_name="python3", language="python"),
+            folder / f"{name}.ipynb",
+        )
+    return nbval(*(folder / f"{name}.ipynb" for name in NOTEBOOKS))
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_notebook_runs(name, outcomes):
     assert outcomes[name] == [], "\n".join(outcomes[name])
 
@@ -74,21 +71,28 @@ def test_a_stored_output_that_is_no_longer_true_is_found(tmp_path, kernel):
 
 
 def test_every_notebook_of_the_study_is_there():
-    assert not set(REQUIRED) - set(FOUND)
+    assert not {*LESSONS, *EXPERIMENTS, *LAST} - set(NOTEBOOKS)
 
 
-@pytest.mark.parametrize("name", FOUND)
-def test_the_second_cell_holds_the_parameters_that_the_runner_sets(name):
-    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
-    assert cells[0].cell_type == "markdown" and "parameters" in cells[1].metadata.get("tags", [])
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_second_cell_holds_parameters_and_each_has_its_comment(name):
+    first, second = NOTEBOOKS[name].cells[:2]
+    assert first.cell_type == "markdown" and second.metadata.get("tags") == ["parameters"]
+    assert all("  # " in line for line in second.source.splitlines())
     values = {}
-    exec(cells[1].source, values)
-    assert {"profile", "workspace"} <= set(values) and values["workspace"] is None
+    exec(second.source, values)
+    assert values["profile"] == "demo" and values["workspace"] is values["changes"] is None
 
 
-@pytest.mark.parametrize("name", [name for name in FOUND if name in LESSONS])
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_short_and_ends_with_what_it_asserts(name):
+    code = [cell.source for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
+    lines = [line for line in "\n".join(code).splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(lines) <= 120 and re.search(r"assert |print\(", code[-1])
+    assert not re.search(r"\b(twin|re-?skin|ours\b)", "\n".join(cell.source for cell in NOTEBOOKS[name].cells))
+
+
+@pytest.mark.parametrize("name", LESSONS)
 def test_a_lesson_keeps_outputs_that_are_compared(name):
-    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
-    checked = [cell for cell in cells if cell.cell_type == "code" and "# NBVAL_CHECK_OUTPUT" in cell.source]
-    assert checked, f"{name} has no cell marked # NBVAL_CHECK_OUTPUT"
-    assert all(cell.outputs for cell in checked)
+    checked = [cell for cell in NOTEBOOKS[name].cells if "# NBVAL_CHECK_OUTPUT" in cell.source]
+    assert checked and all(cell.outputs for cell in checked)
