@@ -1,34 +1,41 @@
-"""Pictures to global descriptors on disk: resumable, memory-mapped, with a record of what made them."""
+"""Pictures to arrays on disk: global descriptors of a whole network, or the maps that its frozen part gives to heads.
+
+Both go one way: pictures are decoded ahead, batches of one size go through the network, and a shard is stored as soon as
+its pictures are done (`ssr_lib.store`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from ssr_lib.backbones import Backbone, ReLUP
 from ssr_lib.benchmark import Benchmark
-from ssr_lib.files import digest
-from ssr_lib.images import ImageError, Preprocess
+from ssr_lib.decode import ImageError
+from ssr_lib.images import Preprocess
 from ssr_lib.loading import Loaded, batches_of_one_size, load_ahead
-from ssr_lib.network import weights_digest
+from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.pooling import SmallMapError, combine_scales
-from ssr_lib.store import ShardedArray
+from ssr_lib.store import Maps, Store
 
-NAMES_SHOWN = 10  # unreadable files an error message lists
+NAMES_SHOWN = 10  # unusable files an error message lists
+Arrays = dict[str, np.ndarray]
+Compute = Callable[[Sequence[Tensor]], Arrays]  # a batch at each scale, (B, 3, H, W) → arrays by name, first axis B
 
 
 class UnreadableImagesError(ImageError):
-    """Pictures that could not be described; `.failed` maps their number to the reason."""
+    """Pictures that could not be used; `.failed` maps their number to the reason."""
 
     def __init__(self, failed: dict[int, str]):
         self.failed = failed
-        shown = "; ".join(list(failed.values())[:NAMES_SHOWN])
+        shown = "; ".join(failed[i] for i in sorted(failed)[:NAMES_SHOWN])
         more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
         super().__init__(f"{len(failed)} of the pictures cannot be used: {shown}{more}")
 
@@ -45,169 +52,130 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-@torch.inference_mode()
-def describe_batch(net: nn.Module, scales: Sequence[torch.Tensor], preprocess: Preprocess, device, dtype) -> np.ndarray:
-    """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says.
+def _computed(
+    compute: Compute, loaded: Iterable[Loaded], paths: Sequence[Path | str], batch_size: int
+) -> Iterator[tuple[int, Arrays | ImageError]]:
+    """Yield each loaded picture's number with its arrays, or with why it has none; not in order. `paths`: by number."""
+    unusable: dict[int, ImageError] = {}
 
-    `net` takes `normalize=False` where the scales are joined without normalisation, as `RetrievalNet` does.
-    """
-    device, options = torch.device(device), {} if preprocess.normalize_scales else {"normalize": False}
-    described = []
-    for images in scales:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            described.append(net(images.to(device, non_blocking=True), **options))
-    stacked = torch.stack(described).float()  # (S, B, D)
-    method = "mean" if preprocess.join == "mean" else "scale-gem"
-    return combine_scales(stacked, method, normalize=preprocess.normalize_scales).cpu().numpy()  # (B, D)
-
-
-def _described(
-    net: nn.Module, loaded: Iterable[Loaded], files: Sequence, preprocess: Preprocess, batch_size: int, device, dtype
-) -> Iterator[tuple[int, np.ndarray | ImageError]]:
-    """Yield each loaded picture's number with its descriptor (D,), or with why it has none; not in order. `files`: by number."""
-    unusable = []
-
-    def usable() -> Iterator[tuple[int, list[torch.Tensor]]]:
+    def usable() -> Iterator[tuple[int, list[Tensor]]]:
         for i, tensors in loaded:
             if isinstance(tensors, ImageError):
-                unusable.append((i, tensors))
+                unusable[i] = tensors
             else:
                 yield i, tensors
 
     for numbers, scales in batches_of_one_size(usable(), batch_size):
         try:
-            rows = describe_batch(net, scales, preprocess, device, dtype)  # (B, D)
+            found = compute(scales)
         except SmallMapError as error:
-            unusable += [(i, ImageError(f"{files[i]}: {error}")) for i in numbers]
+            unusable |= {i: ImageError(f"{paths[i]}: {error}") for i in numbers}
             continue
-        if rows.shape != (len(numbers), net.descriptor_dim):
-            raise ValueError(
-                f"the net gave {rows.shape} for {len(numbers)} pictures; its descriptor_dim is {net.descriptor_dim}"
-            )
-        yield from zip(numbers, rows, strict=True)
-    yield from unusable
+        for row, i in enumerate(numbers):
+            arrays = {name: array[row] for name, array in found.items()}
+            for name, array in arrays.items():
+                if not np.isfinite(array).all() or not array.any():
+                    raise ValueError(
+                        f"{paths[i]}: its {name} is zero or not finite in {array.dtype}; are the weights damaged?"
+                    )
+            yield i, arrays
+    yield from unusable.items()
 
 
-def _refuse_useless(row: np.ndarray, path: Path | str) -> None:
-    if not np.isfinite(row).all() or not row.any():
-        what = "is zero" if np.isfinite(row).all() else "holds NaN or infinity"
-        raise ValueError(f"{path}: its descriptor {what}; the weights are damaged, or the dtype is too narrow for them")
+def _stored(
+    compute, made_by, files, preprocess, directory, *, root=".", boxes=None, batch_size=16, workers=None, progress=True
+) -> Store:
+    """What `compute` makes of some pictures, in a complete store; shards that it lacked are made.
+
+    A shard with a picture that cannot be used is not stored; all such pictures are raised together at the end.
+    """
+    store = Store(directory, {**made_by, "preprocess": preprocess.to_dict()}, files, root, boxes)
+
+    def make(missing: list[int]) -> None:
+        numbers = [i for shard in missing for i in store.shards[shard]]
+        paths, failed = [store.paths[i] for i in numbers], {}
+        crops = None if boxes is None else [boxes[i] for i in numbers]
+        loaded = load_ahead(paths, preprocess, crops, workers=workers, ahead=2 * batch_size)
+        with tqdm(total=len(files), initial=len(files) - len(paths), unit="image", disable=not progress) as bar:
+            for shard in missing:
+                done = {}
+                for place, arrays in _computed(compute, islice(loaded, len(store.shards[shard])), paths, batch_size):
+                    done[numbers[place]] = arrays
+                    bar.update()
+                unusable = {i: str(reason) for i, reason in done.items() if isinstance(reason, ImageError)}
+                if not unusable:
+                    store.write(shard, [done[i] for i in store.shards[shard]])
+                failed |= unusable
+        if failed:
+            raise UnreadableImagesError(failed)
+
+    store.complete(make)
+    return store
 
 
-def describe(
-    net: nn.Module,
-    files: Sequence[Path | str],
-    preprocess: Preprocess,
-    *,
-    boxes: Sequence | None = None,
-    batch_size: int = 16,
-    workers: int | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> np.ndarray:
-    """Descriptors (N, D) float32 of a few files, in memory. Raises as `extract` does."""
-    net = net.to(device).eval()
-    loaded = load_ahead(files, preprocess, boxes, workers=workers, ahead=2 * batch_size)
-    rows, failed = np.empty((len(files), net.descriptor_dim), dtype=np.float32), {}
-    for i, row in _described(net, loaded, files, preprocess, batch_size, device, dtype):
-        if isinstance(row, ImageError):
-            failed[i] = str(row)
-        else:
-            _refuse_useless(row, files[i])
-            rows[i] = row
-    if failed:
+# ---- descriptors of whole networks
+
+
+@torch.inference_mode()
+def _descriptors(net: nn.Module, preprocess: Preprocess, device, dtype, scales: Sequence[Tensor]) -> Arrays:
+    """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says.
+
+    `net` takes `normalize=False` where the scales are joined without normalisation, as `RetrievalNet` does.
+    """
+    device, options = torch.device(device), {} if preprocess.normalize_scales else {"normalize": False}
+    rows = []
+    for images in scales:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            rows.append(net(images.to(device, non_blocking=True), **options))
+    method = "mean" if preprocess.join == "mean" else "scale-gem"
+    stacked = torch.stack(rows).float()  # (S, B, D)
+    joined = combine_scales(stacked, method, normalize=preprocess.normalize_scales)  # (B, D)
+    return {"descriptor": joined.cpu().numpy()}
+
+
+def described(
+    net: nn.Module, files: Sequence, preprocess: Preprocess, device="cpu", dtype=torch.float32, batch_size=16, **loading
+) -> Iterator[tuple[int, np.ndarray | ImageError]]:
+    """Yield the number of each file with its descriptor (D,) float32, or with why it has none; not in order.
+
+    `dtype`: of autocast. `loading`: `boxes` and `workers`, as for `load_ahead`.
+    """
+    compute = partial(_descriptors, net.to(device).eval(), preprocess, device, dtype)
+    loaded = load_ahead(files, preprocess, ahead=2 * batch_size, **loading)
+    for i, arrays in _computed(compute, loaded, files, batch_size):
+        yield i, arrays if isinstance(arrays, ImageError) else arrays["descriptor"]
+
+
+def describe(net: nn.Module, files: Sequence[Path | str], preprocess: Preprocess, **options) -> np.ndarray:
+    """Descriptors (N, D) float32 of a few files, in memory. `options`: of `described`. Raises as `extract` does."""
+    rows = dict(described(net, files, preprocess, **options))
+    if failed := {i: str(row) for i, row in rows.items() if isinstance(row, ImageError)}:
         raise UnreadableImagesError(failed)
-    return rows
+    return np.stack([rows[i] for i in range(len(files))])
 
 
 def extract(
-    net: nn.Module,
-    files: Sequence[Path | str],
-    preprocess: Preprocess,
-    directory: Path | str,
-    *,
-    boxes: Sequence | None = None,
-    root: Path | str | None = None,
-    batch_size: int = 16,
-    workers: int | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    shard_size: int = 256,
-    on_error: str = "raise",
-    progress: bool = True,
-) -> np.memmap | tuple[np.memmap, dict[int, str]]:
-    """Describe N pictures into `directory` and return their descriptors (N, D) float32, L2-normalised, memory-mapped.
+    net: nn.Module, files: Sequence, preprocess: Preprocess, directory, device="cpu", dtype=torch.float32, **options
+) -> np.ndarray:
+    """Describe N pictures into `directory` and return their descriptors (N, D) float32, L2-normalised.
 
     `net`: images (B, 3, H, W) → (B, D), with a JSON-able `.config` and `.descriptor_dim`; it is moved to `device` and
-    left in eval mode. `files`: names relative to `root`. `boxes`: for each file a crop (x0, y0, x1, y1) in pixels, or
-    None. `dtype`: of autocast. An interrupted run goes on where it stopped, at most `shard_size` pictures earlier.
+    left in eval mode. `dtype`: of autocast. `options`: `root` of the files, `boxes` (for each file a crop (x0, y0, x1,
+    y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run goes on where it
+    stopped, at most a shard of pictures earlier.
 
-    Pictures that cannot be used: `on_error="raise"` raises `UnreadableImagesError` with all of them, after the others
-    are stored; `on_error="list"` returns (descriptors, reasons by number), and their rows are NaN.
-    Raises `ValueError` where `directory` holds rows of another model, preprocessing or list of files, or a descriptor
-    is not finite, `FolderBusyError` where another process is writing there, `OSError` where the disk is full.
+    Raises `UnreadableImagesError` with all pictures that cannot be used, after the others are stored; `ValueError` where
+    `directory` holds rows of another model, preprocessing or list of files, or a descriptor is zero or not finite,
+    `FolderBusyError` where another process is writing there, `OSError` where the disk is full.
     """
-    if on_error not in ("raise", "list"):
-        raise ValueError(f"on_error is {on_error!r}; 'raise' or 'list' is wanted")
-    if len(files) == 0:
-        raise ValueError("no files to describe")
-    if boxes is not None and len(boxes) != len(files):
-        raise ValueError(f"{len(boxes)} boxes for {len(files)} files; one for each (or None) is wanted")
-    paths = [Path(root or ".") / file for file in files]
-    net = net.to(device).eval()
-    store = ShardedArray(
-        directory,
-        made_by={
-            "format": "ssr-descriptors-1",
-            "net": net.config,
-            "weights_sha256": weights_digest(net),
-            "preprocess": preprocess.to_dict(),
-            "dtype": str(dtype).removeprefix("torch."),
-            "n_files": len(files),
-            "files_sha256": digest([str(file) for file in files]),
-            "boxes_sha256": digest([None if box is None else [float(v) for v in box] for box in boxes or []]),
-        },
-        items=[f"{file} {_size(path)}" for file, path in zip(files, paths, strict=True)],
-        row_shape=(net.descriptor_dim,),
-        dtype=np.float32,
-        shard_size=shard_size,
-    )
-    run = partial(_described, net, preprocess=preprocess, batch_size=batch_size, device=device, dtype=dtype)
-    load = partial(load_ahead, preprocess=preprocess, workers=workers, ahead=2 * batch_size)
-    fill = lambda missing: _fill(store, missing, paths, boxes, load, run, progress)
-    descriptors, failed = store.completed(fill, retry_failed=on_error == "raise")
-    if on_error == "list":
-        return descriptors, failed
-    if failed:
-        raise UnreadableImagesError(failed)
-    return descriptors
-
-
-def _fill(store: ShardedArray, missing: list[int], paths, boxes, load, run, progress: bool) -> None:
-    """Make the missing shards of `store`, the pictures of the next already being decoded."""
-    numbers = [i for shard in missing for i in store.rows(shard)]
-    files = [paths[i] for i in numbers]
-    loaded = load(files, boxes=None if boxes is None else [boxes[i] for i in numbers])
-    with tqdm(total=len(paths), initial=len(paths) - len(numbers), unit="image", disable=not progress) as bar:
-        for shard in missing:
-            of_shard = store.rows(shard)
-            rows, failed = np.full((len(of_shard), *store.row_shape), np.nan, dtype=np.float32), {}
-            for j, row in run(loaded=islice(loaded, len(of_shard)), files=files):
-                i = numbers[j]
-                if isinstance(row, ImageError):
-                    failed[i] = str(row)
-                else:
-                    _refuse_useless(row, paths[i])
-                    rows[i - of_shard.start] = row
-                bar.update()
-            store.write(shard, rows, failed)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1  # it will be reported when it is opened
+    made_by = {"format": "ssr-descriptors-2", "net": net.config, "weights": weights_digest(net)}
+    made_by["dtype"] = str(dtype).removeprefix("torch.")
+    compute = partial(_descriptors, net.to(device).eval(), preprocess, device, dtype)
+    store = _stored(compute, made_by, files, preprocess, directory, **options)
+    rows = np.empty((len(files), net.descriptor_dim), dtype=np.float32)
+    for i, row in enumerate(store.arrays("descriptor")):
+        rows[i] = row
+    return rows
 
 
 def extract_benchmark(
@@ -218,11 +186,64 @@ def extract_benchmark(
     Queries are cropped to their boxes. Where every query is a whole database image, its row is taken from there.
     `options` and what is raised: see `extract`.
     """
-    of = lambda files, part, **more: extract(
-        net, files, preprocess, Path(directory) / part, root=benchmark.root, on_error="raise", **more, **options
-    )
-    database = of(benchmark.database, "database")
-    ids = np.asarray(benchmark.query_ids, dtype=np.int64)
-    if len(ids) and (ids >= 0).all() and all(box is None for box in benchmark.boxes):
-        return database[ids], database
-    return of(benchmark.queries, "queries", boxes=benchmark.boxes), database
+    options |= {"root": benchmark.root}
+    database = extract(net, benchmark.database, preprocess, Path(directory) / "database", **options)
+    if min(benchmark.query_ids, default=-1) >= 0 and all(box is None for box in benchmark.boxes):
+        return database[np.asarray(benchmark.query_ids)], database
+    options |= {"boxes": benchmark.boxes}
+    return extract(net, benchmark.queries, preprocess, Path(directory) / "queries", **options), database
+
+
+# ---- maps of the frozen part
+
+
+@torch.inference_mode()
+def _frozen_maps(net: RetrievalNet | Backbone, scales: Sequence[Tensor]) -> Arrays:
+    """Maps (B, H, W, C) float16 of a batch of one scale, by name: those that the network needs."""
+    images = scales[0].to(next(net.parameters()).device, memory_format=torch.channels_last)
+    maps = net.maps(images) if isinstance(net, RetrievalNet) else net(images)
+    named = zip(("mid", "last"), maps, strict=True)
+    return {name: x.permute(0, 2, 3, 1).half().cpu().numpy() for name, x in named if x is not None}
+
+
+def compute_maps(
+    net: RetrievalNet | Backbone, files: Sequence, preprocess: Preprocess, directory: Path | str, **options
+) -> Maps:
+    """Maps of N pictures by the frozen part of `net`, or by a whole backbone, stored in `directory`.
+
+    Stored are the maps that the network needs: end to end `mid` only. The network runs on the device that it is on.
+    `options`: as for `extract`. Raises `ValueError` where an activation does not fit float16 or `preprocess` has several
+    scales, and otherwise as `extract`.
+    """
+    if len(preprocess.scales) != 1:
+        raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")
+    backbone = net.backbone if isinstance(net, RetrievalNet) else net
+    backbone.eval()
+    names = list(_frozen_maps(net, [torch.zeros(1, 3, 64, 64)]))
+    pieces = [backbone.mid] if names == ["mid"] else [backbone.mid, backbone.last]
+    made_by = {"format": "ssr-maps-3", "backbone": backbone.name, "maps": names}
+    made_by["weights"] = [weights_digest(piece) for piece in pieces]
+    made_by["relup"] = next((layer.threshold for layer in backbone.modules() if isinstance(layer, ReLUP)), None)
+    store = _stored(partial(_frozen_maps, net), made_by, files, preprocess, directory, **options)
+    maps = {name: list(store.arrays(name, mapped=True)) for name in names}
+    return Maps(maps.get("mid"), maps.get("last"), store.digest, preprocess.to_dict())
+
+
+def describe_maps(net: RetrievalNet, maps: Maps, batch_size: int = 128) -> np.ndarray:
+    """Descriptors (N, D) float32, L2-normalised, of stored maps: `net.from_maps` in eval mode."""
+    return _rows_of(net, net.from_maps, maps, batch_size)
+
+
+def pooled_features(net: RetrievalNet, maps: Maps, batch_size: int = 128) -> np.ndarray:
+    """What the whitening sees, (N, C) float32, of stored maps: `net.pooled` in eval mode."""
+    return _rows_of(net, net.pooled, maps, batch_size)
+
+
+@torch.inference_mode()
+def _rows_of(net: RetrievalNet, describe: Callable[..., Tensor], maps: Maps, batch_size: int) -> np.ndarray:
+    training, device, rows = net.training, next(net.parameters()).device, {}
+    net.eval()
+    for ids in maps.batches(batch_size):
+        rows |= zip(ids, describe(*maps.batch(ids, device)).float().cpu().numpy(), strict=True)
+    net.train(training)
+    return np.stack([rows[i] for i in range(len(maps))])

@@ -1,107 +1,114 @@
-"""An array of N rows made piece by piece on disk: resumable after any interruption, checked before it is trusted.
+"""Arrays of many pictures on disk: made a shard at a time, resumable after any interruption, checked before trusted.
 
-While it is being made, a folder holds `shard-00000.npy` with `shard-00000.json`, …; when all are there they become
-one `array.npy`, memory-mapped, with `array.json`. `made_by.json` says what made the rows, and a folder made by
-something else is refused. A piece counts only if its SHA-256 is the recorded one and its items have not changed.
+A shard holds the arrays of up to `SHARD` pictures: for each kind of array one `.npy` file, in which the pictures lie flat
+one behind the other, and a sidecar `.json`, written last, that says what made them, their shapes and the SHA-256 of each
+file. Shards stay files of their own, so that several machines can make them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
+import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ssr_lib.files import digest, folder_lock, read_json, remove_leftovers, replacing, write_atomic
+from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
 
-
-def save_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> None:
-    """Write an array that comes in parts along its first axis as one .npy file, atomically."""
-    remove_leftovers(path)
-    # not through a memory map: a full disk would end the process
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_2_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part, dtype=dtype).data)
+SHARD = 256  # pictures: the most that a killed run repeats
 
 
-def save_sound(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy with its SHA-256 beside it (.npy.sha256), which is written last."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_npy(path, array.shape, array.dtype, [array])
-    write_atomic(_checksum_file(path), hashlib.sha256(np.ascontiguousarray(array)).hexdigest() + "\n")
+def file_stamp(path: Path | str) -> list:
+    """What a cache knows a picture by: the folder it really lies in, size in bytes, times of the last changes in ns.
 
-
-def load_sound(path: Path) -> np.ndarray | None:
-    """What `save_sound` wrote; None, with a warning where something is there, unless every byte is as it was."""
-    array = _load(path)
-    if array is None and not path.is_file():
-        return None
-    wanted = _checksum_file(path).read_text(encoding="utf-8").strip() if _checksum_file(path).is_file() else ""
-    if array is None or hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != wanted:
-        warnings.warn(f"{path} is damaged; it is made again", stacklevel=2)
-        return None
-    return array
-
-
-def _checksum_file(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def stacked(path: Path, parts: Sequence[np.ndarray], block: int = 65536) -> np.memmap:
-    """Arrays (n, D) float32 under one another in the file `path`, memory-mapped; copied `block` rows at a time.
-
-    Copied once, and again where a part is a memory-mapped file that was made anew since.
+    A file that was overwritten and given its old date back still has a new time of change of its inode. The inode's own
+    number is left out: on FAT disks it is another after each mount. An absent file has a stamp too.
     """
-    sources = [Path(part.filename) for part in parts if getattr(part, "filename", None)]
-    if not path.is_file() or any(path.stat().st_mtime_ns < source.stat().st_mtime_ns for source in sources):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        blocks = (part[at : at + block] for part in parts for at in range(0, len(part), block))
-        save_npy(path, (sum(map(len, parts)), parts[0].shape[1]), np.dtype(np.float32), blocks)
-    return np.load(path, mmap_mode="r")
+    folder, name = os.path.split(os.path.abspath(path))
+    place = os.path.join(_real_folder(folder), name)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [place]
+    return [place, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def made_by_of(directory: Path | str) -> dict | None:
-    """What made the rows of a `ShardedArray` in `directory`, as its `made_by` says it; None where that is not known."""
-    record = read_json(Path(directory) / "made_by.json")
-    return record and {key: value for key, value in record.items() if key != "shard_size"}
+_real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
 
 
-def stored_shape(directory: Path | str) -> tuple[int, ...] | None:
-    """The shape of a row in the finished array of `directory`; None where there is none."""
-    whole = _load(Path(directory) / "array.npy", mmap_mode="r")
-    return None if whole is None else whole.shape[1:]
+def save_arrays(stem: Path, arrays: Mapping[str, np.ndarray], record: dict) -> None:
+    """Write each array to `stem`.<name>.npy, then `stem`.json: `record` with their SHA-256. Each file atomically."""
+    checksums = {}
+    for name, array in arrays.items():
+        buffer = io.BytesIO()  # NumPy's own way to a file gives a full disk no error number
+        np.save(buffer, array, allow_pickle=False)
+        write_atomic(_beside(stem, f"{name}.npy"), buffer.getbuffer())
+        checksums[name] = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    write_atomic(_beside(stem, "json"), json.dumps({**record, "sha256": checksums}))
 
 
-class ShardedArray:
-    """N rows of one shape and dtype in `directory`, a shard of them at a time.
+def sound_record(stem: Path) -> dict | None:
+    """The record that `save_arrays` wrote, while every array is as it was; None, with a warning where one is damaged."""
+    record = read_json(_beside(stem, "json"))
+    if record is None:
+        return None
+    try:
+        if all(hash_file(_beside(stem, f"{name}.npy")) == found for name, found in record["sha256"].items()):
+            return record
+    except (FileNotFoundError, KeyError, AttributeError):  # an array is gone, or the record is another program's
+        pass
+    warnings.warn(f"{stem} is damaged; it is made again", stacklevel=2)
+    return None
 
-    `made_by`: JSON-able, what determines the rows (model, preprocessing, file names). `items`: one string for each
-    row that changes when the row's source does; its shard is then made again. An existing folder keeps the shard size
-    it began with. Raises `ValueError` naming what differs where the folder was made by something else.
+
+def load_array(stem: Path, name: str, *, mapped: bool = False) -> np.ndarray:
+    """An array that `save_arrays` wrote; `mapped`: read-only, from the disk as it is used."""
+    return np.load(_beside(stem, f"{name}.npy"), mmap_mode="r" if mapped else None, allow_pickle=False)
+
+
+def remove(directory: Path, pattern: str) -> None:
+    """Remove files, for whoever holds the folder's lock; ".*.part" is what killed processes had half written."""
+    for path in directory.glob(pattern):
+        path.unlink()
+
+
+def _beside(stem: Path, ending: str) -> Path:
+    return stem.with_name(f"{stem.name}.{ending}")
+
+
+class Store:
+    """Arrays of the pictures `files` below `root` in `directory`, in `shards` (ranges of their numbers).
+
+    `made_by`: JSON-able, with the files' names and `boxes` all that determines the arrays but the pictures' bytes. A shard
+    is made again where a picture has another `file_stamp` and other bytes than when it was described. Raises `ValueError`
+    for no files or other boxes, and naming what differs where the folder was made by something else.
     """
 
-    def __init__(self, directory: Path | str, made_by: dict, items: Sequence[str], row_shape, dtype, shard_size: int):
-        self.directory = Path(directory)
-        self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
-        self.row_shape, self.dtype, self.n_rows = tuple(row_shape), np.dtype(dtype), len(items)
-        stored, self.shard_size = read_json(self.directory / "made_by.json"), int(shard_size)
-        self._unknown = stored is None  # nothing says what made the rows that may lie there: they do not count
-        if stored is not None:
-            size = stored.pop("shard_size", self.shard_size)
-            self.shard_size = size if isinstance(size, int) and size > 0 else self.shard_size
-            self._refuse_other(stored)
-        starts = range(0, self.n_rows, self.shard_size)
-        self.shards = [slice(start, min(start + self.shard_size, self.n_rows)) for start in starts]
-        self._sources = [digest(list(items[shard])) for shard in self.shards]
+    def __init__(self, directory: Path | str, made_by: dict, files: Sequence, root: Path | str = ".", boxes=None):
+        if len(files) == 0:
+            raise ValueError(f"{directory}: no files to describe")
+        if boxes is not None and len(boxes) != len(files):
+            raise ValueError(f"{len(boxes)} boxes for {len(files)} files; one for each (or None) is wanted")
+        self.directory, self.paths = Path(directory), [Path(root, file) for file in files]
+        self.shards = [range(start, min(start + SHARD, len(files))) for start in range(0, len(files), SHARD)]
+        crops = [None if box is None else [float(v) for v in box] for box in boxes or ()]
+        pictures = {"files": digest([Path(file).as_posix() for file in files]), "boxes": digest(crops)}
+        record = {**made_by, "pictures": len(files), **pictures, "shard": SHARD}
+        self.made_by = json.loads(json.dumps(record))  # tuples become lists, as they will be read
+        self._stamps = [self._stamps_now(shard) for shard in range(len(self.shards))]
+        self.records: list[dict] = []  # sidecars of all shards, once it is complete
+        for sidecar in sorted(self.directory.glob("shard-*.json"))[:1]:
+            self._refuse_other((read_json(sidecar) or {}).get("made_by", self.made_by))
 
     def _refuse_other(self, stored: dict) -> None:
-        for key in dict.fromkeys((*self.made_by, *stored)):
+        for key in {**self.made_by, **stored}:
             if stored.get(key) != self.made_by.get(key):
                 found, wanted = (json.dumps(record.get(key))[:200] for record in (stored, self.made_by))
                 raise ValueError(
@@ -109,136 +116,116 @@ class ShardedArray:
                     "choose another folder, or delete this one"
                 )
 
-    def prepare(self) -> None:
-        """Write down what makes the rows, before the first of them; rows of an unknown maker are removed."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if self._unknown:
-            for path in (self.directory / "array.json", *self.directory.glob("shard-*")):
-                path.unlink(missing_ok=True)
-            self._unknown = False
-        record = {**self.made_by, "shard_size": self.shard_size}
-        write_atomic(self.directory / "made_by.json", json.dumps(record, indent=1) + "\n")
+    def _stem(self, shard: int) -> Path:
+        return self.directory / f"shard-{shard:05d}"
 
-    def rows(self, shard: int) -> range:
-        """Numbers of a shard's rows in the whole array."""
-        return range(self.shards[shard].start, self.shards[shard].stop)
+    def _stamps_now(self, shard: int) -> str:
+        return digest([file_stamp(self.paths[i]) for i in self.shards[shard]])
 
-    def _shape(self, shard: int) -> tuple[int, ...]:
-        return (len(self.rows(shard)), *self.row_shape)
+    def _contents(self, shard: int) -> str | None:
+        """A digest of the pictures' bytes; None where one cannot be read, or changed since this run began."""
+        try:
+            contents = digest([hash_file(self.paths[i]) for i in self.shards[shard]])
+        except OSError:
+            return None
+        return contents if self._stamps_now(shard) == self._stamps[shard] else None
 
-    def _path(self, shard: int) -> Path:
-        return self.directory / f"shard-{shard:05d}.npy"
+    def record(self, shard: int) -> dict | None:
+        """The sidecar of a shard that is sound and of these very pictures, else None."""
+        record = sound_record(self._stem(shard))
+        if record is None or record.get("made_by") != self.made_by:
+            return None
+        if record["stamps"] != self._stamps[shard]:
+            if record["contents"] is None or record["contents"] != self._contents(shard):
+                return None
+            record["stamps"] = self._stamps[shard]  # moved or touched, but the same: the next look is quick again
+            with contextlib.suppress(PermissionError):
+                write_atomic(_beside(self._stem(shard), "json"), json.dumps(record))
+        return record
 
-    def _is_sound(self, rows: np.ndarray, shard: int, record: dict | None) -> bool:
-        return (
-            isinstance(record, dict)
-            and isinstance(record.get("failed"), dict)
-            and record.get("source") == self._sources[shard]
-            and rows.shape == self._shape(shard)
-            and rows.dtype == self.dtype
-            and hashlib.sha256(np.ascontiguousarray(rows)).hexdigest() == record.get("sha256")
-        )
+    def complete(self, make: Callable[[list[int]], None]) -> None:
+        """Have `make` write the shards that are missing; it gets their numbers. What is there is only read.
 
-    def write(self, shard: int, rows: np.ndarray, failed: dict[int, str] | None = None) -> None:
-        """Store a shard's rows; `failed`: for rows that could not be made, their number in the whole array and why."""
-        rows = np.ascontiguousarray(rows, dtype=self.dtype)
-        if rows.shape != self._shape(shard):
-            raise ValueError(f"shard {shard} has shape {rows.shape}; {self._shape(shard)} is wanted")
-        buffer = io.BytesIO()
-        np.save(buffer, rows)
-        write_atomic(self._path(shard), buffer.getvalue())
-        record = {
-            "source": self._sources[shard],
-            "sha256": hashlib.sha256(rows).hexdigest(),
-            "failed": {str(row): reason for row, reason in (failed or {}).items()},
-        }
-        write_atomic(self._path(shard).with_suffix(".json"), json.dumps(record))
-
-    def _read(self, shard: int, whole: np.ndarray | None, records: list) -> tuple[np.ndarray, dict] | None:
-        """A shard's sound rows with their record, from its own file or from the finished array; else None."""
-        found = [(_load(self._path(shard)), read_json(self._path(shard).with_suffix(".json")))]
-        if whole is not None and shard < len(records):
-            found.append((whole[self.shards[shard]], records[shard]))
-        for rows, record in found:
-            if rows is not None and self._is_sound(rows, shard, record):
-                return rows, record
-        if any(isinstance(record, dict) and record.get("source") == self._sources[shard] for _, record in found):
-            warnings.warn(f"{self.directory}: shard {shard} is damaged; it is made again", stacklevel=3)
-        return None
-
-    def _finished(self) -> tuple[np.memmap | None, list]:
-        whole = _load(self.directory / "array.npy", mmap_mode="r")
-        records = (read_json(self.directory / "array.json") or {}).get("shards")
-        return whole, records if isinstance(records, list) else []
-
-    def missing(self, *, retry_failed: bool = False) -> list[int]:
-        """Numbers of the shards that must be made (again): absent, damaged, of changed items, or with failed rows."""
-        whole, records = self._finished()
-        if self._unknown:
-            if whole is not None or any(self.directory.glob("shard-*")):
-                warnings.warn(f"{self.directory}: nothing says what made the rows there; made again", stacklevel=2)
-            return list(range(len(self.shards)))
-        # of each shard only its record is kept: all rows together need not fit in memory
-        stored = [(self._read(shard, whole, records) or (None, None))[1] for shard in range(len(self.shards))]
-        return [i for i, record in enumerate(stored) if record is None or (retry_failed and record["failed"])]
-
-    def completed(
-        self, fill: Callable[[list[int]], None], *, retry_failed: bool = False
-    ) -> tuple[np.memmap, dict[int, str]]:
-        """The finished array with its failed rows, as `open` gives it, after `fill` has written the missing shards.
-
-        `fill` gets their numbers. Raises `FolderBusyError` where another process is at it; what is finished is only read.
+        Raises `FolderBusyError` where another process is writing in the folder.
         """
-        finished = self.open()
-        if finished is not None and not (retry_failed and finished[1]):
-            return finished
-        with folder_lock(self.directory):
-            missing = self.missing(retry_failed=retry_failed)
-            self.prepare()
-            fill(missing)
-            return (None if missing else self.open()) or self.finish()
+        self.records = [self.record(shard) for shard in range(len(self.shards))]
+        if not all(self.records):
+            with locked(self.directory):
+                remove(self.directory, ".*.part")
+                make([i for i, known in enumerate(self.records) if known is None and self.record(i) is None])
+            self.records = [self.record(i) if known is None else known for i, known in enumerate(self.records)]
 
-    def open(self) -> tuple[np.memmap, dict[int, str]] | None:
-        """The finished array (N, …), read-only and memory-mapped, with its failed rows; None unless it is all sound."""
-        whole, records = self._finished()
-        if (
-            self._unknown
-            or whole is None
-            or whole.shape != (self.n_rows, *self.row_shape)
-            or len(records) != len(self.shards)
-        ):
+    def write(self, shard: int, pictures: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Store the arrays of a shard's pictures; all have the same names and dtypes, shapes may differ."""
+        flat, shapes = {}, {}
+        for name in pictures[0]:
+            flat[name] = np.concatenate([arrays[name].reshape(-1) for arrays in pictures])
+            shapes[name] = [arrays[name].shape for arrays in pictures]
+        record = {"made_by": self.made_by, "stamps": self._stamps[shard], "contents": self._contents(shard)}
+        save_arrays(self._stem(shard), flat, {**record, "shapes": shapes})
+
+    def arrays(self, name: str, *, mapped: bool = False) -> Iterator[np.ndarray]:
+        """The arrays `name` of all pictures of a complete store, each in its own shape; `mapped`: as in `load_array`."""
+        for shard, record in enumerate(self.records):
+            flat, start = np.asarray(load_array(self._stem(shard), name, mapped=mapped)), 0
+            for shape in record["shapes"][name]:
+                size = int(np.prod(shape))
+                yield flat[start : start + size].reshape(shape)
+                start += size
+
+    @property
+    def digest(self) -> str:
+        """A name of a complete store by what made it, the pictures' bytes included."""
+        return digest([self.made_by, [record["contents"] for record in self.records]])
+
+
+class Maps:
+    """Maps of N pictures, float16: `mid` (stride 16) and `last` (stride 32), for each picture an array (H, W, C), or None.
+
+    That is the order in memory in which convolutions are fastest. `digest`: a name by what made them, the pictures' bytes
+    included. `preprocess`: how the pictures were prepared.
+    """
+
+    def __init__(
+        self, mid: Sequence[np.ndarray] | None, last: Sequence[np.ndarray] | None, digest: str, preprocess: dict
+    ):
+        self.mid, self.last, self.digest, self.preprocess = mid, last, digest, preprocess
+        self._buffers: dict[tuple, tuple[np.ndarray, torch.Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.last if self.mid is None else self.mid)
+
+    def batch(
+        self, ids: Sequence[int], device: torch.device | str = "cpu"
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """`mid` and `last` of some pictures of one shape: float32 (B, C, H, W) on `device`, or None.
+
+        The tensors are overwritten by the next call: fresh ones would cost more in page faults than the copy itself.
+        """
+        return self._read("mid", self.mid, ids, device), self._read("last", self.last, ids, device)
+
+    def _read(self, name: str, maps: Sequence[np.ndarray] | None, ids: Sequence[int], device) -> torch.Tensor | None:
+        if maps is None:
             return None
-        if not all(self._is_sound(whole[rows], i, records[i]) for i, rows in enumerate(self.shards)):
-            return None
-        return whole, _failed_rows(records)
+        shape = (len(ids), *maps[ids[0]].shape)  # (B, H, W, C)
+        size = int(np.prod(shape))
+        stored, batch = self._buffers.get((name, str(device)), ((), ()))
+        if len(stored) < size:
+            stored, batch = np.empty(size, np.float16), torch.empty(size, device=device)
+            self._buffers[name, str(device)] = stored, batch
+        rows = stored[:size].reshape(shape)
+        for row, i in enumerate(ids):
+            if maps[i].shape != shape[1:]:
+                raise ValueError(f"picture {i} has a map {maps[i].shape}, {ids[0]} one of {shape[1:]}; one is wanted")
+            rows[row] = maps[i]
+        return batch[:size].view(shape).copy_(torch.from_numpy(rows)).permute(0, 3, 1, 2)
 
-    def finish(self) -> tuple[np.memmap, dict[int, str]]:
-        """Join the shards into one array, then remove them. Raises `RuntimeError` where one is missing."""
-        whole, old_records = self._finished()
-        records = []
-
-        def parts() -> Iterator[np.ndarray]:
-            for shard in range(len(self.shards)):
-                found = self._read(shard, whole, old_records)
-                if found is None:
-                    raise RuntimeError(f"{self._path(shard)} is missing or damaged; run again to make it")
-                records.append(found[1])
-                yield found[0]
-
-        target = self.directory / "array.npy"
-        save_npy(target, (self.n_rows, *self.row_shape), self.dtype, parts())
-        write_atomic(self.directory / "array.json", json.dumps({"shards": records}))
-        for path in self.directory.glob("shard-*"):
-            path.unlink()
-        return np.load(target, mmap_mode="r"), _failed_rows(records)
-
-
-def _failed_rows(records: list[dict]) -> dict[int, str]:
-    return {int(row): reason for record in records for row, reason in record["failed"].items()}
-
-
-def _load(path: Path, mmap_mode: str | None = None) -> np.ndarray | None:
-    try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):  # absent, cut off, or no array
-        return None
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """Ids of all pictures, each batch of one shape."""
+        groups: dict[tuple, list[int]] = {}
+        for i in range(len(self)):
+            shape = tuple(maps[i].shape for maps in (self.mid, self.last) if maps is not None)
+            groups.setdefault(shape, []).append(i)
+        for group in groups.values():
+            for start in range(0, len(group), batch_size):
+                yield np.array(group[start : start + batch_size])

@@ -1,0 +1,220 @@
+"""Arrays on disk are trusted only while their checksum, their pictures and their maker are the recorded ones."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssr_lib import store as store_module
+from ssr_lib.files import FolderBusyError, locked
+from ssr_lib.store import Maps, Store, file_stamp, load_array, save_arrays, sound_record
+
+FILES = [f"{i}.bin" for i in range(10)]
+MADE_BY = {"model": "a", "scales": (1.0, 2.0)}
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(store_module, "SHARD", 4)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder of ten files."""
+    (tmp_path / "files").mkdir()
+    for i, name in enumerate(FILES):
+        (tmp_path / "files" / name).write_bytes(bytes([i]) * 3)
+    return tmp_path / "files"
+
+
+def arrays_of(path):
+    """What is stored of a file: a row made of its bytes, and a map of a size of its own."""
+    value = path.read_bytes()[0]
+    return {"row": np.full(5, value, np.float32), "map": np.full((1, 1 + value % 3, 2), value, np.float16)}
+
+
+def complete(root, directory, made_by=MADE_BY, files=FILES, stop_after=None):
+    """A store with all its shards, and the numbers of those that were made just now."""
+    store, made = Store(directory, made_by, files, root), []
+
+    def make(missing):
+        for shard in missing:
+            if len(made) == stop_after:
+                raise KeyboardInterrupt
+            store.write(shard, [arrays_of(store.paths[i]) for i in store.shards[shard]])
+            made.append(shard)
+
+    store.complete(make)
+    return store, made
+
+
+def check(store):
+    for name in ("row", "map"):
+        for path, array in zip(store.paths, store.arrays(name, mapped=name == "map"), strict=True):
+            np.testing.assert_array_equal(array, arrays_of(path)[name])
+
+
+def test_shards_are_made_once_and_arrays_come_back_in_their_own_shapes(root, tmp_path):
+    store, made = complete(root, tmp_path / "out")
+    assert made == [0, 1, 2]
+    check(store)
+    again, made = complete(root, tmp_path / "out")
+    assert made == [] and again.digest == store.digest
+    check(again)
+
+
+def test_an_interrupted_store_goes_on_with_the_shards_it_lacks(root, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        complete(root, tmp_path / "out", stop_after=1)
+    (tmp_path / "out" / ".shard-00001.row.npy.0a1b.part").write_bytes(b"half")
+    store, made = complete(root, tmp_path / "out")
+    assert made == [1, 2] and not list((tmp_path / "out").glob(".*.part"))
+    check(store)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone", "half json", "no json", "foreign json"])
+def test_a_damaged_shard_is_made_again(root, tmp_path, damage, recwarn):
+    complete(root, tmp_path / "out")
+    rows, sidecar = tmp_path / "out" / "shard-00001.row.npy", tmp_path / "out" / "shard-00001.json"
+    content = bytearray(rows.read_bytes())
+    if damage == "flip":
+        content[-3] ^= 1
+        rows.write_bytes(content)
+    elif damage in ("cut", "empty"):
+        rows.write_bytes(content[:-8] if damage == "cut" else b"")
+    elif damage in ("gone", "no json"):
+        (rows if damage == "gone" else sidecar).unlink()
+    else:
+        sidecar.write_text(sidecar.read_text()[:20] if damage == "half json" else "{}")
+    store, made = complete(root, tmp_path / "out")
+    assert made == [1]
+    assert bool(recwarn.list) == (damage not in ("half json", "no json"))
+    assert all("shard-00001 is damaged; it is made again" in str(told.message) for told in recwarn.list)
+    check(store)
+
+
+@pytest.mark.parametrize("keep_date", [False, True])
+def test_a_file_overwritten_by_another_of_the_same_size_is_described_anew(root, tmp_path, keep_date):
+    first, _ = complete(root, tmp_path / "out")
+    path = root / FILES[9]
+    before = path.stat()
+    path.write_bytes(b"zzz")
+    if keep_date:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    store, made = complete(root, tmp_path / "out")
+    assert made == [2] and store.digest != first.digest
+    check(store)
+
+
+def test_other_files_of_the_same_names_sizes_and_dates_are_described_anew(root, tmp_path):
+    complete(root, tmp_path / "out")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in FILES:
+        (other / name).write_bytes(b"new")
+        date = (root / name).stat().st_mtime_ns
+        os.utime(other / name, ns=(date, date))
+    store, made = complete(other, tmp_path / "out")
+    assert made == [0, 1, 2]
+    check(store)
+
+
+def test_files_that_were_moved_or_touched_but_are_the_same_are_not(root, tmp_path):
+    complete(root, tmp_path / "out")
+    (root / FILES[0]).touch()
+    moved = root.rename(tmp_path / "moved")
+    sidecars = tmp_path.glob("out/*.json")
+    before = {path: path.stat().st_mtime_ns for path in sidecars}
+    store, made = complete(moved, tmp_path / "out")
+    assert made == []
+    check(store)
+    assert all(path.stat().st_mtime_ns > date for path, date in before.items()), "the new stamps are known from now on"
+
+
+def test_a_link_has_the_stamp_of_what_it_leads_to(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    assert file_stamp(tmp_path / "link" / FILES[0]) == file_stamp(root / FILES[0]) != file_stamp(root / FILES[1])
+    assert len(file_stamp(root / "nowhere")) == 1
+
+
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"made_by": {**MADE_BY, "model": "b"}}, r'model is "a" there, "b" now; choose another folder'),
+        ({"made_by": {"model": "a"}}, r"scales is \[1.0, 2.0\] there, null now"),
+        ({"files": FILES[::-1]}, "files is"),
+        ({"files": FILES[:9]}, "pictures is 10 there, 9 now"),
+        ({"files": []}, "no files to describe"),
+    ],
+)
+def test_a_folder_made_by_something_else_is_refused_by_what_differs(root, tmp_path, changes, words):
+    complete(root, tmp_path / "out")
+    with pytest.raises(ValueError, match=words):
+        complete(root, tmp_path / "out", **changes)
+
+
+def test_a_second_writer_is_refused_and_a_finished_store_is_only_read(root, tmp_path):
+    with locked(tmp_path / "out"), pytest.raises(FolderBusyError, match="another run is writing here"):
+        complete(root, tmp_path / "out")
+    complete(root, tmp_path / "out")
+    with locked(tmp_path / "out"):
+        assert complete(root, tmp_path / "out")[1] == []
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_store
+test_store.store_module.SHARD = 1
+slow = test_store.arrays_of
+test_store.arrays_of = lambda path: (time.sleep(0.01), slow(path))[1]
+test_store.complete(Path({root!r}), Path({out!r}))
+"""
+
+
+def test_a_store_killed_at_random_ends_as_one_that_was_not(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SHARD", 1)
+    code = KILLED.format(tests=str(Path(__file__).parent), root=str(root), out=str(tmp_path / "out"))
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not list(tmp_path.glob("out/*.json")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.1))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    store, made = complete(root, tmp_path / "out")
+    assert len(made) < 10
+    check(store)
+
+
+def test_saved_arrays_are_sound_until_a_byte_differs(tmp_path):
+    assert sound_record(tmp_path / "x") is None, "nothing there, and no warning"
+    save_arrays(tmp_path / "x", {"a": np.arange(3), "b": np.eye(2)}, {"k": 3})
+    assert sound_record(tmp_path / "x")["k"] == 3
+    np.testing.assert_array_equal(load_array(tmp_path / "x", "b"), np.eye(2))
+    assert isinstance(load_array(tmp_path / "x", "a", mapped=True), np.memmap)
+
+
+def test_maps_are_read_by_shape_in_buffers_that_are_used_again():
+    rng = np.random.default_rng(0)
+    shapes = [(2, 4, 3), (4, 2, 3), (2, 4, 3), (2, 4, 3)]
+    mid = [rng.standard_normal(shape).astype(np.float16) for shape in shapes]
+    maps = Maps(mid, None, "name", {})
+    assert [ids.tolist() for ids in maps.batches(2)] == [[0, 2], [3], [1]] and len(maps) == 4
+    first, last = maps.batch([3, 0])
+    assert last is None and first.dtype == torch.float32 and first.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(first, torch.from_numpy(np.stack([mid[3], mid[0]])).float().permute(0, 3, 1, 2))
+    second = maps.batch([1])[0]
+    assert second.data_ptr() == first.data_ptr() and second.shape == (1, 3, 4, 2)
+    with pytest.raises(ValueError, match=r"picture 1 has a map \(4, 2, 3\), 0 one of \(2, 4, 3\)"):
+        maps.batch([0, 1])
+    both = Maps(None, mid, "name", {})
+    assert both.batch([2])[0] is None and len(both) == 4
