@@ -1,263 +1,53 @@
-"""Public data sets by name: where they are, how large, and how they become folders this project reads.
+"""A public data set by name: downloaded, verified, unpacked, labelled, checked. Nothing is fetched unless asked for.
 
-Nothing is fetched unless it is asked for, and nothing is handed on: the pictures belong to others (see data/README.md).
+A download that breaks off begins again with its file; what is whole is not fetched twice. Without a network each file
+may be put into the data set's folder by hand.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import errno
 import json
 import re
 import shutil
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from ssr_lib.datasets.archives import ArchiveError, unpack
-from ssr_lib.datasets.folder import EXTENSIONS
-from ssr_lib.datasets.gldv2 import read_clean
-from ssr_lib.datasets.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth
-from ssr_lib.datasets.transfer import (
-    PATIENCE,
-    Patience,
-    WrongFileError,
-    fetch_file,
-    forget_checksum,
-    set_aside,
-    want_room,
-)
-from ssr_lib.files import folder_lock, read_json, write_atomic
+import pooch
+import requests
 
-MOST_OF_TEXT = 256 << 20  # bytes of what is no archive: lists of names and the ground truth
-N_DISTRACTORS, N_LANDMARKS = 1_001_001, 81_313  # as published; a list with fewer was cut off
-GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
+from ssr_lib.datasets.catalogue import DATA_SETS, DataSet, Source
+from ssr_lib.datasets.ground_truth import stays_inside
+from ssr_lib.files import hash_file, locked, read_json, write_atomic
+
+ROUNDS = 3  # times that every address is asked before a file is given up
+WAIT = 2.0  # seconds after an address that gave nothing
+TIMEOUT = 60.0  # seconds without a byte
+BOMB = 10  # an archive that would unpack to more than this multiple of itself and 1 GB is refused
 
 
-@dataclass(frozen=True)
-class Source:
-    """One file of a data set. `urls`: the same file, best address first. `archive`: whether it is to be unpacked."""
-
-    urls: tuple[str, ...]
-    archive: bool = False
-    sha256: str | None = None
-    md5_url: str | None = None  # of a text that begins with the file's MD5
-    check: Callable[[Path], object] | None = None  # reads a text without published checksum; raises for another one
-
-    @property
-    def file(self) -> str:
-        return self.urls[0].rpartition("/")[2]
+class TransferError(OSError):
+    """A file that could not be had from any of its addresses; the message says how to go on by hand."""
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """A public data set. `place`: an archive's entry → its name below the data set's folder, or None to leave it out.
+def fetch(name: str, to: Path | str = "data", *, progress: bool = True) -> Path:
+    """The folder `to`/`name` with the data set in it.
 
-    `finish`: what to do when all is there; it is given the folder, and raises where something is missing. `wanted`: the
-    ids (names without extension) of the entries to keep, from a file of the data set; None keeps all.
-    """
-
-    about: str
-    gigabytes: float | None  # to download, about; None: several hundred, not told by the source
-    sources: tuple[Source, ...]
-    place: Callable[[PurePosixPath], str | None]
-    finish: Callable[[Path], None]
-    wanted: Callable[[Path], Container[str]] | None = None
-
-    @property
-    def size(self) -> str:
-        return "several hundred GB" if self.gigabytes is None else f"{self.gigabytes:g} GB"
-
-    def announcement(self, folder: Path) -> str:
-        """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
-        archives = sum(source.archive for source in self.sources)
-        free = shutil.disk_usage(folder).free / 1e9
-        kept = "as much" if self.wanted is None else "the part that is kept"
-        return (
-            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the "
-            f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
-        )
-
-
-# ---- what becomes of an archive's entries
-
-
-def _flat(path: PurePosixPath) -> str | None:
-    """Pictures of any subfolder, side by side in jpg/: their names are unique, and the ground truth knows no folders."""
-    return f"jpg/{path.name}" if _is_picture(path) else None
-
-
-def _below_jpg(path: PurePosixPath) -> str | None:
-    return f"jpg/{path}" if _is_picture(path) else None
-
-
-def _grocery(path: PurePosixPath) -> str | None:
-    """GroceryStoreDataset-…/dataset/train/Fruit/Apple/Golden-Delicious/x.jpg → images/train/Fruit/…/x.jpg."""
-    inside = PurePosixPath(*path.parts[1:])
-    used = inside.parts[:2] in (("dataset", "train"), ("dataset", "val")) and _is_picture(path)
-    return f"images/{PurePosixPath(*inside.parts[1:])}" if used else None
-
-
-def _is_picture(path: PurePosixPath) -> bool:
-    return path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
-
-
-# ---- what is done when all is there
-
-
-def store_ground_truth(name: str, subset: bool = False) -> Callable[[Path], None]:
-    """What checks a set's ground truth against its pictures and stores it as JSON, for whoever reads no pickles."""
-
-    def store(folder: Path) -> None:
-        read_ground_truth(folder / f"gnd_{name}.pkl", folder, subset=subset).save(folder / f"{name}.json")
-
-    return store
-
-
-def _check_list(path: Path) -> None:
-    if (found := len(read_distractors(path.parent))) != N_DISTRACTORS:
-        raise ValueError(f"{path} names {found:,} distractors; {N_DISTRACTORS:,} are published")
-
-
-def _check_clean(path: Path) -> None:
-    if (found := len(set(read_clean(path)[1]))) != N_LANDMARKS:
-        raise ValueError(f"{path} has {found:,} landmarks; {N_LANDMARKS:,} are published")
-
-
-def _check_distractors(folder: Path) -> None:
-    check_distractors(folder, read_distractors(folder))
-
-
-def _label_holidays(folder: Path) -> None:
-    """INRIA's convention: the number without its last two digits is the scene; 00 is the query."""
-    names = sorted(path.name for path in (folder / "jpg").iterdir() if path.stem.isdecimal())
-    if len(names) != 1491:
-        raise FileNotFoundError(f"{folder / 'jpg'} holds {len(names)} numbered pictures; INRIA Holidays has 1,491")
-    rows = ((f"jpg/{n}", f"scene-{Path(n).stem[:-2]}", "query" if n[-6:-4] == "00" else "db") for n in names)
-    _write_labels(folder, rows)
-
-
-def _label_grocery(folder: Path) -> None:
-    """The folder of a picture is its fine-grained class; all are for training."""
-    files = sorted(path.relative_to(folder) for path in (folder / "images").rglob("*") if _is_picture(path))
-    if not files:
-        raise FileNotFoundError(f"{folder / 'images'} holds no pictures; delete {folder} and fetch it again")
-    _write_labels(folder, ((file.as_posix(), file.parent.name, "train") for file in files))
-
-
-def _clean_ids(folder: Path) -> set[str]:
-    """The ids of the pictures that train_clean.csv lists."""
-    return {Path(file).stem for file in read_clean(folder / "train_clean.csv")[0]}
-
-
-def _label_landmarks(folder: Path) -> None:
-    files, landmarks = read_clean(folder / "train_clean.csv")
-    missing = sum(not (folder / "jpg" / file).is_file() for file in files)
-    if missing:
-        raise FileNotFoundError(
-            f"{missing:,} of {len(files):,} pictures of train_clean.csv are not in {folder / 'jpg'}"
-        )
-    rows = ((f"jpg/{file}", str(landmark), "train") for file, landmark in zip(files, landmarks, strict=True))
-    _write_labels(folder, rows)
-
-
-def _write_labels(folder: Path, rows: Iterable[tuple[str, str, str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *rows])
-    write_atomic(folder / "labels.csv", text.getvalue())
-
-
-# ---- where they are
-
-_VGG = ("https://www.robots.ox.ac.uk/~vgg/data/", "https://thor.robots.ox.ac.uk/")
-_CTU = ("http://cmp.felk.cvut.cz/revisitop/data/datasets/", "https://cmp.felk.cvut.cz/revisitop/data/datasets/")
-_PTAK = "http://ptak.felk.cvut.cz/revisitop/revisitop1m/"
-_GLD = "https://s3.amazonaws.com/google-landmark/"
-_INRIA = "http://pascal.inrialpes.fr/data/holidays/"
-
-
-def _revisited(name: str, archives: tuple[str, ...], folder: str) -> tuple[Source, ...]:
-    sha256 = next(official.sha256 for official in OFFICIAL if official.name == name)
-    pictures = (Source(tuple(f"{host}{folder}/{a}" for host in _VGG), archive=True) for a in archives)
-    return (Source(tuple(f"{host}{name}/gnd_{name}.pkl" for host in _CTU), sha256=sha256), *pictures)
-
-
-DATA_SETS: dict[str, DataSet] = {
-    "roxford5k": DataSet(
-        "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)",
-        1.9,
-        _revisited("roxford5k", ("oxbuild_images-v1.tgz",), "oxbuildings"),
-        _flat,
-        store_ground_truth("roxford5k"),
-    ),
-    "rparis6k": DataSet(
-        "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)",
-        2.5,
-        _revisited("rparis6k", ("paris_1-v1.tgz", "paris_2-v1.tgz"), "parisbuildings"),
-        _flat,
-        store_ground_truth("rparis6k"),
-    ),
-    "revisitop1m": DataSet(
-        "1,001,001 distractors for both",
-        None,
-        (
-            Source((f"{_PTAK}revisitop1m.txt",), check=_check_list),
-            *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101)),
-        ),
-        _below_jpg,
-        _check_distractors,
-    ),
-    "google-landmarks-v2-clean": DataSet(
-        "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept",
-        500,
-        (
-            Source((f"{_GLD}metadata/train_clean.csv",), check=_check_clean),
-            *(
-                Source(
-                    (f"{_GLD}train/images_{i:03d}.tar",),
-                    archive=True,
-                    md5_url=f"{_GLD}md5sum/train/md5.images_{i:03d}.txt",
-                )
-                for i in range(500)
-            ),
-        ),
-        _below_jpg,
-        _label_landmarks,
-        wanted=_clean_ids,
-    ),
-    "holidays": DataSet(
-        "INRIA Holidays: 500 queries, 991 pictures",
-        2.8,
-        tuple(Source((f"{_INRIA}jpg{i}.tar.gz",), archive=True) for i in (1, 2)),
-        _flat,
-        _label_holidays,
-    ),
-    "grocery": DataSet(
-        "GroceryStoreDataset: 81 fine-grained classes, for training",
-        0.1,
-        (
-            Source(
-                (f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{GROCERY_COMMIT}.zip",), archive=True
-            ),
-        ),
-        _grocery,
-        _label_grocery,
-    ),
-}
-
-
-def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, progress: bool = True) -> Path:
-    """The folder `to`/`name` with the data set in it: downloaded, verified, unpacked, labelled, checked.
-
-    What is there is not fetched again; an interrupted call goes on where it stopped. An archive put there by hand is
-    verified and used. Archives are deleted when they are unpacked. Raises `ValueError` for an unknown name,
-    `TransferError` where the network does not give a file, `WrongFileError`, `ArchiveError`, `FileNotFoundError` where
-    pictures are missing in the end, `OSError` for a full disk, `FolderBusyError` where another run is at work.
+    An interrupted call goes on with the file where it stopped. A file put there by hand is verified and used. Archives
+    are deleted when they are unpacked. Raises `ValueError` for an unknown name and for a wrong or damaged file,
+    `TransferError` where the network does not give one, `FileNotFoundError` where pictures are missing in the end,
+    `OSError` for a full disk, `FolderBusyError` where another run is at work.
     """
     if name not in DATA_SETS:
         raise ValueError(f"no data set {name!r}; there are {', '.join(DATA_SETS)}")
     data_set, folder = DATA_SETS[name], Path(to) / name
-    with folder_lock(folder):
+    with locked(folder):
+        for left in folder.glob("tmp????????"):  # of a download that was killed
+            left.unlink()
         state_file = folder / "unpacked.json"  # archive → number of files it gave
         unpacked = read_json(state_file) if state_file.is_file() else {}
         if unpacked is None:
@@ -265,67 +55,142 @@ def fetch(name: str, to: Path | str = "data", *, patience: Patience = PATIENCE, 
         if not unpacked and data_set.gigabytes is not None and data_set.wanted is None:  # all of it is kept
             there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             want_room(folder, 1e9 * data_set.gigabytes - there, name)
-        ids = None
         for source in data_set.sources:
-            if source.file in unpacked:
-                continue
-            path = _fetch_source(source, folder, patience, progress)
-            if source.check is not None:
-                try:
-                    source.check(path)
-                except (ValueError, UnicodeDecodeError) as error:
-                    aside = set_aside(path)
-                    raise WrongFileError(
-                        f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again"
-                    ) from error
-            if not source.archive:
-                continue
-            if data_set.wanted is not None and ids is None:
-                ids = data_set.wanted(folder)
-            try:
-                unpacked[source.file] = unpack(path, folder, _only(data_set.place, ids))
-            except ArchiveError as error:
-                aside = set_aside(path)
-                raise ArchiveError(
-                    f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again to "
-                    "fetch it anew"
-                ) from error
-            write_atomic(state_file, json.dumps(unpacked, indent=1) + "\n")
-            path.unlink()
+            if source.file not in unpacked:
+                path = bring(source, folder, progress)
+                _use(path, source, data_set, unpacked)
+                write_atomic(state_file, json.dumps(unpacked, indent=1) + "\n")
         try:
             data_set.finish(folder)
         except FileNotFoundError as error:
-            for source in data_set.sources:
-                if source.archive:  # what it gave was not the whole: another archive of that name may come
-                    forget_checksum(folder / source.file)
             raise FileNotFoundError(f"{error}; delete {state_file} to have the archives fetched again") from error
     return folder
 
 
-def _fetch_source(source: Source, folder: Path, patience: Patience, progress: bool) -> Path:
-    md5 = None
-    if source.md5_url is not None:
-        path = folder / "md5" / source.md5_url.rpartition("/")[2]
-        sums = fetch_file([source.md5_url], path, most=MOST_OF_TEXT, patience=patience, progress=False)
-        found = re.match(r"[0-9a-fA-F]{32}\b", sums.read_text(encoding="utf-8", errors="replace"))
-        if found is None:
-            set_aside(sums)
-            raise WrongFileError(f"{source.md5_url} gave no MD5 checksum; run the same again to ask anew")
-        md5 = found[0].lower()
-    room = 2.1 if source.archive else 1.0  # the archive and its pictures, which compress no further
-    return fetch_file(
-        source.urls,
-        folder / source.file,
-        sha256=source.sha256,
-        md5=md5,
-        room=room,
-        most=None if source.archive else MOST_OF_TEXT,
-        patience=patience,
-        progress=progress,
-    )
+def _use(path: Path, source: Source, data_set: DataSet, unpacked: dict[str, int]) -> None:
+    """Check a text, or unpack an archive and note in `unpacked` what it gave; a wrong file is set aside."""
+    try:
+        if source.check is not None:
+            source.check(path)
+        if source.archive:
+            unpacked[source.file] = unpack(path, path.parent, data_set.placing(path.parent))
+            path.unlink()
+    except ValueError as error:
+        aside = path.rename(path.with_name(path.name + ".refused"))
+        raise ValueError(
+            f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again to fetch it"
+        ) from error
 
 
-def _only(place: Callable, ids: Container[str] | None) -> Callable[[PurePosixPath], str | None]:
-    if ids is None:
-        return place
-    return lambda path: place(path) if path.stem in ids else None
+def bring(source: Source, folder: Path, progress: bool = True) -> Path:
+    """The file of `source` in `folder`, from the first address that gives it whole, unless it is there already.
+
+    It gets its name when its checksum is right. Raises `TransferError` where no address gives it, `ValueError` where
+    a file put there by hand is another one, `OSError` where the disk is too small for it.
+    """
+    path, known = folder / source.file, _known_hash(source, folder)
+    if path.is_file():
+        algorithm, _, wanted = (known or "").partition(":")
+        if wanted and hash_file(path, algorithm) != wanted:
+            raise ValueError(
+                f"{path} has not the published {algorithm.upper()} {wanted}; delete it, or put another there"
+            )
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    pooch.get_logger().setLevel("WARNING")  # it tells of every file
+    load = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20, timeout=TIMEOUT)
+    problems = {}
+    for url in source.urls * ROUNDS:
+        try:
+            with requests.get(url, stream=True, timeout=TIMEOUT) as answer:  # for its headers
+                answer.raise_for_status()
+                size = int(answer.headers.get("Content-Length", 0))
+            want_room(
+                folder, size * (2.1 if source.archive else 1.0), url
+            )  # archive and pictures, which pack no further
+            return Path(pooch.retrieve(url, known, source.file, folder, downloader=load))
+        except requests.ConnectionError:
+            problems[url] = "cannot be reached, or broke off"
+        except (requests.RequestException, ValueError) as error:  # not there, cut short, or another file
+            problems[url] = str(error).partition(". Deleted")[0]
+        time.sleep(WAIT)
+    told = "; ".join(f"{url}: {problem}" for url, problem in problems.items())
+    raise TransferError(f"{told}. Fetch it by other means, put it at {path}, and run the same again")
+
+
+def _known_hash(source: Source, folder: Path) -> str | None:
+    if source.md5_url is None:
+        return source.sha256 and f"sha256:{source.sha256}"
+    text = bring(Source((source.md5_url,)), folder / "md5", progress=False)
+    found = re.match(r"[0-9a-fA-F]{32}\b", text.read_text(encoding="utf-8", errors="replace"))
+    if found is None:
+        text.unlink()
+        raise ValueError(f"{source.md5_url} gave no MD5 checksum; run the same again to ask anew")
+    return f"md5:{found[0].lower()}"
+
+
+def want_room(folder: Path, needed: float, what: str) -> None:
+    """Raise `OSError` where the disk of `folder` has not the `needed` bytes that `what` takes."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        short = f"{what} needs about {needed / 1e9:,.1f} GB more of disk, {free / 1e9:,.1f} GB are free"
+        raise OSError(errno.ENOSPC, f"{short}; make room or choose another folder", str(folder))
+
+
+def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath], str | None]) -> int:
+    """Write the wanted files of a .zip, .tar, .tar.gz or .tgz below `folder`; return how many.
+
+    `place`: an entry's path → its name below `folder`, or None to leave it out. Raises `ValueError` naming the archive
+    where it is damaged, cut off, or holds a link, a device, a way out of the folder, or more than it should.
+    """
+    names: set[str] = set()
+    left = BOMB * archive.stat().st_size + 10**9  # bytes
+
+    def target(path: str, is_file: bool, size: int) -> str | None:
+        nonlocal left
+        left -= size
+        if left < 0:
+            raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
+        if not stays_inside(path) or "\\" in path or ":" in path.partition("/")[0]:
+            raise ValueError(f"entry {path!r} would leave the folder")
+        if not is_file:
+            raise ValueError(f"entry {path!r} is a link or a device; only files are unpacked")
+        name = place(PurePosixPath(path))
+        if name in names:
+            raise ValueError(f"two entries would become {name}")
+        names.update([] if name is None else [name])
+        return name
+
+    def admitted(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo | None:
+        name = None if member.isdir() else target(member.name, member.isreg(), member.size)
+        return None if name is None else tarfile.data_filter(member.replace(name=name, deep=False), str(folder))
+
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as bundle:
+                for info in bundle.infolist():
+                    if info.is_dir():
+                        continue
+                    is_file = (info.external_attr >> 28) in (0, 8)  # kind of file on Unix: none told, or regular
+                    info.filename = target(info.filename, is_file, info.file_size)
+                    if info.filename is not None:
+                        bundle.extract(info, folder)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter=admitted)
+                while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
+                    pass
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        OSError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk; a bad checksum has no number
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{archive} is refused: it is no archive, damaged or dangerous ({reason})") from error
+    return len(names)

@@ -1,0 +1,243 @@
+"""The public data sets: where they are, how large, and how they become folders this project reads.
+
+Nothing of them is handed on: the pictures belong to others (see data/README.md).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from ssr_lib.datasets.folder import EXTENSIONS
+from ssr_lib.datasets.gldv2 import read_clean
+from ssr_lib.datasets.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth
+from ssr_lib.files import write_atomic
+
+N_DISTRACTORS = 1_001_001  # as published; a list with fewer was cut off
+N_LANDMARKS = 81_313
+GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a data set. `urls`: the same file, best address first. `archive`: whether it is to be unpacked."""
+
+    urls: tuple[str, ...]
+    archive: bool = False
+    sha256: str | None = None
+    md5_url: str | None = None  # of a text that begins with the file's MD5
+    check: Callable[[Path], object] | None = None  # reads a text without published checksum; raises for another one
+
+    @property
+    def file(self) -> str:
+        return self.urls[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set. `place`: an archive's entry → its name below the data set's folder, or None to leave it out.
+
+    `finish`: what to do when all is there; it is given the folder, and raises where something is missing. `wanted`: the
+    ids (names without extension) of the entries to keep, from a file of the data set; None keeps all.
+    """
+
+    about: str
+    gigabytes: float | None  # to download, about; None: several hundred, not told by the source
+    sources: tuple[Source, ...]
+    place: Callable[[PurePosixPath], str | None]
+    finish: Callable[[Path], None]
+    wanted: Callable[[Path], Container[str]] | None = None
+
+    def placing(self, folder: Path) -> Callable[[PurePosixPath], str | None]:
+        """`place` for the entries that are wanted, by what lies in `folder`."""
+        if self.wanted is None:
+            return self.place
+        ids = self.wanted(folder)
+        return lambda path: self.place(path) if path.stem in ids else None
+
+    @property
+    def size(self) -> str:
+        return "several hundred GB" if self.gigabytes is None else f"{self.gigabytes:g} GB"
+
+    def announcement(self, folder: Path) -> str:
+        """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
+        archives = sum(source.archive for source in self.sources)
+        free = shutil.disk_usage(folder).free / 1e9
+        kept = "as much" if self.wanted is None else "the part that is kept"
+        return (
+            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the "
+            f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
+        )
+
+
+# ---- what becomes of an archive's entries
+
+
+def _flat(path: PurePosixPath) -> str | None:
+    """Pictures of any subfolder, side by side in jpg/: their names are unique, and the ground truth knows no folders."""
+    return f"jpg/{path.name}" if _is_picture(path) else None
+
+
+def _below_jpg(path: PurePosixPath) -> str | None:
+    return f"jpg/{path}" if _is_picture(path) else None
+
+
+def _grocery(path: PurePosixPath) -> str | None:
+    """GroceryStoreDataset-…/dataset/train/Fruit/Apple/Golden-Delicious/x.jpg → images/train/Fruit/…/x.jpg."""
+    inside = PurePosixPath(*path.parts[1:])
+    used = inside.parts[:2] in (("dataset", "train"), ("dataset", "val")) and _is_picture(path)
+    return f"images/{PurePosixPath(*inside.parts[1:])}" if used else None
+
+
+def _is_picture(path: PurePosixPath) -> bool:
+    return path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
+
+
+# ---- what is done when all is there
+
+
+def store_ground_truth(name: str, subset: bool = False) -> Callable[[Path], None]:
+    """What checks a set's ground truth against its pictures and stores it as JSON, for whoever reads no pickles."""
+
+    def store(folder: Path) -> None:
+        read_ground_truth(folder / f"gnd_{name}.pkl", folder, subset=subset).save(folder / f"{name}.json")
+
+    return store
+
+
+def _check_list(path: Path) -> None:
+    if (found := len(read_distractors(path.parent))) != N_DISTRACTORS:
+        raise ValueError(f"{path} names {found:,} distractors; {N_DISTRACTORS:,} are published")
+
+
+def _check_clean(path: Path) -> None:
+    if (found := len(set(read_clean(path)[1]))) != N_LANDMARKS:
+        raise ValueError(f"{path} has {found:,} landmarks; {N_LANDMARKS:,} are published")
+
+
+def _check_distractors(folder: Path) -> None:
+    check_distractors(folder, read_distractors(folder))
+
+
+def _label_holidays(folder: Path) -> None:
+    """INRIA's convention: the number without its last two digits is the scene; 00 is the query."""
+    names = sorted(path.name for path in (folder / "jpg").iterdir() if path.stem.isdecimal())
+    if len(names) != 1491:
+        raise FileNotFoundError(f"{folder / 'jpg'} holds {len(names)} numbered pictures; INRIA Holidays has 1,491")
+    rows = ((f"jpg/{n}", f"scene-{Path(n).stem[:-2]}", "query" if n[-6:-4] == "00" else "db") for n in names)
+    _write_labels(folder, rows)
+
+
+def _label_grocery(folder: Path) -> None:
+    """The folder of a picture is its fine-grained class; all are for training."""
+    files = sorted(path.relative_to(folder) for path in (folder / "images").rglob("*") if _is_picture(path))
+    if not files:
+        raise FileNotFoundError(f"{folder / 'images'} holds no pictures; delete {folder} and fetch it again")
+    _write_labels(folder, ((file.as_posix(), file.parent.name, "train") for file in files))
+
+
+@lru_cache(maxsize=1)  # for 500 archives
+def _clean_ids(folder: Path) -> set[str]:
+    """The ids of the pictures that train_clean.csv lists."""
+    return {Path(file).stem for file in read_clean(folder / "train_clean.csv")[0]}
+
+
+def _label_landmarks(folder: Path) -> None:
+    files, landmarks = read_clean(folder / "train_clean.csv")
+    missing = sum(not (folder / "jpg" / file).is_file() for file in files)
+    if missing:
+        raise FileNotFoundError(
+            f"{missing:,} of {len(files):,} pictures of train_clean.csv are not in {folder / 'jpg'}"
+        )
+    rows = ((f"jpg/{file}", str(landmark), "train") for file, landmark in zip(files, landmarks, strict=True))
+    _write_labels(folder, rows)
+
+
+def _write_labels(folder: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *rows])
+    write_atomic(folder / "labels.csv", text.getvalue())
+
+
+# ---- where they are
+
+_VGG = ("https://www.robots.ox.ac.uk/~vgg/data/", "https://thor.robots.ox.ac.uk/")
+_CTU = ("http://cmp.felk.cvut.cz/revisitop/data/datasets/", "https://cmp.felk.cvut.cz/revisitop/data/datasets/")
+_PTAK = "http://ptak.felk.cvut.cz/revisitop/revisitop1m/"
+_GLD = "https://s3.amazonaws.com/google-landmark/"
+_INRIA = "http://pascal.inrialpes.fr/data/holidays/"
+
+
+def _revisited(name: str, archives: tuple[str, ...], folder: str) -> tuple[Source, ...]:
+    sha256 = next(official.sha256 for official in OFFICIAL if official.name == name)
+    pictures = (Source(tuple(f"{host}{folder}/{a}" for host in _VGG), archive=True) for a in archives)
+    return (Source(tuple(f"{host}{name}/gnd_{name}.pkl" for host in _CTU), sha256=sha256), *pictures)
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "roxford5k": DataSet(
+        "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)",
+        1.9,
+        _revisited("roxford5k", ("oxbuild_images-v1.tgz",), "oxbuildings"),
+        _flat,
+        store_ground_truth("roxford5k"),
+    ),
+    "rparis6k": DataSet(
+        "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)",
+        2.5,
+        _revisited("rparis6k", ("paris_1-v1.tgz", "paris_2-v1.tgz"), "parisbuildings"),
+        _flat,
+        store_ground_truth("rparis6k"),
+    ),
+    "revisitop1m": DataSet(
+        "1,001,001 distractors for both",
+        None,
+        (
+            Source((f"{_PTAK}revisitop1m.txt",), check=_check_list),
+            *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101)),
+        ),
+        _below_jpg,
+        _check_distractors,
+    ),
+    "google-landmarks-v2-clean": DataSet(
+        "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept",
+        500,
+        (
+            Source((f"{_GLD}metadata/train_clean.csv",), check=_check_clean),
+            *(
+                Source(
+                    (f"{_GLD}train/images_{i:03d}.tar",),
+                    archive=True,
+                    md5_url=f"{_GLD}md5sum/train/md5.images_{i:03d}.txt",
+                )
+                for i in range(500)
+            ),
+        ),
+        _below_jpg,
+        _label_landmarks,
+        wanted=_clean_ids,
+    ),
+    "holidays": DataSet(
+        "INRIA Holidays: 500 queries, 991 pictures",
+        2.8,
+        tuple(Source((f"{_INRIA}jpg{i}.tar.gz",), archive=True) for i in (1, 2)),
+        _flat,
+        _label_holidays,
+    ),
+    "grocery": DataSet(
+        "GroceryStoreDataset: 81 fine-grained classes, for training",
+        0.1,
+        (
+            Source(
+                (f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{GROCERY_COMMIT}.zip",), archive=True
+            ),
+        ),
+        _grocery,
+        _label_grocery,
+    ),
+}

@@ -1,0 +1,440 @@
+"""A data set asked for by name becomes a folder the project reads; what cannot be had is said with where to put it."""
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import pickle
+import random
+import tarfile
+import threading
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.commands.main import main
+from ssr_lib.datasets import catalogue, fetch
+from ssr_lib.datasets.catalogue import DATA_SETS, DataSet, Source
+from ssr_lib.datasets.fetch import TransferError, bring, unpack
+from ssr_lib.datasets.folder import read_labels
+from ssr_lib.datasets.revisited import read_distractors, read_ground_truth
+from ssr_lib.files import FolderBusyError, locked
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        if self.path.startswith("/cut/"):  # the connection closes after half of what was promised
+            data = (self.server.folder / self.path.removeprefix("/cut/")).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+        elif self.path.startswith("/busy/") and self.server.asked.count(self.path) == 1:
+            self.send_error(503)
+        else:
+            self.path = self.path.removeprefix("/busy")
+            super().do_GET()
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A server on 127.0.0.1 with its folder, its address and what it was asked for."""
+    monkeypatch.setattr(fetch, "WAIT", 0)
+    (tmp_path / "site").mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path / "site")))
+    server.folder, server.asked = tmp_path / "site", []
+    server.address = f"http://127.0.0.1:{server.server_address[1]}/"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def jpeg(seed=0):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def make_tar(path, files, mode="w:gz", special=()):
+    with tarfile.open(path, mode) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, kind in special:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    return path
+
+
+def make_zip(path, files, special=()):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, content in files.items():
+            bundle.writestr(name, content)
+        for name, _ in special:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = 0o120777 << 16  # a symbolic link
+            bundle.writestr(info, "/etc/passwd")
+    return path
+
+
+# ---- one file ------------------------------------------------------------------------------------------------------
+
+DATA = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+def ask(site, tmp_path, *ways, **options):
+    (site.folder / "file.bin").write_bytes(DATA)
+    (site.folder / "wrong").mkdir(exist_ok=True)
+    (site.folder / "wrong" / "file.bin").write_bytes(DATA[::-1])
+    urls = tuple(way if "://" in way else f"{site.address}{way}file.bin" for way in ways)
+    folder = tmp_path / "to"
+    folder.mkdir(exist_ok=True)
+    return bring(Source(urls, **options), folder, progress=False)
+
+
+@pytest.mark.parametrize(
+    "ways", [[""], ["nowhere/", ""], ["cut/", ""], ["wrong/", ""], ["busy/"], ["http://127.0.0.1:9/file.bin", ""]]
+)
+def test_a_file_arrives_whole_from_the_first_address_that_gives_it(site, tmp_path, ways):
+    path = ask(site, tmp_path, *ways, sha256=SHA256)
+    assert path.read_bytes() == DATA and list(path.parent.iterdir()) == [path]
+    asked = len(site.asked)
+    assert ask(site, tmp_path, *ways, sha256=SHA256) == path and len(site.asked) == asked
+
+
+@pytest.mark.parametrize(
+    "way,problem",
+    [
+        ("nowhere/", "404 Client Error"),
+        ("wrong/", f"does not match the known hash: expected sha256:{SHA256}"),
+        ("cut/", "150000 bytes read|broke off"),
+        ("http://127.0.0.1:9/file.bin", "http://127.0.0.1:9/file.bin: cannot be reached"),
+        ("file:///etc/file.bin", "No connection adapters"),
+    ],
+)
+def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(site, tmp_path, way, problem):
+    with pytest.raises(
+        TransferError, match=rf"(?s){problem}.*Fetch it by other means, put it at {tmp_path}/to/file\.bin"
+    ):
+        ask(site, tmp_path, way, sha256=SHA256)
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_a_file_put_there_by_hand_is_verified_and_used_without_network(tmp_path):
+    source = Source(("http://127.0.0.1:9/file.bin",), sha256=SHA256)
+    (tmp_path / "file.bin").write_bytes(DATA)
+    assert bring(source, tmp_path).read_bytes() == DATA
+    (tmp_path / "file.bin").write_bytes(DATA[::-1])
+    with pytest.raises(ValueError, match=rf"file\.bin has not the published SHA256 {SHA256}; delete it"):
+        bring(source, tmp_path)
+
+
+def test_too_small_a_disk_is_found_before_the_first_byte(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 500_000}))
+    with pytest.raises(OSError, match=r"GB more of disk, 0\.0 GB are free; make room"):
+        ask(site, tmp_path, "", archive=True)
+    assert list((tmp_path / "to").iterdir()) == []
+    ask(site, tmp_path, "")
+
+
+# ---- archives ------------------------------------------------------------------------------------------------------
+
+FILES = {"top/a.jpg": b"a" * 100, "top/sub/b.jpg": b"b" * 5000, "top/readme.txt": b"no picture"}
+BOTH = pytest.mark.parametrize("make,name", [(make_tar, "x.tgz"), (make_zip, "x.zip")])
+
+
+def pictures(path):
+    return f"jpg/{path.name}" if path.suffix == ".jpg" else None
+
+
+@pytest.mark.parametrize(
+    "make,name", [(make_tar, "x.tgz"), (make_zip, "x.zip"), (functools.partial(make_tar, mode="w"), "x.tar")]
+)
+def test_wanted_files_are_written_and_counted_over_what_a_killed_run_left(tmp_path, make, name):
+    (tmp_path / "out" / "jpg").mkdir(parents=True)
+    (tmp_path / "out" / "jpg" / "a.jpg").write_bytes(b"half")
+    assert unpack(make(tmp_path / name, FILES), tmp_path / "out", pictures) == 2
+    found = {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    assert found == {"jpg/a.jpg": b"a" * 100, "jpg/b.jpg": b"b" * 5000}
+
+
+@pytest.mark.parametrize("entry", ["../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:/evil.jpg"])
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+@pytest.mark.parametrize("place", [str, pictures, lambda path: None])
+def test_an_entry_that_would_leave_the_folder_is_refused_even_if_it_is_not_wanted(tmp_path, make, entry, place):
+    with pytest.raises(ValueError, match="would leave the folder"):
+        unpack(make(tmp_path / "x", {**FILES, entry: b"evil"}), tmp_path / "deep" / "out", place)
+    assert not list(tmp_path.rglob("evil.jpg"))
+
+
+@pytest.mark.parametrize("make,kind", [*((make_tar, getattr(tarfile, f"{kind}TYPE")) for kind in ("SYM", "LNK", "CHR", "FIFO")),
+                                       (make_zip, None)])  # fmt: skip
+def test_links_and_devices_are_refused(tmp_path, make, kind):
+    archive = make(tmp_path / "x", FILES, special=[("top/link.jpg", kind)])
+    with pytest.raises(ValueError, match=r"'top/link\.jpg' is a link or a device"):
+        unpack(archive, tmp_path / "out", pictures)
+    assert not (tmp_path / "out" / "jpg" / "link.jpg").exists()
+
+
+@BOTH
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, make, name, monkeypatch):
+    archive = make(tmp_path / name, {"a.jpg": bytes(1_100_000_000 // 50)})
+    monkeypatch.setattr(fetch, "BOMB", -(10**9) / archive.stat().st_size + 1)
+    with pytest.raises(ValueError, match="refused as a bomb"):
+        unpack(archive, tmp_path / "out", pictures)
+    assert not list(tmp_path.rglob("a.jpg"))
+
+
+@BOTH
+def test_two_entries_of_one_name_are_refused(tmp_path, make, name):
+    with pytest.raises(ValueError, match=r"two entries would become jpg/a\.jpg"):
+        unpack(make(tmp_path / name, {"one/a.jpg": b"1", "two/a.jpg": b"2"}), tmp_path / "out", pictures)
+
+
+@BOTH
+@pytest.mark.parametrize("damage", ["cut at 0.3", "cut at 0.9", "flipped", "empty", "page"])
+def test_what_is_damaged_or_no_archive_is_one_line_that_names_it(tmp_path, make, name, damage):
+    data = bytearray(make(tmp_path / name, {**FILES, "noise.jpg": random.Random(0).randbytes(200_000)}).read_bytes())
+    if damage.startswith("cut"):
+        data = data[: int(float(damage[-3:]) * len(data))]
+    elif damage == "flipped":
+        data[len(data) // 2] ^= 255
+    else:
+        data = b"" if damage == "empty" else b"<!DOCTYPE html><html>Please sign in</html>" * 30
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{name} is refused: it is no archive, damaged or dangerous \(.+\)$"):
+        unpack(tmp_path / name, tmp_path / "out", pictures)
+
+
+# ---- a whole fetch, on a small benchmark of the revisited form -----------------------------------------------------
+
+GROUND_TRUTH = pickle.dumps({"imlist": ["t1", "t2"], "qimlist": ["q1"],
+                             "gnd": [{"easy": [0], "hard": [], "junk": [1], "bbx": [0, 0, 20, 20]}]})  # fmt: skip
+
+
+@pytest.fixture
+def small(site, monkeypatch):
+    """The site of "small": ground truth and two archives, one with its pictures in subfolders, as Paris has them."""
+    (site.folder / "gnd_small.pkl").write_bytes(GROUND_TRUTH)
+    make_tar(site.folder / "part_1.tgz", {"paris/t/t1.jpg": jpeg(1), "paris/readme": b"read me"})
+    make_tar(site.folder / "part_2.tgz", {"t2.jpg": jpeg(2), "q1.jpg": jpeg(3)})
+    sources = (
+        Source((f"{site.address}gnd_small.pkl",), sha256=hashlib.sha256(GROUND_TRUTH).hexdigest()),
+        Source((f"{site.address}nowhere/part_1.tgz", f"{site.address}part_1.tgz"), archive=True),
+        Source((f"{site.address}part_2.tgz",), archive=True),
+    )
+    finish = catalogue.store_ground_truth("small", subset=True)
+    monkeypatch.setitem(DATA_SETS, "small", DataSet("for tests", 0, sources, catalogue._flat, finish))
+    return site
+
+
+def get(name, tmp_path):
+    return fetch.fetch(name, tmp_path / "data", progress=False)
+
+
+def pictures_of(folder):
+    return sorted(path.name for path in (folder / "jpg").iterdir())
+
+
+def test_a_benchmark_is_downloaded_verified_unpacked_and_stored_as_json_too(small, tmp_path):
+    folder = get("small", tmp_path)
+    assert pictures_of(folder) == ["q1.jpg", "t1.jpg", "t2.jpg"] and (folder / "jpg" / "t1.jpg").read_bytes() == jpeg(1)
+    assert sorted(path.name for path in folder.iterdir() if path.name != "jpg") == [
+        ".lock", "gnd_small.pkl", "small.json", "unpacked.json",
+    ]  # fmt: skip
+    stored, read = (
+        Benchmark.load(folder / "small.json"),
+        read_ground_truth(folder / "gnd_small.pkl", folder, subset=True),
+    )
+    assert (stored.database, stored.boxes) == (read.database, read.boxes) and stored.root.samefile(read.root)
+    assert [ids.tolist() for ids in stored.junk] == [[1]]
+    asked = len(small.asked)
+    assert get("small", tmp_path) == folder and len(small.asked) == asked, "a second call needs no network"
+
+
+def test_an_interrupted_fetch_goes_on_with_what_is_missing(small, tmp_path):
+    archive = (small.folder / "part_2.tgz").read_bytes()
+    (small.folder / "part_2.tgz").unlink()
+    with pytest.raises(TransferError, match=r"404.*put it at .*part_2\.tgz, and run the same again"):
+        get("small", tmp_path)
+    (small.folder / "part_1.tgz").unlink()  # unpacked already: not asked for again
+    (tmp_path / "data" / "small" / "tmpabcd1234").write_bytes(b"left by a killed download")
+    (tmp_path / "data" / "small" / "part_2.tgz").write_bytes(archive)  # put there by hand
+    assert len(pictures_of(get("small", tmp_path))) == 3
+    assert not list((tmp_path / "data" / "small").glob("tmp*"))
+
+
+@pytest.mark.parametrize("wrong", [b"<!DOCTYPE html><html>Please sign in</html>", None])
+def test_a_wrong_archive_is_set_aside_with_its_address_and_the_right_one_taken_later(small, tmp_path, wrong):
+    make_tar(small.folder / "part_2.tgz", {"../../../evil.jpg": b"evil", "t2.jpg": jpeg()})
+    if wrong is not None:
+        (small.folder / "part_2.tgz").write_bytes(wrong)
+    with pytest.raises(ValueError, match=r"part_2\.tgz is refused: .* it came from http://127.*part_2\.tgz\.refused"):
+        get("small", tmp_path)
+    assert not list(tmp_path.rglob("evil.jpg"))
+    make_tar(small.folder / "part_2.tgz", {"t2.jpg": jpeg(2), "q1.jpg": jpeg(3)})
+    assert len(pictures_of(get("small", tmp_path))) == 3
+
+
+def test_pictures_missing_in_the_end_are_named(small, tmp_path):
+    make_tar(small.folder / "part_2.tgz", {"t2.jpg": jpeg(2)})
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 pictures \(q1\).*; delete .*unpacked\.json"):
+        get("small", tmp_path)
+    (tmp_path / "data" / "small" / "unpacked.json").write_text('{"part_1.tgz": ')
+    with pytest.raises(ValueError, match=r"unpacked\.json is damaged; delete it"):
+        get("small", tmp_path)
+
+
+def test_a_set_that_cannot_fit_or_is_being_fetched_is_refused_before_anything_is_asked_for(
+    small, tmp_path, monkeypatch
+):
+    with locked(tmp_path / "data" / "small"), pytest.raises(FolderBusyError):
+        get("small", tmp_path)
+    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["small"], gigabytes=1e6))
+    with pytest.raises(OSError, match=r"small needs about 1,000,000\.0 GB more of disk, .* GB are free"):
+        get("small", tmp_path)
+    assert small.asked == []
+
+
+def test_the_command_lists_fetches_and_refuses_in_one_line(small, tmp_path, capsys):
+    assert main(["fetch"]) == 0 and "roxford5k" in capsys.readouterr().out
+    assert main(["fetch", "small", "--to", str(tmp_path / "here")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(tmp_path / "here" / "small")
+    assert "to download in 2 archives" in captured.err and "GB are free" in captured.err
+    assert main(["fetch", "imagenet"]) == 2
+    assert capsys.readouterr().err == f"ssr: no data set 'imagenet'; there are {', '.join(DATA_SETS)}\n"
+
+
+# ---- the catalogue -------------------------------------------------------------------------------------------------
+
+
+def serve(monkeypatch, name, *sources):
+    monkeypatch.setitem(DATA_SETS, name, dataclasses.replace(DATA_SETS[name], sources=sources))
+
+
+def rows_of(folder):
+    with open(folder / "labels.csv", newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_groceries_become_training_labels(site, tmp_path, monkeypatch):
+    top = "GroceryStoreDataset-abc/dataset"
+    files = {f"{top}/train/Fruit/Apple/Golden/g1.jpg": jpeg(1), f"{top}/val/Fruit/Apple/Golden/g1.jpg": jpeg(2)}
+    files |= {f"{top}/train/Packages/Milk/m.jpg": jpeg(3), f"{top}/iconic-images-and-descriptions/x.jpg": jpeg(4)}
+    files |= {f"{top}/test/Fruit/Apple/Golden/t.jpg": jpeg(5), "GroceryStoreDataset-abc/README.md": b"read me"}
+    make_zip(site.folder / "abc.zip", files)
+    serve(monkeypatch, "grocery", Source((f"{site.address}abc.zip",), archive=True))
+    place = get("grocery", tmp_path)
+    assert rows_of(place) == [
+        ["images/train/Fruit/Apple/Golden/g1.jpg", "Golden", "train"],
+        ["images/train/Packages/Milk/m.jpg", "Milk", "train"],
+        ["images/val/Fruit/Apple/Golden/g1.jpg", "Golden", "train"],
+    ]
+    assert all((place / row[0]).is_file() for row in rows_of(place))
+
+
+def test_holidays_numbers_become_scenes_and_queries(tmp_path):
+    (tmp_path / "jpg").mkdir(parents=True)
+    for number in [100000 + 100 * scene + view for scene in range(500) for view in range(3)][:1491]:
+        (tmp_path / "jpg" / f"{number}.jpg").touch()
+    DATA_SETS["holidays"].finish(tmp_path)
+    benchmark = read_labels(tmp_path / "labels.csv")
+    assert len(benchmark) == 497 and benchmark.queries[1] == "jpg/100100.jpg"
+    assert [benchmark.database[i] for i in benchmark.easy[1]] == ["jpg/100101.jpg", "jpg/100102.jpg"]
+    (tmp_path / "jpg" / "100000.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="holds 1490 numbered pictures; INRIA Holidays has 1,491"):
+        DATA_SETS["holidays"].finish(tmp_path)
+
+
+def test_of_google_landmarks_only_the_clean_pictures_are_kept_and_md5_is_checked(site, tmp_path, monkeypatch):
+    kept, noise = "0a1b2c", "0a1fff"
+    (site.folder / "train_clean.csv").write_text(f"landmark_id,images\n17,{kept} 9z9z9z\n")
+    files = {f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg": jpeg(n) for n, i in enumerate((kept, noise, "9z9z9z"))}
+    md5 = hashlib.md5(make_tar(site.folder / "images_000.tar", files, mode="w").read_bytes()).hexdigest()
+    archive = Source((f"{site.address}images_000.tar",), archive=True, md5_url=f"{site.address}md5.txt")
+    serve(monkeypatch, "google-landmarks-v2-clean", Source((f"{site.address}train_clean.csv",)), archive)
+    place = tmp_path / "data" / "google-landmarks-v2-clean"
+    for text, error, words in (("no sum", ValueError, "gave no MD5 checksum"), ("0" * 32, TransferError, "known hash")):
+        (site.folder / "md5.txt").write_text(text)
+        with pytest.raises(error, match=words):
+            get("google-landmarks-v2-clean", tmp_path)
+    (place / "md5" / "md5.txt").write_text(f"{md5}  images_000.tar\n")
+    get("google-landmarks-v2-clean", tmp_path)
+    assert rows_of(place) == [["jpg/0/a/1/0a1b2c.jpg", "17", "train"], ["jpg/9/z/9/9z9z9z.jpg", "17", "train"]]
+    assert not list(place.rglob(f"{noise}.jpg"))
+
+
+def test_distractors_are_checked_against_their_list(site, tmp_path, monkeypatch):
+    make_tar(site.folder / "revisitop1m.1.tar.gz", {"0d3/x.jpg": jpeg(), "0d4/y.jpg": jpeg()})
+    listing = Source((f"{site.address}revisitop1m.txt",), check=lambda path: read_distractors(path.parent))
+    serve(monkeypatch, "revisitop1m", listing, Source((f"{site.address}revisitop1m.1.tar.gz",), archive=True))
+    (site.folder / "revisitop1m.txt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is empty; .* is now revisitop1m\.txt\.refused: run the same again"):
+        get("revisitop1m", tmp_path)
+    (site.folder / "revisitop1m.txt").write_text("0d3/x.jpg\n0d4/y.jpg\n")
+    (get("revisitop1m", tmp_path) / "jpg" / "0d4" / "y.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="1 of the distractors"):
+        get("revisitop1m", tmp_path)
+
+
+def test_the_table_names_every_file_once_and_knows_the_ground_truth_by_its_checksum():
+    assert list(DATA_SETS) == [
+        "roxford5k",
+        "rparis6k",
+        "revisitop1m",
+        "google-landmarks-v2-clean",
+        "holidays",
+        "grocery",
+    ]
+    for name, data_set in DATA_SETS.items():
+        files = [source.file for source in data_set.sources]
+        assert len(set(files)) == len(files) and all(files)
+        for source in data_set.sources:
+            assert all(url.startswith(("https://", "http://")) and url.endswith(source.file) for url in source.urls)
+        if name in ("roxford5k", "rparis6k"):
+            assert data_set.sources[0].file == f"gnd_{name}.pkl" and len(data_set.sources[0].sha256) == 64
+
+
+@pytest.mark.parametrize("name,text,words", [
+    ("revisitop1m", "0/a.jpg\n0/b.jpg\n", r"revisitop1m\.txt names 2 distractors; 1,001,001 are published"),
+    ("google-landmarks-v2-clean", "landmark_id,images\n1,aaa bbb\n", r"\.csv has 1 landmarks; 81,313 are published"),
+])  # fmt: skip
+def test_lists_that_were_cut_off_are_refused(tmp_path, name, text, words):
+    source = DATA_SETS[name].sources[0]
+    (tmp_path / source.file).write_text(text)
+    with pytest.raises(ValueError, match=words):
+        source.check(tmp_path / source.file)
+
+
+@pytest.mark.parametrize(
+    "name,entry,place",
+    [
+        ("roxford5k", "all_souls_000013.jpg", "jpg/all_souls_000013.jpg"),
+        ("rparis6k", "paris/eiffel/paris_eiffel_000001.jpg", "jpg/paris_eiffel_000001.jpg"),
+        ("rparis6k", "paris/eiffel/._paris_eiffel_000001.jpg", None),
+        ("revisitop1m", "0d3/0d3abc.jpg", "jpg/0d3/0d3abc.jpg"),
+        ("holidays", "jpg/100000.jpg", "jpg/100000.jpg"),
+        ("grocery", "GroceryStoreDataset-fc80/dataset/test/a/b.jpg", None),
+        ("grocery", "GroceryStoreDataset-fc80/sample_images/natural/b.jpg", None),
+    ],
+)
+def test_entries_go_where_the_project_looks_for_them(name, entry, place):
+    assert DATA_SETS[name].place(PurePosixPath(entry)) == place
