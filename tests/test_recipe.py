@@ -1,0 +1,378 @@
+"""Training a whole network on pictures: kill and resume, two processes, what learns, what is refused and how."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import recipes.gldv2.train as recipe_module
+from recipes.gldv2.recipe import Recipe, read_recipe
+from recipes.gldv2.train import Learner, main, train
+from recipes.gldv2.views import EIGENVECTORS, TrainingViews, positions, random_box, random_light, random_view
+from ssr_lib.files import FolderBusyError, locked
+from ssr_lib.images import PRESETS, Preprocess
+from ssr_lib.weights import load_checkpoint, read_record
+
+SHIPPED = Path(__file__).resolve().parents[1] / "recipes" / "gldv2" / "recipe.yaml"
+COLOURS = {7: (200, 40, 40), 70: (40, 200, 40), 700: (40, 40, 200)}
+SMALL = {  # 12 steps over 24 pictures
+    "image_size": 32, "workers": 0, "backbone": "test_efficientnet", "pretrained": "none", "descriptor_dim": 8,
+    "head_options": {"mid_channels": 4, "window": 3}, "epochs": 4.0, "batch_size": 8, "rate": 0.02, "device": "cpu",
+    "checkpoint_every": 4, "log_every": 1,
+}  # fmt: skip
+PLAIN = {"head": "plain", "head_options": {}}
+
+
+def small_recipe(folder, out, **changes):
+    """The recipe of the project at a size for tests, on the pictures in `folder`."""
+    values = yaml.safe_load(SHIPPED.read_text()) | SMALL
+    values |= {"clean_csv": str(folder / "train_clean.csv"), "images": str(folder / "jpg"), "out": str(out)}
+    return Recipe.model_validate(values | changes)
+
+
+def curve(rows):
+    return [(row["step"], row["loss"], row["accuracy"], row["lr"]) for row in rows]
+
+
+def same_weights(first, second):
+    state = second.state_dict()
+    return all(torch.equal(value, state[key]) for key, value in first.state_dict().items())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Eight noisy pictures of each of three colours where GLDv2 has its own, and their table."""
+    folder, rng, rows = tmp_path_factory.mktemp("gldv2"), np.random.default_rng(0), ["landmark_id,images"]
+    for landmark, colour in COLOURS.items():
+        names = [f"{i}{landmark:015d}" for i in range(8)]
+        rows.append(f"{landmark},{' '.join(names)}")
+        for name in names:
+            path = folder / "jpg" / name[0] / name[1] / name[2] / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = rng.integers(-40, 40, (40, 48, 3))
+            Image.fromarray((noise + colour).clip(0, 255).astype(np.uint8)).save(path)
+    (folder / "train_clean.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(pictures, tmp_path_factory):
+    """A training in one go: its recipe and its rows."""
+    recipe = small_recipe(pictures, tmp_path_factory.mktemp("run") / "whole")
+    return recipe, train(recipe)
+
+
+def test_the_recipe_of_the_project_is_read_whole():
+    recipe = read_recipe(SHIPPED)
+    assert (recipe.backbone, recipe.head, recipe.loss, recipe.batch_size) == ("resnet50", "product", "arcface", 128)
+    text = SHIPPED.read_text().splitlines()
+    lines = {line.split(":")[0]: line for line in text if line and line[0] not in "# "}
+    assert set(lines) == set(Recipe.model_fields)
+    assert not [key for key, line in lines.items() if "#" not in line], "every value has its reason"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": "fast"}, "rate is 'fast'; a number is wanted"),
+        ({"rate": 0.0}, "rate is 0.0; input should be greater than 0"),
+        ({"weight_decay": "1e-4"}, "write 0.0001"),
+        ({"epochs": float("nan")}, "epochs is nan; "),
+        ({"accumulate": True}, "accumulate is True; "),
+        ({"precision": "float16"}, "precision is 'float16'; input should be 'float32' or 'bfloat16'"),
+        ({"learning_rate": 1.0}, "learning_rate is unknown; there are clean_csv, images"),
+        (
+            {"checkpoint_every": 10, "log_every": 4},
+            "checkpoint_every 10, log_every 4; the first is wanted to be a mult",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file_in_one_line(tmp_path, capsys, change, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(SHIPPED.read_text()) | change))
+    assert main([str(path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"train: {path}: ") and message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rate: 0.1", "clean_csv is missing"),
+        ("", "the recipe is None"),
+        ("a: [", "is no YAML"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(tmp_path, capsys, text, message):
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert main([str(path)]) == 1
+    told = capsys.readouterr().err
+    assert message in told and str(path) in told and told.count("\n") == 1
+
+
+# --- training
+
+
+def test_a_model_comes_out_that_says_how_to_prepare_pictures(trained):
+    recipe, rows = trained
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"], "it learns"
+    net = load_checkpoint(f"{recipe.out}/model")
+    extra = read_record(f"{recipe.out}/model")["extra"]
+    assert net.descriptor_dim == 8 and extra["trained_on"] == "GLDv2-clean"
+    assert Preprocess.from_dict(extra["preprocess"]).scales == (0.7071, 1.0, 1.4142)
+
+
+@pytest.mark.parametrize("train_backbone", [True, False])
+def test_every_parameter_outside_the_frozen_part_moves(pictures, tmp_path, train_backbone):
+    options = {"mid_channels": 4, "window": 3, "learn_p": True}
+    recipe = small_recipe(pictures, tmp_path, train_backbone=train_backbone, head_options=options)
+    train(recipe)
+    net, fresh = load_checkpoint(tmp_path / "model"), Learner(recipe, 3).net
+    assert "head.pooling.p" in dict(net.named_parameters()), "the exponent of a learned pooling is one of them"
+    before = dict(fresh.named_parameters())
+    stayed = {name for name, value in net.named_parameters() if torch.equal(value, before[name])}
+    frozen = set() if train_backbone else {name for name in before if name.startswith("backbone.mid.")}
+    assert stayed == frozen
+    buffers = dict(fresh.backbone.named_buffers())
+    moved = [name for name, value in net.backbone.named_buffers() if not torch.equal(value, buffers[name])]
+    assert not moved, "batch norms keep their pretrained statistics"
+
+
+def test_a_killed_training_continues_to_the_same_bits_and_a_finished_one_is_found(trained, tmp_path, monkeypatch):
+    recipe, rows = trained
+    broken = recipe.model_copy(update={"out": str(tmp_path)})
+    step, calls = recipe_module.one_step, []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(recipe_module, "one_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken)
+    monkeypatch.setattr(recipe_module, "one_step", lambda *arguments: calls.append(1) or step(*arguments))
+    calls.clear()
+    resumed = train(broken)
+    assert len(calls) == 8, "four steps of twelve were in the state"
+    assert curve(resumed) == curve(rows)
+    assert same_weights(load_checkpoint(tmp_path / "model"), load_checkpoint(f"{recipe.out}/model"))
+    assert not (tmp_path / "state.pt").exists()
+    calls.clear()
+    assert train(broken) == resumed and not calls
+    with pytest.raises(ValueError, match=r"rate is 0\.02 there, 0\.5 here"):
+        train(broken.model_copy(update={"rate": 0.5}))
+
+
+def test_a_damaged_state_is_named_and_what_is_pickled_in_one_is_not_run(pictures, tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"half a state")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged .*; delete it"):
+        train(small_recipe(pictures, tmp_path))
+
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    torch.save({"made_by": Harm()}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        train(small_recipe(pictures, tmp_path))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_batch_in_parts_makes_the_same_step(pictures, tmp_path):
+    whole = train(small_recipe(pictures, tmp_path / "whole", **PLAIN, epochs=1.0))
+    parts = train(small_recipe(pictures, tmp_path / "parts", **PLAIN, epochs=1.0, accumulate=4))
+    assert [row["loss"] for row in parts] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
+
+
+def test_mixed_precision_learns_too_and_rows_are_means(pictures, tmp_path):
+    each = train(small_recipe(pictures, tmp_path / "each", **PLAIN, precision="bfloat16"))
+    assert each[-1]["loss"] < 0.8 * each[0]["loss"]
+    options = {"precision": "bfloat16", "log_every": 4, "checkpoint_every": 8}
+    means = train(small_recipe(pictures, tmp_path / "means", **PLAIN, **options))
+    assert [row["step"] for row in means] == [4, 8, 12]
+    assert means[1]["loss"] == pytest.approx(np.mean([row["loss"] for row in each[4:8]]), rel=1e-5)
+
+
+# Two forked processes for each of three trainings, after one import of torch: as torchrun, without its start-up time.
+PROCESSES = """
+import multiprocessing, os, signal, socket, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+import recipes.gldv2.train as module
+from test_recipe import small_recipe
+
+def process(rank, port, out, dies):
+    os.environ |= {{"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port)}}
+    torch.set_num_threads(1)
+    step, calls = module.one_step, []
+    def dying_step(*arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*arguments)
+    module.one_step = dying_step if dies else step
+    module.train(small_recipe(Path({pictures!r}), Path({out!r}) / out))
+
+def start(out, dies=False):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=process, args=(rank, port, out, dies)) for rank in (0, 1)]
+    [one.start() for one in both]
+    [one.join(100) for one in both]
+    return [one.exitcode for one in both]
+
+print(start("whole"), start("killed", dies=True), (Path({out!r}) / "killed" / "state.pt").is_file(), start("killed"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks processes that hold torch, and uses gloo")
+def test_two_killed_processes_continue_to_the_same_bits_and_see_what_one_sees(pictures, trained, tmp_path):
+    script = PROCESSES.format(tests=os.path.dirname(__file__), pictures=str(pictures), out=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280)
+    assert done.stdout.strip() == "[0, 0] [-9, -9] True [0, 0]", done.stdout + done.stderr
+    whole, killed = (json.loads((tmp_path / run / "training.json").read_text())["rows"] for run in ("whole", "killed"))
+    assert curve(killed) == curve(whole)
+    assert same_weights(*(load_checkpoint(tmp_path / run / "model") for run in ("whole", "killed")))
+    # the head's batch norm takes its statistics over each process's half of the batch, at first the only difference
+    assert trained[1][0]["loss"] == pytest.approx(whole[0]["loss"], rel=1e-4)
+    assert trained[1][-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 9, "accumulate": 2}, "batch_size is 9; a multiple of 1 processes x 2 parts"),
+        ({"loss_options": {"angle": 1}}, "loss 'arcface' has no option angle"),
+        ({"head_options": {"windows": 3}}, "head 'product' has no option windows"),
+        ({"head": "gate"}, "no part 'gate' in heads"),
+        ({"backbone": "resnet5"}, "'resnet5'"),
+        ({"device": "gpu"}, "gpu"),
+    ],
+)
+def test_what_a_recipe_cannot_mean_is_refused_before_the_first_step(pictures, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(small_recipe(pictures, tmp_path / "run", **changes))
+    assert not (tmp_path / "run" / "training.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "left_out", "found"),
+    [("", None, "0 landmarks"), ("7,777777\n8,888888\n", "8\n", "1 landmarks but those of")],
+)
+def test_a_table_that_teaches_nothing_is_named(pictures, tmp_path, rows, left_out, found):
+    (tmp_path / "clean.csv").write_text(f"landmark_id,images\n{rows}")
+    (tmp_path / "out.txt").write_text(left_out or "")
+    leave_out = str(tmp_path / "out.txt") if left_out else None
+    recipe = small_recipe(pictures, tmp_path / "run", clean_csv=str(tmp_path / "clean.csv"), leave_out=leave_out)
+    with pytest.raises(ValueError, match=rf"clean\.csv lists {found}.*; two or more with pictures are wanted"):
+        train(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_which_another_run_is_training_is_left_alone(pictures, tmp_path):
+    with locked(tmp_path), pytest.raises(FolderBusyError, match=f"^{tmp_path}: another run is writing here"):
+        train(small_recipe(pictures, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(("workers", "cut"), [(0, True), (1, True), (0, False)])
+def test_a_truncated_and_an_absent_picture_are_named_in_one_line(pictures, tmp_path, capsys, workers, cut):
+    picture = tmp_path / "a" / "a" / "a" / "aaaa.jpg"
+    picture.parent.mkdir(parents=True)
+    if cut:
+        whole = next((pictures / "jpg").rglob("*.jpg")).read_bytes()
+        picture.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "clean.csv").write_text("landmark_id,images\n1,aaaa\n2,aaaa\n")
+    changes = {"clean_csv": str(tmp_path / "clean.csv"), "images": str(tmp_path), "workers": workers}
+    recipe = small_recipe(pictures, tmp_path / "run", **changes, batch_size=2)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe.model_dump()))
+    assert main([str(tmp_path / "mine.yaml")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"train: {picture}: ")
+
+
+# --- views
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 4), (2, 2)])
+def test_processes_and_parts_divide_the_batch_and_nothing_else(pictures, tmp_path, world, accumulate):
+    recipe = small_recipe(pictures, tmp_path, accumulate=accumulate)
+    streams = [list(positions(recipe, rank, world, range(2, 5))) for rank in range(world)]
+    for step in range(3):
+        seen = [place for stream in streams for part in stream[step * accumulate :][:accumulate] for place in part]
+        assert sorted(seen) == list(range((2 + step) * 8, (3 + step) * 8))
+
+
+def test_a_view_is_a_function_of_its_position(pictures, tmp_path):
+    first, second = (TrainingViews(small_recipe(pictures, tmp_path, seed=3)) for _ in range(2))
+    assert torch.equal(first[5][0], second[5][0]) and first[5][1] == second[5][1]
+    assert sorted(first[position][1] for position in range(24)) == 8 * [0] + 8 * [1] + 8 * [2], "each picture once"
+    assert not torch.equal(first[5][0], first[29][0]), "another view in another epoch"
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (1, 1), (3, 500), (400, 400)])
+def test_crops_lie_in_the_picture_and_have_the_stated_areas_and_aspects(height, width):
+    rng = np.random.default_rng(0)
+    x0, y0, x1, y1 = np.array([random_box(height, width, rng) for _ in range(2000)]).T
+    assert min(x0) >= 0 and min(y0) >= 0 and max(x1) <= width and max(y1) <= height
+    assert (x0 < x1).all() and (y0 < y1).all()
+    if height == 400:
+        share, aspect = (x1 - x0) * (y1 - y0) / 400**2, (x1 - x0) / (y1 - y0)
+        assert 0.075 < share.min() < 0.1 and share.max() > 0.95
+        assert 0.73 < aspect.min() < 0.77 and 1.3 < aspect.max() < 1.36
+    assert random_box(10, 1000, rng) == (495, 0, 505, 10), "too narrow for any draw: the middle square"
+
+
+def test_views_are_repeated_by_their_generator_and_mirrored_half_of_the_time():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 32:] = 255  # bright on the right
+    preprocess = Preprocess(size_rule="none", size=None)
+    views = [random_view(image, 16, preprocess, np.random.default_rng(i)) for i in (*range(300), 0)]
+    assert torch.equal(views[0], views[-1]) and views[0].shape == (3, 16, 16) and views[0].dtype == torch.float32
+    across = [view for view in views if (view.amax() - view.amin()) > 1.5]
+    mirrored = np.mean([bool(view[0, 0, 0] > view[0, 0, -1]) for view in across])
+    assert len(across) > 150 and 0.4 < mirrored < 0.6
+
+
+def test_light_shifts_colours_by_the_stated_deviation():
+    rng = np.random.default_rng(0)
+    shifts = np.array([random_light(rng) for _ in range(4000)])
+    assert (shifts @ EIGENVECTORS[:, 0]).std() == pytest.approx(0.1 * 0.2175, rel=0.05)
+
+
+def test_blue_first_views_are_red_first_views_turned_round():
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    bgr = PRESETS["cvnet"]
+    rgb = Preprocess(size_rule="none", size=None, mean=bgr.mean[::-1], std=bgr.std[::-1])
+    views = [random_view(image, 24, preprocess, np.random.default_rng(1)) for preprocess in (bgr, rgb)]
+    torch.testing.assert_close(views[0], views[1].flip(0), rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_are_prepared_as_the_backbone_was_trained(pictures, tmp_path):
+    assert TrainingViews(small_recipe(pictures, tmp_path, backbone="resnet50")).preprocess.mean == (0.485, 0.456, 0.406)
+    lite = TrainingViews(small_recipe(pictures, tmp_path, backbone="tf_efficientnet_lite0"))
+    assert lite.preprocess.mean == (0.5, 0.5, 0.5)
