@@ -1,10 +1,7 @@
 """The index of a folder follows the folder: what is new is described, what is known is not, nothing is lost."""
 
 import errno
-import json
 import os
-import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,7 +9,8 @@ from PIL import Image
 from test_extract import TinyNet
 
 from ssr_lib import gallery as gallery_module
-from ssr_lib import images
+from ssr_lib import loading
+from ssr_lib.decode import ImageError
 from ssr_lib.extract import describe
 from ssr_lib.gallery import index_folder
 from ssr_lib.images import Preprocess
@@ -43,8 +41,10 @@ def check(gallery):
 
 
 def test_pictures_are_described_once_and_the_index_is_no_part_of_the_gallery(folder):
+    (folder / "notes.txt").write_text("not a picture")
     first = index(folder)
     assert first.files == ["a.png", "b.png", "sub/c.png"] and first.n_new == 3
+    assert list(first.skipped.values()) == [1]
     check(first)
     net = TinyNet()
     again = index(folder, net)
@@ -63,20 +63,54 @@ def test_added_pictures_alone_are_described_and_removed_ones_leave(folder):
     check(gallery)
 
 
-def test_changed_picture_is_described_again(folder):
+@pytest.mark.parametrize("ending,keep_date", [(".png", False), (".bmp", False), (".bmp", True)])
+def test_an_overwritten_picture_is_described_again_though_size_and_date_are_equal(folder, ending, keep_date):
+    add(folder, f"b{ending}", seed=4)
     index(folder)
-    add(folder, "b.png", seed=2)
+    before = (folder / f"b{ending}").stat()
+    add(folder, f"b{ending}", seed=2)
+    after = (folder / f"b{ending}").stat()
+    assert (before.st_size == after.st_size) or ending == ".png"
+    if keep_date:
+        os.utime(folder / f"b{ending}", ns=(before.st_atime_ns, before.st_mtime_ns))
     gallery = index(folder)
     assert gallery.n_new == 1
     check(gallery)
+
+
+def test_two_galleries_of_equal_names_sizes_and_dates_share_an_index_without_mixing(tmp_path):
+    for i, place in enumerate(("one", "two")):
+        add(tmp_path / place, "a.bmp", "b.bmp", seed=i)
+        for name in ("a.bmp", "b.bmp"):
+            os.utime(tmp_path / place / name, ns=(10**18, 10**18))
+    for place in ("one", "two"):
+        gallery = index(tmp_path / place, index=tmp_path / "index")
+        assert gallery.n_new == 2
+        check(gallery)
+    assert index(tmp_path / "one", index=tmp_path / "index").n_new == 0
+    assert not (tmp_path / "one" / ".ssr-index").exists()
+
+
+def test_one_file_under_several_names_is_one_picture_and_is_found_by_each(folder, tmp_path):
+    (folder / "link.png").symlink_to(folder / "a.png")
+    os.link(folder / "a.png", folder / "z.png")
+    (tmp_path / "other.png").symlink_to(folder / "b.png")
+    gallery = index(folder)
+    assert gallery.files == ["a.png", "b.png", "sub/c.png"]
+    assert gallery.skipped == {"another name of a picture that is listed": 2}
+    for photo, i in (("link.png", 0), ("z.png", 0), ("sub/../a.png", 0), (tmp_path / "other.png", 1)):
+        assert gallery.find(folder / photo) == i
+    add(tmp_path, "copy.png")
+    assert gallery.find(tmp_path / "copy.png") is None
 
 
 def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_changed(folder):
     good = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(good[:60])
     for n_new in (2, 0):
-        gallery = index(folder)
-        assert gallery.files == ["a.png", "sub/c.png"] and gallery.n_new == n_new
+        net = TinyNet()
+        gallery = index(folder, net)
+        assert gallery.files == ["a.png", "sub/c.png"] and gallery.n_new == net.seen == n_new
         assert list(gallery.unreadable) == ["b.png"] and "truncated" in gallery.unreadable["b.png"]
         check(gallery)
     (folder / "b.png").write_bytes(good)
@@ -85,23 +119,15 @@ def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_change
     check(gallery)
 
 
-@contextmanager
-def failing(monkeypatch, name, error):
-    """The system will not let `name` be decoded."""
-
-    def opened(path, *args, _open=Image.open, **options):
-        if path.name == name:
-            raise error
-        return _open(path, *args, **options)
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_picture_that_the_system_kept_back_is_tried_again_though_unchanged(folder, monkeypatch, number):
+    def kept_back(path, _load=loading.load_image, **options):
+        if path.name == "b.png":
+            raise ImageError(f"{path}: {os.strerror(number)}")
+        return _load(path, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(images.Image, "open", opened)
-        yield
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
-def test_picture_that_the_system_kept_back_is_tried_again_though_unchanged(folder, monkeypatch, number):
-    with failing(monkeypatch, "b.png", OSError(number, os.strerror(number), "b.png")):
+        patch.setattr(loading, "load_image", kept_back)
         for n_new in (2, 0):
             gallery = index(folder)
             assert gallery.files == ["a.png", "sub/c.png"] and gallery.n_new == n_new
@@ -112,45 +138,15 @@ def test_picture_that_the_system_kept_back_is_tried_again_though_unchanged(folde
     check(gallery)
 
 
-def test_picture_that_the_system_kept_back_from_a_killed_run_is_tried_again(folder, monkeypatch):
-    def killed(*args, **options):
-        raise KeyboardInterrupt
-
-    with failing(monkeypatch, "b.png", OSError(errno.EIO, os.strerror(errno.EIO))), monkeypatch.context() as patch:
-        patch.setattr(gallery_module, "_save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            index(folder)
-    gallery = index(folder)
-    assert gallery.unreadable == {} and gallery.n_new == 3
-    check(gallery)
-
-
 def test_picture_without_permission_does_not_ask_a_read_only_index_to_be_written(folder, monkeypatch):
-    (folder / "b.png").rename(folder / "late.png")
+    (folder / "b.png").rename(folder / "late.jpg")
     index(folder)
-    (folder / "late.png").rename(folder / "b.png")
-    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "b.png")
-    monkeypatch.setattr(gallery_module, "folder_lock", lambda place: 1 / 0)
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "late.jpg")
+    monkeypatch.setattr(gallery_module, "locked", lambda place: 1 / 0)
     gallery = index(folder)
-    assert gallery.unreadable == {"b.png": f"{folder / 'b.png'}: Permission denied"}
+    assert gallery.files == ["a.png", "sub/c.png"]
+    assert gallery.unreadable == {"late.jpg": f"{folder / 'late.jpg'}: Permission denied"}
     check(gallery)
-
-
-def test_link_to_nothing_is_unreadable_and_the_others_are_found(folder):
-    (folder / "away.jpg").symlink_to(folder / "nowhere.jpg")
-    for n_new in (3, 0):
-        gallery = index(folder)
-        assert gallery.files == ["a.png", "b.png", "sub/c.png"] and gallery.n_new == n_new
-        assert gallery.unreadable == {"away.jpg": f"{folder / 'away.jpg'}: No such file or directory"}
-        check(gallery)
-    add(folder, "nowhere.jpg")
-    assert index(folder).files == ["a.png", "away.jpg", "b.png", "nowhere.jpg", "sub/c.png"]
-
-
-def test_links_to_nothing_alone_leave_an_empty_gallery(tmp_path):
-    (tmp_path / "x.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    gallery = index(tmp_path)
-    assert gallery.descriptors.shape == (0, 6) and list(gallery.unreadable) == ["x.jpg"]
 
 
 def test_nothing_readable_leaves_an_empty_gallery_with_reasons(tmp_path):
@@ -159,39 +155,63 @@ def test_nothing_readable_leaves_an_empty_gallery_with_reasons(tmp_path):
     assert gallery.descriptors.shape == (0, 6) and "not a picture" in gallery.unreadable["x.jpg"]
 
 
-@pytest.mark.parametrize("killed_in", ["extract", "_save", "rmtree"])
-def test_killed_update_goes_on_even_if_the_folder_changed_meanwhile(folder, monkeypatch, killed_in):
+@pytest.mark.parametrize("killed_at", [0, 1])
+def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(folder, monkeypatch, killed_at):
+    monkeypatch.setattr(gallery_module, "CHUNK", 1)
     index(folder)
     add(folder, "d.png", "e.png", seed=1)
+    save = gallery_module._save
+    saved = []
 
-    def killed(*args, **options):
-        raise KeyboardInterrupt
+    def save_until_killed(place, chunk):
+        if len(saved) == killed_at:
+            raise KeyboardInterrupt
+        saved.append(1)
+        save(place, chunk)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil if killed_in == "rmtree" else gallery_module, killed_in, killed)
+        patch.setattr(gallery_module, "_save", save_until_killed)
         with pytest.raises(KeyboardInterrupt):
             index(folder)
     add(folder, "f.png", seed=3)
     (folder / "d.png").unlink()
-    gallery = index(folder)
+    net = TinyNet()
+    gallery = index(folder, net)
     assert gallery.files == ["a.png", "b.png", "e.png", "f.png", "sub/c.png"] and gallery.unreadable == {}
+    assert net.seen == 2
     check(gallery)
 
 
+def test_many_small_chunks_become_few_and_a_tidying_that_was_cut_short_loses_nothing(folder, monkeypatch):
+    (place,) = [index(folder).place]
+    for i in range(20):
+        add(folder, f"{i:02d}.png", seed=i)
+        if i == 12:
+            monkeypatch.setattr(gallery_module, "remove", lambda *args: None)
+        gallery = index(folder)
+    assert gallery.n_new == 1 and len(gallery.files) == 23
+    monkeypatch.undo()
+    add(folder, "last.png", seed=77)
+    check(index(folder))
+    assert len(list(place.glob("chunk-*.json"))) < 10
+    net = TinyNet()
+    check(index(folder, net))
+    assert net.seen == 0
+
+
 @pytest.mark.parametrize("damage", ["rows", "list", "rows gone"])
-def test_damaged_index_is_made_again_with_a_warning(folder, damage):
-    index(folder)
-    (place,) = (folder / ".ssr-index").iterdir()
-    (rows,) = place.glob("rows-*.npy")
+def test_a_damaged_chunk_is_described_again(folder, damage, recwarn):
+    place = index(folder).place
+    rows, sidecar = place / "chunk-00000.rows.npy", place / "chunk-00000.json"
     if damage == "rows":
         rows.write_bytes(rows.read_bytes()[:-4] + b"\0\1\2\3")
     elif damage == "list":
-        (place / "index.json").write_text("{")
+        sidecar.write_text("{")
     else:
         rows.unlink()
-    with pytest.warns(UserWarning, match="is damaged"):
-        gallery = index(folder)
+    gallery = index(folder)
     assert gallery.n_new == 3
+    assert damage == "list" or "chunk-00000 is damaged" in str(recwarn.pop(UserWarning).message)
     check(gallery)
 
 
@@ -202,29 +222,14 @@ def test_each_model_has_its_own_part(folder):
     check(index(folder))
 
 
-def test_index_may_lie_elsewhere(folder, tmp_path):
-    check(index(folder, index=tmp_path / "elsewhere"))
-    assert not (folder / ".ssr-index").exists()
-
-
-def test_read_only_gallery_asks_for_another_place(folder, monkeypatch):
+def test_read_only_gallery_asks_for_another_place_unless_its_index_is_up_to_date(folder, monkeypatch):
     def refused(place):
         raise OSError(errno.EROFS, "Read-only file system", str(place))
 
-    monkeypatch.setattr(gallery_module, "folder_lock", refused)
-    with pytest.raises(PermissionError, match=r"\.ssr-index cannot be written \(Read-only file system\).*--index"):
-        index(folder)
-
-
-def test_up_to_date_index_of_a_read_only_gallery_is_used(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(gallery_module, "locked", refused)
+        with pytest.raises(PermissionError, match=r"\.ssr-index cannot be written \(Read-only file system\).*--index"):
+            index(folder)
     index(folder)
-    monkeypatch.setattr(gallery_module, "folder_lock", lambda place: 1 / 0)
+    monkeypatch.setattr(gallery_module, "locked", refused)
     check(index(folder))
-
-
-def test_index_is_plain_json_and_npy(folder):
-    index(folder)
-    (place,) = (folder / ".ssr-index").iterdir()
-    record = json.loads((place / "index.json").read_text())
-    assert np.load(place / record["rows"]).shape == (3, 6)
-    assert sorted(p.name for p in place.iterdir()) == [".lock", "index.json", record["rows"]]
