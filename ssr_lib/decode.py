@@ -25,26 +25,21 @@ TARGA = (".tga", ".vda", ".icb", ".vst")  # a format without a mark of its own: 
 LEAST_BRIGHT = 1 << 14  # of 16 bits: below, the file may hold 10, 12 or 14 bits in 16, or a dark picture
 _SYSTEM = {os.strerror(number) for number in errno.errorcode}  # how `load_image` ends where the file was not to be had
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT = (b"tRNS", b"eXIf")  # of what is not the picture itself: transparency and orientation
-_TIFF_BITS = 258
-_TIFF_MAXIMUM = (341, 281)  # SMaxSampleValue, MaxSampleValue
-# What a file is by its first bytes, where it is none of `FORMATS` or cannot be read as one: place, bytes, name.
+# What a file is that is none of `FORMATS`, by its first bytes: place, bytes, name.
 _KINDS = (
     (0, b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` brings the picture)"),
     *((4, b"ftyp" + brand, "HEIC/HEIF") for brand in (b"hei", b"hev", b"mif1", b"msf1")),
-    (4, b"ftypavi", "AVIF"),
-    (4, b"ftypcrx", "a camera's raw data"),
-    (4, b"ftyp", "a video"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"JXL ", "JPEG XL"),
+    *(
+        (4, b"ftyp" + brand, name)
+        for brand, name in ((b"avi", "AVIF"), (b"crx", "a camera's raw data"), (b"", "a video"))
+    ),
     (0, b"FUJIFILMCCD-RAW", "a camera's raw data"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"<svg", "SVG"),
-    (0, b"<?xml", "SVG or other XML"),
-    *((0, page, "a web page") for page in (b"<!DOCTYPE html", b"<!doctype html", b"<html")),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x1f\x8b", "gzip"),
+    *((place, mark, "JPEG XL") for place, mark in ((0, b"\xff\x0a"), (4, b"JXL "))),
+    *(
+        (0, mark, name)
+        for mark, name in ((b"%PDF", "PDF"), (b"%!PS", "PostScript"), (b"<svg", "SVG"), (b"<?xml", "XML"))
+    ),
+    *((0, mark, "a web page") for mark in (b"<!DOCTYPE html", b"<!doctype html", b"<html")),
 )
 
 
@@ -85,24 +80,6 @@ def declared_sizes(path: Path | str) -> list[tuple[int, int]]:
     return _read(Path(path), read)
 
 
-def what_it_is(path: Path | str) -> str | None:
-    """What a file is that is no picture to be read here, as its first bytes say; None for one that begins like one.
-
-    Raises `OSError` where it cannot be opened.
-    """
-    with open(path, "rb") as file:
-        head = file.read(64)
-    if not head:
-        return "the file is empty (0 bytes)"
-    try:
-        with Image.open(path, formats=_formats(Path(path))):
-            return None
-    except UnidentifiedImageError:
-        return _kind(head) or "no picture"
-    except Exception:  # it has the mark of a picture, and is damaged: whoever loads it will say how
-        return None
-
-
 def may_pass(reason: str) -> bool:
     """Whether the text of an `ImageError` tells of the system (permission, disk, open files), not of the picture."""
     return reason.rpartition(": ")[2] in _SYSTEM
@@ -112,10 +89,10 @@ def _read(path: Path, read: Callable[[Image.Image], T]) -> T:
     """What `read` makes of the opened picture; all kinds of errors that decoders raise become an `ImageError`."""
     try:
         found = path.stat()
-        if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError(f"{path}: a folder, a pipe or a device, not a file")
+        if found.st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes)")
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-            raise ImageError(f"{path}: a pipe or a device, not a file")
         try:
             with Image.open(path, formats=_formats(path)) as picture:
                 return read(picture)
@@ -140,17 +117,13 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     with open(path, "rb") as file:
-        kind = _kind(file.read(64))
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf")  # a mark before UTF-8 text
+    kind = next((name for place, mark, name in _KINDS if head.startswith(mark, place)), None)
     if kind is not None and kind not in FORMATS:
-        return f"not a picture that is read here but {kind}; wanted is one of {', '.join(FORMATS)}"
+        return f"not a picture that is read here but {kind}"
     if isinstance(error, UnidentifiedImageError):
-        return f"not a picture; none of {', '.join(FORMATS)} begins like this"
+        return "not a picture that is read here"
     return f"truncated or damaged ({type(error).__name__}: {error})"
-
-
-def _kind(head: bytes) -> str | None:
-    head = head.removeprefix(b"\xef\xbb\xbf")
-    return next((name for place, mark, name in _KINDS if head.startswith(mark, place)), None)
 
 
 def _formats(path: Path) -> tuple[str, ...]:
@@ -168,8 +141,8 @@ def _bare_png(path: Path) -> io.BytesIO | None:
         length, kind = struct.unpack_from(">I4s", data, place)
         chunk = data[place : place + length + 12]  # with its length, name and checksum
         intact = len(chunk) == length + 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        critical = kind[:1].isupper()
-        if critical or (intact and kind in _PNG_KEPT):
+        wanted = intact and kind in (b"tRNS", b"eXIf")  # transparency and orientation
+        if wanted or kind[:1].isupper():  # a capital marks what belongs to the picture itself
             kept.append(chunk)
         place += length + 12
     return io.BytesIO(b"".join(kept))
@@ -194,31 +167,29 @@ def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
 
 
 def _scaled(picture: Image.Image, path: Path) -> Image.Image:
-    """Grey of more than 8 bits brought to 8, by the range that the file declares."""
+    """Grey of more than 8 bits brought to 8, by the level of white that the file declares."""
     levels = np.asarray(picture).astype(np.int64)
     low, high = int(levels.min()), int(levels.max())
-    full = _declared_maximum(picture)
-    if full is None and picture.mode == "I":
-        raise ImageError(
-            f"{path}: 32-bit grey with values {low} to {high}, no range declared; save it with 8 or 16 bits"
-        )
-    if full is None:
+    white = _declared_white(picture)
+    if white is None and picture.mode == "I":
+        raise ImageError(f"{path}: 32 bits with values {low} to {high}, no range declared; save it with 8 or 16 bits")
+    if white is None:
         _want_bright(high, path)
-        full = 65535
-    if low < 0 or high > full:
-        raise ImageError(f"{path}: grey with values {low} to {high}, 0 to {full} declared; save it with 8 or 16 bits")
-    return Image.fromarray((levels * 256 // (full + 1)).astype(np.uint8))
+        white = 65535
+    if low < 0 or high > white:
+        raise ImageError(f"{path}: values {low} to {high} where 0 to {white} are declared; save it with 8 or 16 bits")
+    return Image.fromarray((levels * 256 // (white + 1)).astype(np.uint8))
 
 
-def _declared_maximum(picture: Image.Image) -> int | None:
-    """The level of white as the file declares it; None where nothing but 16 or 32 bits of storage is known."""
+def _declared_white(picture: Image.Image) -> int | None:
+    """None where nothing but 16 or 32 bits of storage is known."""
     if picture.format in ("PPM", "JPEG2000"):  # their headers say how many levels there are, and Pillow scales by them
         return 65535
-    tags = getattr(picture, "tag_v2", {})
-    for tag in _TIFF_MAXIMUM:
-        if tag in tags:
-            return int(np.max(tags[tag]))
-    bits = int(np.max(tags.get(_TIFF_BITS, 16)))
+    tags = getattr(picture, "tag_v2", {})  # of TIFF
+    for maximum in (341, 281):  # SMaxSampleValue, MaxSampleValue
+        if maximum in tags:
+            return int(np.max(tags[maximum]))
+    bits = int(np.max(tags.get(258, 16)))  # BitsPerSample
     return 2**bits - 1 if bits < 16 else None
 
 

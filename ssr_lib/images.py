@@ -23,16 +23,6 @@ BOX_SLACK = 2  # px by which a box may pass the border before the picture is tak
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
-def _numbers(name: str, values: object) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"preprocess {name}: {values!r}; numbers are wanted") from error
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"preprocess {name}: {values!r}; finite numbers are wanted")
-    return numbers
-
-
 @dataclass(frozen=True)
 class Preprocess:
     """Everything between a picture file and the descriptor's input, in the order it is applied.
@@ -67,12 +57,12 @@ class Preprocess:
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise ValueError(f"preprocess {name}: {value!r} is not one of {', '.join(get_args(kind))}")
             if get_origin(kind) is tuple:
-                object.__setattr__(self, name, _numbers(name, value))
+                object.__setattr__(self, name, tuple(float(number) for number in value))
         if (self.size_rule == "none") != (self.size is None):
             raise ValueError(f"preprocess size: {self.size} does not go with size_rule {self.size_rule!r}")
         if self.size is not None and (not isinstance(self.size, int) or self.size < 1):
             raise ValueError(f"preprocess size: {self.size} px; a whole number, at least 1, is wanted")
-        if not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(math.isfinite(scale) and scale > 0 for scale in self.scales):
             raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(

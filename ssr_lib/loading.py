@@ -14,7 +14,6 @@ from ssr_lib.decode import ImageError, load_image
 from ssr_lib.images import Preprocess, to_tensors
 
 MEMORY_BUDGET = 512 * 2**20  # bytes of tensors that wait for the model, and again for others of their size
-CHUNK = 8  # batches' worth of pictures among which those of one size are put together
 LEAST_SIDE = 17  # px: at 16 the last map of an EfficientNet-Lite is zero, and every picture looks the same
 
 Loaded = tuple[int, "list[torch.Tensor] | ImageError"]  # number of the picture, its tensors for each scale
@@ -60,22 +59,21 @@ def load_ahead(
         except ImageError as error:
             return i, error
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        waiting: deque = deque()
-        largest = 0  # bytes
-        try:
-            for i in range(len(paths)):
-                waiting.append(pool.submit(load, i))
-                most = min(ahead, MEMORY_BUDGET // largest) if largest else workers
-                while len(waiting) > max(workers, most):
-                    loaded = waiting.popleft().result()
-                    largest = max(largest, _bytes(loaded[1]))
-                    yield loaded
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # the caller stopped early: do not decode what nobody will see
-            for future in waiting:
-                future.cancel()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    waiting: deque = deque()
+    most, largest = workers, 1  # pictures that may wait; bytes of the largest so far
+    try:
+        for i in range(len(paths)):
+            waiting.append(pool.submit(load, i))
+            while len(waiting) > most:
+                loaded = waiting.popleft().result()
+                largest = max(largest, _bytes(loaded[1]))
+                most = max(workers, min(ahead, MEMORY_BUDGET // largest))
+                yield loaded
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also where the caller stopped early: do not decode what nobody will see
+        pool.shutdown(cancel_futures=True)
 
 
 def batches_of_one_size(
@@ -83,27 +81,27 @@ def batches_of_one_size(
 ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
     """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
 
-    Pictures are put together among the next `CHUNK` batches' worth of them, or as many as fit in `MEMORY_BUDGET`.
+    Pictures wait for others of their size; where those waiting pass `MEMORY_BUDGET` they leave in smaller batches.
     """
-    chunk: list[tuple[int, list[torch.Tensor]]] = []
-    held = 0  # bytes
-    for entry in loaded:
-        chunk.append(entry)
-        held += _bytes(entry[1])
-        if len(chunk) >= CHUNK * batch_size or held > MEMORY_BUDGET:
-            yield from _by_size(chunk, batch_size)
-            chunk, held = [], 0
-    yield from _by_size(chunk, batch_size)
-
-
-def _by_size(chunk: list[tuple[int, list[torch.Tensor]]], batch_size: int):
     groups: dict[tuple, list[tuple[int, list[torch.Tensor]]]] = {}
-    for i, tensors in chunk:
-        groups.setdefault(tuple(tensor.shape for tensor in tensors), []).append((i, tensors))
-    for group in groups.values():
-        for start in range(0, len(group), batch_size):
-            numbers, pictures = zip(*group[start : start + batch_size], strict=True)
-            yield list(numbers), [torch.stack(scale) for scale in zip(*pictures, strict=True)]
+    held = 0  # bytes
+    for i, tensors in loaded:
+        shape = tuple(tensor.shape for tensor in tensors)
+        groups.setdefault(shape, []).append((i, tensors))
+        held += _bytes(tensors)
+        if len(groups[shape]) == batch_size:
+            held -= batch_size * _bytes(tensors)
+            yield _stacked(groups.pop(shape))
+        if held > MEMORY_BUDGET:
+            held = 0
+            yield from map(_stacked, groups.values())
+            groups.clear()
+    yield from map(_stacked, groups.values())
+
+
+def _stacked(group: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[int], list[torch.Tensor]]:
+    numbers, pictures = zip(*group, strict=True)
+    return list(numbers), [torch.stack(scale) for scale in zip(*pictures, strict=True)]
 
 
 def _bytes(tensors: list[torch.Tensor] | ImageError) -> int:

@@ -43,16 +43,18 @@ def test_what_decodes_is_read_whatever_its_name_and_the_rest_is_counted_by_its_k
                "no_extension": "PNG", "g.photo": "JPEG", "IMG_1.JPG.bak": "JPEG"}  # fmt: skip
     for name, format in formats.items():
         Image.new("1" if format == "PPM" else "RGB", (20, 20)).save(tmp_path / name, format)
-    contents = {"h.hif": b"x", "i.HEIC": b"x", "sub/j.heic": b"x", "k.raf": b"x", "l.nef": b"x", "m.txt": b"hello",
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0"
+    contents = {"h.hif": heic, "i.HEIC": heic, "sub/j.heic": heic, "k.raf": b"x", "l.nef": b"x", "m.txt": b"hello",
                 "n.jxl": b"\xff\x0a", "o": b"<svg>", ".hidden.heic": b"x"}  # fmt: skip
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     files, skipped = list_pictures(tmp_path)
     assert files == sorted(formats)
+    other = "not a picture that is read here"
     assert skipped == {
-        "HEIC/HEIF (.hif)": 1, "HEIC/HEIF (.heic)": 2, "a camera's raw data (.raf)": 1, "a camera's raw data (.nef)": 1,
-        "no picture (.txt)": 1, "JPEG XL (.jxl)": 1, "SVG (no extension)": 1,
+        f"{other} but HEIC/HEIF (.hif)": 1, f"{other} but HEIC/HEIF (.heic)": 2, "a camera's raw data (.raf)": 1, "a camera's raw data (.nef)": 1,
+        f"{other} (.txt)": 1, f"{other} but JPEG XL (.jxl)": 1, f"{other} but SVG (no extension)": 1,
     }  # fmt: skip
 
 
@@ -83,7 +85,9 @@ def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no pictures$"):
         list_pictures(tmp_path)
     (tmp_path / "x.heic").touch()
-    with pytest.raises(FileNotFoundError, match=r"holds no pictures; 1 left out: HEIC/HEIF \(\.heic\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no pictures; 1 left out: the file is empty \(0 bytes\) \(\.heic\)"
+    ):
         list_pictures(tmp_path)
     with pytest.raises(NotADirectoryError, match="nowhere: no such folder"):
         list_pictures(tmp_path / "nowhere")

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from ssr_lib import decode
 from ssr_lib.decode import ImageError, declared_sizes, load_image, may_pass
 from ssr_lib.images import PRESETS, Preprocess, crop, to_tensors
 
@@ -168,12 +167,23 @@ def test_unknown_field_is_refused():
 # ---- decoding ------------------------------------------------------------------------------------------------------
 
 
+def with_chunk(data, kind, body, *, intact=True, at=33):
+    """A PNG with one more chunk, by default behind its header (33 bytes), with a right or a wrong checksum."""
+    checksum = zlib.crc32(kind + body) ^ (not intact)
+    return data[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum) + data[at:]
+
+
 def png(width, height, bits, pixels):
     """A PNG of RGB rows as they stand in the file, whatever size its header declares."""
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + data
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(pixels),
+        b"IEND": b"",
+    }
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks.items():
+        data = with_chunk(data, kind, body, at=len(data))
+    return data
 
 
 def encode(photo, format="JPEG", mode="RGB", **options):
@@ -350,9 +360,9 @@ def test_maxval_of_a_pgm_is_its_white(tmp_path):
 @pytest.mark.parametrize(
     "kind,white,declared,words",
     [
-        (np.int32, 255, {}, "32-bit grey with values 0 to 255, no range declared"),
+        (np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
         (np.uint16, 4095, {}, "16 bits with values up to 4095 of 65535"),
-        (np.uint16, 4095, {281: 255}, "values 0 to 4095, 0 to 255 declared"),
+        (np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
         (np.float32, 1, {}, "floating-point pixels"),
     ],
 )
@@ -367,12 +377,6 @@ def test_twelve_bits_in_sixteen_of_colour_are_refused(tmp_path):
     (tmp_path / "x.png").write_bytes(png(7, 5, 16, b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)))
     with pytest.raises(ImageError, match="16 bits with values up to 3840"):
         load_image(tmp_path / "x.png")
-
-
-def with_chunk(data, kind, body, *, intact=True, at=33):
-    """A PNG with one more chunk behind its header (33 bytes), with a right or a wrong checksum."""
-    checksum = zlib.crc32(kind + body) ^ (not intact)
-    return data[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum) + data[at:]
 
 
 PROFILE = b"icc\0\0" + zlib.compress(bytes(2 << 20))
@@ -416,25 +420,21 @@ def test_a_png_whose_pixels_are_damaged_is_none_whatever_notes_it_has(tmp_path, 
 )
 def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, head, kind):
     (tmp_path / "x.jpg").write_bytes(head + bytes(200))
-    with pytest.raises(
-        ImageError, match=rf"x\.jpg: not a picture that is read here but {kind}.*; wanted is one of JPEG"
-    ):
+    with pytest.raises(ImageError, match=rf"x\.jpg: not a picture that is read here but {kind}"):
         load_image(tmp_path / "x.jpg")
-    assert decode.what_it_is(tmp_path / "x.jpg").startswith(kind.partition(" .*")[0])
 
 
 @pytest.mark.parametrize("format", ["AVIF", "JPEG2000", "TGA", "DIB", "MPO"])
 def test_rarer_kinds_are_read_too(tmp_path, photo, format):
     path = tmp_path / ("x.tga" if format == "TGA" else "x")
     Image.fromarray(photo).save(path, format)
-    assert decode.what_it_is(path) is None
     assert np.abs(load_image(path).astype(int) - photo).mean() < 4
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.jpg")
-    with pytest.raises(ImageError, match=r"x\.jpg: a pipe or a device"):
+    with pytest.raises(ImageError, match=r"x\.jpg: a folder, a pipe or a device"):
         load_image(tmp_path / "x.jpg")
 
 
