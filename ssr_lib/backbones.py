@@ -1,4 +1,4 @@
-"""timm feature extractors cut in two: a trunk up to the stride-16 map, and the tail after it.
+"""timm feature extractors in three pieces: image → `mid` (stride 16) → `last` (stride 32) → `project` (what follows).
 
 Where the weights come from is always said: "package" (ImageNet weights inside an installed Python package, no network),
 "hub" (timm's download), "none" (random, from a seed), or a path to a .safetensors file in timm's naming.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import zlib
-from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _OTHER_STAGES = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
+_NO_SEQUENCE = "backbone {!r} is not a plain sequence of layers; it cannot be cut into pieces"
 
 
 @contextmanager
@@ -95,63 +96,105 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
                 f"pretrained is {str(pretrained)!r}; 'package', 'hub', 'none' or an existing .safetensors file wanted"
             )
         try:
-            model.load_state_dict(load_file(path), strict=True)
+            model.load_state_dict(plain_names(load_file(path)), strict=True)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{path} does not hold the weights of {name} under timm's names: {error}") from error
     return model
 
 
-class Backbone(nn.Module):
-    """A timm model as `trunk` (image → stride-16 map) and `tail` (→ last map, what timm's forward_features gives).
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without what torch.compile ("_orig_mod.") and data parallel wrappers ("module.") add to their names."""
+    bare = {name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")) for name in state}
+    return {bare[name]: value for name, value in state.items()}
 
-    `trunk_channels`, `out_channels`: channels after each. tf_efficientnet_lite0: the trunk ends after blocks[4]
-    (112 channels), the tail is blocks[5], blocks[6], conv_head (1,280 channels). A ResNet: layer3 (1,024) and layer4.
+
+class Backbone(nn.Module):
+    """A timm model as `mid` (image → stride-16 map), `last` (→ stride-32 map) and `project` (→ timm's last map).
+
+    `channels`: of the three maps. tf_efficientnet_lite0: `mid` ends after blocks[4] (112 channels), `last` after
+    blocks[6] (320), `project` is conv_head with its batch norm (1,280). A ResNet: layer3 (1,024), layer4, the identity.
     """
 
     def __init__(self, model: nn.Module, name: str):
         super().__init__()
-        stages = [info for info in getattr(model, "feature_info", []) if info["reduction"] == 16]
-        if not stages:
-            raise ValueError(f"backbone {name!r} has no map at stride 16; a convolutional model is wanted")
-        container, _, last = stages[-1]["module"].partition(".")
-        halves, half = (OrderedDict(), OrderedDict()), 0
-        for child, module in model.named_children():
-            if child in ("global_pool", "head", "classifier", "fc"):
-                break
-            if child == container and last:
-                layers = list(module.named_children())
-                cut = [key for key, _ in layers].index(last) + 1
-                halves[0][child] = nn.Sequential(OrderedDict(layers[:cut]))
-                halves[1][child] = nn.Sequential(OrderedDict(layers[cut:]))
-                half = 1
-            else:
-                halves[half][child] = module
-                half = max(half, int(child == container))
-        self.trunk, self.tail = nn.Sequential(halves[0]), nn.Sequential(halves[1])
-        self._measure(model, name)
+        ends = {info["reduction"]: info["module"] for info in getattr(model, "feature_info", [])}
+        if not {16, 32} <= ends.keys():
+            raise ValueError(f"backbone {name!r} has no maps at stride 16 and 32; a convolutional model is wanted")
+        pieces = cut(model, (ends[16], ends[32]))
+        if len(pieces) != 3:
+            raise ValueError(_NO_SEQUENCE.format(name))
+        self.name = name
+        self.mid, self.last, self.project = pieces
+        self.channels = self._measure(model)
+
+    @property
+    def tail(self) -> nn.Sequential:
+        """What follows `mid`: `last`, then `project`."""
+        return nn.Sequential(self.last, self.project)
 
     @torch.no_grad()
-    def _measure(self, model: nn.Module, name: str) -> None:
+    def _measure(self, model: nn.Module) -> tuple[int, int, int]:
         """Read the channels off one small image, and refuse a model that is not its layers one after the other."""
         training = model.training
         model.eval()
         with seeded(0, "probe"):
             image = torch.rand(1, 3, 64, 64)
         try:
-            middle = self.trunk(image)
-            last = self.tail(middle.clone())
-            same = last.ndim == 4 and torch.equal(last, model.forward_features(image))
+            mid, last = self(image)
+            maps = mid, last, self.project(last)
+            again = self.mid(image), self.last(mid.clone()), model.forward_features(image)
         except (AssertionError, RuntimeError) as error:
-            raise ValueError(f"backbone {name!r} does not take images of any size: {error}") from error
-        if not same:
-            raise ValueError(
-                f"backbone {name!r} is not a plain sequence of layers; it cannot be cut into trunk and tail"
-            )
-        self.trunk_channels, self.out_channels = middle.shape[1], last.shape[1]
+            raise ValueError(f"backbone {self.name!r} does not take images of any size: {error}") from error
+        if maps[2].ndim != 4 or not all(map(torch.equal, maps, again)):  # as where a layer overwrites its input
+            raise ValueError(_NO_SEQUENCE.format(self.name))
         model.train(training)
+        return tuple(x.shape[1] for x in maps)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.tail(self.trunk(images))  # (B, 3, H, W) → (B, C, H/32, W/32)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mid = self.mid(images)  # (B, 3, H, W) → (B, c16, H/16, W/16)
+        return mid, self.last(mid)  # (B, c32, H/32, W/32)
+
+
+def cut(model: nn.Module, ends: tuple[str, str]) -> list[nn.Sequential]:
+    """The layers of `model` up to its classifier in three sequences, the first two ending with the modules `ends`."""
+    pieces = [nn.Sequential()]
+    for child, module in model.named_children():
+        if child in ("global_pool", "head", "classifier", "fc"):
+            break
+        layers = {child: module}
+        if any(end.startswith(f"{child}.") for end in ends):
+            layers = {f"{child}.{key}": layer for key, layer in module.named_children()}
+        for name, layer in layers.items():
+            piece = pieces[-1]
+            if name != child:  # a layer keeps the name it has in timm
+                if not hasattr(piece, child):
+                    piece.add_module(child, nn.Sequential())
+                piece = getattr(piece, child)
+            piece.add_module(name.rpartition(".")[2], layer)
+            if name in ends:
+                pieces.append(nn.Sequential())
+    return pieces
+
+
+class ReLUP(nn.Module):
+    """max(x, threshold): a ReLU that keeps a small constant. SuperGlobal, Shao et al., ICCV 2023."""
+
+    def __init__(self, threshold: float):
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(min=self.threshold)
+
+
+def apply_relup(mid: nn.Module, threshold: float = 0.014) -> None:
+    """Put ReLUP where SuperGlobal has it: all activations of layer1, the block outputs of layer2, layer3."""
+    if not (hasattr(mid, "layer1") and hasattr(mid.layer1[0], "act3")):
+        raise ValueError("relup is defined for ResNets with bottleneck blocks (resnet50, resnet101); use relup=None")
+    for block in mid.layer1:
+        block.act1, block.act2 = ReLUP(threshold), ReLUP(threshold)
+    for block in (*mid.layer1, *mid.layer2, *mid.layer3):
+        block.act3 = ReLUP(threshold)
 
 
 def create_backbone(name: str, *, pretrained: str | Path, seed: int = 0) -> Backbone:

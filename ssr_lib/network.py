@@ -1,9 +1,10 @@
-"""RetrievalNet: image → global descriptor, with the self-similarity embedding, a control, or nothing in between."""
+"""RetrievalNet: image → global descriptor. A frozen part, a head of `ssr_lib.heads` or from elsewhere, whitening, L2."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,102 +12,69 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssr_lib.backbones import create_backbone, seeded
-from ssr_lib.depthwise import use_small_map_gradients
-from ssr_lib.pooling import Pooling
-from ssr_lib.self_similarity import SelfSimilarity, feed_forward_layers
+from ssr_lib.backbones import apply_relup, create_backbone, seeded
+from ssr_lib.files import load_part
+from ssr_lib.heads import check_choice
 
-VARIANTS = {"plain": None, "self-similarity": "product", "neighbour": "neighbour", "conv": "conv"}
-PLACES = ("mid", "last")
+PROTOCOLS = ("end_to_end", "frozen")
 
 
 class RetrievalNet(nn.Module):
-    """Frozen trunk → [module, place "mid"] → trained tail → [module, place "last"] → pooling → whitening → L2.
+    """Backbone → head → whitening → L2; what is not frozen is trained, every parameter of it.
 
-    `variant`: "self-similarity", its controls "neighbour" and "conv", or "plain" (no module). Trunk and tail are those
-    of `backbones.Backbone`; the trunk is the same for every variant and place, so one set of cached maps serves all.
-    `feed_forward`: None means at place "last" only, where "plain" gets it too; at place "mid" it is refused, because
-    pretrained layers follow. `initial_gain`: None means 0 where that makes the module start as the identity ("mid" with
-    fusion "add" or "concat"), else 1. `product_scale`: None means `mid_channels` (see `SelfSimilarity`).
-    `descriptor_dim`: outputs of the linear whitening with bias, which starts as a random orthogonal map; None: no
-    whitening. `normalize_pooled`: L2 before the whitening as well. `pooling`, `p`, `regional`: see `pooling.Pooling`.
-    `relup`: SuperGlobal's threshold in a ResNet (0.014), None for plain ReLU. `freeze_tail_norm`: the tail's pretrained
-    batch norms keep their statistics in training, as the trunk's always do; their gain and bias are trained.
-    `pretrained` and `seed` (of every random weight): see `backbones.create_backbone`. Source: docs/method.md.
+    `backbone`, `pretrained`, `seed` (of every random weight): see `backbones.create_backbone`. `head`, `options`: a head by
+    its name, module path or .py file, and its keyword arguments. `protocol`: "end_to_end" freezes `backbone.mid` and
+    trains the rest with the head, which gets the stride-16 map for `mid` and `last` and the tail for `project`; "frozen"
+    freezes the backbone whole, and the head gets its maps and its `project`. Frozen layers and the pretrained batch norms
+    of the tail stay in evaluation mode. `descriptor_dim`: outputs of the linear whitening with bias, which starts as a
+    random orthogonal map; None: no whitening. `normalize_pooled`: L2 before the whitening as well. `relup`: SuperGlobal's
+    threshold in a ResNet (0.014), None for plain ReLU. Raises `ValueError` for what is unknown. Source: docs/method.md.
     """
 
     def __init__(
         self,
         backbone: str = "tf_efficientnet_lite0",
-        variant: str = "self-similarity",
+        head: str = "plain",
+        options: Mapping[str, Any] | None = None,
         *,
-        place: str = "mid",
-        mid_channels: int = 64,
-        window: int = 7,
-        fusion: str = "add",
-        feed_forward: bool | None = None,
-        initial_gain: float | None = None,
-        product_scale: float | None = None,
-        encoder_dtype: str = "float32",
         descriptor_dim: int | None = None,
+        protocol: str = "end_to_end",
         normalize_pooled: bool = False,
-        pooling: str = "gem",
-        p: float = 3.0,
-        regional: bool = False,
         relup: float | None = None,
-        freeze_tail_norm: bool = True,
         pretrained: str | Path = "package",
         seed: int = 0,
     ):
         super().__init__()
-        for value, legal, what in ((variant, VARIANTS, "variant"), (place, PLACES, "place")):
-            if value not in legal:
-                raise ValueError(f"{what} is {value!r}; one of {', '.join(legal)} is wanted")
-        if place == "mid" and feed_forward:
-            raise ValueError("feed_forward=True at place 'mid' would feed random layers to pretrained ones; use 'last'")
-        feed_forward = place == "last" if feed_forward is None else feed_forward
-        if initial_gain is None:
-            initial_gain = 0.0 if place == "mid" and fusion in ("add", "concat") else 1.0
-        product_scale = float(mid_channels) if product_scale is None else float(product_scale)
-        pretrained = str(pretrained)
-        arguments = locals()  # every parameter as resolved above
-        self.config: dict[str, Any] = {name: arguments[name] for name in inspect.signature(RetrievalNet).parameters}
-
+        check_choice("protocol", protocol, PROTOCOLS)
+        make_head = load_part(head, "heads").Head
+        options = all_options(make_head, options or {}, f"head {head!r}")
+        self.config: dict[str, Any] = {
+            "backbone": backbone,
+            "head": head,
+            "options": options,
+            "descriptor_dim": descriptor_dim,
+            "protocol": protocol,
+            "normalize_pooled": normalize_pooled,
+            "relup": relup,
+            "pretrained": str(pretrained),
+            "seed": seed,
+        }
         self.backbone = create_backbone(backbone, pretrained=pretrained, seed=seed)
-        self.backbone.trunk.requires_grad_(False)
-        self.trunk_channels: int = self.backbone.trunk_channels
-        last_channels = self.backbone.out_channels
         if relup is not None:
-            apply_relup(self.backbone.trunk, relup)
-        self.embedding = nn.Identity()
+            apply_relup(self.backbone.mid, relup)
+        self.end_to_end = protocol == "end_to_end"
+        self.frozen.requires_grad_(False)
+        mid, last, projected = self.backbone.channels
         with seeded(seed, "embedding"):
-            if variant != "plain":
-                self.embedding = SelfSimilarity(
-                    self.trunk_channels if place == "mid" else last_channels,
-                    mid_channels,
-                    window,
-                    relation=VARIANTS[variant],
-                    fusion=fusion,
-                    feed_forward=feed_forward,
-                    product_scale=product_scale,
-                    initial_gain=initial_gain,
-                    encoder_dtype=encoder_dtype,
-                )
-            elif feed_forward:
-                self.embedding = feed_forward_layers(last_channels)
-        self.pooling = Pooling(pooling, p, regional)
+            self.head = make_head((mid, mid if self.end_to_end else last, projected), seed=seed, **options)
         self.whitening = None
         if descriptor_dim is not None:
             with seeded(seed, "whitening"):
-                self.whitening = nn.Linear(last_channels, descriptor_dim)
+                self.whitening = nn.Linear(self.head.width, descriptor_dim)
                 nn.init.orthogonal_(self.whitening.weight)  # keeps angles: training starts from the pooled map's order
                 nn.init.zeros_(self.whitening.bias)
-        self.descriptor_dim: int = descriptor_dim or last_channels
+        self.descriptor_dim: int = descriptor_dim or self.head.width
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
-        use_small_map_gradients(self.backbone.tail)
-        for module in self.backbone.tail.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.register_forward_hook(keep_channels_last)
         self.train(self.training)
 
     @classmethod
@@ -118,50 +86,70 @@ class RetrievalNet(nn.Module):
             raise ValueError(f"RetrievalNet configuration: unknown entries {unknown}, missing entries {missing}")
         return cls(**{**config, **changes})
 
-    def trunk(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) → the frozen stride-16 map (B, trunk_channels, H/16, W/16)."""
-        return self.backbone.trunk(images)
+    @property
+    def frozen(self) -> nn.Module:
+        """The part of the backbone that no training changes."""
+        return self.backbone.mid if self.end_to_end else self.backbone
 
-    def head(self, maps: Tensor, *, normalize: bool = True) -> Tensor:
-        """Maps from `trunk` → descriptors (B, descriptor_dim), L2-normalised unless `normalize=False`."""
-        x = self.pooled(maps)
+    def maps(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Normalised images (B, 3, H, W) → what the head needs of the frozen maps `mid` and `last`, None for the other."""
+        if self.end_to_end:
+            return self.backbone.mid(images), None
+        mid, last = self.backbone(images)
+        return (mid if getattr(self.head, "uses_mid", False) else None), last
+
+    def inputs(self, mid: Tensor | None, last: Tensor | None) -> tuple[Tensor | None, Tensor, nn.Module]:
+        """Maps from `maps` → what the head is called with, in the order in memory in which convolutions are fastest."""
+        mid, last = (x if x is None else x.contiguous(memory_format=torch.channels_last) for x in (mid, last))
+        if self.end_to_end:
+            return mid, mid, self.backbone.tail
+        return mid, last, self.backbone.project
+
+    def pooled(self, mid: Tensor | None, last: Tensor | None) -> Tensor:
+        """Maps from `maps` → what the whitening sees (B, C): the head's feature, L2-normalised where the net does that."""
+        x = self.head(*self.inputs(mid, last))
+        return F.normalize(x, dim=1) if self.config["normalize_pooled"] else x
+
+    def from_maps(self, mid: Tensor | None, last: Tensor | None, *, normalize: bool = True) -> Tensor:
+        """Maps from `maps` → descriptors (B, descriptor_dim), L2-normalised unless `normalize=False`."""
+        x = self.pooled(mid, last)
         if self.whitening is not None:
             x = self.whitening(x)  # (B, D)
         return F.normalize(x, dim=1) if normalize else x
 
-    def pooled(self, maps: Tensor) -> Tensor:
-        """Maps from `trunk` → what the whitening sees (B, C): the pooled last map, L2-normalised where the net does that."""
-        x = self.pooling(self.features(maps))  # (B, C, H/32, W/32) → (B, C)
-        return F.normalize(x, dim=1) if self.config["normalize_pooled"] else x
-
-    def features(self, maps: Tensor) -> Tensor:
-        """Maps from `trunk` → the last feature map, which is pooled."""
-        if self.config["place"] == "mid":
-            return self.backbone.tail(self.embedding(maps))
-        return self.embedding(self.backbone.tail(maps))
-
     def forward(self, images: Tensor, *, normalize: bool = True) -> Tensor:
         """Normalised images (B, 3, H, W) → descriptors (B, descriptor_dim)."""
-        return self.head(self.trunk(images), normalize=normalize)
+        return self.from_maps(*self.maps(images), normalize=normalize)
 
     def train(self, mode: bool = True) -> RetrievalNet:
-        """As `nn.Module.train`; frozen batch norms stay in eval mode."""
+        """As `nn.Module.train`; frozen layers and the backbone's batch norms stay in evaluation mode."""
         super().train(mode)
-        self.backbone.trunk.eval()
-        if self.config["freeze_tail_norm"]:
-            for module in self.backbone.tail.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        self.frozen.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters as "trunk" (frozen), "tail" (pretrained, trained), "new" (module and whitening)."""
-        new = [*self.embedding.parameters(), *(self.whitening.parameters() if self.whitening is not None else ())]
+        """Every parameter as "frozen", "tail" (pretrained, trained) or "new" (head and whitening)."""
+        frozen = list(self.frozen.parameters())
+        known = {id(parameter) for parameter in frozen}
         return {
-            "trunk": list(self.backbone.trunk.parameters()),
-            "tail": list(self.backbone.tail.parameters()),
-            "new": new,
+            "frozen": frozen,
+            "tail": [parameter for parameter in self.backbone.parameters() if id(parameter) not in known],
+            "new": [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")],
         }
+
+
+def all_options(kind: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The `options` of a head or loss with the defaults of the others; raises `ValueError` for one that it does not have."""
+    parameters = inspect.signature(kind).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"}
+    unknown = [key for key in options if key not in defaults]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(defaults) or 'none'}")
+    given = {key: value for key, value in defaults.items() if value is not inspect.Parameter.empty}
+    return {**given, **options}
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -171,33 +159,3 @@ def weights_digest(module: nn.Module) -> str:
         sha.update(name.encode())
         sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
-
-
-def keep_channels_last(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-    """Forward hook: the gradient that comes back to `output` gets the order in memory of the map itself.
-
-    Those of padding and pooling arrive in another, in which the layers before take several times as long.
-    """
-    if output.requires_grad:
-        output.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
-
-
-class ReLUP(nn.Module):
-    """max(x, threshold): a ReLU that keeps a small constant. SuperGlobal, Shao et al., ICCV 2023."""
-
-    def __init__(self, threshold: float = 0.014):
-        super().__init__()
-        self.threshold = threshold
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(min=self.threshold)
-
-
-def apply_relup(trunk: nn.Module, threshold: float) -> None:
-    """Put ReLUP where SuperGlobal has it: all activations of layer1, the block outputs of layer2, layer3."""
-    if not (hasattr(trunk, "layer1") and hasattr(trunk.layer1[0], "act3")):
-        raise ValueError("relup is defined for ResNets with bottleneck blocks (resnet50, resnet101); use relup=None")
-    for block in trunk.layer1:
-        block.act1, block.act2 = ReLUP(threshold), ReLUP(threshold)
-    for block in (*trunk.layer1, *trunk.layer2, *trunk.layer3):
-        block.act3 = ReLUP(threshold)

@@ -1,11 +1,12 @@
-"""Pooling: one global descriptor from a feature map. Each is a pure function on (B, C, H, W); `Pooling` is the module.
+"""Pooling: one global descriptor from a feature map. Each is a pure function on (B, C, H, W); `GeM` is a module as well.
 
-Nothing here L2-normalises its output, so that what follows (whitening, test-time scales) can choose where to.
+No pooling L2-normalises its output, so that what follows (whitening, test-time scales) can choose where to.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,17 @@ def spoc(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3))
 
 
-def gem(x: Tensor, p: float = 3.0, eps: float = 1e-6) -> Tensor:
-    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019."""
+def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
+    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019.
+
+    `p` may be a tensor of one number, for a gradient of its own.
+    """
     if not p > 0:
         raise ValueError(f"gem: the exponent p is {p}; a positive number is wanted (3 is usual)")
-    means = CubicMean.apply(x, eps) if p == 3 else x.clamp(min=eps).pow(p).mean(dim=(2, 3))
+    if not isinstance(p, Tensor) and p == 3:
+        means = CubicMean.apply(x, eps)
+    else:
+        means = x.clamp(min=eps).pow(p).mean(dim=(2, 3))
     return means.pow(1 / p)
 
 
@@ -85,14 +92,16 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, in
     regions = [(0, 0, height, width)]
     for level in range(1, levels + 1):
         side = 2 * short // (level + 1)
-        if side == 0:
-            continue
-        rows, columns = (
-            [k * (length - side) // (n - 1) if n > 1 else 0 for k in range(n)]
-            for length, n in ((height, level + extra * (height > width)), (width, level + extra * (width > height)))
-        )
-        regions += [(y, x, side, side) for y in rows for x in columns]
+        if side > 0:
+            rows = evenly(height - side, level if height == short else level + extra)
+            columns = evenly(width - side, level if width == short else level + extra)
+            regions += [(y, x, side, side) for y, x in product(rows, columns)]
     return regions
+
+
+def evenly(last: int, count: int) -> list[int]:
+    """`count` whole numbers from 0 to `last`, rounded down."""
+    return [i * last // max(1, count - 1) for i in range(count)]
 
 
 def rmac(x: Tensor, levels: int = 3) -> Tensor:
@@ -121,24 +130,26 @@ def crow(x: Tensor) -> Tensor:
     return channel * (x * spatial[:, None]).sum(dim=(2, 3))
 
 
-def grid_gem(x: Tensor, grid: int = 3, p: float = 3.0, eps: float = 1e-6) -> Tensor:
-    """GeM of each cell of a `grid` × `grid` partition, concatenated: (B, C, H, W) → (B, C·grid²), L2-normalised.
+class GeM(nn.Module):
+    """`gem` as a layer, after `regional_gem` where `regional` says so.
 
-    Knows the layout of the picture without any self-similarity: the equal-sized control for late fusion.
+    `learn`: the exponent is a parameter that starts at `p` and is taken as at least 1 (the mean) and at most 6.
     """
-    if min(x.shape[2:]) < grid:
-        raise ValueError(
-            f"grid_gem: the map is {tuple(x.shape[2:])}; a {grid} × {grid} grid needs that many places a side"
-        )
-    cells = F.adaptive_avg_pool2d(x.clamp(min=eps).pow(p), grid).pow(1 / p)  # (B, C, grid, grid)
-    return F.normalize(cells.flatten(1), dim=1)
 
+    def __init__(self, p: float = 3.0, *, learn: bool = False, regional: bool = False, eps: float = 1e-6):
+        super().__init__()
+        if learn and not 1 <= p <= 6:
+            raise ValueError(f"a learned exponent p starts at {p}; 1 to 6 is wanted (3 is usual)")
+        self.p = nn.Parameter(torch.tensor(float(p))) if learn else float(p)
+        self.regional, self.eps = regional, eps
 
-def late_fusion(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """Join unit descriptors so that similarity = (1 − weight)·s_a + weight·s_b: (N, Da), (N, Db) → (N, Da + Db)."""
-    if not 0 <= weight <= 1:
-        raise ValueError(f"late_fusion: weight is {weight}; a number from 0 (only the first) to 1 (only the second)")
-    return torch.cat([math.sqrt(1 - weight) * a, math.sqrt(weight) * b], dim=1)
+    def forward(self, x: Tensor) -> Tensor:
+        x = regional_gem(x) if self.regional else x
+        p = self.p.clamp(1, 6) if isinstance(self.p, Tensor) else self.p
+        return gem(x, p, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"p={float(self.p):.3g}"
 
 
 def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math.inf, normalize: bool = True) -> Tensor:
@@ -160,23 +171,3 @@ def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math
     else:
         raise ValueError(f"combine_scales: method is {method!r}; 'mean' or 'scale-gem' is wanted")
     return F.normalize(pooled, dim=1)
-
-
-POOLINGS = {"mac": mac, "spoc": spoc, "gem": gem, "gem+": gem_plus, "rmac": rmac, "crow": crow}
-
-
-class Pooling(nn.Module):
-    """A pooling by name; `p` is the exponent of gem and gem+; `regional` puts `regional_gem` before it."""
-
-    def __init__(self, name: str = "gem", p: float = 3.0, regional: bool = False):
-        super().__init__()
-        if name not in POOLINGS:
-            raise ValueError(f"pooling is {name!r}; one of {', '.join(POOLINGS)} is wanted")
-        self.name, self.p, self.regional = name, float(p), regional
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = regional_gem(x) if self.regional else x
-        return POOLINGS[self.name](x, self.p) if self.name.startswith("gem") else POOLINGS[self.name](x)
-
-    def extra_repr(self) -> str:
-        return f"{self.name}" + f", p={self.p:g}" * self.name.startswith("gem") + ", regional" * self.regional

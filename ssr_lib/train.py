@@ -1,51 +1,41 @@
-"""Training the head of a RetrievalNet on cached maps of its frozen trunk, with ArcFace or CosFace.
+"""Training what a RetrievalNet does not freeze, on stored maps of what it does.
 
-Every variant sees the same images in the same order: a batch is a function of the seed and the step alone.
+Every head sees the same images in the same order: a batch is a function of the seed and the step alone.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
-import platform
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
-from tqdm import tqdm
+from torch import Tensor, nn
+from tqdm import trange
 
-from ssr_lib.files import digest, folder_lock, read_json, write_atomic
-from ssr_lib.losses import MARGINS, MarginLoss
-from ssr_lib.maps import MapReader, maps_digest, maps_provenance, pooled_features
-from ssr_lib.network import RetrievalNet, weights_digest
-from ssr_lib.resume import check_same, load_state, save_state
+from ssr_lib.extract import Maps, pooled_features
+from ssr_lib.files import digest, hash_file, load_part, locked, read_json, write_atomic
+from ssr_lib.heads import check_choice
+from ssr_lib.network import RetrievalNet, all_options, weights_digest
 from ssr_lib.weights import load_checkpoint, save_checkpoint
-from ssr_lib.whitening import class_means, fit_lda
-
-OPTIMIZERS = ("sgd", "adamw")
-STARTS = ("random", "fitted")
+from ssr_lib.whitening import fit_lda
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe of a head: batches, optimizer, schedule, loss. Raises `ValueError` for a value that cannot be.
-
-    "sgd" is what the field trains whole networks with for 50 to 100 epochs (feymanpriv/DOLG, bassyess/CFCD: Nesterov
-    0.9, weight decay 1e-4, rate 0.005 to 0.01). A head has a few hundred steps, in which AdamW gets further: after 60
-    steps on photographs of 81 products the loss was 0.5 against 1.9 with "sgd" at 0.01.
-    """
+    """The recipe of a head: batches, optimizer, schedule, loss. Raises `ValueError` for a value that cannot be."""
 
     steps: int = 300
     batch_size: int = 64
-    optimizer: str = "adamw"  # "adamw" (Loshchilov & Hutter, ICLR 2019) | "sgd" with Nesterov momentum
+    optimizer: str = "adamw"  # Loshchilov & Hutter, ICLR 2019: further in few steps than "sgd" (with Nesterov momentum)
     start: str = "random"  # of the whitening and the class centres: "random" | "fitted" (fit_start)
     shrinkage: float = 3.0  # of a fitted start's LDA; of 0.03 to 10 the best after training, on validation landmarks
     lr_tail: float = 1e-3  # of pretrained and of fitted layers
@@ -54,25 +44,18 @@ class TrainConfig:
     weight_decay: float = 1e-2  # PyTorch's default for AdamW; take 1e-4 with "sgd"
     warmup: float = 0.1  # share of the steps; 5 of 50 epochs in CFCD's configuration
     clip: float = 10.0  # norm of the whole gradient; as DELF's public training program (tensorflow/models)
-    loss: str = "arcface"  # "arcface" | "cosface"
-    margin: float = 0.15  # radians for arcface; margin and scale of DOLG's configuration (Yang et al., ICCV 2021)
-    scale: float = 30.0
+    loss: str = "arcface"  # a loss by its name, module path or .py file
+    loss_options: Mapping[str, Any] = field(default_factory=dict)  # its keyword arguments, such as margin and scale
     seed: int = 0  # of the order of the images, and of class centres that start at random
 
     def __post_init__(self):
-        choices = (self.optimizer, OPTIMIZERS, "optimizer"), (self.loss, MARGINS, "loss"), (self.start, STARTS, "start")
-        for value, legal, what in choices:
-            if value not in legal:
-                raise ValueError(f"{what} is {value!r}; one of {', '.join(legal)} is wanted")
-        if self.shrinkage < 0:
-            raise ValueError(f"shrinkage is {self.shrinkage}; 0 or more is wanted")
-        if self.steps < 1 or self.batch_size < 2:
-            raise ValueError(f"steps {self.steps}, batch_size {self.batch_size}: at least 1 and 2 are wanted")
-        if not (0 <= self.warmup < 1 and self.clip > 0 and self.lr_tail >= 0 and self.lr_new >= 0):
-            raise ValueError(
-                f"warmup {self.warmup}, clip {self.clip}, lr_tail {self.lr_tail}, lr_new {self.lr_new}: "
-                "0 <= warmup < 1, clip > 0 and learning rates >= 0 are wanted"
-            )
+        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        check_choice("start", self.start, ("random", "fitted"))
+        lowest = {"steps": 1, "batch_size": 2, "shrinkage": 0, "lr_tail": 0, "lr_new": 0, "warmup": 0, "clip": 1e-9}
+        for name, least in lowest.items():
+            most = 1 if name == "warmup" else math.inf
+            if not least <= getattr(self, name) < most:
+                raise ValueError(f"{name} is {getattr(self, name)}; {least} or more, below {most}, is wanted")
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
@@ -86,24 +69,40 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
 @lru_cache(maxsize=4)
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The images 0 … count − 1 in the order of an epoch (from 0), int64; a function of its arguments alone."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    order.flags.writeable = False  # it is shared
-    return order
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def batch_ids(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
-    """Ids (B,) int64 of batch `step` (from 0): one epoch's order after the other, cut into batches."""
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    return np.array([epoch_order(count, seed, epoch)[i] for epoch, i in zip(*divmod(positions, count), strict=True)])
+def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_class: int | None = None) -> np.ndarray:
+    """Ids (B,) int64 of batch `step` (from 0) of images with classes `targets` (N,) from 0 to K − 1.
+
+    One epoch's order after the other, cut into batches; with `per_class` so many images of each of
+    batch_size // per_class classes drawn at random, a class with fewer giving some of them more than once.
+    """
+    if per_class is None:
+        places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), len(targets))
+        return np.array([epoch_order(len(targets), seed, epoch)[i] for epoch, i in zip(*places, strict=True)])
+    rng, ids = np.random.default_rng([seed, 1, step]), []
+    for target in rng.permutation(targets.max() + 1)[: max(1, batch_size // per_class)]:
+        own = np.flatnonzero(targets == target)
+        ids.append(rng.choice(own, per_class, replace=len(own) < per_class))
+    return np.concatenate(ids)
 
 
-def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> torch.optim.Optimizer:
+def make_loss(net: RetrievalNet, classes: int, config) -> nn.Module:
+    """The loss that a recipe names, for descriptors of `net`; `config` has `loss`, `loss_options` and `seed`."""
+    kind = load_part(config.loss, "losses").Loss
+    options = all_options(kind, config.loss_options, f"loss {config.loss!r}")
+    return kind(net.descriptor_dim, classes, seed=config.seed, **options)
+
+
+def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum or AdamW: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
-    known, new = net.parameter_groups()["tail"], [*net.parameter_groups()["new"], *loss.parameters()]
+    groups, fitted = net.parameter_groups(), []
     if config.start == "fitted":
-        fitted = {*map(id, net.whitening.parameters()), *map(id, loss.parameters())}
-        known, new = [*known, *(p for p in new if id(p) in fitted)], [p for p in new if id(p) not in fitted]
-    rates = (known, config.lr_tail), (new, config.lr_new)
+        fitted = [*net.whitening.parameters(), *(loss.parameters() if hasattr(loss, "start") else ())]
+    ids = set(map(id, fitted))
+    new = [parameter for parameter in (*groups["new"], *loss.parameters()) if id(parameter) not in ids]
+    rates = ([*groups["tail"], *fitted], config.lr_tail), (new, config.lr_new)
     groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in rates if params]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
@@ -111,155 +110,141 @@ def make_optimizer(net: RetrievalNet, loss: MarginLoss, config: TrainConfig) -> 
 
 
 @torch.no_grad()
-def fit_start(
-    net: RetrievalNet, loss: MarginLoss | None, maps: np.ndarray, targets: np.ndarray, shrinkage: float
-) -> None:
+def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
     """Put `net`'s whitening and the class centres where the network, as it is, has them: no step is spent on finding them.
 
-    The whitening becomes the LDA (with `shrinkage`, see `fit_lda`) of the pooled features of `maps` (N, C, H, W) with their
-    classes `targets` (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; a centre
-    becomes the mean descriptor of its class (imprinted weights: Qi et al., CVPR 2018); without `loss` there are none, and
-    `net` is what it would be before its first step. A module that starts as the identity leaves the features alone, so all
-    variants then start alike; another is fitted as it is in eval mode, whose batch norms have seen nothing yet. Raises `ValueError` where no class has two views. Source: docs/method.md, section 2.5.
+    The whitening becomes the LDA (`fit_lda` with `shrinkage`) of the pooled features of `maps` and their classes `targets`
+    (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; `loss`, where there is one,
+    starts from the descriptors that this gives. Heads that start as the identity so start alike; another is fitted as it
+    is in evaluation mode, its batch norms untaught. Raises `ValueError` where no class has two views. docs/method.md, 2.5.
     """
     features = pooled_features(net, maps).astype(np.float64)
     lda, dims = fit_lda(features, targets, shrinkage), net.descriptor_dim
     weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
-    descriptors = (features - lda.mean) @ weight.T
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
-    if loss is not None:
-        loss.centres.copy_(F.normalize(torch.from_numpy(class_means(descriptors, targets))))
+    if hasattr(loss, "start"):
+        descriptors = (features - lda.mean) @ weight.T
+        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+        device = net.whitening.weight.device
+        loss.start(torch.from_numpy(descriptors).float().to(device), torch.from_numpy(targets).to(device))
 
 
-def describe_training(net: RetrievalNet, maps: np.ndarray, targets: np.ndarray, config: TrainConfig) -> dict[str, Any]:
-    """All that the trained head depends on, JSON-able; pretrained weights are known by their values, not their path."""
-    recipe = asdict(config)
-    if config.start == "random":  # so records from before there was a choice stay those of the same training
-        del recipe["start"], recipe["shrinkage"]
-    return {
-        "config": recipe,
-        "net": {key: value for key, value in net.config.items() if key != "pretrained"},
-        "backbone_weights": weights_digest(net.backbone),
-        "maps": maps_digest(maps),
-        "labels": digest(targets.tolist()),
-    }
+def describe_training(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarray, config: TrainConfig) -> dict:
+    """All that the trained network depends on, JSON-able: weights, maps and the code of head and loss by their content."""
+    parts = {"head": net.head, "loss": loss}
+    record = {f"config.{key}": value for key, value in asdict(config).items()}
+    record |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
+    record |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
+    record |= {f"{name} code": hash_file(inspect.getsourcefile(type(part))) for name, part in parts.items()}
+    return record
 
 
 def train_head(
     net: RetrievalNet,
-    maps: np.ndarray,
-    labels: Sequence[Any],
+    maps: Maps,
+    labels: Sequence,
     config: TrainConfig,
     *,
-    directory: str | Path,
-    checkpoint_every: int = 50,
+    directory: Path | str,
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Train `net`, in place and on its device, on cached maps (N, C, H, W) and a label for each; returns the curve.
+    """Train `net`, in place and on its device, on stored maps and a label for each; returns the curve.
 
-    The curve has a row for each step: step (from 1), loss, accuracy (share of the batch nearest to its own centre), lr
-    (of the tail), seconds (since the start). `directory` gets state.safetensors every `checkpoint_every` steps, from
-    which a killed run continues to the same bits on the same machine, and at the end model.safetensors, model.json and
-    training.json. A finished directory is loaded instead of trained. Raises `ValueError` where it holds a run that
-    was made otherwise, or where a fitted start finds no whitening, or one wider than the features;
-    `FloatingPointError` where the loss is no longer finite, `FolderBusyError` where another process is training there.
+    The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr (of
+    the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json at the end; a
+    finished one is loaded instead of trained, and a killed training begins again, to the same bits on the same machine.
+    Raises `ValueError` where the directory holds a run that was made otherwise, for labels that teach nothing, or where a
+    fitted start finds no whitening, or one wider than the features; `FloatingPointError` where the loss is no longer
+    finite, `FolderBusyError` where another process is training there.
     """
     if len(labels) != len(maps):
         raise ValueError(f"{len(labels)} labels for {len(maps)} maps; one for each is wanted")
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
-    if config.start == "fitted" and (net.whitening is None or net.descriptor_dim > net.whitening.in_features):
-        raise ValueError(
-            f"start 'fitted' wants a whitening to fit, from {net.backbone.out_channels} channels to as many or fewer; "
-            f"descriptor_dim is {net.config['descriptor_dim']}"
-        )
-    directory = Path(directory)
-    made_by = describe_training(net, maps, targets, config)
-    if (finished := finished_rows(directory, net, made_by)) is not None:
-        return finished
-
-    with folder_lock(directory):
-        if (finished := finished_rows(directory, net, made_by)) is not None:
-            return finished  # by whoever held the lock
-        return _train(net, maps, targets, len(classes), config, directory, made_by, checkpoint_every, progress)
-
-
-def _train(net, maps, targets, classes: int, config: TrainConfig, directory: Path, made_by, checkpoint_every, progress):
-    device = next(net.parameters()).device
-    net.to(memory_format=torch.channels_last)
-    loss_module = MarginLoss(net.descriptor_dim, classes, config.loss, config.margin, config.scale, config.seed)
-    modules = {"net": net, "loss": loss_module.to(device)}
-    optimizer = make_optimizer(net, loss_module, config)
-    reader = MapReader(maps, config.batch_size, device)
-    labels_on_device = torch.from_numpy(targets).to(device)
-    state_file, rows = directory / "state.safetensors", []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        if state_file.is_file():
-            rows = load_state(state_file, modules, optimizer, made_by)["rows"]
-        net.train()
-        started = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
-        if config.start == "fitted" and not rows:
-            fit_start(net, loss_module, maps, targets, config.shrinkage)
-        bar = tqdm(range(config.steps), initial=len(rows), unit="step", desc=directory.name, disable=not progress)
-        for step in range(len(rows), config.steps):
-            ids = batch_ids(step, len(maps), config.batch_size, config.seed)
-            rate = learning_rate(step, config.steps, config.warmup)
-            loss, accuracy = _train_step(modules, optimizer, reader(ids), labels_on_device[ids], rate, config.clip)
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"{directory}: loss {loss} at step {step + 1}; lower lr_tail and lr_new")
-            seconds = round(time.perf_counter() - started, 3)
-            rows.append(
-                {"step": step + 1, "loss": loss, "accuracy": accuracy, "lr": rate * config.lr_tail, "seconds": seconds}
-            )
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")
-            if len(rows) % checkpoint_every == 0 and len(rows) < config.steps:
-                save_state(state_file, modules, optimizer, {"made_by": made_by, "rows": rows})
-        bar.close()
-    provenance = maps_provenance(maps)
-    extra = {"preprocess": provenance["preprocess"]} if provenance else {}
-    finish(directory, net, made_by, classes, rows, **extra)
+    if config.start == "fitted" and (net.whitening is None or net.descriptor_dim > net.head.width):
+        found = net.config["descriptor_dim"]
+        raise ValueError(f"descriptor_dim is {found}; a fitted start wants a whitening, to {net.head.width} or fewer")
+    directory, loss = Path(directory), make_loss(net, len(classes), config)
+    made_by = describe_training(net, loss, maps, targets, config)
+    rows = finished_rows(directory, net, made_by)
+    if rows is None:
+        with locked(directory):
+            rows = _train(net, loss, maps, targets, config, progress)
+            finish(directory, net, made_by, len(classes), rows, preprocess=maps.preprocess)
     return rows
-
-
-def _train_step(modules, optimizer, maps, labels, rate: float, clip: float) -> tuple[float, float]:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["base_lr"]
-    loss, accuracy = modules["loss"](modules["net"].head(maps), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    nn.utils.clip_grad_norm_(trained, clip)
-    optimizer.step()
-    return loss.item(), accuracy.item()
 
 
 def finish(directory: Path, net: RetrievalNet, made_by: dict[str, Any], classes: int, rows, **extra: Any) -> None:
     """Store a trained net with its curve, training.json last: with it the run counts as finished."""
-    net.eval()
-    save_checkpoint(directory / "model", net, {"training": made_by, **extra})
-    versions = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
-    record = {"made_by": made_by, "classes": classes, "versions": versions, "rows": rows}
+    save_checkpoint(directory / "model", net.eval(), {"training": made_by, **extra})
+    record = {"made_by": made_by, "classes": classes, "rows": rows}
     write_atomic(directory / "training.json", json.dumps(record) + "\n")
-    (directory / "state.safetensors").unlink(missing_ok=True)
 
 
 def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]] | None:
-    """Put the weights of a finished run into `net` and return its curve; None where no run is finished.
-
-    Raises `ValueError` where the run was made otherwise.
-    """
+    """Put the weights of a finished run into `net` and return its curve, None where there is none; as `check_same`."""
     if not (directory / "training.json").is_file():
         return None
     record = read_json(directory / "training.json")
     if record is None or not {"made_by", "rows"} <= set(record):
-        warnings.warn(f"{directory / 'training.json'} is damaged; the network is trained again", stacklevel=2)
+        warnings.warn(f"{directory / 'training.json'} is damaged; the network is trained again", stacklevel=3)
         return None
     check_same(record["made_by"], made_by, directory)
     net.load_state_dict(load_checkpoint(directory / "model").state_dict())
     net.eval()
     return record["rows"]
+
+
+def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
+    """Raise `ValueError` naming the entries in which two records differ; `where` holds the found one."""
+    wanted = json.loads(json.dumps(wanted))  # as a record is read again: no tuples
+    differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    if differing:
+        listed = "; ".join(f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here" for key in differing[:5])
+        raise ValueError(f"{where} holds another training run: {listed}; choose another directory or delete it")
+
+
+def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:
+    device = next(net.parameters()).device
+    labels = torch.from_numpy(targets).to(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        started = time.perf_counter()
+        loss.to(device)
+        if hasattr(net.head, "fit"):
+            net.head.fit(_head_inputs(net, maps, config.batch_size))
+        if config.start == "fitted":
+            fit_start(net, loss, maps, targets, config.shrinkage)
+        optimizer = make_optimizer(net, loss, config)
+        net.train()
+        rows = []
+        for step in trange(config.steps, unit="step", disable=not progress):
+            ids = batch_ids(step, targets, config.batch_size, config.seed, loss.per_class)
+            rate = learning_rate(step, config.steps, config.warmup)
+            value, accuracy = _step(net, loss, optimizer, maps.batch(ids, device), labels[ids], rate, config.clip)
+            if not math.isfinite(value):
+                raise FloatingPointError(f"loss {value} at step {step + 1}; lower lr_tail and lr_new")
+            rows.append({"step": step + 1, "loss": value, "accuracy": accuracy, "lr": rate * config.lr_tail})
+            rows[-1]["seconds"] = round(time.perf_counter() - started, 3)
+    return rows
+
+
+@torch.no_grad()
+def _head_inputs(net: RetrievalNet, maps: Maps, batch_size: int) -> Iterator[tuple[Tensor | None, Tensor, nn.Module]]:
+    """What the head is called with for all images, batch by batch."""
+    net.eval()
+    for ids in maps.batches(batch_size):
+        yield net.inputs(*maps.batch(ids, next(net.parameters()).device))
+
+
+def _step(net, loss, optimizer, maps, labels, rate: float, clip: float) -> tuple[float, float]:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["base_lr"]
+    value, accuracy = loss(net.from_maps(*maps), labels)
+    optimizer.zero_grad()
+    value.backward()
+    nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], clip)
+    optimizer.step()
+    return value.item(), float(accuracy)

@@ -1,18 +1,11 @@
-"""Whitening of global descriptors: PCA, learned from matching pairs, LDA from classes; fitted in float64 and stored."""
+"""Whitening of global descriptors: PCA, learned from matching pairs, LDA from classes; fitted in float64."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
-from ssr_lib.files import write_atomic
-
-FORMAT = "ssr-whitening-1"
 
 
 @dataclass(frozen=True)
@@ -39,22 +32,6 @@ class Whitening:
         mean, projection = mean.astype(descriptors.dtype), projection.astype(descriptors.dtype)
         whitened = (descriptors - mean) @ projection.T
         return whitened / (np.linalg.norm(whitened, axis=1, keepdims=True) + 1e-6)
-
-    def save(self, path: Path | str) -> None:
-        """Write a .safetensors file, atomically."""
-        tensors = {"mean": self.mean, "projection": np.ascontiguousarray(self.projection)}
-        write_atomic(path, save(tensors, metadata={"format": FORMAT}))
-
-    @classmethod
-    def load(cls, path: Path | str) -> Whitening:
-        """Read what `save` wrote. Raises `ValueError` naming a damaged or foreign file."""
-        try:
-            with safe_open(path, framework="np") as stored:
-                if (stored.metadata() or {}).get("format") != FORMAT:
-                    raise ValueError(f"{path} holds no whitening (format {FORMAT}); fit one and save it there")
-                return cls(stored.get_tensor("mean"), stored.get_tensor("projection"))
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or cut short ({error}); fit the whitening again") from error
 
 
 def fit_pca(descriptors: np.ndarray) -> Whitening:
@@ -91,10 +68,10 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
 def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0) -> Whitening:
     """Linear discriminant analysis of descriptors (N, D) with a class for each, `labels` (N,).
 
-    The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's, is
-    made white, then everything is rotated to its principal axes, by falling total over (shrunk) inner variance; the mean is
-    that of all rows. D near N needs shrinkage; without it singular scatter is treated as in `fit_learned`. Raises `ValueError`
-    for labels of another shape, a negative shrinkage, or where no class has two rows.
+    The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's,
+    is made white, then everything is rotated to its principal axes, by falling total over (shrunk) inner variance; the
+    mean is that of all rows. D near N needs shrinkage; without it singular scatter is treated as in `fit_learned`.
+    Raises `ValueError` for labels of another shape, a negative shrinkage, or where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
     x, labels = check_descriptors(descriptors), np.asarray(labels)
@@ -105,21 +82,16 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
         raise ValueError(
             f"fit_lda: each of {len(x)} descriptors is a class of its own; classes of two or more are wanted"
         )
-    deviations = x - class_means(x, ids)[ids]
+    sums = np.zeros((len(classes), x.shape[1]))
+    np.add.at(sums, ids, x)
+    deviations = x - (sums / np.bincount(ids)[:, None])[ids]
     within = deviations.T @ deviations / len(x)
     within += shrinkage * np.trace(within) / len(within) * np.eye(len(within))
     return _rotated(x, x.mean(axis=0), cholesky(within))
 
 
-def class_means(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Means (K, D) of the rows (N, D) of each class 0 … K − 1, `ids` (N,); every class has at least one."""
-    sums = np.zeros((ids.max() + 1, rows.shape[1]), rows.dtype)
-    np.add.at(sums, ids, rows)
-    return sums / np.bincount(ids)[:, None]
-
-
 def _rotated(x: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> Whitening:
-    """The map that makes the scatter with Cholesky `factor` (D, D) white, turned to the principal axes of `x` (N, D) under it."""
+    """Makes the scatter with Cholesky `factor` (D, D) white, then turns to the principal axes of `x` (N, D) under that."""
     whitener, x = np.linalg.inv(factor), x - mean
     _, vectors = np.linalg.eigh(whitener @ (x.T @ x) @ whitener.T)
     return Whitening(mean, vectors[:, ::-1].T @ whitener)

@@ -1,0 +1,128 @@
+"""RetrievalNet: what is frozen and what is trained, what starts as what, and that its configuration rebuilds it."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from ssr_lib.network import RetrievalNet
+
+IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+HEADS = ("plain", "product", "neighbour", "conv")
+
+
+def small(head="product", protocol="end_to_end", *, descriptor_dim=None, seed=0, relup=None, **options):
+    if head in HEADS[1:]:
+        options = {"mid_channels": 8, "window": 5} | options
+    return RetrievalNet("test_efficientnet", head, options, descriptor_dim=descriptor_dim, protocol=protocol,
+                        relup=relup, pretrained="none", seed=seed)  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["end_to_end", "frozen"])
+@pytest.mark.parametrize("head", [*HEADS, "structural"])
+def test_every_head_serves_the_same_stored_maps(head, protocol):
+    net = small(head, protocol, descriptor_dim=32).eval()
+    with torch.inference_mode():
+        mid, last = net.backbone(IMAGES)
+        maps = net.maps(IMAGES)
+        wanted = {"end_to_end": (mid, None), "frozen": (mid if head == "structural" else None, last)}[protocol]
+        assert all(
+            found is expected or torch.equal(found, expected) for found, expected in zip(maps, wanted, strict=True)
+        )
+        kept = [None if x is None else x.clone() for x in maps]
+        descriptors = net.from_maps(*maps)
+        assert all(x is None or torch.equal(x, copy) for x, copy in zip(maps, kept, strict=True)), "maps are left alone"
+        assert descriptors.shape == (2, net.descriptor_dim) == (2, 32)
+        torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2))
+        torch.testing.assert_close(net(IMAGES), descriptors)
+
+
+@pytest.mark.parametrize("protocol", ["end_to_end", "frozen"])
+@pytest.mark.parametrize("head", HEADS)
+def test_ten_steps_move_every_parameter_that_is_not_frozen(head, protocol):
+    net = small(head, protocol, descriptor_dim=16, learn_p=True).train()
+    groups = net.parameter_groups()
+    assert sum(len(group) for group in groups.values()) == len(list(net.parameters()))
+    frozen = net.backbone if protocol == "frozen" else net.backbone.mid
+    assert {id(p) for p in groups["frozen"]} == {id(p) for p in frozen.parameters()}
+    assert not any(p.requires_grad for p in groups["frozen"])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    optimizer = torch.optim.AdamW([*groups["tail"], *groups["new"]], lr=1e-3, weight_decay=0)
+    for _ in range(10):
+        optimizer.zero_grad()
+        net(IMAGES)[:, 0].sum().backward()
+        optimizer.step()
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name for name, p in net.named_parameters() if p.requires_grad} <= moved and "head.pooling.p" in moved
+    assert not any(name.startswith("backbone.mid") or (protocol == "frozen" and "backbone" in name) for name in moved)
+    assert not any("running" in name for name in moved if name.startswith("backbone")), "frozen batch norms"
+    assert any("running" in name for name in moved) == (head != "plain"), "a head's own batch norms learn"
+
+
+def test_configuration_is_json_names_every_option_and_rebuilds_the_same_net():
+    net = small("neighbour", place="last", descriptor_dim=8, seed=3).eval()
+    assert net.config["options"]["fusion"] == "add", "a default is written out"
+    again = RetrievalNet.from_config(json.loads(json.dumps(net.config))).eval()
+    with torch.inference_mode():
+        assert torch.equal(again(IMAGES), net(IMAGES))
+    assert again.config == net.config
+    with pytest.raises(ValueError, match=r"unknown entries \['colour'\], missing entries \['seed'\]"):
+        RetrievalNet.from_config({key: value for key, value in net.config.items() if key != "seed"} | {"colour": 1})
+
+
+def test_parts_are_drawn_from_the_seed_whatever_the_others_are():
+    one, other = small(seed=1, descriptor_dim=16), small("plain", seed=1, descriptor_dim=16)
+    assert torch.equal(one.whitening.weight, other.whitening.weight)
+    assert torch.equal(one.head.reduce.weight, small("neighbour", seed=1).head.reduce.weight)
+    assert not torch.equal(one.whitening.weight, small(seed=2, descriptor_dim=16).whitening.weight)
+
+
+def test_whitening_starts_as_a_rotation_that_keeps_similarities():
+    net, bare = small("plain", descriptor_dim=256).eval(), small("plain").eval()
+    with torch.inference_mode():
+        a, b = net(IMAGES), bare(IMAGES)
+    torch.testing.assert_close(a @ a.T, b @ b.T, rtol=0, atol=1e-5)
+
+
+HEAD_FROM_A_FILE = """
+import torch
+class Head(torch.nn.Module):
+    def __init__(self, channels, *, seed=0, gain):
+        super().__init__()
+        self.width, self.gain = channels[2], gain
+        self.mix = torch.nn.Conv2d(channels[1], channels[1], 1)
+    def forward(self, mid, last, project):
+        return self.gain * project(last + self.mix(last)).mean(dim=(2, 3))
+"""
+
+
+@pytest.mark.parametrize("protocol", ["end_to_end", "frozen"])
+def test_a_head_may_stand_outside_the_package(tmp_path, protocol):
+    file = tmp_path / "mine.py"
+    file.write_text(HEAD_FROM_A_FILE)
+    net, again = (small(str(file), protocol, gain=2.0, seed=1).eval() for _ in range(2))
+    assert torch.equal(net(IMAGES), again(IMAGES)), "what a head draws comes from the seed of the net"
+    assert RetrievalNet.from_config(net.config).config["options"] == {"gain": 2.0}
+    with pytest.raises(ValueError, match=r"mine\.py' has no option colour; it has gain"):
+        small(str(file), colour=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"head": "ssm"}, "no part 'ssm' in heads; there are conv, neighbour, plain, product, structural"),
+        ({"head": "plain", "windw": 3}, "head 'plain' has no option windw; it has feed_forward, p, learn_p"),
+        ({"protocol": "half"}, "protocol is 'half'; one of end_to_end, frozen"),
+        ({"relup": 0.014}, "bottleneck"),
+    ],
+)
+def test_errors_say_what_is_legal(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small(**arguments)
+
+
+def test_frozen_batch_norms_stay_in_evaluation_mode():
+    net = small().train()
+    norms = [[m.training for m in part.modules() if isinstance(m, nn.BatchNorm2d)] for part in (net.backbone, net.head)]
+    assert norms[0] and not any(norms[0]) and all(norms[1])
