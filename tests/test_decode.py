@@ -1,0 +1,240 @@
+"""Decoding never lies about a file: its pixels, or one line that says what it is instead."""
+
+import contextlib
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ssr_lib.decode import ImageError, declared_sizes, load_image, may_pass
+
+
+@pytest.fixture
+def photo():
+    """A smooth colour gradient with some noise, (90, 120, 3) uint8: what JPEG was made for."""
+    y, x = np.mgrid[0:90, 0:120]
+    gradient = np.stack([2 * x, 2 * y, 255 - x - y], axis=-1) + np.random.default_rng(0).normal(0, 3, (90, 120, 3))
+    return gradient.clip(0, 255).astype(np.uint8)
+
+
+def with_chunk(data, kind, body, *, intact=True, at=33):
+    """A PNG with one more chunk, by default behind its header (33 bytes), with a right or a wrong checksum."""
+    checksum = zlib.crc32(kind + body) ^ (not intact)
+    return data[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum) + data[at:]
+
+
+def png(width, height, pixels):
+    """A PNG of 16-bit RGB rows as they stand in the file, whatever size its header declares."""
+    data = with_chunk(b"\x89PNG\r\n\x1a\n", b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0), at=8)
+    data = with_chunk(data, b"IDAT", zlib.compress(pixels), at=len(data))
+    return with_chunk(data, b"IEND", b"", at=len(data))
+
+
+def encode(photo, format="JPEG", mode="RGB", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(photo).convert(mode).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "mode,format,slack",
+    [("RGB", "PNG", 0), ("RGBA", "PNG", 0), ("RGB", "BMP", 0), ("RGB", "TIFF", 0), ("RGB", "PPM", 0), ("RGB", "DIB", 0),
+     ("RGB", "TGA", 0), ("RGB", "JPEG", 3), ("RGB", "MPO", 3), ("RGB", "AVIF", 4), ("RGB", "JPEG2000", 3),
+     ("CMYK", "JPEG", 4), ("P", "PNG", 25), ("P", "GIF", 25)],
+)  # fmt: skip
+def test_colour_comes_back_as_it_was_or_nearly(tmp_path, photo, mode, format, slack):
+    path = tmp_path / ("x.tga" if format == "TGA" else "x")
+    path.write_bytes(encode(photo, format, mode))
+    decoded = load_image(path)
+    assert decoded.shape == photo.shape and decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - photo).mean() <= slack
+
+
+@pytest.mark.parametrize("name,kind", [("x.png", np.uint8), ("x.png", np.uint16), ("x.tif", np.uint16)])
+def test_grey_of_8_and_16_bits_becomes_three_equal_channels(tmp_path, name, kind):
+    levels = np.arange(256, dtype=kind).reshape(16, 16)
+    Image.fromarray(levels if kind == np.uint8 else levels * 257).save(tmp_path / name)
+    np.testing.assert_array_equal(load_image(tmp_path / name), levels[:, :, None].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("white,message", [(65536, None), (4096, r"x\.png: 16 bits with values up to 3840")])
+def test_sixteen_bit_colour_keeps_its_upper_eight_bits_and_twelve_bits_in_sixteen_are_refused(tmp_path, white, message):
+    rows = np.random.default_rng(3).integers(0, white, (5, 7, 3), dtype=np.uint16)
+    (tmp_path / "x.png").write_bytes(png(7, 5, b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)))
+    with pytest.raises(ImageError, match=message) if message else contextlib.nullcontext():
+        np.testing.assert_array_equal(load_image(tmp_path / "x.png"), rows >> 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_as_pillow_defines_it_and_only_when_told(tmp_path, photo, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(photo).save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as picture:
+        upright = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(load_image(tmp_path / "x.png"), upright)
+    np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
+
+
+def test_damaged_exif_block_leaves_a_picture_as_it_lies_in_the_file(tmp_path, photo):
+    (tmp_path / "x.jpg").write_bytes(encode(photo, dpi=(72, 72), exif=b"Exif\0\0garbage"))
+    (tmp_path / "plain.jpg").write_bytes(encode(photo))
+    np.testing.assert_array_equal(load_image(tmp_path / "x.jpg"), load_image(tmp_path / "plain.jpg"))
+    assert declared_sizes(tmp_path / "x.jpg") == [(120, 90)]
+
+
+def test_thumbnail_of_a_jpeg_is_decoded_smaller_but_no_smaller_than_wanted(tmp_path, photo):
+    (tmp_path / "x.jpg").write_bytes(encode(np.tile(photo, (4, 4, 1))))
+    assert load_image(tmp_path / "x.jpg").shape == (360, 480, 3)
+    assert load_image(tmp_path / "x.jpg", longest=100).shape == (180, 240, 3)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.95])
+def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept):
+    data = encode(photo, format)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(ImageError, match=r"cut\.jpg"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    "content,message,passing",
+    [
+        (None, "No such file", True),
+        (b"", "the file is empty", False),
+        (b"I am no picture\n" * 40, "not a picture that is read here$", False),
+        (np.random.default_rng(4).bytes(4096), "not a picture that is read here$", False),
+        (png(100_000, 100_000, bytes(1000)), "178,956,970 pixels", False),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "but HEIC/HEIF$", False),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "but a camera's raw data$", False),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "but a Git LFS pointer .*git lfs pull", False),
+        (b"<!DOCTYPE html><html>", "but a web page$", False),
+        (b"\xff\x0a\0\0", "but JPEG XL$", False),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "but PostScript$", False),
+    ],
+)
+def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message, passing):
+    path = tmp_path / "bad.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (load_image, declared_sizes):
+        with pytest.raises(ImageError, match=rf"bad\.jpg: .*{message}") as caught:
+            read(path)
+        assert may_pass(str(caught.value)) == passing, "only what lies outside the picture may do at the next try"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on damaged TIFF tags
+def test_damaged_bytes_never_raise_anything_but_image_error(tmp_path, photo):
+    rng = np.random.default_rng(5)
+    for format in ("JPEG", "PNG", "TIFF", "GIF", "WEBP"):
+        data = encode(photo[:30, :40], format)
+        for _ in range(40):
+            damaged = bytearray(data)
+            for place in rng.integers(0, len(data), 5):
+                damaged[place] = rng.integers(256)
+            (tmp_path / "x").write_bytes(damaged)
+            with contextlib.suppress(ImageError):
+                assert load_image(tmp_path / "x").dtype == np.uint8
+
+
+# ---- what files declare, and what they are -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode,format", [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("RGBA", "GIF")]
+)
+def test_what_is_transparent_shows_white(tmp_path, mode, format):
+    drawing = np.zeros((20, 30, 4), np.uint8)
+    drawing[5:10, 5:20, 3] = 255  # black ink
+    picture = Image.fromarray(drawing).convert(mode)
+    picture.save(tmp_path / "x", format, lossless=True)
+    decoded = load_image(tmp_path / "x")
+    assert (decoded[5:10, 5:20] == 0).all() and (decoded[:5] == 255).all() and (decoded[10:] == 255).all()
+
+
+def test_half_transparent_ink_is_half_way_to_white(tmp_path):
+    Image.fromarray(np.full((4, 4, 4), (100, 0, 200, 128), np.uint8)).save(tmp_path / "x.png")
+    assert np.abs(load_image(tmp_path / "x.png").astype(int) - (177, 127, 227)).max() <= 1
+
+
+LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
+
+
+@pytest.mark.parametrize("kind,declared,white", [(np.int32, {281: 255}, 255), (np.uint16, {281: 4095}, 4095),
+                                                 (np.uint16, {341: 1023}, 1023), (np.uint16, {}, 65535)])  # fmt: skip
+def test_grey_is_scaled_by_what_the_file_declares(tmp_path, kind, declared, white):
+    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
+    assert np.abs(load_image(tmp_path / "x.tif")[:, :, 0] - 255 * LEVELS).max() <= 1.5
+
+
+def test_maxval_of_a_pgm_is_its_white(tmp_path):
+    levels = (LEVELS * 4095).astype(">u2")
+    (tmp_path / "x.pgm").write_bytes(b"P5 30 20 4095\n" + levels.tobytes())
+    assert np.abs(load_image(tmp_path / "x.pgm")[:, :, 0] - 255 * LEVELS).max() <= 1.5
+
+
+@pytest.mark.parametrize(
+    "kind,white,declared,words",
+    [
+        (np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
+        (np.uint16, 4095, {}, "16 bits with values up to 4095 of 65535"),
+        (np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
+        (np.float32, 1, {}, "floating-point pixels"),
+    ],
+)
+def test_grey_of_no_certain_scale_is_refused(tmp_path, kind, white, declared, words):
+    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
+    with pytest.raises(ImageError, match=rf"x\.tif: .*{words}"):
+        load_image(tmp_path / "x.tif")
+
+
+PROFILE = b"icc\0\0" + zlib.compress(bytes(2 << 20))
+CHUNKS = {"zTXt": (b"Comment\0\0" + zlib.compress(b"x" * (2 << 20)), True), "iCCP": (PROFILE, True),
+          "tEXt": (b"Comment\0hello", False), "eXIf": (b"MM\0*", False)}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHUNKS)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, photo, kind, place):
+    body, intact = CHUNKS[kind]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(photo, "PNG", exif=exif)
+    at = 33 if place == "before" else len(data) - 12  # IEND has 12 bytes
+    (tmp_path / "x.png").write_bytes(with_chunk(data, kind.encode(), body, intact=intact, at=at))
+    np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
+    if kind != "eXIf":
+        assert load_image(tmp_path / "x.png").shape == (120, 90, 3)
+    assert declared_sizes(tmp_path / "x.png")[0] == (120, 90)
+
+
+def test_a_png_whose_pixels_are_damaged_is_none_whatever_notes_it_has(tmp_path, photo):
+    data = bytearray(with_chunk(encode(photo, "PNG"), b"tEXt", b"Comment\0hello", intact=False))
+    data[len(data) // 2] ^= 255
+    (tmp_path / "x.png").write_bytes(data)
+    with pytest.raises(ImageError, match=r"x\.png: truncated or damaged"):
+        load_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+    getattr(os, make)(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match=r"x\.jpg: a folder, a pipe or a device"):
+        load_image(tmp_path / "x.jpg")
+
+
+def test_no_library_warns_of_a_file_that_it_does_not_name(tmp_path, photo, recwarn, capfd):
+    for name, options in {"a.jpg": {"exif": b"Exif\0\0garbage"}, "b.tif": {}, "c.gif": {}}.items():
+        Image.fromarray(photo).save(tmp_path / name, **options)
+    data = (tmp_path / "b.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(data.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 60000, 3, 1)))
+    for path in tmp_path.iterdir():
+        with contextlib.suppress(ImageError):
+            load_image(path)
+    assert not recwarn.list and capfd.readouterr().err == ""
