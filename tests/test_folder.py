@@ -249,7 +249,10 @@ def test_a_first_line_that_names_the_separator_is_obeyed(tmp_path, mark, end):
         (b'file,label\na.jpg,1\n"b.jpg,1\nc.jpg,2\nd.jpg,2\n', "line 3: unexpected end of data; is a quotation mark"),
         (b'file,label\na.jpg,1\nb.jpg,"1\n', "line 3: unexpected end of data"),
         (b'file,label\n"a.jpg"x,1\n', "line 2: ',' expected after '\"'"),
-        (b"file,label\na.jpg,1\n" + b"b" * 140_000 + b".jpg,1\n", "line 3: field larger than field limit"),
+        (
+            b"file,label\na.jpg,1\n" + b"b" * 140_000 + b".jpg,1\n",
+            "line 3: 'b+'… of 140,004 characters is no file name",
+        ),
         (b"file,label\na.jpg,1\n" + b"b" * 5000 + b".jpg,1\n", "line 3: 'b+'… of 5,004 characters is no file name"),
         (b"file,label\na\0.jpg,1\n", "line 2: .* is no file name"),
         (b"file,label,label\na.jpg,1,2\n", "2 columns are called 'label'; one is wanted"),

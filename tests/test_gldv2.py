@@ -5,30 +5,19 @@ import pytest
 
 from ssr_lib.datasets.gldv2 import read_clean, read_ids
 
-
-@pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "train_clean.csv"
-    path.write_text("landmark_id,images\n1,17660ef415d37059 92b6290d571448f6\n7,0123456789abcdef\n9,ff00000000000000\n")
-    return path
+TABLE = "landmark_id,images\n1,17660ef415d37059 92b6290d571448f6\n7,0123456789abcdef\n9,ff00000000000000\n"
 
 
-def test_every_picture_gets_its_landmark_and_its_place(table):
-    files, labels = read_clean(table)
+def test_every_picture_gets_its_landmark_and_its_place_and_landmarks_can_be_left_out(tmp_path):
+    (tmp_path / "train_clean.csv").write_text(TABLE)
+    files, labels = read_clean(tmp_path / "train_clean.csv")
     assert files[0] == "1/7/6/17660ef415d37059.jpg" and files[2] == "0/1/2/0123456789abcdef.jpg"
     assert labels.tolist() == [1, 1, 7, 9] and labels.dtype == np.int64
-
-
-def test_landmarks_can_be_left_out(table, tmp_path):
-    ids = tmp_path / "overlap.txt"
-    ids.write_text("# in Paris\n1\n\n9\n")
-    files, labels = read_clean(table, leave_out=read_ids(ids))
+    (tmp_path / "overlap.txt").write_text("# in Paris\n1\n\n9\n")
+    files, labels = read_clean(tmp_path / "train_clean.csv", leave_out=read_ids(tmp_path / "overlap.txt"))
     assert labels.tolist() == [7] and files == ["0/1/2/0123456789abcdef.jpg"]
-
-
-def test_an_unknown_landmark_to_leave_out_is_named(table):
     with pytest.raises(ValueError, match="no landmark 8 to leave out"):
-        read_clean(table, leave_out=[1, 8])
+        read_clean(tmp_path / "train_clean.csv", leave_out=[1, 8])
 
 
 def test_a_landmark_with_thousands_of_pictures_is_read(tmp_path):
@@ -37,17 +26,20 @@ def test_a_landmark_with_thousands_of_pictures_is_read(tmp_path):
     assert len(read_clean(path)[0]) == 12000
 
 
-def test_other_columns_and_other_ids_are_refused(tmp_path):
-    (tmp_path / "train.csv").write_text("id,url,landmark_id\nab,http,1\n")
-    with pytest.raises(ValueError, match=r"train\.csv has columns \['id'"):
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("id,url,landmark_id\nab,http,1\n", "columns 'landmark_id', 'images' are wanted; found 'id,url,landmark_id'"),
+        *((f"{TABLE}{row}\n", "line 5: .*") for row in ("x,17660ef415d37059", "1,ab", "1,../../../etc abc", '1,"ab')),
+    ],
+)
+def test_other_columns_and_rows_that_are_no_landmarks_are_refused(tmp_path, text, words):
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"train\.csv[:,] {words}"):
         read_clean(tmp_path / "train.csv")
+
+
+def test_ids_that_are_none_are_refused(tmp_path):
     (tmp_path / "ids.txt").write_text("1\nPantheon\n")
     with pytest.raises(ValueError, match=r"ids\.txt.*Pantheon"):
         read_ids(tmp_path / "ids.txt")
-
-
-@pytest.mark.parametrize("row", ["x,17660ef415d37059", "1,ab", "1,../../../etc abc"])
-def test_a_row_that_is_no_landmark_is_refused_by_line(tmp_path, row):
-    (tmp_path / "train.csv").write_text(f"landmark_id,images\n7,0123456789abcdef\n{row}\n")
-    with pytest.raises(ValueError, match=r"train\.csv line 3: .* are wanted"):
-        read_clean(tmp_path / "train.csv")

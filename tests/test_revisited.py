@@ -89,14 +89,14 @@ def test_published_file_with_one_byte_changed_is_refused_by_name(gnd, tmp_path):
 # ---- cut-down files ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", range(6))
-def test_cut_down_file_of_every_protocol_is_read_when_said_to_be_one(tmp_path, protocol):
-    path = write(tmp_path, protocol=protocol)
+def test_cut_down_file_is_read_when_said_to_be_one(tmp_path):
     with pytest.raises(ValueError, match="not the published"):
-        read_ground_truth(path)
-    benchmark = read_ground_truth(path, subset=True)
+        read_ground_truth(write(tmp_path))
+    benchmark = read_ground_truth(write(tmp_path), subset=True)
     assert benchmark.name == "cut (cut down)" and benchmark.boxes[0] == (10.5, 0, 60.2, 40)
     assert [ids.tolist() for ids in benchmark.hard] == [[1], []] and benchmark.groups == ["tower_q", "bridge_q"]
+    whole = [{key: ids for key, ids in truth.items() if key != "bbx"} for truth in RECORD["gnd"]]
+    assert read_ground_truth(write(tmp_path, changed(gnd=whole)), subset=True).boxes == [None, None]
 
 
 TRUTH = {"easy": np.array([0, 2]), "hard": np.array([], dtype=np.int32), "junk": [np.int64(3)],
@@ -125,7 +125,10 @@ def test_arrays_sets_and_older_keys_of_every_protocol_are_the_same_ground_truth(
 
 def python2(name):
     """What Python 2 writes for {"imlist": [name], "qimlist": ["q"], "gnd": [{"easy": numpy.array([0]), …}]}."""
-    string = lambda data: b"U" + bytes([len(data)]) + data
+
+    def string(data):
+        return b"U" + bytes([len(data)]) + data
+
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85U\x01btR(K\x01K\x01\x85cnumpy\ndtype\n(U\x02i8K\0K\x01"
         b"tR(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89U\x08" + bytes(8) + b"tb"
@@ -142,24 +145,12 @@ def test_names_that_python_2_wrote_are_read_as_utf_8_or_else_as_latin_1(tmp_path
     assert benchmark.database == ["château.jpg"] and benchmark.easy[0].tolist() == [0]
 
 
-def test_benchmark_survives_json(tmp_path):
-    benchmark = read_ground_truth(write(tmp_path), subset=True)
-    benchmark.save(tmp_path / "cut.json")
-    again = Benchmark.load(tmp_path / "cut.json")
-    assert again.boxes == benchmark.boxes and again.groups == benchmark.groups and again.queries == benchmark.queries
-
-
 def test_query_that_is_a_database_image_is_known_as_such(tmp_path):
     itself = {**RECORD["gnd"][1], "easy": [3], "junk": [2]}
     own = changed(qimlist=["tower_q", "bridge_1"], gnd=[RECORD["gnd"][0], itself])
     assert read_ground_truth(write(tmp_path, own), subset=True).query_ids == [-1, 2]
     with pytest.raises(ValueError, match="query 1: bridge_1 is a database image and a positive of itself"):
         read_ground_truth(write(tmp_path, changed(qimlist=["tower_q", "bridge_1"])), subset=True)
-
-
-def test_query_without_box_is_used_whole(tmp_path):
-    truths = [{k: v for k, v in truth.items() if k != "bbx"} for truth in RECORD["gnd"]]
-    assert read_ground_truth(write(tmp_path, changed(gnd=truths)), subset=True).boxes == [None, None]
 
 
 def test_queries_are_of_one_landmark_from_a_jaccard_index_of_three_tenths_on():
@@ -257,32 +248,27 @@ Q0, Q1 = RECORD["gnd"]
     "record,words",
     [
         ([1, 2], "a dictionary of gnd, imlist, qimlist is wanted, it is a list"),
-        ({"gnd": [], "imlist": []}, "a dictionary of gnd, imlist, qimlist is wanted; 'qimlist' missing, found 'gnd'"),
+        ({"gnd": [], "imlist": []}, "gnd, imlist, qimlist is wanted; 'qimlist' missing, found 'gnd', 'imlist'"),
         (changed(gnd=[Q0]), "1 entries in gnd for 2 queries"),
         (changed(gnd=[], qimlist=[]), "0 entries in gnd"),
         (changed(imlist="tower"), "imlist is a str"),
         (changed(imlist=["tower_1", 2, "a", "b"]), "imlist holds something that is not a name"),
         (changed(imlist=["../../etc/passwd", "a", "b", "c"]), "not the name of a picture inside"),
         (changed(qimlist=["/etc/passwd", "a"]), "not the name of a picture inside"),
-        (changed(gnd=[{**Q0, "easy": [4]}, Q1]), "outside the database of 4 images"),
-        (changed(gnd=[{**Q0, "easy": [-1]}, Q1]), "outside the database"),
-        (changed(gnd=[{**Q0, "junk": [0]}, Q1]), "more than once, in easy and junk"),
-        (changed(gnd=[{**Q0, "easy": [0, 0]}, Q1]), "more than once"),
-        (changed(gnd=[{**Q0, "easy": [0.5]}, Q1]), "query 0: easy holds something that is no whole number"),
-        (changed(gnd=[{**Q0, "easy": [[0]]}, Q1]), "no whole number"),
-        (changed(gnd=[{**Q0, "easy": {0: 1}}, Q1]), "easy is a dict"),
-        (changed(gnd=[{**Q0, "easy": {0, "a"}}, Q1]), "no whole number"),
-        (changed(gnd=[{**Q0, "easy": [True]}, Q1]), "no whole number"),
-        (changed(gnd=[{**Q0, "easy": [2**70]}, Q1]), "beyond any picture's"),
         (changed(gnd=[[0], Q1]), "query 0: a dictionary of easy, hard, junk is wanted, it is a list"),
-        (changed(gnd=[{"ok": [0]}, Q1]), "query 0: .* 'junk' missing, found 'ok'"),
         (changed(gnd=[{"easy": [0], "good": []}, Q1]), "query 0: .* 'hard', 'junk' missing, found 'easy', 'good'"),
-        (changed(gnd=[{**Q0, "bbx": [0, 0, 9]}, Q1]), "four numbers are wanted"),
-        (changed(gnd=[{**Q0, "bbx": ["a", 0, 9, 9]}, Q1]), "four numbers are wanted"),
-        (changed(gnd=[{**Q0, "bbx": [9, 0, 3, 9]}, Q1]), "x0 < x1"),
-        (changed(gnd=[{**Q0, "bbx": [0, 0, float("nan"), 9]}, Q1]), "x0 < x1"),
+        *((changed(gnd=[{**Q0, "easy": ids}, Q1]), words) for ids, words in (
+            ([4], "outside the database of 4 images"), ([-1], "outside the database"), ([0, 0], "more than once"),
+            ([3], "more than once, in easy and junk"), ([0.5], "query 0: easy holds something that is no whole number"),
+            ([[0]], "no whole number"), ({0, "a"}, "no whole number"), ([True], "no whole number"),
+            ([2**70], "beyond any picture's"), ({0: 1}, "easy is a dict"),
+        )),
+        *((changed(gnd=[{**Q0, "bbx": box}, Q1]), words) for box, words in (
+            ([0, 0, 9], "four numbers are wanted"), (["a", 0, 9, 9], "four numbers are wanted"),
+            ([9, 0, 3, 9], "x0 < x1"), ([0, 0, float("nan"), 9], "x0 < x1"),
+        )),
     ],
-)
+)  # fmt: skip
 def test_ground_truth_that_contradicts_itself_is_refused(tmp_path, record, words):
     with pytest.raises(ValueError, match=words):
         read_ground_truth(write(tmp_path, record), subset=True)
@@ -302,22 +288,16 @@ class Runs:
 def hostile(marker):
     return {
         "os.system": pickle.dumps(Runs(os.system, f"touch {marker}")),
-        "eval": pickle.dumps(Runs(eval, f"open({str(marker)!r}, 'w')")),
         "exec": pickle.dumps(changed(gnd=Runs(exec, f"open({str(marker)!r}, 'w')"))),
         "getattr": b"cbuiltins\ngetattr\n(cos\nS'system'\ntR.",
-        "import": b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.",
         "numpy.load": b"cnumpy\nload\n(S'x.npy'\ntR.",
         "numpy dotted": b"\x80\x04\x8c\x05numpy\x8c\x0df2py.os.system\x93\x8c\x04true\x85R.",
         "bytearray bomb": b"cbuiltins\nbytearray\n(L1000000000000L\ntR.",
         "array bomb": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L1000000000000L\ntS'b'\ntR.",
-        "array called": b"cnumpy\nndarray\n((L1000000000000L\ntS'b'\ntR.",
-        "array of pointers": b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR.",
-        "scalar bomb": b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'V1000000000'\nI0\nI1\ntRS''\ntR.",
-        "bytes bomb": b"c__builtin__\nbytes\n(L1000000000000L\ntR.",
-        "bytearray claimed": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
+        "array of structures": b"cnumpy\ndtype\n(S'V1000000000'\nI0\nI1\ntR.",
+        "bytes claimed": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
         "memory claimed": b"\x80\x02Nr" + (2**31).to_bytes(4, "little") + b".",
         "persistent id": b"Pgo\n.",
-        "extension": b"\x80\x02\x82\x01.",
     }
 
 
@@ -329,15 +309,6 @@ def test_hostile_pickle_is_refused_and_runs_nothing(tmp_path, kind):
     with pytest.raises(ValueError, match=r"gnd_roxford5k\.pkl is (refused|no ground truth)"):
         read_ground_truth(path, subset=True)
     assert not marker.exists()
-
-
-def test_lists_in_lists_that_are_long_to_print_are_refused_at_once(tmp_path):
-    endless = [0]
-    for _ in range(60):
-        endless = [endless, endless]
-    for truth in (endless, {**RECORD["gnd"][0], "easy": endless}, {**RECORD["gnd"][0], "bbx": [endless] * 4}):
-        with pytest.raises(ValueError, match=r"gnd_cut\.pkl, query 0"):
-            read_ground_truth(write(tmp_path, changed(gnd=[truth, RECORD["gnd"][1]])), subset=True)
 
 
 def test_truncated_and_damaged_pickles_are_refused(tmp_path):

@@ -6,12 +6,13 @@ A picture with id 0123456789abcdef lies in 0/1/2/0123456789abcdef.jpg (github.co
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+
+from ssr_lib.datasets.table import read_records
 
 
 def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tuple[list[str], np.ndarray]:
@@ -19,28 +20,21 @@ def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tupl
 
     `leave_out`: landmarks that are not used, for example those that Oxford and Paris are tested on; they are in the
     published set and move the ranking of methods (Song et al., CVPR 2024; the ids: github.com/dealicious-inc/
-    RGLDv2-clean). Raises `ValueError` naming the file for other columns, or for an id to leave out that is not there.
+    RGLDv2-clean). Raises `ValueError` naming the line, or an id to leave out that is not there.
     """
-    csv.field_size_limit(2**24)  # the largest landmark has more pictures than csv's default field holds
     files, labels, left_out = [], [], set()
-    with open(csv_file, newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if not {"landmark_id", "images"} <= set(table.fieldnames or ()):
-            raise ValueError(f"{csv_file} has columns {table.fieldnames}; landmark_id and images are wanted")
-        for row in table:
-            name, images = row["landmark_id"] or "", (row["images"] or "").split()
-            if not re.fullmatch(r"\d{1,18}", name) or not all(re.fullmatch(r"\w{3,64}", i) for i in images):
-                found = f"{name!r:.40}, {' '.join(images)!r:.40}"
-                raise ValueError(
-                    f"{csv_file} line {table.line_num}: {found}; a landmark's number and its pictures' ids are wanted"
-                )
-            landmark = int(name)
-            if landmark in leave_out:
-                left_out.add(landmark)
-                continue
-            files += [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in images]
-            labels += [landmark] * len(images)
-    if unknown := sorted(set(leave_out) - left_out):
+    for line, record in read_records(csv_file, ("landmark_id", "images")):
+        name, images = record["landmark_id"], record["images"].split()
+        if not re.fullmatch(r"\d{1,18}", name) or not all(re.fullmatch(r"\w{3,64}", i) for i in images):
+            found = f"{name!r:.40}, {record['images']!r:.40}"
+            raise ValueError(f"{csv_file}, line {line}: {found}; a landmark's number and its pictures' ids are wanted")
+        if int(name) in leave_out:
+            left_out.add(int(name))
+            continue
+        files += [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in images]
+        labels += [int(name)] * len(images)
+    unknown = sorted(set(leave_out) - left_out)
+    if unknown:
         raise ValueError(f"{csv_file} has no landmark {unknown[0]} to leave out ({len(unknown)} such ids)")
     return files, np.asarray(labels, dtype=np.int64)
 
