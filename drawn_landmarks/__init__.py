@@ -1,11 +1,9 @@
-"""The embedded benchmark: procedural landmarks, photographed by code.
+"""Drawn landmarks: buildings made of random numbers, photographed by code, with their ground truth.
 
-A landmark is a *structure* (floors, bays, towers, wings) in a *style* (material, windows, roof), drawn independently;
-a view is a rendered photograph of it in a street. See `data/README.md` for the data card.
+A specification goes in; a `Benchmark`, or labelled pictures to train on, come out. See README.md beside this file.
 """
 
-from .contact import contact_sheet, variant_sheet
-from .dataset import LabelledImages, draw_benchmark, draw_training
-from .spec import SyntheticSpec
+from .dataset import draw_benchmark, draw_training
+from .spec import VERSION, SyntheticSpec
 
-__all__ = ["LabelledImages", "SyntheticSpec", "contact_sheet", "draw_benchmark", "draw_training", "variant_sheet"]
+__all__ = ["VERSION", "SyntheticSpec", "draw_benchmark", "draw_training"]

@@ -9,26 +9,29 @@ import numpy as np
 
 from .spec import SyntheticSpec
 
-VARIANTS = ("ordinary", "reskinned", "grey", "night", "masked")  # of every query
-# What a random generator is for; the second number of every seed after the spec's own.
-STRUCTURE, STYLE, OTHER_STRUCTURE, OTHER_STYLE, TEXTURE, VIEW, QUERY, TWIN, DOUBLE, COUNT, STREET, RESKIN = range(12)
+FORMS = ("ordinary", "restyled", "grey", "night", "masked")  # of every query
+# What a random generator is for: the second number of every seed after the spec's own. The order stays as it is, since
+# with another number a picture would be another.
+STRUCTURE, STYLE, OTHER_STRUCTURE, OTHER_STYLE, TEXTURE, VIEW, QUERY = range(7)
+SAME_STYLE, SAME_BUILDING, COUNT, STREET, RESTYLE = range(7, 12)
+UNRELATED_VIEWS = 4  # of one unrelated building, among the distractors
 
 
 @dataclass(frozen=True)
 class Job:
-    """All pictures of one landmark: numbers of views of itself, queries, twins and doubles; or one distractor."""
+    """All pictures of one landmark: numbers of views of itself, queries, views of what resembles it; or one distractor."""
 
     kind: str  # landmark, distractor, training
     index: int
     views: int
     queries: int = 0
-    twins: int = 0
-    doubles: int = 0
+    same_style: int = 0
+    same_building: int = 0
 
     @property
-    def cost(self) -> int:
-        """About how many pictures' time it takes."""
-        return 3 + self.views + 4 * self.queries + self.twins + self.doubles
+    def pictures(self) -> int:
+        """How many it draws."""
+        return self.views + len(FORMS) * self.queries + self.same_style + self.same_building
 
 
 def stream(spec: SyntheticSpec, task: str) -> tuple[int, int]:
@@ -47,14 +50,10 @@ def view_counts(spec: SyntheticSpec) -> np.ndarray:
 
 def benchmark_jobs(spec: SyntheticSpec) -> list[Job]:
     """Landmarks, then distractors: three in four are views of buildings of their own, the rest of streets."""
-    counts = view_counts(spec)
-    jobs = [
-        Job("landmark", i, int(counts[i]), spec.queries_per_landmark, spec.twins, spec.doubles)
-        for i in range(spec.landmarks)
-    ]
-    share = 4  # views of one unrelated building
-    for i in range(-(-spec.distractors // share)):
-        jobs.append(Job("distractor", i, min(share, spec.distractors - share * i)))
+    extra = (spec.queries_per_landmark, spec.same_style, spec.same_building)
+    jobs = [Job("landmark", i, int(count), *extra) for i, count in enumerate(view_counts(spec))]
+    for i in range(-(-spec.distractors // UNRELATED_VIEWS)):
+        jobs.append(Job("distractor", i, min(UNRELATED_VIEWS, spec.distractors - UNRELATED_VIEWS * i)))
     return jobs
 
 
@@ -67,8 +66,8 @@ def shares(jobs: list[Job], processes: int) -> list[list[Job]]:
     """The jobs dealt out so that every process has about as much to do."""
     dealt: list[list[Job]] = [[] for _ in range(processes)]
     load = np.zeros(processes)
-    for job in sorted(jobs, key=lambda job: -job.cost):
+    for job in sorted(jobs, key=lambda job: -job.pictures):
         i = int(np.argmin(load))
         dealt[i].append(job)
-        load[i] += job.cost
+        load[i] += 3 + job.pictures  # a building's textures take about as long as three pictures
     return dealt

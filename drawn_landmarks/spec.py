@@ -41,13 +41,25 @@ QUERY_OCCLUDED = 0.22  # at most this much hidden
 QUERY_TRIES = 20
 
 
+LEAST = {  # of the numbers of a specification
+    "seed": 0,
+    "landmarks": 1,
+    "size": 32,
+    "queries_per_landmark": 1,
+    "same_style": 0,
+    "same_building": 0,
+    "distractors": 0,
+    "fixed_views": 1,
+}
+
+
 @dataclass(frozen=True)
 class SyntheticSpec:
     """A benchmark to draw. `name` and `seed` decide every landmark; equal specs give equal bytes.
 
     `views`: the smallest and largest number of database views of a landmark, drawn log-uniformly; `fixed_views`: this
-    number for every landmark instead. `twins`, `doubles`: views, for each landmark, of a building of the same style and
-    other structure, and of the same structure and other style. `distractors`: views of unrelated buildings and streets.
+    number for every landmark instead. `same_style`: views, for each landmark, of another building in the same style;
+    `same_building`: of the same building in another style. `distractors`: views of unrelated buildings and streets.
     `held_out_styles`: styles may come from families that training never draws.
     """
 
@@ -57,26 +69,30 @@ class SyntheticSpec:
     size: int = 224
     views: tuple[int, int] = (3, 40)
     queries_per_landmark: int = 1
-    twins: int = 2
-    doubles: int = 2
+    same_style: int = 2
+    same_building: int = 2
     distractors: int = 600
     held_out_styles: bool = True
     fixed_views: int | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "views", tuple(int(v) for v in self.views))
-        low, high = self.views
-        if not 1 <= low <= high:
-            raise ValueError(f"SyntheticSpec {self.name!r}: views is {self.views}; 1 <= smallest <= largest is wanted")
-        for key in ("landmarks", "queries_per_landmark", "fixed_views"):
+        for key, least in LEAST.items():
             value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"SyntheticSpec {self.name!r}: {key} is {value}; at least 1 is wanted")
-        for key in ("twins", "doubles", "distractors", "seed"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"SyntheticSpec {self.name!r}: {key} is {getattr(self, key)}; 0 or more is wanted")
-        if self.size < 32:
-            raise ValueError(f"SyntheticSpec {self.name!r}: size is {self.size} pixels; at least 32 is wanted")
+            if key == "fixed_views" and value is None:
+                continue
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"SyntheticSpec {self.name!r}: {key} is {value!r}; a whole number >= {least} is wanted"
+                )
+        try:
+            low, high = (int(count) for count in self.views)
+        except (TypeError, ValueError):
+            low, high = 0, 0
+        if not 1 <= low <= high:
+            raise ValueError(
+                f"SyntheticSpec {self.name!r}: views is {self.views!r}; 1 <= smallest <= largest is wanted"
+            )
+        object.__setattr__(self, "views", (low, high))
 
     def digest(self, task: str) -> str:
         """The identity of what this spec draws for a task ("benchmark", "training ordinary 20", …): 16 hex digits."""

@@ -90,8 +90,8 @@ def draw_structure(rng: np.random.Generator) -> Structure:
     masses: list[Mass] = []
     for i, letter in enumerate(plan):
         if mirrored and i > len(plan) // 2 - (len(plan) % 2 == 0):
-            twin = masses[len(plan) - 1 - i]
-            masses.append(_mirror(twin))
+            partner = masses[len(plan) - 1 - i]
+            masses.append(_mirror(partner))
             continue
         count = 1 if letter == "t" else max(2, round(budget / len(bodies) + rng.uniform(-1.2, 1.2)))
         if letter == "t" and rng.random() < 0.3:

@@ -1,6 +1,6 @@
 """Draws jobs: the pictures of one landmark and the record of what was measured in them.
 
-Run as a module it draws one share of the jobs, printing a line for each: `python -m drawn_landmarks.worker`.
+Run as a module it draws one share of the jobs, printing the record of each: `python -m drawn_landmarks.worker`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ssr_lib.files import write_atomic
-
 from . import plan
 from .building import Block, build
+from .files import read_json, write_atomic
 from .photo import to_grey
 from .plan import Job
 from .scene import View, difficulty, draw_view, good_query, well_framed
@@ -46,11 +45,10 @@ def intact(root: Path, record: dict) -> bool:
 
 def read_record(root: Path, job: Job, digest: str) -> dict | None:
     """The record of a job, or None where it is missing, of another spec, unreadable, or its files are damaged."""
-    try:
-        record = json.loads(record_path(root, job).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    record = read_json(record_path(root, job))
+    if record is None or record.get("digest") != digest:
         return None
-    return record if record.get("digest") == digest and intact(root, record) else None
+    return record if intact(root, record) else None
 
 
 class Studio:
@@ -61,6 +59,9 @@ class Studio:
         self.digest = spec.digest(task)
         self.stream = plan.stream(spec, task)
         self.held_out = spec.held_out_styles and not task.startswith("training")
+        folders = ["images"] if task.startswith("training") else ["database", *(f"queries/{f}" for f in plan.FORMS)]
+        for folder in ("records", *folders):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
         self.town = Neighbourhood.draw((*self.stream, plan.STREET))
 
     def rng(self, purpose: int, index: int, *more: int) -> np.random.Generator:
@@ -80,109 +81,108 @@ class Studio:
         return job.index + (1_000_000 if job.kind == "distractor" else 0)
 
     def draw(self, job: Job) -> dict:
-        """Draw the job unless it is done; the record of its pictures."""
-        record = read_record(self.root, job, self.digest)
-        if record is None:
-            pictures = {
-                "landmark": self._landmark,
-                "distractor": self._distractor,
-                "training": self._training,
-            }[job.kind](job)
-            record = {"digest": self.digest, "job": asdict(job), "pictures": pictures}
-            write_atomic(record_path(self.root, job), json.dumps(record, separators=(",", ":")) + "\n")
+        """Draw the job's pictures; their record, which is written last: a picture counts once its checksum is known."""
+        kinds = {"landmark": self._landmark, "distractor": self._distractor, "training": self._training}
+        record = {"digest": self.digest, "job": asdict(job), "pictures": kinds[job.kind](job)}
+        write_atomic(record_path(self.root, job), json.dumps(record, separators=(",", ":")) + "\n")
         return record
 
     def _view(self, job: Job, purpose: int, number: int, structure, blocks, **how) -> View:
         seed = (*self.stream, purpose, self._number(job), number)
         return draw_view(seed, structure, blocks, self.town, self.spec.size, **how)
 
-    def _save(self, view_or_image, file: str, role: str, **more) -> dict:
-        view = view_or_image if isinstance(view_or_image, View) else None
-        image = view.image if view else view_or_image
-        quality = more.pop("quality", view.quality if view else 90)
-        ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    def _save(self, view: View, file: str, role: str, **more) -> dict:
+        """Write a view's picture; what its record says of it."""
+        record = {"file": file, "role": role, "crc": self._write(view.image, file, view.quality)}
+        for key in ("seen", "scale", "occluded"):
+            record[key] = round(getattr(view, key), 4)
+        return {**record, "difficulty": difficulty(view), "box": view.box, **more}
+
+    def _write(self, image: np.ndarray, file: str, quality: int) -> int:
+        """Write a picture as JPEG; the checksum of its bytes."""
+        ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
         if not ok:
             raise OSError(f"{self.root / file}: OpenCV could not encode the picture")
-        data = data.tobytes()
-        write_atomic(self.root / file, data)
-        measured = {}
-        if view:
-            measured = {key: round(getattr(view, key), 4) for key in ("seen", "scale", "occluded")}
-            measured |= {"difficulty": difficulty(view), "box": view.box}
-        return {"file": file, "role": role, "crc": zlib.crc32(data), **measured, **more}
+        with open(self.root / file, "wb", buffering=0) as target:
+            target.write(data)
+        return zlib.crc32(data)
 
     def _landmark(self, job: Job) -> list[dict]:
         structure, style = self.structure(job), self.style(job)
         blocks = self.build(job, structure, style)
         name = f"{job.index:05d}"
-        pictures = [
-            self._save(self._view(job, plan.VIEW, v, structure, blocks), f"database/{name}_v{v:02d}.jpg", "view")
-            for v in range(job.views)
-        ]
+        pictures = []
+        for v in range(job.views):
+            view = self._view(job, plan.VIEW, v, structure, blocks)
+            pictures.append(self._save(view, f"database/{name}_v{v:02d}.jpg", "view"))
         for q in range(job.queries):
             pictures += self._query(job, q, structure, blocks, name)
-        other = self.structure(job, plan.OTHER_STRUCTURE)
-        if job.twins:
-            twin = self.build(job, other, style, 1)
-            for v in range(job.twins):
-                view = self._view(job, plan.TWIN, v, other, twin)
-                pictures.append(self._save(view, f"database/{name}_t{v:02d}.jpg", "twin"))
-        if job.doubles:
-            double = self.build(job, structure, self.style(job, plan.OTHER_STYLE, unlike=style), 2)
-            for v in range(job.doubles):
-                view = self._view(job, plan.DOUBLE, v, structure, double)
-                pictures.append(self._save(view, f"database/{name}_d{v:02d}.jpg", "double"))
+        if job.same_style:
+            other = self.structure(job, plan.OTHER_STRUCTURE)
+            others = self.build(job, other, style, 1)
+            for v in range(job.same_style):
+                view = self._view(job, plan.SAME_STYLE, v, other, others)
+                pictures.append(self._save(view, f"database/{name}_s{v:02d}.jpg", "same_style"))
+        if job.same_building:
+            others = self.build(job, structure, self.style(job, plan.OTHER_STYLE, unlike=style), 2)
+            for v in range(job.same_building):
+                view = self._view(job, plan.SAME_BUILDING, v, structure, others)
+                pictures.append(self._save(view, f"database/{name}_b{v:02d}.jpg", "same_building"))
         return pictures
 
     def _query(self, job: Job, q: int, structure, blocks, name: str) -> list[dict]:
-        """The query in all its variants: the first of some views that shows the landmark well, else the best."""
+        """The query in all its forms."""
+        best, number = self._best_view(job, q, structure, blocks)
+        other_style = self.style(job, plan.RESTYLE, q, unlike=self.style(job))
+        restyled = self.build(job, structure, other_style, 3, q)
+        views = {
+            "ordinary": best,
+            "restyled": self._view(job, plan.QUERY, number, structure, restyled, query=True),
+            "night": self._view(job, plan.QUERY, number, structure, blocks, query=True, light_kind="night"),
+            "masked": self._view(job, plan.QUERY, number, structure, [], query=True),
+        }
+        more = {"query": q, "shown": best.box}
+        pictures = []
+        for form, view in views.items():
+            pictures.append(self._save(view, f"queries/{form}/{name}_q{q}.jpg", form, **more))
+        file = f"queries/grey/{name}_q{q}.jpg"
+        crc = self._write(to_grey(best.image), file, best.quality)
+        return [*pictures, {"file": file, "role": "grey", "crc": crc, **more}]
+
+    def _best_view(self, job: Job, q: int, structure, blocks) -> tuple[View, int]:
+        """The first of some views that shows the landmark well, else the best of them; and its number."""
         best, number = None, 0
         for attempt in range(QUERY_TRIES):
-            seed = (*self.stream, plan.QUERY, self._number(job), 100 * q + attempt)
+            tried = 100 * q + attempt
+            seed = (*self.stream, plan.QUERY, self._number(job), tried)
             if attempt < QUERY_TRIES - 1 and not well_framed(seed, structure, blocks, self.spec.size):
                 continue
-            view = self._view(job, plan.QUERY, 100 * q + attempt, structure, blocks, query=True)
+            view = self._view(job, plan.QUERY, tried, structure, blocks, query=True)
             if best is None or view.seen * (1 - view.occluded) > best.seen * (1 - best.occluded):
-                best, number = view, 100 * q + attempt
+                best, number = view, tried
             if good_query(view):
                 break
-        style = self.style(job, plan.RESKIN, q, unlike=self.style(job))
-        again = lambda these, **how: self._view(job, plan.QUERY, number, structure, these, query=True, **how)
-        variants = {
-            "ordinary": best,
-            "reskinned": again(self.build(job, structure, style, 3, q)),
-            "night": again(blocks, light_kind="night"),
-            "masked": again([]),
-        }
-        box = best.box
-        pictures = [
-            self._save(view, f"queries/{variant}/{name}_q{q}.jpg", variant, query=q, shown=box)
-            for variant, view in variants.items()
-        ]
-        grey = to_grey(best.image)
-        pictures.append(
-            self._save(grey, f"queries/grey/{name}_q{q}.jpg", "grey", query=q, shown=box, quality=best.quality)
-        )
-        return pictures
+        return best, number
 
     def _distractor(self, job: Job) -> list[dict]:
         structure = self.structure(job)
-        blocks = self.build(job, structure, self.style(job)) if job.index % 4 else []  # one in four shows a street only
-        return [
-            self._save(
-                self._view(job, plan.VIEW, v, structure, blocks), f"database/x{job.index:05d}_{v:02d}.jpg", "distractor"
-            )
-            for v in range(job.views)
-        ]
-
-    def _training(self, job: Job) -> list[dict]:
-        structure, style = self.structure(job), self.style(job)
-        reskinned = "reskinned" in self.task
-        blocks = None if reskinned else self.build(job, structure, style)
+        blocks = []
+        if job.index % 4:  # one in four shows a street only
+            blocks = self.build(job, structure, self.style(job))
         pictures = []
         for v in range(job.views):
-            if reskinned:
-                blocks = self.build(job, structure, self.style(job, plan.RESKIN, v), 3, v)
+            view = self._view(job, plan.VIEW, v, structure, blocks)
+            pictures.append(self._save(view, f"database/x{job.index:05d}_{v:02d}.jpg", "distractor"))
+        return pictures
+
+    def _training(self, job: Job) -> list[dict]:
+        structure = self.structure(job)
+        restyled = "restyled" in self.task
+        blocks = [] if restyled else self.build(job, structure, self.style(job))
+        pictures = []
+        for v in range(job.views):
+            if restyled:
+                blocks = self.build(job, structure, self.style(job, plan.RESTYLE, v), 3, v)
             view = self._view(job, plan.VIEW, v, structure, blocks)
             pictures.append(self._save(view, f"images/{job.index:05d}_{v:03d}.jpg", "view"))
         return pictures
@@ -194,8 +194,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     studio = Studio(SyntheticSpec(**order["spec"]), order["task"], Path(order["root"]))
     for job in order["jobs"]:
-        record = studio.draw(Job(**job))
-        print(len(record["pictures"]), flush=True)
+        print(json.dumps(studio.draw(Job(**job))), flush=True)
 
 
 if __name__ == "__main__":
