@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -163,17 +163,12 @@ class Benchmark:
             raise ValueError(f"{path} is not a benchmark file: {error}; delete it and it is made again") from error
         if not isinstance(record, dict) or record.pop("format", None) != "ssr-benchmark-1":
             raise ValueError(f"{path} is not a benchmark file: 'format' should be 'ssr-benchmark-1'")
-        wanted = {entry.name: entry.default is MISSING and entry.default_factory is MISSING for entry in fields(cls)}
-        wrong = [f"it has no {name!r}" for name, needed in wanted.items() if needed and name not in record]
-        wrong += [f"it has {name!r}" for name in record if name not in wanted]
-        if wrong:
-            raise ValueError(f"{path} is not a benchmark file: {', '.join(wrong)}; wanted are {', '.join(wanted)}")
         try:
-            record["root"] = path.resolve().parent / record["root"]
+            record["root"] = path.resolve().parent / record.get("root", "")
             record["boxes"] = [None if box is None else tuple(box) for box in record.get("boxes", ())]
             return cls(**record)
         except (ValueError, TypeError, AttributeError, OverflowError) as error:  # a value of another kind raises any
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path} is not a benchmark file: {error}") from error
 
 
 @dataclass(frozen=True)

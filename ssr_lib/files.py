@@ -92,22 +92,24 @@ def load_part(name: str, package: str) -> ModuleType:
 
     `package`: "heads", "losses" or "rerank". Raises `ValueError` naming what was asked for and the parts there are.
     """
-    if name.endswith(".py"):
+    if name.endswith(".py") and Path(name).is_file():
         return _load_file(Path(name), package)
-    if not all(word.isidentifier() for word in name.split(".")):
-        raise _no_part(name, package)
     module = name if "." in name else f"ssr_lib.{package}.{name}"
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
-            raise  # the part is there, and something that it imports is not
-        raise _no_part(name, package) from error
+    if all(word.isidentifier() for word in module.split(".")) and not name.endswith(".py"):
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not f"{module}.".startswith(f"{error.name}."):
+                raise  # the part is there, and something that it imports is not
+    folder = importlib.import_module(f"ssr_lib.{package}").__path__
+    parts = sorted(found.name for found in pkgutil.iter_modules(folder) if not found.name.startswith("_"))
+    raise ValueError(
+        f"no part {name!r} in {package}; there are {', '.join(parts)}, a module path as my_package.my_part, "
+        "and a .py file"
+    )
 
 
 def _load_file(path: Path, package: str) -> ModuleType:
-    if not path.is_file():
-        raise _no_part(str(path), package)
     name = f"{package}_{path.stem}_{digest(str(path.resolve()))[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
@@ -116,17 +118,4 @@ def _load_file(path: Path, package: str) -> ModuleType:
     return module
 
 
-def _no_part(name: str, package: str) -> ValueError:
-    there = importlib.import_module(f"ssr_lib.{package}").__path__
-    names = sorted(found.name for found in pkgutil.iter_modules(there) if not found.name.startswith("_"))
-    return ValueError(
-        f"no part {name!r} in {package}; there are {', '.join(names)}, a module path as my_package.my_part, "
-        "and a .py file"
-    )
-
-
 folder_lock = locked  # until every room says `locked`
-
-
-def remove_leftovers(path):  # until no room calls it
-    """Nothing."""
