@@ -18,19 +18,20 @@ import pandas as pd
 
 from drawn_landmarks import draw_benchmark, draw_training
 from ssr_lib.benchmark import Benchmark, LabelledImages
+from ssr_lib.datasets.folder import read_training_labels
 from ssr_lib.datasets.revisited import read_distractors, with_distractors
 from ssr_lib.extract import Maps, compute_maps
 from ssr_lib.files import digest, load_part, read_json, write_atomic
-from ssr_lib.images import PRESETS, Preprocess
+from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
-from ssr_lib.study import choose, describe, pictures, rows, tables
-from ssr_lib.study.profile import check_parts, data_file, load_profile
+from ssr_lib.study import choose, describe, rows, tables
+from ssr_lib.study.profile import NetworkSpec, check_parts, data_file, load_profile
 from ssr_lib.study.provenance import repository_root
-from ssr_lib.study.schema import NetworkSpec
 from ssr_lib.train import TrainConfig, fit_start, train_head
 from ssr_lib.weights import load_checkpoint
 
 CURVE = ["step", "loss", "accuracy", "lr", "seconds"]
+Pair = tuple[np.ndarray, np.ndarray]  # descriptors of queries (Q, D) and of the database (N, D), float32
 
 
 class Study:
@@ -51,11 +52,11 @@ class Study:
     ):
         self.profile, self.source = load_profile(profile, changes), profile
         check_parts(self.profile)
-        custom = self.profile != load_profile(profile)
-        self.name = f"custom-{digest([profile, self.profile.model_dump()])[:12]}" if custom else Path(profile).stem
+        values = self.profile.model_dump()
+        custom = values != load_profile(profile).model_dump()
+        self.name = f"custom-{digest([profile, values])[:12]}" if custom else Path(profile).stem
         self.workspace = Path(workspace or repository_root())
-        self.results_dir = self.workspace / "results" / self.name
-        self.cache = self.workspace / "data" / "cache"
+        self.results_dir, self.cache = self.workspace / "results" / self.name, self.workspace / "data" / "cache"
         self.notebook, self.progress = notebook, progress
         self._made: dict = {}
 
@@ -83,25 +84,25 @@ class Study:
 
     def training_views(self, regime: str = "ordinary") -> LabelledImages:
         """The training pictures of `regime`: "ordinary" or "restyled" drawn ones, or the "photographs" of the profile."""
-        return self._once(("training", regime), lambda: self._training_views(regime))
-
-    def _training_views(self, regime: str) -> LabelledImages:
         data = self.profile.data
         if regime == "photographs":
-            return pictures.training_photographs(data)
-        folder = self.store("pictures", pictures.record_of(data, "training", regime))
-        spec = pictures.to_draw(data, "training")
-        return draw_training(spec, folder, views=data.training.views, regime=regime, progress=self.progress)
+            return self._once(regime, lambda: read_training_labels(data_file(data.training_labels)))
+        folder, spec = describe.pictures_record(data, "training", regime), describe.to_draw(data, "training")
+        how = {"views": data.training.views, "regime": regime, "progress": self.progress}
+        return self._once(regime, lambda: draw_training(spec, self.store("pictures", folder), **how))
 
     def benchmark(self, dataset: str = "drawn", split: str = "test", form: str = "ordinary") -> Benchmark:
         """The benchmark `dataset`; the drawn one has splits "validation" and "test" and `form`s of its queries."""
         if dataset == "drawn":
-            return self._once((dataset, split), lambda: self._draw(split))[form]
-        return self._once(dataset, lambda: pictures.read_benchmark(self.profile.data.labels, dataset))
+            return self._once(("drawn", split), lambda: self._draw(split))[form]
+        labels = self.profile.data.labels
+        if dataset not in labels:
+            raise ValueError(f"no dataset {dataset!r}; data.labels of the profile has {', '.join(labels) or 'none'}")
+        return self._once(dataset, lambda: describe.read_benchmark(data_file(labels[dataset]), dataset))
 
     def _draw(self, split: str) -> dict[str, Benchmark]:
-        folder = self.store("pictures", pictures.record_of(self.profile.data, split))
-        return draw_benchmark(pictures.to_draw(self.profile.data, split), folder, progress=self.progress)
+        folder = self.store("pictures", describe.pictures_record(self.profile.data, split))
+        return draw_benchmark(describe.to_draw(self.profile.data, split), folder, progress=self.progress)
 
     def with_distractors(self, dataset: str) -> Benchmark:
         """The benchmark with the distractors of the profile behind its database (revisitop1m: a million of them)."""
@@ -140,7 +141,7 @@ class Study:
         return self._made["network"]
 
     def _train(self, name: str, seed: int | None) -> tuple[RetrievalNet, list[dict]]:
-        spec = self.spec(name)
+        spec, recipe = self.spec(name), self.profile.training
         if seed not in spec.seeds:
             raise ValueError(f"network {name!r} has no training {seed}; its seeds are {spec.seeds}")
         if spec.checkpoint:
@@ -152,63 +153,43 @@ class Study:
         if self.profile.source == "revisited":
             raise ValueError(f"networks.{name}.checkpoint is null, and a profile of source revisited does not train")
         views = self.training_views(spec.views)
-        made_by = pictures.record_of(self.profile.data, "training", spec.views)
-        maps = self.maps(net, spec, made_by, views.root, views.files)
+        pictures = describe.pictures_record(self.profile.data, "training", spec.views)
+        maps = self.maps(net, spec.image_size, pictures, views.root, views.files)
         if spec.steps == 0:
             fit_start(net, None, maps, np.unique(views.labels, return_inverse=True)[1], TrainConfig.shrinkage)
             return net.eval(), []
-        directory = self.store("networks", describe.record_of(self.profile, name, seed))
-        config = self._recipe(spec, seed)
-        curve = train_head(net, maps, views.labels, config, directory=directory, progress=self.progress)
+        rates = {"lr_tail": spec.rate, "lr_new": spec.rate * recipe.new_rate_factor}
+        shared = recipe.model_dump(exclude={"seeds", "steps", "rate", "new_rate_factor"})
+        config = TrainConfig(steps=spec.steps, seed=seed, **rates, **shared)
+        folder = self.store("networks", describe.network_record(self.profile, name, seed))
+        curve = train_head(net, maps, views.labels, config, directory=folder, progress=self.progress)
         return net.eval(), curve
-
-    def _recipe(self, spec: NetworkSpec, seed: int) -> TrainConfig:
-        recipe = self.profile.training
-        return TrainConfig(
-            loss=recipe.loss,
-            loss_options=recipe.loss_options,
-            steps=spec.steps,
-            batch_size=recipe.batch_size,
-            optimizer=recipe.optimizer,
-            start=recipe.start,
-            lr_tail=spec.rate,
-            lr_new=spec.rate * recipe.new_rate_factor,
-            weight_decay=recipe.weight_decay,
-            seed=seed,
-        )
 
     # ---- maps and descriptors
 
-    def maps(self, net: RetrievalNet, spec: NetworkSpec, made_by: dict, root: Path, files, boxes=None) -> Maps:
-        """The frozen part's maps of pictures of one size, which `made_by` describes; every head and seed shares them."""
-        preprocess = dataclasses.replace(PRESETS["lite"], size_rule="fixed", size=spec.image_size)
-        record = {"backbone": spec.backbone, "preprocess": preprocess.to_dict(), "pictures": made_by}
-        folder = self.store("maps", record)
-        return compute_maps(net, files, preprocess, folder, root=root, boxes=boxes, progress=self.progress)
+    def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None) -> Maps:
+        """The frozen part's maps of pictures of `size` pixels, of which `pictures` is the record; heads and seeds share them."""
+        preprocess = dataclasses.replace(PRESETS["lite"], size_rule="fixed", size=size)
+        record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
+        how = {"root": root, "boxes": boxes, "progress": self.progress}
+        return compute_maps(net, files, preprocess, self.store("maps", record), **how)
 
     def descriptors(
         self, name: str, seed: int | None = None, dataset: str = "drawn", split: str = "test", form: str = "ordinary"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Pair:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
-        benchmark = self.benchmark(dataset, split, form)
         if dataset == "drawn":
-            return describe.drawn(self, name, seed, split, form, benchmark)
-        return self._once((name, seed, dataset), lambda: describe.photographs(self, name, seed, benchmark))
+            return describe.drawn(self, name, seed, split, form)
+        return self._once((name, seed, dataset), lambda: self.extracted(name, seed, self.benchmark(dataset)))
 
-    def descriptors_with_distractors(self, name: str, seed: int | None, dataset: str) -> tuple[np.ndarray, np.ndarray]:
-        """Descriptors of queries (Q, D) and of database and distractors behind it (N, D), the latter memory-mapped."""
-        make = describe.with_distractors
-        return self._once((name, seed, dataset, "distractors"), lambda: make(self, name, seed, dataset))
-
-    def preprocess(self, name: str, seed: int | None = None, **changes: Any) -> tuple[Preprocess, dict[str, Any]]:
-        """How photographs are prepared for a network, and the options of `extract`; `changes` to either."""
-        return describe.preparation(self, name, seed, **changes)
-
-    def extracted(
-        self, name: str, seed: int | None, benchmark: Benchmark, **changes: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Descriptors (Q, D) and (N, D) of any benchmark, picture by picture; `changes` as in `preprocess`."""
+    def extracted(self, name: str, seed: int | None, benchmark: Benchmark, **changes: Any) -> Pair:
+        """Descriptors of any benchmark, picture by picture; `changes`: of the `Preprocess`, or of the device or dtype."""
         return describe.photographs(self, name, seed, benchmark, **changes)
+
+    def descriptors_with_distractors(self, name: str, seed: int | None, dataset: str) -> Pair:
+        """Descriptors of queries and of database and distractors behind it."""
+        queries, database = self.descriptors(name, seed, dataset)
+        return queries, np.concatenate((database, describe.distractors(self, name, seed)))
 
     # ---- re-ranking
 
@@ -238,9 +219,9 @@ class Study:
         """Write a table to `tables/<name>.csv` and `.md`; of another dataset than the drawn to `<name>_<dataset>`."""
         tables.write_table(frame, self.results_dir / "tables" / tables.of_dataset(name, dataset), digits=digits)
 
-    def write_rows(self, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> pd.DataFrame:
+    def write_rows(self, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
         """Replace the notebook's rows and scores by these; see `rows.write`."""
-        return rows.write(self, scores, figures)
+        rows.write(self, scores, figures)
 
     def read_rows(self, notebook: str) -> pd.DataFrame:
         """The rows of a notebook; refused where the profile or the notebook's code is another now; see `rows.read`."""

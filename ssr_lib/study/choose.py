@@ -11,7 +11,7 @@ import numpy as np
 from ssr_lib import metrics, search
 from ssr_lib.files import digest, load_part, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
-from ssr_lib.study.describe import record_of
+from ssr_lib.study.describe import network_record
 from ssr_lib.study.provenance import repository_root
 
 if TYPE_CHECKING:
@@ -48,7 +48,11 @@ def _chosen_once(study: Study, datasets: list[str], split: str) -> dict[str, Any
     path, name, profile = study.results_dir / "choices.json", "+".join(datasets), study.profile
     networks = [(network, study.seeds(network)[0]) for network in study.networks("main")]
     rerankers = {line: profile.rerankers[line].model_dump() for line in profile.rerankers}
-    made_by = [rerankers, [record_of(profile, *network) for network in networks], profile.data.validation.model_dump()]
+    made_by = [
+        rerankers,
+        [network_record(profile, *network) for network in networks],
+        profile.data.validation.model_dump(),
+    ]
     tried = digest([made_by, profile.extraction.model_dump(), datasets, split])
     stored = read_json(path) or {}
     if stored.get(name, {}).get("tried") != tried:

@@ -1,4 +1,4 @@
-"""Descriptors of a study's benchmarks, kept in its cache: of drawn pictures by maps of one size, of photographs one by one."""
+"""What names the artefacts of a study, and how descriptors of its benchmarks are made from them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from drawn_landmarks import VERSION as DRAWING
+from drawn_landmarks import SyntheticSpec
 from ssr_lib.benchmark import Benchmark
-from ssr_lib.datasets.revisited import read_distractors
+from ssr_lib.datasets.folder import read_labels
+from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_truth
 from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
-from ssr_lib.study import pictures
-from ssr_lib.study.profile import data_file
-from ssr_lib.study.schema import Profile
+from ssr_lib.study.profile import Profile, Section, data_file
 from ssr_lib.weights import stored_preprocess
 
 if TYPE_CHECKING:
     from ssr_lib.study.artefacts import Study
 
-STORED = "descriptors.npy"
 VERSION = (
     3  # of what networks and training compute: raise it when their numbers change, so that old ones are not reused
 )
+
+
+def to_draw(data: Section, split: str) -> SyntheticSpec:
+    """What is drawn for "training", "validation" or "test"; only the test has styles that training never shows."""
+    values = getattr(data, split).model_dump(exclude={"views"} if split == "training" else None)
+    return SyntheticSpec(name=split, size=data.drawn_size, held_out_styles=split == "test", **values)
+
+
+def pictures_record(data: Section, split: str, views: str | None = None) -> dict[str, Any]:
+    """All that makes the pictures of a split; `views`: of the training, "photographs" or the kind of drawn ones."""
+    if views == "photographs":
+        return {"photographs": hash_file(data_file(data.training_labels))}
+    record = {"drawn": dataclasses.asdict(to_draw(data, split)), "version": DRAWING}
+    return record if views is None else record | {"regime": views, "views": data.training.views}
 
 
 def weights(profile: Profile, name: str, seed: int | None) -> Path:
@@ -33,35 +47,46 @@ def weights(profile: Profile, name: str, seed: int | None) -> Path:
     return data_file(f"{profile.spec(name).checkpoint.replace('{seed}', str(seed))}.safetensors")
 
 
-def record_of(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
-    """All that makes a network, trained or not; its digest names folders."""
+def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
+    """All that makes a network, trained or not."""
     spec, recipe = profile.spec(name), profile.training
     if spec.checkpoint:
         return {"checkpoint": hash_file(weights(profile, name, seed))}
-    made_by = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
-    made_by |= {"head": hash_file(load_part(spec.head, "heads").__file__)}
-    made_by |= {"descriptor_dim": profile.model.descriptor_dim}
-    if spec.trained:
-        made_by |= {"training": recipe.model_dump(exclude={"seeds", "steps", "rate"})}
-        made_by |= {"loss": hash_file(load_part(recipe.loss, "losses").__file__)}
-        made_by |= {"views": pictures.record_of(profile.data, "training", spec.views)}
-    return made_by
+    record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
+    record |= {"head": hash_file(load_part(spec.head, "heads").__file__), "dim": profile.model.descriptor_dim}
+    if not spec.trained:
+        return record
+    record |= {"training": recipe.model_dump(exclude={"seeds", "steps", "rate"})}
+    record |= {"loss": hash_file(load_part(recipe.loss, "losses").__file__)}
+    return record | {"views": pictures_record(profile.data, "training", spec.views)}
 
 
-def drawn(
-    study: Study, name: str, seed: int | None, split: str, form: str, benchmark: Benchmark
-) -> tuple[np.ndarray, np.ndarray]:
+def read_benchmark(path: Path, dataset: str) -> Benchmark:
+    """A labelled folder (.csv) or a benchmark in the form of the revisited ones (.pkl).
+
+    Raises `ValueError` where queries are database images too.
+    """
+    if path.suffix == ".pkl":
+        official = {known.name for known in OFFICIAL}
+        benchmark = read_ground_truth(path, path.parent, subset=dataset not in official)
+    else:
+        benchmark = read_labels(path)
+    if inside := sum(i >= 0 for i in benchmark.query_ids):
+        wanted = "the study compares queries that stand apart: give every file a split, query or db"
+        raise ValueError(f"{path}: {inside} queries are database images too; {wanted}")
+    return benchmark
+
+
+def drawn(study: Study, name: str, seed: int | None, split: str, form: str) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors of the queries (Q, D) and the database (N, D) of a drawn benchmark, from the cache or made now."""
-    parts = {form: (benchmark.queries, benchmark.boxes), "database": (benchmark.database, None)}
-    described = []
-    for part, (files, boxes) in parts.items():
-        made_by = pictures.record_of(study.profile.data, split) | {"part": part}
-        path = (
-            study.store("descriptors", {"network": record_of(study.profile, name, seed), "pictures": made_by}) / STORED
-        )
+    benchmark, described = study.benchmark("drawn", split, form), []
+    for part, files, boxes in ((form, benchmark.queries, benchmark.boxes), ("database", benchmark.database, None)):
+        pictures = pictures_record(study.profile.data, split) | {"part": part}
+        record = {"network": network_record(study.profile, name, seed), "pictures": pictures}
+        path = study.store("descriptors", record) / "descriptors.npy"
         if not path.is_file():
             net = study.network(name, seed)
-            maps = study.maps(net, study.spec(name), made_by, benchmark.root, files, boxes)
+            maps = study.maps(net, study.spec(name).image_size, pictures, benchmark.root, files, boxes)
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, describe_maps(net, maps))
         described.append(np.load(path))
@@ -79,10 +104,8 @@ def preparation(study: Study, name: str, seed: int | None, **changes: Any) -> tu
     elif study.spec(name).checkpoint:
         preprocess = stored_preprocess(weights(study.profile, name, seed))
     if preprocess is None:
-        raise ValueError(
-            f"{weights(study.profile, name, seed)} does not say how its pictures are prepared; "
-            f"set extraction.preset to one of {', '.join(PRESETS)}"
-        )
+        legal = ", ".join(PRESETS)
+        raise ValueError(f"the checkpoint of {name} does not say how pictures are prepared; extraction.preset: {legal}")
     if wanted.size:
         preprocess = dataclasses.replace(preprocess, size_rule="longest", size=wanted.size)
     options = {key: changes.pop(key, getattr(wanted, key)) for key in ("device", "dtype", "batch_size")}
@@ -90,40 +113,20 @@ def preparation(study: Study, name: str, seed: int | None, **changes: Any) -> tu
     return dataclasses.replace(preprocess, **changes), options | {"progress": study.progress}
 
 
-def _made_by(
-    study: Study, name: str, seed: int | None, preprocess: Preprocess, options: dict, of: Any
-) -> dict[str, Any]:
-    made_by = {"network": record_of(study.profile, name, seed), "preprocess": preprocess.to_dict(), "pictures": of}
-    return made_by | {"dtype": str(options["dtype"])}
-
-
-def photographs(
-    study: Study, name: str, seed: int | None, benchmark: Benchmark, **changes: Any
-) -> tuple[np.ndarray, np.ndarray]:
+def photographs(study: Study, name: str, seed: int | None, benchmark: Benchmark, **changes: Any) -> tuple:
     """Descriptors of queries (Q, D) and database (N, D), picture by picture; `changes` as in `preparation`."""
     preprocess, options = preparation(study, name, seed, **changes)
-    files = [benchmark.name, list(benchmark.database), list(benchmark.queries), list(benchmark.boxes)]
-    folder = study.store("descriptors", _made_by(study, name, seed, preprocess, options, files))
+    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
+    record |= {"dtype": str(options["dtype"]), "pictures": [benchmark.name, benchmark.database, benchmark.queries]}
+    folder = study.store("descriptors", record)
     return extract_benchmark(study.network(name, seed), benchmark, preprocess, folder, **options)
 
 
-def with_distractors(study: Study, name: str, seed: int | None, dataset: str) -> tuple[np.ndarray, np.ndarray]:
-    """Descriptors of queries (Q, D) and of database and distractors behind it (N, D), the latter memory-mapped.
-
-    The distractors are described once for all datasets and copied behind each database.
-    """
-    queries, database = study.descriptors(name, seed, dataset)
+def distractors(study: Study, name: str, seed: int | None) -> np.ndarray:
+    """Descriptors (M, D) of the profile's distractors, described once for all data sets."""
     preprocess, options = preparation(study, name, seed)
     root = data_file(study.profile.data.distractors)
-    made_by = _made_by(study, name, seed, preprocess, options, study.profile.data.distractors)
-    folder = study.store("descriptors", made_by)
-    behind = extract(study.network(name, seed), read_distractors(root), preprocess, folder, root=root, **options)
-    path: Path = study.store("descriptors", made_by | {"behind": dataset}) / STORED
-    if not path.is_file():
-        shape = (len(database) + len(behind), database.shape[1])
-        with replacing(path) as temporary:
-            joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            joined[: len(database)] = database
-            joined[len(database) :] = behind
-            joined.flush()
-    return queries, np.load(path, mmap_mode="r")
+    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
+    record |= {"dtype": str(options["dtype"]), "distractors": study.profile.data.distractors}
+    folder, files = study.store("descriptors", record), read_distractors(root)
+    return extract(study.network(name, seed), files, preprocess, folder, root=root, **options)

@@ -1,12 +1,11 @@
-"""The figures of the study, drawn from tables and pictures.
-
-Every function draws one figure to `path` and returns it. Line art is written as SVG too, beside the PNG.
-"""
+"""Figures: tables or pictures in, a .png out (of line art a .svg beside it) with the same bytes every time."""
 
 from __future__ import annotations
 
+import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -14,324 +13,245 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image, ImageOps
 
-from ssr_lib.study.canvas import COLOURS, PALETTE, canvas, load_pixels, show, square
+from ssr_lib.decode import load_image
+from ssr_lib.files import write_atomic
 
-FRAMES = {  # colour and mark of a ranked image: never told apart by colour alone
-    "right": ("#1a9850", "✓"),
-    "wrong": ("#d73027", "✗"),
-    "ignored": ("#8c8c8c", "–"),
-    "unknown": (None, ""),
+STYLE = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook", font_scale=0.9)}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "grid.color": "#e6e6e6"}
+STYLE |= {
+    "font.family": "DejaVu Sans",
+    "svg.hashsalt": "ssr",
+}  # a font that comes with matplotlib, names without chance
+PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]
+GREY, RED = "#8c8c8c", "#d73027"
+COLOURS = {  # the same thing has the same colour in every figure
+    **dict.fromkeys(("plain", "none", "easy"), PALETTE[7]),
+    **dict.fromkeys(("neighbour", "αQE + DBA", "medium"), PALETTE[1]),
+    **dict.fromkeys(("conv", "SuperGlobal", "hard"), PALETTE[2]),
+    **dict.fromkeys(("product", "GFR", "measured here"), PALETTE[0]),
+    **dict.fromkeys(("untrained", "SIFT + RANSAC"), PALETTE[5]),
+    **{"structural": PALETTE[8], "AQE": PALETTE[3], "αQE": PALETTE[4], "DBA": PALETTE[6]},
 }
+# Colour and mark of a ranked picture: never told apart by colour alone.
+FRAMES = {"right": ("#1a9850", "✓"), "wrong": (RED, "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
+Picture = Path | np.ndarray
 
 
-def ranked_lists(
-    query: Path | np.ndarray,
-    rows: Sequence[tuple[str, Sequence[Path], Sequence[float] | None, Sequence[str]]],
-    path: Path | str,
-) -> Path:
-    """A query beside several rankings of the database, one a row: (title, images, scores or None, status of each image).
+@contextmanager
+def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art: bool = True) -> Iterator[tuple]:
+    """A figure of `size` inches and its axes (rows, columns), written at the end. Raises `ValueError` for no .png."""
+    if path.suffix != ".png":
+        raise ValueError(f"{path} has the extension {path.suffix!r}; wanted .png")
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        frame = {} if line_art else {"frame_on": False, "xticks": [], "yticks": []}
+        yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw=frame)
+        for kind in metadata if line_art else ("png",):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=144 if line_art else 100, metadata=metadata[kind])
+            write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
-    A status is "right" (green), "wrong" (red), "ignored" (grey, also "junk") or "unknown" (no frame: one's own
-    pictures, without labels). Raises `ValueError` for another one.
-    """
-    columns = 1 + max(1, *(len(images) for _, images, _, _ in rows))
+
+def _colour(name: object, place: int) -> tuple[float, float, float]:
+    return COLOURS.get(str(name), PALETTE[place % len(PALETTE)])
+
+
+def _show(ax: Axes, image: Picture, title: str = "", frame: str | None = None) -> None:
+    """Draw a picture centred on a white square, in a frame of that colour."""
+    picture = Image.fromarray(image if isinstance(image, np.ndarray) else load_image(image))
+    picture.thumbnail((160, 160), Image.Resampling.LANCZOS)
+    ax.imshow(ImageOps.pad(picture, (max(picture.size),) * 2, color="white"))
+    ax.set_title(title, fontsize="small", color=frame or "black", pad=3)
+    if frame is not None:
+        ax.set(frame_on=True)
+        for spine in ax.spines.values():
+            spine.set(visible=True, color=frame, linewidth=3)
+
+
+def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | None, Sequence]], path: Path) -> Path:
+    """A query beside rankings of the database, one a row: (title, pictures, scores or None, statuses: see `FRAMES`)."""
+    columns = 1 + max(1, *(len(pictures) for _, pictures, _, _ in rows))
     size = (1.25 * columns, 1.65 * len(rows) + 0.2)
     with canvas(path, size, len(rows), columns, line_art=False) as (figure, axes):
         figure.get_layout_engine().set(h_pad=0.13, rect=(0, 0, 1, 1 - 0.2 / size[1]))  # room for the rows' titles
-        for ax in axes.flat:
-            ax.set_axis_off()
-        show(axes[0, 0], square(load_pixels(query, 160)), "query")
-        for row, (title, images, scores, statuses) in zip(axes, rows, strict=True):
-            # The row's title stands over its first image, at the left.
+        _show(axes[0, 0], query, "query")
+        for row, (title, pictures, scores, statuses) in zip(axes, rows, strict=True):
             above = row[1].text(0, 1.24, title, transform=row[1].transAxes, fontweight="bold", fontsize="small")
             above.set_in_layout(False)
-            for i, (ax, image, status) in enumerate(zip(row[1:], images, statuses, strict=False)):
-                status = "ignored" if status == "junk" else status
+            for i, (image, status) in enumerate(zip(pictures, statuses, strict=True)):
                 if status not in FRAMES:
                     raise ValueError(f"status {status!r} of {image}; wanted one of {', '.join(FRAMES)}")
                 colour, mark = FRAMES[status]
                 score = "" if scores is None else f"  {scores[i]:.2f}"
-                show(ax, square(load_pixels(image, 160)), f"{i + 1} {mark}{score}", colour)
-    return Path(path)
+                _show(row[1 + i], image, f"{i + 1} {mark}{score}", colour)
+    return path
 
 
-def contact_sheet(rows: Sequence[tuple[str, Sequence[Path | np.ndarray]]], path: Path | str) -> Path:
-    """Pictures in labelled rows: (label, images)."""
-    columns = max(len(images) for _, images in rows)
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Picture]]], path: Path) -> Path:
+    """Pictures in labelled rows: (label, pictures)."""
+    columns = max(len(pictures) for _, pictures in rows)
     with canvas(path, (1.25 * columns + 1.2, 1.25 * len(rows)), len(rows), columns, line_art=False) as (_, axes):
-        for ax in axes.flat:
-            ax.set_axis_off()
-        for row, (label, images) in zip(axes, rows, strict=True):
-            row[0].text(-0.1, 0.5, label, transform=row[0].transAxes, ha="right", va="center", fontsize="small")
-            for ax, image in zip(row, images, strict=False):
-                show(ax, square(load_pixels(image, 160)))
-    return Path(path)
+        for row, (label, pictures) in zip(axes, rows, strict=True):
+            row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
+            for ax, image in zip(row, pictures, strict=False):
+                _show(ax, image)
+    return path
 
 
-def self_similarity_panel(
-    images: Sequence[Path | np.ndarray],
-    maps: Sequence[np.ndarray],
-    places: Sequence[tuple[int, int]],
-    path: Path | str,
-    titles: Sequence[str] = (),
-) -> Path:
-    """Images with numbered places and, beside each, the cosines (U, V) around these places.
-
-    `maps`: for each image the cosines (H, W, U, V) of its feature map; `places`: (h, w) on that map.
-    """
-    height = 1.9 * len(images)
-    with canvas(path, (1.9 * (1 + len(places)) + 0.8, height), len(images), 1 + len(places), line_art=False) as (
-        figure,
-        axes,
-    ):
-        for i, (row, image, cosines) in enumerate(zip(axes, images, maps, strict=True)):
-            pixels = load_pixels(image, 256)
-            show(row[0], pixels, titles[i] if titles else "")
+def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, path: Path, titles: Sequence) -> Path:
+    """Pictures with numbered places (h, w), and the cosines (H, W, U, V) of their `maps` around these places."""
+    size = (1.9 * (1 + len(places)) + 0.8, 1.9 * len(images))
+    with canvas(path, size, len(images), 1 + len(places), line_art=False) as (figure, axes):
+        for row, image, cosines, title in zip(axes, images, maps, titles, strict=True):
+            pixels = image if isinstance(image, np.ndarray) else load_image(image)
+            rows, columns = cosines.shape[:2]
+            extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)  # in places of the map
+            row[0].imshow(pixels, extent=extent, aspect=pixels.shape[0] / rows * columns / pixels.shape[1])
+            row[0].set_title(title)
             for number, (h, w) in enumerate(places, start=1):
-                x = (w + 0.5) / cosines.shape[1] * pixels.shape[1]
-                y = (h + 0.5) / cosines.shape[0] * pixels.shape[0]
-                row[0].plot(x, y, "o", ms=13, mfc="white", mec="black")
-                row[0].text(x, y, str(number), ha="center", va="center", fontsize="small")
-                ax = row[number]
-                shown = ax.imshow(cosines[h, w], cmap="viridis", vmin=0, vmax=1)
-                ax.set_xticks([])
-                ax.set_yticks([])
-                ax.grid(False)
-                if i == 0:
-                    ax.set_title(f"around {number}", fontsize="small", fontweight="normal")
+                row[0].text(w, h, str(number), ha="center", va="center", bbox={"boxstyle": "circle", "fc": "white"})
+                shown = row[number].imshow(cosines[h, w], cmap="viridis", vmin=0, vmax=1)
+                row[number].set_title(f"around {number}")
         figure.colorbar(shown, ax=axes[:, 1:], label="cosine", shrink=0.8)
-    return Path(path)
+    return path
 
 
-def sweep(
-    table: pd.DataFrame,
-    x: str,
-    path: Path | str,
-    *,
-    y: str = "mAP",
-    hue: str,
-    log: str = "",
-) -> Path:
-    """Lines of `y` over `x`, one for each value of `hue`; `log`: "x" or "xy"."""
-    with canvas(path, (6, 3.8)) as (_, axes):
-        ax = axes[0, 0]
+def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, log: str = "") -> Path:
+    """Lines of `y` over `x`, one for each value of `hue`, dashed for "none"; `log`: "x", "y" or "xy"."""
+    with canvas(path, (6, 3.8)) as (_, ((ax,),)):
         for place, (name, rows) in enumerate(table.groupby(hue, sort=False)):
-            rows = rows.sort_values(x)
-            colour = COLOURS.get(str(name), PALETTE[place % len(PALETTE)])
-            ax.plot(rows[x], rows[y], marker="o", ms=4, color=colour, label=str(name))
-        if "x" in log:
-            ax.set_xscale("log")
-            _plain_ticks(ax, table[x])
-        if "y" in log:
-            ax.set_yscale("log")
-            _log_ticks(ax.yaxis)
-        ax.set_xlabel(x)
-        ax.set_ylabel(f"{y} (%)" if y == "mAP" else y)
+            style = {"ls": "--"} if name == "none" else {"marker": "o", "ms": 4}
+            ax.plot(x, y, data=rows.sort_values(x), color=_colour(name, place), label=str(name), **style)
+        _logarithmic(ax, log)
+        ax.set(xlabel=x, ylabel=f"{y} (%)" if y == "mAP" else y)
         ax.legend(title=hue)
-    return Path(path)
+    return path
 
 
-def heat_map(table: pd.DataFrame, path: Path | str) -> Path:
+def heatmap(table: pd.DataFrame, path: Path) -> Path:
     """A grid of Medium mAP in percent, index down and columns across, such as k × α; the best cell is framed."""
-    with canvas(path, (1.2 + 0.75 * table.shape[1], 1 + 0.42 * table.shape[0])) as (_, axes):
-        ax = axes[0, 0]
+    with canvas(path, (1.2 + 0.75 * table.shape[1], 1 + 0.42 * table.shape[0])) as (_, ((ax,),)):
         seaborn.heatmap(table, ax=ax, annot=True, fmt=".1f", cmap="viridis", cbar_kws={"label": "Medium mAP (%)"})
         if table.notna().to_numpy().any():
             row, column = np.unravel_index(np.nanargmax(table.to_numpy(float)), table.shape)
-            ax.add_patch(
-                matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, ec="#d73027", lw=2.5, clip_on=False)
-            )
+            ax.add_patch(matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, ec=RED, lw=2.5, clip_on=False))
         ax.tick_params(axis="y", rotation=0)
-    return Path(path)
+    return path
 
 
-def learning_curves(
-    curves: Mapping[str, Sequence[Sequence[Mapping]]],
-    path: Path | str,
-    *,
-    smooth: int = 5,
-    one_pass: float | None = None,
-) -> Path:
-    """Loss and accuracy over the steps: for each name the curves of its seeds, as mean and band from least to most.
-
-    A curve is a list of rows with `step`, `loss`, `accuracy`; `smooth`: steps of a running mean; `one_pass`: steps in which
-    every view is seen once, marked by dotted lines.
-    """
+def learning_curves(curves: Mapping[str, Sequence[pd.DataFrame]], path: Path, *, one_pass: float | None = None) -> Path:
+    """Loss and accuracy (mean of five steps) of each name, mean and range of its seeds; dotted after each `one_pass`."""
     with canvas(path, (9, 3.4), 1, 2) as (_, axes):
-        for place, (name, seeds) in enumerate(curves.items()):
-            colour = COLOURS.get(name, PALETTE[place % len(PALETTE)])
-            for ax, quantity in zip(axes[0], ("loss", "accuracy"), strict=True):
-                lines = pd.DataFrame(
-                    {i: pd.DataFrame(list(c)).set_index("step")[quantity] for i, c in enumerate(seeds)}
-                )
-                lines = lines.rolling(smooth, min_periods=1).mean()
-                ax.plot(lines.index, lines.mean(axis=1), color=colour, label=name)
-                ax.fill_between(lines.index, lines.min(axis=1), lines.max(axis=1), color=colour, alpha=0.18, lw=0)
-                ax.set_xlabel("step")
-                ax.set_ylabel({"loss": "loss", "accuracy": "accuracy on the batch"}[quantity])
-        for ax in axes[0] if one_pass else ():
-            for end in np.arange(one_pass, ax.dataLim.x1, one_pass):
-                ax.axvline(end, color="#666666", ls=":", lw=1)
+        for ax, quantity in zip(axes[0], ("loss", "accuracy"), strict=True):
+            for place, (name, seeds) in enumerate(curves.items()):
+                every = pd.concat([curve.set_index("step")[quantity] for curve in seeds], axis=1)
+                every = every.rolling(5, min_periods=1).mean()
+                ax.plot(every.mean(axis=1), color=_colour(name, place), label=name)
+                band = {"color": _colour(name, place), "alpha": 0.18, "lw": 0}
+                ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), **band)
+            for end in np.arange(one_pass, ax.dataLim.x1, one_pass) if one_pass else ():
+                ax.axvline(end, color=GREY, ls=":", lw=1)
+            ax.set(xlabel="step", ylabel=quantity)
         axes[0, 1].legend()
-    return Path(path)
+    return path
 
 
-def cost_figure(table: pd.DataFrame, path: Path | str) -> Path:
-    """Quality (mAP) against cost, one labelled point a row, cost on a logarithmic axis: up and to the left is better."""
-    x, y, label = "online ms a query", "mAP", "re-ranking"
-    with canvas(path, (6.4, 4)) as (_, axes):
-        ax = axes[0, 0]
-        for place, (_, row) in enumerate(table.iterrows()):
-            colour = COLOURS.get(str(row[label]), PALETTE[place % len(PALETTE)])
-            ax.plot(row[x], row[y], "o", ms=9, color=colour)
-            ax.annotate(str(row[label]), (row[x], row[y]), xytext=(8, 5), textcoords="offset points", fontsize="small")
-        ax.set_xscale("log")
-        _log_ticks(ax.xaxis)
-        ax.margins(x=0.3, y=0.15)
-        ax.set_xlabel(x)
-        ax.set_ylabel("Medium mAP (%)")
-    return Path(path)
+def cost(table: pd.DataFrame, path: Path) -> Path:
+    """Quality ("mAP") over cost ("online ms a query"), a point a row ("re-ranking"): up and to the left is better."""
+    x, y, names = (table[column] for column in ("online ms a query", "mAP", "re-ranking"))
+    colours = [_colour(name, place) for place, name in enumerate(names)]
+    with canvas(path, (7, 4)) as (_, ((ax,),)):
+        ax.scatter(x, y, s=80, color=colours)
+        _logarithmic(ax, "x")
+        ax.set(xlabel="online ms a query", ylabel="Medium mAP (%)")
+        _names_beside(ax, list(zip(x, y, names, colours, strict=True)))
+    return path
 
 
-def component_bars(table: pd.DataFrame, path: Path | str, *, x: str, hue: str) -> Path:
-    """Bars of mAP, grouped by `x` and coloured by `hue`, with the interval from low to high on each, in the table's order."""
-    groups, names = list(dict.fromkeys(table[x])), list(dict.fromkeys(table[hue]))
+def bars(table: pd.DataFrame, path: Path, *, x: str, hue: str) -> Path:
+    """Bars of "value" (Medium mAP), grouped by `x` and coloured by `hue`, with whiskers from "low" to "high"."""
+    groups, names = table[x].unique(), table[hue].unique()
     width = 0.8 / len(names)
-    with canvas(path, (1.8 + 2.0 * len(groups), 3.8)) as (_, axes):
-        ax = axes[0, 0]
+    with canvas(path, (1.8 + 2.0 * len(groups), 3.8)) as (_, ((ax,),)):
         for i, name in enumerate(names):
             rows = table[table[hue] == name].drop_duplicates(x).set_index(x).reindex(groups)
             at = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
-            whiskers = np.abs(rows[["low", "high"]].to_numpy(float).T - rows["mAP"].to_numpy(float))
-            colour = COLOURS.get(str(name), PALETTE[i % len(PALETTE)])
-            ax.bar(
-                at,
-                rows["mAP"],
-                width * 0.92,
-                color=colour,
-                label=str(name),
-                yerr=whiskers,
-                capsize=3,
-                error_kw={"lw": 1},
-            )
-        ax.set_xticks(range(len(groups)), [str(group) for group in groups])
-        ax.grid(axis="x", visible=False)
+            whiskers = np.abs(rows[["low", "high"]].T - rows["value"]).to_numpy(float)
+            ax.bar(at, rows["value"], width * 0.92, yerr=whiskers, capsize=3, color=_colour(name, i), label=str(name))
+        ax.set_xticks(range(len(groups)), groups)
         ax.set_ylabel("Medium mAP (%)")
         ax.legend(title=hue, loc="upper left", bbox_to_anchor=(1, 1))
-    return Path(path)
+    return path
 
 
-def difference_forest(table: pd.DataFrame, path: Path | str, *, x_label: str = "difference in mAP (points)") -> Path:
-    """Differences with their intervals and a line at 0, one a row from the top.
-
-    Dark where something is shown: by the verdict where the table has that column, else where the interval excludes 0.
-    """
-    names = [textwrap.fill(str(name), 44) for name in table["comparison"]]
-    lines = sum(name.count("\n") for name in names)
-    with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * lines)) as (_, axes):
-        ax = axes[0, 0]
-        for place, (_, row) in enumerate(table.iterrows()):
-            without_0 = row["low"] > 0 or row["high"] < 0
-            shown = row["verdict"] in ("supported", "refuted") if "verdict" in table else without_0
-            colour = PALETTE[0] if shown else "#8c8c8c"
-            ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
-            ax.plot(row["difference"], place, "o", color=colour, ms=7, mfc=colour if shown else "white")
+def forest(table: pd.DataFrame, path: Path) -> Path:
+    """Each "difference" from "low" to "high", a "comparison" a row; dark by its "verdict", else by an interval without 0."""
+    names, shown = [textwrap.fill(name, 44) for name in table["comparison"]], (table["low"] > 0) | (table["high"] < 0)
+    if "verdict" in table:
+        shown = table["verdict"].isin(["supported", "refuted"])
+    with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * "".join(names).count("\n"))) as (_, ((ax,),)):
+        for place, (dark, row) in enumerate(zip(shown, table.to_dict("records"), strict=True)):
+            ax.plot([row["low"], row["high"]], [place, place], color=PALETTE[0] if dark else GREY, lw=2)
+            ax.plot(row["difference"], place, "o", color=PALETTE[0] if dark else GREY, mfc=None if dark else "white")
         ax.axvline(0, color="black", lw=1)
         ax.set_yticks(range(len(table)), names, fontsize="small")
-        ax.set_ylim(len(table) - 0.5, -0.5)
-        ax.grid(axis="y", visible=False)
-        ax.set_xlabel(x_label)
-    return Path(path)
+        ax.set(ylim=(len(table) - 0.5, -0.5), xlabel="difference (points)")
+    return path
 
 
-def gain_by_positives(table: pd.DataFrame, path: Path | str) -> Path:
-    """The gain of every query over its number of positives, and the mean with its standard error in octaves of them."""
-    x, y = "positives", "gain"
-    with canvas(path, (6, 3.8)) as (_, axes):
-        ax = axes[0, 0]
-        ax.scatter(table[x], table[y], s=12, color=PALETTE[7], alpha=0.5, lw=0, label="a query")
-        octave = np.floor(np.log2(table[x]))
-        means = table.groupby(octave).agg(x=(x, "mean"), y=(y, "mean"), sem=(y, "sem"))
-        ax.errorbar(
-            means["x"], means["y"], yerr=means["sem"].fillna(0), color=PALETTE[0], marker="o", capsize=3,
-            label="mean ± standard error",
-        )  # fmt: skip
+def gain_by_positives(table: pd.DataFrame, path: Path) -> Path:
+    """The "gain" of each query over its number of "positives", and the mean with its standard error in octaves of them."""
+    with canvas(path, (6, 3.8)) as (_, ((ax,),)):
+        ax.scatter("positives", "gain", data=table, s=12, color=GREY, alpha=0.5, lw=0, label="a query")
+        octaves = table.groupby(np.floor(np.log2(table["positives"])))
+        mean, error = octaves[["positives", "gain"]].mean(), octaves["gain"].sem().fillna(0)
+        style = {"color": PALETTE[0], "marker": "o", "capsize": 3, "label": "mean ± standard error"}
+        ax.errorbar(mean["positives"], mean["gain"], yerr=error, **style)
         ax.axhline(0, color="black", lw=1)
-        ax.set_xscale("log", base=2)
-        _plain_ticks(ax, 2 ** np.arange(octave.min(), octave.max() + 2))
-        ax.set_xlabel("positives of the query (Medium)")
-        ax.set_ylabel("gain in AP (points)")
+        _logarithmic(ax, "x")
+        ax.set(xlabel="positives of the query (Medium)", ylabel="gain in AP (points)")
         ax.legend()
-    return Path(path)
+    return path
 
 
-def published_landscape(
-    published: pd.DataFrame,
-    path: Path | str,
-    *,
-    measured: pd.DataFrame | None = None,
-) -> Path:
-    """Published mAP on two benchmarks, one point a row, apart by whether it is re-ranked; measured points as stars.
-
-    `published`: columns roxf_M, rpar_M in percent, `rerank` ("none", or what follows the first ranking) and, where points are
-    to be named, `method`: those that no other of their kind beats on both axes. `measured`: columns roxf_M, rpar_M, method.
-    """
-    x, y = "roxf_M", "rpar_M"
-    rows = published.dropna(subset=[x, y])
-    plain = rows["rerank"].fillna("none") == "none"
-    kinds = (
-        (rows[plain], "published, first ranking", "o", PALETTE[7], (0.84, 0.86)),
-        (rows[~plain], "published, re-ranked", "^", PALETTE[1], (0.8, 0.98)),
-    )
-    with canvas(path, (7, 5.2)) as (_, axes):
-        ax = axes[0, 0]
-        for points, name, marker, colour, corner in kinds:
-            ax.scatter(points[x], points[y], s=34, marker=marker, color=colour, alpha=0.7, lw=0, label=name)
-            if "method" in points:
-                _name_best(ax, points, x, y, corner)
-        if measured is not None and len(measured):
-            ax.scatter(measured[x], measured[y], s=150, marker="*", color=PALETTE[0], label="measured here", zorder=3)
-            for _, row in measured.dropna(subset=[x, y]).iterrows():
-                ax.annotate(
-                    str(row["method"]), (row[x], row[y]), xytext=(-9, 5), textcoords="offset points", ha="right", fontsize="small",
-                    color=PALETTE[0], fontweight="bold",
-                )  # fmt: skip
-        ax.set_xlabel("ROxford5k Medium mAP (%)")
-        ax.set_ylabel("RParis6k Medium mAP (%)")
-        ax.set_axisbelow(True)
+def published_landscape(published: pd.DataFrame, path: Path, *, measured: pd.DataFrame) -> Path:
+    """Published Medium mAP ("roxf_M", "rpar_M") and `measured` stars, with the names of all that no other beats on both."""
+    first = published["rerank"].fillna("none") == "none"
+    kinds = {"published, first ranking": (published[first], "o", 34, PALETTE[7])}
+    kinds["published, re-ranked"] = (published[~first], "^", 34, PALETTE[1])
+    kinds["measured here"] = (measured, "*", 150, PALETTE[0])
+    named = []
+    with canvas(path, (8.5, 5.2)) as (_, ((ax,),)):
+        for label, (points, marker, size, colour) in kinds.items():
+            points = points.dropna(subset=["roxf_M", "rpar_M"]).sort_values(["roxf_M", "rpar_M"], ascending=False)
+            ax.scatter("roxf_M", "rpar_M", data=points, s=size, marker=marker, color=colour, alpha=0.8, label=label)
+            front = points["rpar_M"] > points["rpar_M"].cummax().shift(fill_value=-np.inf)
+            best = points if label == "measured here" else points[front].drop_duplicates("method")
+            named += [(*point, colour) for point in best[["roxf_M", "rpar_M", "method"]].itertuples(index=False)]
+        ax.set(xlabel="ROxford5k Medium mAP (%)", ylabel="RParis6k Medium mAP (%)")
         ax.legend(loc="lower right")
-    return Path(path)
+        _names_beside(ax, named)
+    return path
 
 
-def _name_best(ax: Axes, points: pd.DataFrame, x: str, y: str, corner: tuple[float, float]) -> None:
-    """Name the points that no other one beats on both axes, each method once, in a column from `corner` (axes fractions) down."""
-    highest = points.sort_values([x, y], ascending=False)
-    front = highest[highest[y] > highest[y].cummax().shift(fill_value=-np.inf)].drop_duplicates("method")
-    for place, (_, row) in enumerate(front.sort_values(y, ascending=False).iterrows()):
-        ax.annotate(
-            row["method"],
-            (row[x], row[y]),
-            xytext=(corner[0], corner[1] - 0.06 * place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize="small",
-            color="#444444",
-            arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.7, "shrinkB": 3},
-        )
+def _names_beside(ax: Axes, points: Sequence[tuple[float, float, str, tuple]]) -> None:
+    """Names of points (x, y, name, colour) in a column at the right, the highest first, with lines to them: none overlap."""
+    for place, (x, y, name, colour) in enumerate(sorted(points, key=lambda point: -point[1])):
+        style = {"textcoords": "axes fraction", "va": "center", "fontsize": "small"}
+        style["arrowprops"] = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkB": 4}
+        ax.annotate(name, (x, y), xytext=(1.03, 1 - (place + 0.5) / len(points)), **style)
 
 
-def _log_ticks(axis: Axis) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, written out."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _plain_ticks(ax: Axes, values: Sequence[float]) -> None:
-    """Ticks at the values themselves, written out."""
-    values = sorted(set(values))
-    ax.set_xticks(values, [f"{value:g}" for value in values])
-    ax.minorticks_off()
+def _logarithmic(ax: Axes, axes: str) -> None:
+    """Logarithmic `axes` ("x", "y", "xy") with ticks, written out, at 1, 2 and 5 of each decade, or at 1 of many."""
+    for name in axes:
+        ax.set(**{f"{name}scale": "log"})
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        low, high = axis.get_view_interval()
+        ticks = LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
+        axis.set(major_locator=ticks, major_formatter="{x:g}", minor_formatter=NullFormatter())

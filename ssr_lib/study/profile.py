@@ -1,22 +1,170 @@
-"""Reading profiles: inheritance, changes by dotted keys, refusals in one line."""
+"""Profiles: keys and kinds are those of profiles/base.yaml, the bounds that its values do not tell stand here."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from ssr_lib.files import load_part
 from ssr_lib.network import all_options
 from ssr_lib.study.provenance import data_folder, repository_root
-from ssr_lib.study.schema import Profile
 
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("refused", "wanted a number")
+    return value
+
+
+def _different(seeds: list) -> list:
+    if len(set(seeds)) < len(seeds):
+        raise PydanticCustomError("refused", "wanted each once: equal seeds are one training counted twice")
+    return seeds
+
+
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Positive = Annotated[Count, Field(ge=1)]
+Number = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Above0 = Annotated[Number, Field(gt=0)]
+Seeds = Annotated[list[Count | None], Field(min_length=1), AfterValidator(_different)]
+KINDS = {bool: bool, int: Count, float: Number, str: str}  # of an example in base.yaml
 LINES = ("networks", "tables", "rerankers")  # sections whose lines a profile may add, and take away by null
+
+
+class Section(BaseModel):
+    """A mapping with the keys of its class and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        for key in values if isinstance(values, Mapping) else ():
+            if key not in cls.model_fields:
+                there = {"key": str(key), "legal": ", ".join(cls.model_fields)}
+                raise PydanticCustomError("unknown key", "there are {legal}", there)
+        return values
+
+
+class NetworkSpec(Section):
+    """A line of `networks`; what it leaves open (None) `Profile.spec` fills in."""
+
+    head: str = "plain"
+    options: dict[str, Any] = {}
+    backbone: str | None = None
+    image_size: Positive | None = None
+    views: Literal["ordinary", "restyled", "photographs"] = "ordinary"
+    trained: bool = True
+    whitening: bool = True
+    seeds: Seeds | None = None
+    steps: Count | None = None
+    rate: Above0 | None = None
+    checkpoint: str | None = None
+
+
+class RerankerSpec(Section):
+    """A line of `rerankers`: `candidates` are tried in every combination, `fixed` parameters stay."""
+
+    module: str
+    candidates: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    fixed: dict[str, Any] = {}
+
+
+BOUNDS = {
+    "source": Literal["drawn", "photographs", "revisited"],
+    "data.validation.views": tuple[Positive, Positive],
+    "data.test.views": tuple[Positive, Positive],
+    "data.forms": list[Literal["restyled", "grey", "night", "masked"]],
+    "data.labels": dict[str, str],
+    "networks": dict[str, NetworkSpec],
+    "tables": dict[str, list[str]],
+    "extraction.size": Positive | None,
+    "extraction.dtype": Literal["float32", "bfloat16", "float16"],
+    "training.loss_options": dict[str, Any],
+    "training.seeds": Seeds,
+    "training.start": Literal["random", "fitted"],
+    "training.batch_size": Annotated[Count, Field(ge=2)],
+    "training.optimizer": Literal["sgd", "adamw"],
+    "rerankers": dict[str, RerankerSpec],
+    "sweeps.preprocess.images": Positive | None,
+    "sweeps.preprocess.changes": list[dict[str, Any]],
+}
+BOUNDS |= dict.fromkeys(("data.image_size", "data.drawn_size"), Annotated[Count, Field(ge=32)])
+BOUNDS |= dict.fromkeys(("data.training_labels", "data.distractors", "extraction.preset"), str | None)
+BOUNDS |= dict.fromkeys(("training.rate", "training.new_rate_factor"), Above0)
+BOUNDS |= dict.fromkeys(("data.training.landmarks", "data.training.views", "model.descriptor_dim"), Positive)
+BOUNDS |= dict.fromkeys(("extraction.batch_size", "training.steps", "statistics.resamples"), Positive)
+BOUNDS |= dict.fromkeys(("local.queries", "local.shortlist"), Positive)
+
+
+class Profile(Section):
+    """Every parameter of a study, with the keys of profiles/base.yaml."""
+
+    def spec(self, name: str) -> NetworkSpec:
+        """The line `name` of `networks` with all that it leaves open filled in. Raises `ValueError` for no such line."""
+        if name not in self.networks:
+            raise ValueError(f"no network {name!r}; networks of the profile has {'; '.join(self.networks)}")
+        line, training = self.networks[name], self.training
+        known = {"backbone": self.model.backbone, "image_size": self.data.image_size, "steps": training.steps}
+        known |= {"seeds": training.seeds if line.trained else [None], "rate": training.rate}
+        return line.model_copy(update={key: value for key, value in known.items() if getattr(line, key) is None})
+
+    @model_validator(mode="after")
+    def _fits(self) -> Profile:
+        """Refuse what contradicts itself: it would be found only after minutes of drawing."""
+        for fault in _misfits(self):
+            raise PydanticCustomError("misfit", "{fault}", {"fault": fault})
+        return self
+
+
+def _misfits(profile: Profile) -> Iterator[str]:
+    data, drawn, training = profile.data, profile.data.validation, profile.training
+    for table, names in profile.tables.items():
+        if unknown := [name for name in names if name not in profile.networks]:
+            yield f"tables.{table} has {unknown}; wanted lines of networks: {'; '.join(profile.networks)}"
+    for name in profile.networks:
+        spec = profile.spec(name)
+        one = not spec.trained or (spec.checkpoint is not None and "{seed}" not in spec.checkpoint)
+        if one != (spec.seeds == [None]) or (None in spec.seeds and len(spec.seeds) > 1):
+            yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null], for' if one else 'whole numbers, for not'} one network"
+        if spec.views == "photographs" and data.training_labels is None:
+            yield f"networks.{name}.views is photographs, but data.training_labels is null"
+        if spec.steps == 0 and training.start == "random":
+            yield f"networks.{name}.steps is 0, which wants training.start fitted; it is random"
+    if unknown := [name for name in data.datasets if name != "drawn" and name not in data.labels]:
+        yield f"data.datasets has {unknown}; wanted drawn, or names of data.labels: {', '.join(data.labels) or 'none'}"
+    most = drawn.landmarks * (drawn.views[1] + drawn.same_style + drawn.same_building) + drawn.distractors
+    for name, line in profile.rerankers.items() if data.choices_from == "validation" else ():
+        if min(line.candidates.get("k", [0])) >= most:
+            yield f"rerankers.{name}.candidates.k is {line.candidates['k']}; data.validation has {most} images at most"
+
+
+def _kind(example: Any, place: str = "") -> Any:
+    """The kind of a value of base.yaml: as `BOUNDS` says, else that of the example that stands there."""
+    if place in BOUNDS:
+        return BOUNDS[place]
+    if isinstance(example, list):
+        return list[_kind(example[0])]
+    if not isinstance(example, dict):
+        return KINDS[type(example)]
+    fields = {key: (_kind(value, f"{place}.{key}".strip(".")), ...) for key, value in example.items()}
+    return create_model(place or "Profile", __base__=Section if place else Profile, **fields)
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> Profile:
@@ -25,7 +173,14 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
     Raises `ValueError` in one line for a profile that is not there and for every key and value that is refused.
     """
     values = _read(name)
-    for dotted, value in _as_mapping(changes).items():
+    if isinstance(changes, str):  # papermill hands a mapping on the command line on as text
+        try:
+            changes = json.loads(changes or "{}")
+        except json.JSONDecodeError as error:
+            raise ValueError(f"changes is the text {changes!r}, which is not JSON: {error}") from None
+    if not isinstance(changes or {}, Mapping):
+        raise ValueError(f'changes is {changes!r}; wanted dotted keys with values, such as {{"training.steps": 50}}')
+    for dotted, value in (changes or {}).items():
         *parents, leaf = dotted.split(".")
         place = values
         for key in parents:
@@ -37,33 +192,23 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
     if isinstance(networks, dict):
         values["networks"] = {line: _like(networks, line) for line in networks}
     try:
-        return Profile.model_validate(values)
+        return _kind(_read("base")).model_validate(values)
     except ValidationError as refused:
         raise ValueError(f"profile {name}: {_fault(refused.errors()[0])}") from None
 
 
-def _as_mapping(changes: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
-    if isinstance(changes, str):  # papermill hands a mapping on the command line on as text
-        try:
-            changes = json.loads(changes or "{}")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"changes is the text {changes!r}, which is not JSON: {error}") from None
-    if changes is not None and not isinstance(changes, Mapping):
-        raise ValueError(f'changes is {changes!r}; wanted dotted keys with values, such as {{"training.steps": 50}}')
-    return changes or {}
-
-
 def _fault(error: Mapping[str, Any]) -> str:
     """A refusal of pydantic in words: the dotted key, what stands there, what is legal."""
-    place = [str(part) for part in error["loc"]]
-    if error["type"] == "contradiction":
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "misfit":
         return error["msg"]
     if error["type"] == "unknown key":
-        return f"there is no {'.'.join([*place, error['ctx']['key']])}; {error['msg']}"
+        return f"there is no {f'{place}.'.lstrip('.')}{error['ctx']['key']}; {error['msg']}"
     if error["type"] == "missing":
-        return f"{'.'.join(place)} is missing"
-    wanted = error["msg"].removeprefix("Input should be ").removeprefix("wanted ")
-    return f"{'.'.join(place)} is {error['input']!r}; wanted {wanted}"
+        return f"{place} is missing"
+    return (
+        f"{place} is {error['input']!r}; wanted {error['msg'].removeprefix('Input should be ').removeprefix('wanted ')}"
+    )
 
 
 def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -112,18 +257,15 @@ def _like(lines: Mapping[str, Any], name: str, heirs: tuple[str, ...] = ()) -> A
 
 def check_parts(profile: Profile) -> None:
     """Every head, loss and re-ranker is there and takes its options: found out before anything is drawn."""
-    for name, line in profile.networks.items():
-        make = load_part(line.head, "heads").Head
-        try:
-            make((8, 8, 8), **all_options(make, line.options, f"head {line.head}"))
-        except ValueError as error:
-            raise ValueError(f"networks.{name}.options: {error}") from None
     recipe = profile.training
-    make = load_part(recipe.loss, "losses").Loss
-    try:
-        make(8, 2, **all_options(make, recipe.loss_options, f"loss {recipe.loss}"))
-    except ValueError as error:
-        raise ValueError(f"training.loss_options: {error}") from None
+    parts = [("training.loss_options", load_part(recipe.loss, "losses").Loss, (8, 2), recipe.loss_options)]
+    for name, line in profile.networks.items():
+        parts.append((f"networks.{name}.options", load_part(line.head, "heads").Head, ((8, 8, 8),), line.options))
+    for place, make, arguments, options in parts:
+        try:
+            make(*arguments, **all_options(make, options, place))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
     for line in profile.rerankers.values():
         load_part(line.module, "rerank")
 
@@ -132,18 +274,16 @@ def data_file(name: str | Path) -> Path:
     """The file or folder `name` below `data_folder()`. Raises `FileNotFoundError` where it is not there."""
     path = data_folder() / name
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is not there; data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"
-        )
+        where = "data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"
+        raise FileNotFoundError(f"{path} is not there; {where}")
     return path
 
 
 def missing_inputs(profile: Profile) -> list[str]:
     """Names of the files and folders below `data_folder()` that a profile names and that are not there."""
     named = [*profile.data.labels.values(), profile.data.training_labels, profile.data.distractors]
-    for name in {name: None for names in profile.tables.values() for name in names}:
-        spec = profile.spec(name)
-        for seed in spec.seeds if spec.checkpoint else ():
-            stem = spec.checkpoint.replace("{seed}", str(seed))
-            named += [f"{stem}.safetensors", f"{stem}.json"]
+    for names in profile.tables.values():
+        for spec in [profile.spec(name) for name in names if profile.spec(name).checkpoint]:
+            stems = [spec.checkpoint.replace("{seed}", str(seed)) for seed in spec.seeds]
+            named += [stem + suffix for stem in stems for suffix in (".safetensors", ".json")]
     return [name for name in dict.fromkeys(named) if name and not (data_folder() / name).exists()]

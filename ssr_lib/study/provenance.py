@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ssr_lib.files import digest, read_json, write_atomic
 
-PACKAGES = "torch torchvision timm numpy pandas scipy faiss-cpu opencv-python-headless pillow matplotlib".split()
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "faiss-cpu", "opencv-python-headless", "pillow")
 
 
 def repository_root() -> Path:
@@ -28,7 +29,8 @@ def data_folder() -> Path:
 
 def describe_run() -> dict:
     """Commit, versions and machine as a JSON-able record, without host names, user names or paths."""
-    return {"commit": commit(), "versions": versions(), "machine": machine()}
+    versions = {"python": platform.python_version()} | {package: metadata.version(package) for package in PACKAGES}
+    return {"commit": commit(), "versions": versions, "machine": machine()}
 
 
 def commit() -> str | None:
@@ -48,26 +50,26 @@ def commit() -> str | None:
         return None
 
 
-def committed(folder: Path, pattern: str) -> dict[str, bytes]:
-    """The files of `folder` that match, by name, as they were last committed; none outside git."""
-
-    def git(*arguments: str) -> bytes:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True).stdout
-
-    try:
-        names = git("ls-tree", "--name-only", "HEAD", "./").decode().split()
-        return {
-            Path(name).name: git("show", f"HEAD:./{Path(name).name}") for name in names if Path(name).match(pattern)
-        }
-    except (subprocess.CalledProcessError, FileNotFoundError):  # no such folder, no repository, no git
-        return {}
+def machine() -> dict[str, str | int | None]:
+    """System, processor, cores, memory in GiB, and the accelerator where torch sees one."""
+    torch, processor = sys.modules.get("torch"), platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        named = re.search(r"model name\s*: (.*)", information.read_text(encoding="utf-8", errors="replace"))
+        processor = named[1] if named else processor
+    return {
+        "system": platform.system(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "accelerator": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
+    }
 
 
 def code_of(notebook: str) -> str:
     """A digest of the code of a notebook of the repository; outputs and text are none."""
-    path = repository_root() / "notebooks" / f"{notebook}.ipynb"
-    cells = (read_json(path) or {}).get("cells", [])
-    return digest(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"])[:12]
+    record = read_json(repository_root() / "notebooks" / f"{notebook}.ipynb") or {"cells": []}
+    return digest(["".join(cell["source"]) for cell in record["cells"] if cell["cell_type"] == "code"])[:12]
 
 
 def update(path: Path, **entries: object) -> None:
@@ -76,37 +78,3 @@ def update(path: Path, **entries: object) -> None:
     for key, value in entries.items():
         record[key] = {**record.get(key, {}), **value} if isinstance(value, dict) else value
     write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Version of Python and of every package that a figure may depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue  # a package that is not installed cannot have made a figure
-    return found
-
-
-def machine() -> dict[str, str | int | None]:
-    """System, processor, cores that this process may use, memory in GiB, and the accelerator where torch sees one."""
-    torch = sys.modules.get("torch")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "processor": _processor(),
-        "cores": cores,
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "accelerator": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-    }
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ssr_lib.files import write_atomic
-
-
-def p_text(p: float) -> str:
-    """A p-value with two decimals, and "<0.01" rather than 0."""
-    return "<0.01" if p < 0.01 else f"{p:.2f}"
 
 
 def mean_and_deviation(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -25,54 +19,38 @@ def mean_and_deviation(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     cells = means.groupby([*by, "difficulty"], sort=False).agg(["mean", "std", "count"])
     deviation = cells["std"].map(" ± {:.1f}".format).where(cells["count"] > 1, "")
     table = (cells["mean"].map("{:.1f}".format) + deviation).unstack(sort=False)
-    trained = scores.groupby(by, sort=False)["seed"].nunique()
-    table.insert(0, "seeds", trained.reindex(table.index))
+    table.insert(0, "seeds", scores.groupby(by, sort=False)["seed"].nunique())
     return table.reset_index().rename_axis(columns=None)
 
 
 def styled(frame: pd.DataFrame, digits: int = 2) -> Styler:
     """A table as notebooks show it: `digits` decimals, p-values never 0, nothing where nothing is known."""
-    formats = {"p": p_text} if "p" in frame else {}
+    formats = {"p": _p} if "p" in frame else {}
     return frame.style.format(formats, precision=digits, na_rep="").hide(axis="index")
 
 
+def _p(value: float) -> str:
+    return "<0.01" if value < 0.01 else f"{value:.2f}"
+
+
 def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:
-    """A Markdown table, numbers to the right, missing values empty, pipes escaped.
-
-    Numbers have `digits` decimals, in columns of small ones as many as give the largest three significant digits, up to
-    four; a column "p" has two, and "<0.01".
-    """
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
-    lines = ["| " + " | ".join(map(_escaped, frame.columns)) + " |"]
-    lines.append("|" + "|".join(" ---: " if right else " --- " for right in numeric) + "|")
-    columns = [_cells(frame[name], digits, right) for name, right in zip(frame.columns, numeric, strict=True)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True)]
-    return "\n".join(lines) + "\n"
+    """A Markdown table: numbers with `digits` decimals, below 1 with three significant digits; what is missing is empty."""
+    lines = [[_cell(name, digits) for name in frame]]
+    lines.append(["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in frame.dtypes])
+    lines += [[_cell(value, digits) for value in row] for row in frame.itertuples(index=False)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _escaped(text: object) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
+def _cell(value: object, digits: int) -> str:
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}" if 0 < abs(value) < 1 else f"{value:.{digits}f}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def _cells(column: pd.Series, digits: int, numeric: bool) -> list[str]:
-    if numeric:
-        largest = column.abs().replace(np.inf, np.nan).max()
-        if largest > 0:
-            digits = int(np.clip(2 - np.floor(np.log10(largest)), digits, max(4, digits)))
-    cells = []
-    for value in column:
-        if pd.isna(value):
-            cells.append("")
-        elif column.name == "p":
-            cells.append(p_text(value))
-        else:
-            cells.append(f"{value:z.{digits}f}" if isinstance(value, float) else _escaped(value))
-    return cells
-
-
-def write_table(frame: pd.DataFrame, path: Path | str, *, digits: int = 1) -> None:
+def write_table(frame: pd.DataFrame, path: Path, *, digits: int = 1) -> None:
     """Write `<path>.csv` (six significant digits) and `<path>.md`, atomically; a meaningful index becomes columns."""
-    path = Path(path)
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
