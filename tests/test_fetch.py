@@ -19,8 +19,8 @@ from PIL import Image
 
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.commands.main import main
-from ssr_lib.datasets import catalogue, fetch
-from ssr_lib.datasets.catalogue import DATA_SETS, DataSet, Source
+from ssr_lib.datasets import fetch, revisited
+from ssr_lib.datasets.catalogue import DATA_SETS, Source
 from ssr_lib.datasets.fetch import TransferError, bring, unpack
 from ssr_lib.datasets.folder import read_labels
 from ssr_lib.datasets.revisited import read_distractors, read_ground_truth
@@ -240,8 +240,8 @@ def small(site, monkeypatch):
         Source((f"{site.address}nowhere/part_1.tgz", f"{site.address}part_1.tgz"), archive=True),
         Source((f"{site.address}part_2.tgz",), archive=True),
     )
-    finish = catalogue.store_ground_truth("small", subset=True)
-    monkeypatch.setitem(DATA_SETS, "small", DataSet("for tests", 0, sources, catalogue._flat, finish))
+    monkeypatch.setattr(revisited, "OFFICIAL", (revisited.Official("small", 2, sources[0].sha256, 1),))
+    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["rparis6k"], gigabytes=0, sources=sources))
     return site
 
 
@@ -261,7 +261,7 @@ def test_a_benchmark_is_downloaded_verified_unpacked_and_stored_as_json_too(smal
     ]  # fmt: skip
     stored, read = (
         Benchmark.load(folder / "small.json"),
-        read_ground_truth(folder / "gnd_small.pkl", folder, subset=True),
+        read_ground_truth(folder / "gnd_small.pkl", folder),
     )
     assert (stored.database, stored.boxes) == (read.database, read.boxes) and stored.root.samefile(read.root)
     assert [ids.tolist() for ids in stored.junk] == [[1]]

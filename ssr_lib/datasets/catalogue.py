@@ -20,7 +20,6 @@ from ssr_lib.files import write_atomic
 
 N_DISTRACTORS = 1_001_001  # as published; a list with fewer was cut off
 N_LANDMARKS = 81_313
-GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 
 
 @dataclass(frozen=True)
@@ -101,22 +100,20 @@ def _is_picture(path: PurePosixPath) -> bool:
 # ---- what is done when all is there
 
 
-def store_ground_truth(name: str, subset: bool = False) -> Callable[[Path], None]:
-    """What checks a set's ground truth against its pictures and stores it as JSON, for whoever reads no pickles."""
-
-    def store(folder: Path) -> None:
-        read_ground_truth(folder / f"gnd_{name}.pkl", folder, subset=subset).save(folder / f"{name}.json")
-
-    return store
+def _store_ground_truth(folder: Path) -> None:
+    """Check a set's ground truth against its pictures and store it as JSON, for whoever reads no pickles."""
+    read_ground_truth(folder / f"gnd_{folder.name}.pkl", folder).save(folder / f"{folder.name}.json")
 
 
 def _check_list(path: Path) -> None:
-    if (found := len(read_distractors(path.parent))) != N_DISTRACTORS:
+    found = len(read_distractors(path.parent))
+    if found != N_DISTRACTORS:
         raise ValueError(f"{path} names {found:,} distractors; {N_DISTRACTORS:,} are published")
 
 
 def _check_clean(path: Path) -> None:
-    if (found := len(set(read_clean(path)[1]))) != N_LANDMARKS:
+    found = len(set(read_clean(path)[1]))
+    if found != N_LANDMARKS:
         raise ValueError(f"{path} has {found:,} landmarks; {N_LANDMARKS:,} are published")
 
 
@@ -171,6 +168,7 @@ _CTU = ("http://cmp.felk.cvut.cz/revisitop/data/datasets/", "https://cmp.felk.cv
 _PTAK = "http://ptak.felk.cvut.cz/revisitop/revisitop1m/"
 _GLD = "https://s3.amazonaws.com/google-landmark/"
 _INRIA = "http://pascal.inrialpes.fr/data/holidays/"
+_GROCERY = "https://github.com/marcusklasson/GroceryStoreDataset/archive/fc80ba90f803d79d0383df52c5a4ac5de99ff6fc.zip"
 
 
 def _revisited(name: str, archives: tuple[str, ...], folder: str) -> tuple[Source, ...]:
@@ -179,65 +177,37 @@ def _revisited(name: str, archives: tuple[str, ...], folder: str) -> tuple[Sourc
     return (Source(tuple(f"{host}{name}/gnd_{name}.pkl" for host in _CTU), sha256=sha256), *pictures)
 
 
+def _landmarks(i: int) -> Source:
+    md5 = f"{_GLD}md5sum/train/md5.images_{i:03d}.txt"
+    return Source((f"{_GLD}train/images_{i:03d}.tar",), archive=True, md5_url=md5)
+
+
 DATA_SETS: dict[str, DataSet] = {
     "roxford5k": DataSet(
-        "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)",
-        1.9,
-        _revisited("roxford5k", ("oxbuild_images-v1.tgz",), "oxbuildings"),
-        _flat,
-        store_ground_truth("roxford5k"),
+        "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)", 1.9,
+        _revisited("roxford5k", ("oxbuild_images-v1.tgz",), "oxbuildings"), _flat, _store_ground_truth,
     ),
     "rparis6k": DataSet(
-        "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)",
-        2.5,
-        _revisited("rparis6k", ("paris_1-v1.tgz", "paris_2-v1.tgz"), "parisbuildings"),
-        _flat,
-        store_ground_truth("rparis6k"),
+        "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)", 2.5,
+        _revisited("rparis6k", ("paris_1-v1.tgz", "paris_2-v1.tgz"), "parisbuildings"), _flat, _store_ground_truth,
     ),
     "revisitop1m": DataSet(
-        "1,001,001 distractors for both",
-        None,
-        (
-            Source((f"{_PTAK}revisitop1m.txt",), check=_check_list),
-            *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101)),
-        ),
-        _below_jpg,
-        _check_distractors,
+        "1,001,001 distractors for both", None,
+        (Source((f"{_PTAK}revisitop1m.txt",), check=_check_list),
+         *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101))),
+        _below_jpg, _check_distractors,
     ),
     "google-landmarks-v2-clean": DataSet(
-        "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept",
-        500,
-        (
-            Source((f"{_GLD}metadata/train_clean.csv",), check=_check_clean),
-            *(
-                Source(
-                    (f"{_GLD}train/images_{i:03d}.tar",),
-                    archive=True,
-                    md5_url=f"{_GLD}md5sum/train/md5.images_{i:03d}.txt",
-                )
-                for i in range(500)
-            ),
-        ),
-        _below_jpg,
-        _label_landmarks,
-        wanted=_clean_ids,
+        "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept", 500,
+        (Source((f"{_GLD}metadata/train_clean.csv",), check=_check_clean), *map(_landmarks, range(500))),
+        _below_jpg, _label_landmarks, wanted=_clean_ids,
     ),
     "holidays": DataSet(
-        "INRIA Holidays: 500 queries, 991 pictures",
-        2.8,
-        tuple(Source((f"{_INRIA}jpg{i}.tar.gz",), archive=True) for i in (1, 2)),
-        _flat,
-        _label_holidays,
+        "INRIA Holidays: 500 queries, 991 pictures", 2.8,
+        tuple(Source((f"{_INRIA}jpg{i}.tar.gz",), archive=True) for i in (1, 2)), _flat, _label_holidays,
     ),
     "grocery": DataSet(
-        "GroceryStoreDataset: 81 fine-grained classes, for training",
-        0.1,
-        (
-            Source(
-                (f"https://github.com/marcusklasson/GroceryStoreDataset/archive/{GROCERY_COMMIT}.zip",), archive=True
-            ),
-        ),
-        _grocery,
-        _label_grocery,
+        "GroceryStoreDataset: 81 fine-grained classes, for training", 0.1,
+        (Source((_GROCERY,), archive=True),), _grocery, _label_grocery,
     ),
-}
+}  # fmt: skip

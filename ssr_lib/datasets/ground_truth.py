@@ -19,6 +19,8 @@ import numpy as np
 
 from ssr_lib.benchmark import LISTS
 
+DEPTH = 6  # levels of lists and dictionaries; a ground truth has four
+
 
 class _Kind:
     """Stands for numpy.dtype while a pickle is read: numbers, text, and objects that are themselves in the pickle."""
@@ -44,25 +46,19 @@ class _Array:
         self.values = data if isinstance(data, list) else np.frombuffer(data, kind.dtype).tolist()
 
 
-def _frombuffer(data: bytes, kind: _Kind, *_: Any) -> _Array:
-    array = _Array()
-    array.__setstate__((kind, None, data))
-    return array
+def _frombuffer(data: bytes, kind: _Kind, *_: Any) -> list:
+    return np.frombuffer(data, kind.dtype).tolist()
 
 
 def _scalar(kind: _Kind, data: bytes) -> Any:
     return np.frombuffer(data, kind.dtype)[0].item()
 
 
-def _encode(text: str, codec: str) -> bytes:
-    return text.encode("latin1")  # how protocols 0 to 2 spell bytes
+def _bytes(text: str = "", codec: str = "") -> bytes:
+    return text.encode("latin1")  # protocols 0 to 2 spell them _codecs.encode(text, "latin1"), and none bytes()
 
 
-def _no_bytes() -> bytes:
-    return b""  # and none
-
-
-_ALLOWED = {"numpy.ndarray": _Array, "numpy.dtype": _Kind, "_codecs.encode": _encode, "__builtin__.bytes": _no_bytes,
+_ALLOWED = {"numpy.ndarray": _Array, "numpy.dtype": _Kind, "_codecs.encode": _bytes, "__builtin__.bytes": _bytes,
             "collections.OrderedDict": collections.OrderedDict}  # fmt: skip
 for _core in ("numpy.core", "numpy._core"):
     _ALLOWED |= {f"{_core}.multiarray._reconstruct": _Array, f"{_core}.multiarray.scalar": _scalar}
@@ -78,25 +74,28 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[f"{module}.{name}"]
 
 
-def _unpickle(data: bytes, path: Path) -> object:
-    if data.startswith(b"\x1f\x8b"):
-        raise ValueError(f"{path} is compressed (gzip); unpack it first")
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if "PUT" in opcode.name and int(argument) > len(data):
-                raise pickle.UnpicklingError(f"it claims {int(argument):,} entries of memory")
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()  # text of Python 2 stays bytes, for `_text`
-    except MemoryError as error:
-        raise ValueError(f"{path} is refused: it claims more memory than there is") from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is refused: {error}") from error
-    except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
-        what = "damaged" if data.endswith(b".") else "cut off"
-        raise ValueError(f"{path} is refused: it is {what} ({type(error).__name__}: {error})") from error
+def _unpickled(data: bytes) -> Any:
+    """What a pickle holds, in lists, dictionaries, text and numbers."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if "PUT" in opcode.name and int(argument) > len(data):
+            raise pickle.UnpicklingError(f"it claims {int(argument):,} entries of memory")
+    return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load(), DEPTH)
 
 
-def _text(value: object) -> object:
-    """Text of Python 2, which came as bytes: UTF-8, or else Latin-1; all else as it is."""
+def _plain(value: Any, depth: int) -> Any:
+    if depth == 0:
+        raise pickle.UnpicklingError("lists within lists")
+    if isinstance(value, Mapping):
+        return {_text(key): _plain(entry, depth - 1) for key, entry in value.items()}
+    if isinstance(value, _Array):
+        value = value.values
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value)
+    return [_plain(entry, depth - 1) for entry in value] if isinstance(value, (list, tuple)) else _text(value)
+
+
+def _text(value: Any) -> Any:
+    """Text of Python 2, which comes as bytes: UTF-8, or else Latin-1; all else as it is."""
     if not isinstance(value, bytes):
         return value
     try:
@@ -110,18 +109,29 @@ def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dic
 
     `path` is for messages. "ok" counts as easy. Raises `ValueError` naming what is missing or of another kind.
     """
-    fields = _fields(_unpickle(data, path), ("gnd", "imlist", "qimlist"), f"{path} is no ground truth")
-    names = {key: [_text(name) for name in _values(fields[key], f"{path}: {key}")] for key in ("imlist", "qimlist")}
-    for key, listed in names.items():
-        for name in listed:
-            if not isinstance(name, str):
-                raise ValueError(f"{path}: {key} holds something that is not a name ({type(name).__name__})")
+    if data.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{path} is compressed (gzip); unpack it first")
+    try:
+        record = _unpickled(data)
+    except MemoryError as error:
+        raise ValueError(f"{path} is refused: it claims more memory than there is") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is refused: {error}") from error
+    except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
+        what = "damaged" if data.endswith(b".") else "cut off"
+        raise ValueError(f"{path} is refused: it is {what} ({type(error).__name__}: {error})") from error
+    _want(record, ("gnd", "imlist", "qimlist"), f"{path} is no ground truth")
+    for key in ("imlist", "qimlist"):
+        if not isinstance(record[key], list) or not all(isinstance(name, str) for name in record[key]):
+            raise ValueError(f"{path}: {key} is no list, or holds something that is not a name")
+        for name in record[key]:
             if not stays_inside(name):
                 raise ValueError(f"{path}: {name!r} is not the name of a picture inside its folder")
-    truths, queries = _values(fields["gnd"], f"{path}: gnd"), names["qimlist"]
-    if not queries or len(truths) != len(queries):
-        raise ValueError(f"{path}: {len(truths)} entries in gnd for {len(queries)} queries; one for each is wanted")
-    return names["imlist"], queries, [_query(truth, f"{path}, query {i}") for i, truth in enumerate(truths)]
+    truths, queries = record["gnd"], record["qimlist"]
+    if not queries or not isinstance(truths, list) or len(truths) != len(queries):
+        found = len(truths) if isinstance(truths, list) else "no list of"
+        raise ValueError(f"{path}: {found} entries in gnd for {len(queries)} queries; one for each is wanted")
+    return record["imlist"], queries, [_query(truth, f"{path}, query {i}") for i, truth in enumerate(truths)]
 
 
 def stays_inside(name: str) -> bool:
@@ -129,52 +139,28 @@ def stays_inside(name: str) -> bool:
     return bool(name) and not name.startswith(("/", "\\")) and ".." not in Path(name).parts and "\0" not in name
 
 
-def _query(record: object, where: str) -> dict:
-    truth = _fields(record, (), where)
-    if "ok" in truth and not {"easy", "hard"} & set(truth):
-        truth |= {"easy": truth["ok"], "hard": []}  # the benchmarks before they were revisited
-    truth = _fields(truth, LISTS, where)
-    parsed = {key: _ids(truth[key], f"{where}: {key}") for key in LISTS}
-    if truth.get("bbx") is None:
-        return parsed | {"bbx": None}
-    box = _values(truth["bbx"], f"{where}: bbx")
-    try:
-        numbers = [float(value) for value in box if isinstance(value, (int, float))]
-    except OverflowError as error:
-        raise ValueError(f"{where}: bbx holds a number beyond any pixel's; four numbers are wanted") from error
-    if len(box) != 4 or len(numbers) != 4:
-        kinds = ", ".join(type(value).__name__ for value in box[:5])
-        raise ValueError(f"{where}: bbx has {len(box)} entries ({kinds}); four numbers are wanted")
-    return parsed | {"bbx": tuple(numbers)}
+def _query(truth: Any, where: str) -> dict:
+    if isinstance(truth, dict) and "ok" in truth and not {"easy", "hard"} & set(truth):
+        truth = {**truth, "easy": truth["ok"], "hard": []}  # the benchmarks before they were revisited
+    _want(truth, LISTS, where)
+    box, parsed = truth.get("bbx"), {}
+    for key in LISTS:
+        if not isinstance(truth[key], list) or not all(type(i) is int and abs(i) < 2**63 for i in truth[key]):
+            raise ValueError(f"{where}: {key} is no list, or holds something that is no whole number")
+        parsed[key] = np.array(truth[key], dtype=np.int64)
+    if box is None:
+        return {**parsed, "bbx": None}
+    if not isinstance(box, list) or [type(v) in (int, float) and abs(v) < 2**63 for v in box] != [True] * 4:
+        raise ValueError(f"{where}: bbx is {box!r:.60}; four numbers are wanted")
+    return {**parsed, "bbx": tuple(float(v) for v in box)}
 
 
-def _ids(value: object, where: str) -> np.ndarray:
-    ids = list(value) if isinstance(value, (set, frozenset)) else _values(value, where)
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise ValueError(f"{where} holds something that is no whole number")
-    try:
-        found = np.array(ids, dtype=np.int64)
-    except OverflowError as error:
-        raise ValueError(f"{where} holds a number beyond any picture's") from error
-    return np.sort(found) if isinstance(value, (set, frozenset)) else found
-
-
-def _fields(record: object, wanted: Sequence[str], where: str) -> dict:
-    """A dictionary with text for keys. Raises `ValueError` naming those that are missing."""
-    what = f"{where}: a dictionary of {', '.join(wanted or LISTS)} is wanted"
-    if not isinstance(record, Mapping):
+def _want(record: Any, keys: Sequence[str], where: str) -> None:
+    what = f"{where}: a dictionary of {', '.join(keys)} is wanted"
+    if not isinstance(record, dict):
         raise ValueError(f"{what}, it is a {type(record).__name__}")
-    found = {_text(key): value for key, value in record.items()}
-    missing = [repr(key) for key in wanted if key not in found]
+    missing = [repr(key) for key in keys if key not in record]
     if missing:
-        there = ", ".join(map(repr, [*found][:20])) or "nothing"
-        raise ValueError(f"{what}; {', '.join(missing)} missing, found {there}")
-    return found
-
-
-def _values(value: object, where: str) -> list:
-    if isinstance(value, _Array):
-        return value.values
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{where} is a {type(value).__name__}; a list is wanted")
-    return list(value)
+        raise ValueError(
+            f"{what}; {', '.join(missing)} missing, found {', '.join(map(repr, [*record][:20])) or 'nothing'}"
+        )

@@ -107,19 +107,16 @@ def _check_boxes(benchmark: Benchmark, path: Path) -> None:
     wrong = []
     for name, box in zip(benchmark.queries, benchmark.boxes, strict=True):
         problems = []
-        for width, height in declared_sizes(benchmark.root / name) if box is not None else []:
+        sizes = [] if box is None else declared_sizes(benchmark.root / name)
+        for width, height in sizes:  # as the picture lies in the file, or upright
             try:
                 check_box(box, width, height)
-                problems.clear()
-                break
             except ImageError as error:
                 problems.append(f"{name}: {error}")
-        wrong += problems[:1]
+        if sizes and len(problems) == len(sizes):
+            wrong.append(problems[0])
     if wrong:
         raise ValueError(f"{path}: {listed(wrong, 'queries cannot be cropped')}")
-
-
-# ---- pictures
 
 
 def _find_images(images: Path | str | None, names: Sequence[str], path: Path) -> tuple[Path, dict[str, str]]:
