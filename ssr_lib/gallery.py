@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import inspect
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from torch import nn
@@ -15,13 +20,13 @@ from tqdm import tqdm
 from ssr_lib.datasets.folder import file_identity, list_pictures
 from ssr_lib.decode import ImageError, may_pass
 from ssr_lib.extract import described
-from ssr_lib.files import digest, locked
+from ssr_lib.files import FolderBusyError, digest, locked
 from ssr_lib.images import Preprocess
 from ssr_lib.network import weights_digest
+from ssr_lib.search import Prepared, knn
 from ssr_lib.store import file_stamp, load_array, remove, save_arrays, sound_record
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
-CHUNK = 256  # pictures that are saved together: the most that a killed run repeats
 Known = dict[str, tuple[list, "np.ndarray | str"]]  # a picture's `file_stamp`, and its row (D,) or why it has none
 
 
@@ -45,6 +50,28 @@ class Gallery:
         """The number of the picture that is this very file, under whatever name; None where it is none of them."""
         wanted = file_identity(photo)
         return next((i for i, name in enumerate(self.files) if file_identity(self.folder / name) == wanted), None)
+
+    def prepared(self, part: ModuleType, database: Prepared, parameters: dict) -> object | None:
+        """What a re-ranker makes of the `descriptors` alone; None where there is no such thing.
+
+        The neighbours of each picture, which cost most of it, are kept beside the index for the next search.
+        """
+        if not hasattr(part, "prepare"):
+            return None
+        if "neighbours" not in inspect.signature(part.prepare).parameters:
+            return part.prepare(database, **parameters)
+        return part.prepare(database, neighbours=self._neighbours(database, parameters["k"]), **parameters)
+
+    def _neighbours(self, database: Prepared, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and ids (N, k or more) of each picture's nearest others."""
+        stem, of = self.place / "neighbours", hashlib.sha256(self.descriptors).hexdigest()
+        record = sound_record(stem)
+        if record is not None and record["of"] == of and record["k"] >= k:
+            return load_array(stem, "scores"), load_array(stem, "ids")
+        scores, ids = knn(database, database, k, exclude=np.arange(len(self.files)))
+        with suppress(OSError, FolderBusyError), locked(self.place):  # kept where that can be
+            save_arrays(stem, {"scores": scores, "ids": ids}, {"of": of, "k": k})
+        return scores, ids
 
 
 def index_folder(
@@ -74,19 +101,16 @@ def index_folder(
     if new:
         try:
             with locked(place):
-                remove(place, ".*.part")
                 known = _read(place)  # another run may have described some meanwhile
-                names = _unknown(stamps, known)
+                names = sorted(_unknown(stamps, known), key=_bucket)
                 found = described(net, [folder / name for name in names], preprocess, **options)
                 bar = tqdm(found, total=len(names), unit="image", disable=not progress)
-                _save_by_chunks(place, _noted(known, names, stamps, bar))
-                _tidy(place, {name: known[name] for name in stamps})
+                _save_as_found(place, known, stamps, names, bar)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise PermissionError(
-                    f"{index} cannot be written ({error.strerror}); name another folder for the index (--index)"
-                ) from error
-            raise
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            told = f"{index} cannot be written ({error.strerror}); name another folder for the index (--index)"
+            raise PermissionError(told) from error
     rows = {name: known[name][1] for name in stamps if not isinstance(known[name][1], str)}
     unreadable = {name: f"{folder / name}: {os.strerror(errno.EACCES)}" for name in closed}
     unreadable |= {name: known[name][1] for name in stamps if name not in rows}
@@ -95,59 +119,47 @@ def index_folder(
     return Gallery(folder, list(rows), descriptors, dict(sorted(unreadable.items())), skipped, n_new, place)
 
 
+def _bucket(name: str) -> str:
+    """The part of an index in which a picture is kept: one of 256, so that a new picture leaves most files alone."""
+    return digest(name)[:2]
+
+
 def _unknown(stamps: dict[str, list], known: Known) -> list[str]:
     return [name for name, stamp in stamps.items() if name not in known or known[name][0] != stamp]
 
 
-def _noted(known: Known, names: list[str], stamps: dict[str, list], found: Iterable) -> Iterator[tuple[str, tuple]]:
-    """Add to `known` what comes of each picture, and pass it on."""
-    for i, row in found:
-        known[names[i]] = stamps[names[i]], str(row) if isinstance(row, ImageError) else row
-        yield names[i], known[names[i]]
-
-
 def _read(place: Path) -> Known:
-    """What the sound chunks of an index know; the later ones count."""
     known: Known = {}
-    for sidecar in sorted(place.glob("chunk-*.json")):
+    for sidecar in place.glob("??.json"):
         record = sound_record(sidecar.with_suffix(""))
         if record is not None:
-            rows = load_array(sidecar.with_suffix(""), "rows")
-            known |= zip(record["files"], zip(record["stamps"], rows, strict=True), strict=True)
-            known |= {name: (stamp, reason) for name, (stamp, reason) in record["unusable"].items()}
+            rows = iter(load_array(sidecar.with_suffix(""), "rows"))
+            for name, (stamp, reason) in record["files"].items():
+                known[name] = stamp, next(rows) if reason is None else reason
     return known
 
 
-def _save_by_chunks(place: Path, entries: Iterable[tuple[str, tuple]]) -> None:
-    """Save what is known of each picture, `CHUNK` of them at a time; what another try may bring is not saved."""
-    chunk: Known = {}
-    for name, (stamp, row) in entries:
+def _save_as_found(place: Path, known: Known, stamps: dict, names: list[str], found: Iterable) -> None:
+    """Add to `known` what comes of each picture of `names`, and save each bucket as soon as it is complete."""
+    remove(place, ".*.part")
+    waiting = Counter(_bucket(name) for name in names)
+    members: dict[str, list[str]] = {bucket: [] for bucket in waiting}
+    for name in stamps:
+        if _bucket(name) in members:
+            members[_bucket(name)].append(name)
+    for i, row in found:
+        known[names[i]] = stamps[names[i]], str(row) if isinstance(row, ImageError) else row
+        bucket = _bucket(names[i])
+        waiting[bucket] -= 1
+        if waiting[bucket] == 0:
+            _save(place / bucket, {name: known[name] for name in members[bucket]})
+
+
+def _save(stem: Path, entries: Known) -> None:
+    """Save pictures with their rows; why one has none only where another try would not help."""
+    rows = [row for _, row in entries.values() if not isinstance(row, str)]
+    files = {}
+    for name, (stamp, row) in entries.items():
         if not isinstance(row, str) or not may_pass(row):
-            chunk[name] = stamp, row
-        if len(chunk) == CHUNK:
-            _save(place, chunk)
-            chunk = {}
-    if chunk:
-        _save(place, chunk)
-
-
-def _save(place: Path, chunk: Known) -> None:
-    rows = {name: row for name, (_, row) in chunk.items() if not isinstance(row, str)}
-    record = {
-        "files": list(rows),
-        "stamps": [chunk[name][0] for name in rows],
-        "unusable": {name: entry for name, entry in chunk.items() if name not in rows},
-    }
-    number = 1 + max((int(sidecar.stem[6:]) for sidecar in place.glob("chunk-*.json")), default=-1)
-    array = np.stack(list(rows.values())) if rows else np.empty((0, 0), np.float32)
-    save_arrays(place / f"chunk-{number:05d}", {"rows": array}, record)
-
-
-def _tidy(place: Path, known: Known) -> None:
-    """Save an index of many small or outdated chunks anew."""
-    old = [sidecar.stem for sidecar in place.glob("chunk-*.json")]
-    if len(old) > 8 + 2 * len(known) // CHUNK:
-        _save_by_chunks(place, known.items())
-        for chunk in old:
-            remove(place, f"{chunk}.json")  # first: what has no record is not there
-            remove(place, f"{chunk}.*")
+            files[name] = stamp, row if isinstance(row, str) else None
+    save_arrays(stem, {"rows": np.stack(rows) if rows else np.empty((0, 0), np.float32)}, {"files": files})

@@ -157,17 +157,16 @@ def test_nothing_readable_leaves_an_empty_gallery_with_reasons(tmp_path):
 
 @pytest.mark.parametrize("killed_at", [0, 1])
 def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(folder, monkeypatch, killed_at):
-    monkeypatch.setattr(gallery_module, "CHUNK", 1)
     index(folder)
     add(folder, "d.png", "e.png", seed=1)
     save = gallery_module._save
     saved = []
 
-    def save_until_killed(place, chunk):
+    def save_until_killed(*args):
         if len(saved) == killed_at:
             raise KeyboardInterrupt
         saved.append(1)
-        save(place, chunk)
+        save(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(gallery_module, "_save", save_until_killed)
@@ -182,27 +181,10 @@ def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(
     check(gallery)
 
 
-def test_many_small_chunks_become_few_and_a_tidying_that_was_cut_short_loses_nothing(folder, monkeypatch):
-    (place,) = [index(folder).place]
-    for i in range(20):
-        add(folder, f"{i:02d}.png", seed=i)
-        if i == 12:
-            monkeypatch.setattr(gallery_module, "remove", lambda *args: None)
-        gallery = index(folder)
-    assert gallery.n_new == 1 and len(gallery.files) == 23
-    monkeypatch.undo()
-    add(folder, "last.png", seed=77)
-    check(index(folder))
-    assert len(list(place.glob("chunk-*.json"))) < 10
-    net = TinyNet()
-    check(index(folder, net))
-    assert net.seen == 0
-
-
 @pytest.mark.parametrize("damage", ["rows", "list", "rows gone"])
-def test_a_damaged_chunk_is_described_again(folder, damage, recwarn):
+def test_damaged_parts_of_an_index_are_described_again(folder, damage, recwarn):
     place = index(folder).place
-    rows, sidecar = place / "chunk-00000.rows.npy", place / "chunk-00000.json"
+    rows, sidecar = sorted(place.glob("??.rows.npy"))[0], sorted(place.glob("??.json"))[0]
     if damage == "rows":
         rows.write_bytes(rows.read_bytes()[:-4] + b"\0\1\2\3")
     elif damage == "list":
@@ -210,8 +192,8 @@ def test_a_damaged_chunk_is_described_again(folder, damage, recwarn):
     else:
         rows.unlink()
     gallery = index(folder)
-    assert gallery.n_new == 3
-    assert damage == "list" or "chunk-00000 is damaged" in str(recwarn.pop(UserWarning).message)
+    assert gallery.n_new == 1
+    assert damage == "list" or "is damaged; it is made again" in str(recwarn.pop(UserWarning).message)
     check(gallery)
 
 
