@@ -10,14 +10,16 @@ import numpy as np
 
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.revisited import Official
+from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
 from ssr_lib.weights import save_checkpoint
 
 
 def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], distractors: list[str]) -> Official:
-    """`folder`/`name` with jpg/ and gnd_`name`.pkl of the queries of `groups`, `folder`/revisitop1m with jpg/ and its list.
+    """A set `folder`/`name` of the queries of `groups`, and `folder`/revisitop1m with the distractors and their list.
 
-    Returns what would be known of it if it were a published one. A query's box leaves out a margin; of its positives the first is easy, the second hard, the third junk, and so on.
+    Returns what would be known of it if it were a published one. A query's box leaves out a margin; of its positives
+    the first is easy, the second hard, the third junk, and so on.
     """
     jpg = folder / name / "jpg"
     jpg.mkdir(parents=True)
@@ -32,10 +34,9 @@ def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], dist
         box = [0.05 * width, 0.05 * height, 0.95 * width, 0.95 * height]
         positives = np.array([place[int(i)] for i in (*benchmark.easy[q], *benchmark.hard[q])], dtype=np.int64)
         truth.append({"bbx": box, "easy": positives[::3], "hard": positives[1::3], "junk": positives[2::3]})
-    names = lambda files: [Path(file).stem for file in files]
     record = {
-        "imlist": names(benchmark.database[i] for i in used),
-        "qimlist": names(benchmark.queries[q] for q in queries),
+        "imlist": [Path(benchmark.database[i]).stem for i in used],
+        "qimlist": [Path(benchmark.queries[q]).stem for q in queries],
         "gnd": truth,
     }
     data = pickle.dumps(record, protocol=2)
@@ -50,14 +51,14 @@ def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], dist
 
 
 def checkpoints(folder: Path) -> dict[str, dict[str, str]]:
-    """Tiny untrained networks as checkpoints below `folder`, and how a profile names them."""
+    """Tiny untrained networks as checkpoints below `folder`: their names by backbone and head."""
     named = {}
+    extra = {"family": "cvnet", "trained_on": "GLDv2-clean", "preprocess": PRESETS["cvnet"].to_dict()}
+    heads = {"plain": {"feed_forward": True}, "product": {"place": "last", "mid_channels": 16, "window": 3}}
     for backbone in ("resnet18", "resnet10t"):
-        for variant in ("plain", "self-similarity"):
-            net = RetrievalNet(backbone, variant, place="last", mid_channels=16, window=3, descriptor_dim=64,
-                               pretrained="none", seed=0)  # fmt: skip
-            name = f"checkpoints/{backbone}-{variant}"
-            (folder / "checkpoints").mkdir(exist_ok=True)
-            save_checkpoint(folder / name, net, {"family": "cvnet", "trained_on": "GLDv2-clean"})
-            named.setdefault(backbone, {})[variant] = name
+        for head, options in heads.items():
+            net = RetrievalNet(backbone, head, options, descriptor_dim=64, pretrained="none", seed=0)
+            name = f"checkpoints/{backbone}-{head}"
+            save_checkpoint(folder / name, net, extra)
+            named.setdefault(backbone, {})[head] = name
     return named
