@@ -116,6 +116,3 @@ def _load_file(path: Path, package: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up while they are made
     spec.loader.exec_module(module)
     return module
-
-
-folder_lock = locked  # until every room says `locked`

@@ -198,13 +198,3 @@ def listed(names: Sequence[str], what: str) -> str:
     """A count of things with the first of their names, for an error message."""
     more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{len(names)} {what} ({', '.join(names[:NAMES_SHOWN])}{more})"
-
-
-def read_folder(path):  # until gallery and commands call list_pictures
-    """Names only."""
-    return list_pictures(path)[0]
-
-
-def count_unsupported(path):  # until commands call list_pictures
-    """Reasons only."""
-    return list_pictures(path)[1]
