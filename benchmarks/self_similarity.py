@@ -1,9 +1,10 @@
-"""Speed of the self-similarity block and of head training, as ratios to the straightforward way in the same process.
+"""Speed of the self-similarity head and of head training, as ratios to the plain way in the same process.
 
-python benchmarks/self_similarity.py [threads]
+    python benchmarks/self_similarity.py [threads]
 
-Straightforward: every product in one tensor by `unfold`, then the convolutions over (u, v), differentiated by autograd.
-Times are CPU seconds of this process (a busy machine disturbs them least), the best of several runs.
+Plain: every product in one tensor by `unfold`, then the convolutions over (u, v), differentiated by autograd. Bound: the
+multiply-adds that cannot be saved, at the speed of a large convolution on this machine. Times are CPU seconds of this
+process (a busy machine disturbs them least), the best of several runs.
 """
 
 import sys
@@ -11,12 +12,10 @@ import time
 
 import torch
 import torch.nn.functional as F
-from search import report
 from torch import nn
 
-from ssr_lib.depthwise import SmallMapDepthwise
+from ssr_lib.heads import neighbour, product
 from ssr_lib.network import RetrievalNet
-from ssr_lib.self_similarity import SelfSimilarity
 
 
 def best_cpu_seconds(run, repeats=3):
@@ -29,66 +28,70 @@ def best_cpu_seconds(run, repeats=3):
     return min(times)
 
 
-def straightforward_encode(net, f):
+def plain_encode(head, f):
     """Steps 2 and 3 as they are written down, F (B, c, H, W) → the same shape."""
-    (batch, channels, height, width), window = f.shape, net.window
+    (batch, channels, height, width), window = f.shape, head.window
     neighbours = F.unfold(f, window, padding=window // 2).view(batch, channels, window, window, height, width)
-    related = neighbours * f[:, :, None, None] if net.relation == "product" else neighbours
+    related = neighbours * f[:, :, None, None] if isinstance(head, product.Head) else neighbours
     z = related.clamp(min=0).permute(0, 4, 5, 1, 2, 3).reshape(-1, channels, window, window)
-    for convolution, norm, _ in net.encoder:
+    for convolution, norm, _ in head.encoder:
         z = norm(F.conv2d(z, convolution.weight, convolution.bias)).relu()
     return z.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def block_step(mid_channels, window, straightforward=False, **options):
-    """Forward and backward of the block on a training batch of cached maps."""
-    x = torch.rand(64, 112, 10, 10)
-    net = SelfSimilarity(112, mid_channels, window, feed_forward=False, **options)
-    if straightforward:
-        net.encode = lambda f: straightforward_encode(net, f)
-    return lambda: net(x).sum().backward()
+def training_seconds(kind, mid_channels, window, plain=False):
+    """Forward and backward of the embedding on a training batch of stored maps."""
+    x = torch.rand(64, 112, 10, 10).to(memory_format=torch.channels_last)
+    head = kind.Head((112, 112, 112), mid_channels=mid_channels, window=window, initial_gain=1)
+    head.encode = (lambda f: plain_encode(head, f)) if plain else head.encode
+    return best_cpu_seconds(lambda: head.embed(x).sum().backward())
 
 
-def block_inference(straightforward=False):
+@torch.inference_mode()
+def inference_seconds(plain=False):
     """The published size on the map of a 768 × 1024 picture."""
     x = torch.rand(1, 2048, 24, 32)
-    net = SelfSimilarity(2048, 256, 7).eval()
-    if straightforward:
-        net.encode = lambda f: straightforward_encode(net, f)
-    return torch.inference_mode()(lambda: net(x))
+    head = product.Head((2048, 2048, 2048), mid_channels=256, window=7, place="last").eval()
+    head.encode = (lambda f: plain_encode(head, f)) if plain else head.encode
+    return best_cpu_seconds(lambda: head(x, x, nn.Identity()))
 
 
-def head_step(variant, contiguous=False, pytorch=False):
-    """One step of head training without the optimiser: tail, module, pooling, whitening; `pytorch`: its depthwise layers."""
-    net = RetrievalNet("tf_efficientnet_lite0", variant, mid_channels=32, window=5, descriptor_dim=256).train()
-    for module in net.modules() if pytorch else ():
-        if isinstance(module, SmallMapDepthwise):
-            module.__class__ = nn.Conv2d
-    x = torch.rand(64, net.trunk_channels, 10, 10)
+@torch.inference_mode()
+def inference_bound():
+    """Seconds of as many multiply-adds in one large 3 × 3 convolution: encoder, reduce, expand and feed-forward."""
+    c, channels = 256, 2048
+    multiply_adds = 24 * 32 * (9 * (25 + 9 + 1) * c * c + 2 * channels * c + 2 * channels * channels)
+    x, weight = (torch.rand(*size).to(memory_format=torch.channels_last) for size in ((1, c, 58, 58), (c, c, 3, 3)))
+    return best_cpu_seconds(lambda: F.conv2d(x, weight)) * multiply_adds / (56 * 56 * 9 * c * c)
+
+
+def head_step_seconds(name, contiguous=False):
+    """One step of head training without the optimiser: tail, head, whitening."""
+    options = {} if name == "plain" else {"mid_channels": 32, "window": 5}
+    net = RetrievalNet("tf_efficientnet_lite0", name, options, descriptor_dim=256).train()
     if contiguous:
         net.to(memory_format=torch.contiguous_format)
-    return lambda: net.head(x).sum().backward()
+    x = torch.rand(64, net.backbone.channels[0], 10, 10)
+    return best_cpu_seconds(lambda: net.from_maps(x, None).sum().backward())
+
+
+def report(name, ours, plain):
+    print(f"{name:42} {ours:8.3f} s   plain {plain:8.3f} s   ratio {ours / plain:6.2f}")
 
 
 def main():
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     for c, window in ((32, 5), (64, 7)):
-        for relation in ("product", "neighbour"):
-            plain = best_cpu_seconds(block_step(c, window, True, relation=relation))
-            report(
-                f"{relation}, c {c}, window {window}", best_cpu_seconds(block_step(c, window, relation=relation)), plain
-            )
-            if relation == "product":
-                bfloat16 = best_cpu_seconds(block_step(c, window, encoder_dtype="bfloat16"))
-                report(f"product in bfloat16, c {c}, window {window}", bfloat16, plain)
-    ours, plain = best_cpu_seconds(block_inference()), best_cpu_seconds(block_inference(True))
-    report("inference, c 256, window 7, 24 × 32 map", ours, plain)
-    plain = best_cpu_seconds(head_step("plain", contiguous=True))
-    for variant in ("plain", "self-similarity", "neighbour", "conv"):  # plain: no module, channels first in memory
-        report(f"head training, {variant}", best_cpu_seconds(head_step(variant)), plain)
-    report(
-        "head training, plain", best_cpu_seconds(head_step("plain")), best_cpu_seconds(head_step("plain", pytorch=True))
-    )
+        for kind in (product, neighbour):
+            name = f"training, {kind.__name__.split('.')[-1]}, c {c}, window {window}"
+            report(name, training_seconds(kind, c, window), training_seconds(kind, c, window, plain=True))
+    ours = inference_seconds()
+    report("inference, c 256, window 7, 24 × 32 map", ours, inference_seconds(plain=True))
+    bound = inference_bound()
+    print(f"{'share of the bound':42} {bound / ours:8.2f}")
+    plain = head_step_seconds("plain", contiguous=True)  # channels first in memory
+    for name in ("plain", "product", "neighbour", "conv"):
+        report(f"head training, {name}", head_step_seconds(name), plain)
 
 
 if __name__ == "__main__":

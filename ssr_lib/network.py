@@ -1,4 +1,4 @@
-"""RetrievalNet: image → global descriptor. A frozen part, a head of `ssr_lib.heads` or from elsewhere, whitening, L2."""
+"""RetrievalNet: image → global descriptor. A frozen part, a head (of `ssr_lib.heads` or not), whitening, L2."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ PROTOCOLS = ("end_to_end", "frozen")
 class RetrievalNet(nn.Module):
     """Backbone → head → whitening → L2; what is not frozen is trained, every parameter of it.
 
-    `backbone`, `pretrained`, `seed` (of every random weight): see `backbones.create_backbone`. `head`, `options`: a head by
-    its name, module path or .py file, and its keyword arguments. `protocol`: "end_to_end" freezes `backbone.mid` and
-    trains the rest with the head, which gets the stride-16 map for `mid` and `last` and the tail for `project`; "frozen"
-    freezes the backbone whole, and the head gets its maps and its `project`. Frozen layers and the pretrained batch norms
-    of the tail stay in evaluation mode. `descriptor_dim`: outputs of the linear whitening with bias, which starts as a
-    random orthogonal map; None: no whitening. `normalize_pooled`: L2 before the whitening as well. `relup`: SuperGlobal's
-    threshold in a ResNet (0.014), None for plain ReLU. Raises `ValueError` for what is unknown. Source: docs/method.md.
+    `backbone`, `pretrained`, `seed` (of all random weights): see `backbones.create_backbone`. `head`, `options`: a head
+    by its name, module path or .py file, and its keyword arguments. `protocol`: "end_to_end" freezes `backbone.mid` and
+    trains the rest with the head, which gets the stride-16 map for `mid` and `last` and the tail for `project`;
+    "frozen" freezes the backbone whole, and the head gets its maps and its `project`. Frozen layers and the pretrained
+    batch norms of the tail stay in evaluation mode. `descriptor_dim`: outputs of the linear whitening with bias, which
+    starts as a random orthogonal map; None: no whitening. `normalize_pooled`: L2 before the whitening as well.
+    `relup`: SuperGlobal's threshold in a ResNet (0.014), None for plain ReLU. Raises `ValueError` for what is unknown.
+    Source: docs/method.md.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class RetrievalNet(nn.Module):
         return self.backbone.mid if self.end_to_end else self.backbone
 
     def maps(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Normalised images (B, 3, H, W) → what the head needs of the frozen maps `mid` and `last`, None for the other."""
+        """Normalised images (B, 3, H, W) → the frozen maps `mid` and `last`, or None where not needed."""
         if self.end_to_end:
             return self.backbone.mid(images), None
         mid, last = self.backbone(images)
@@ -106,7 +107,7 @@ class RetrievalNet(nn.Module):
         return mid, last, self.backbone.project
 
     def pooled(self, mid: Tensor | None, last: Tensor | None) -> Tensor:
-        """Maps from `maps` → what the whitening sees (B, C): the head's feature, L2-normalised where the net does that."""
+        """Maps from `maps` → what the whitening sees (B, C): the head's feature, L2-normalised if so configured."""
         x = self.head(*self.inputs(mid, last))
         return F.normalize(x, dim=1) if self.config["normalize_pooled"] else x
 
@@ -142,7 +143,7 @@ class RetrievalNet(nn.Module):
 
 
 def all_options(kind: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The `options` of a head or loss with the defaults of the others; raises `ValueError` for one that it does not have."""
+    """All options of a head or loss, from `options` or by default; raises `ValueError` for one it does not have."""
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"}
     unknown = [key for key in options if key not in defaults]

@@ -1,4 +1,4 @@
-"""Published weights of SENet, CVNet and cirtorch's GeM networks, read once and written as checkpoints of this library."""
+"""Published weights of SENet, CVNet and cirtorch's GeM networks, read once and written as checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooling: one global descriptor from a feature map. Each is a pure function on (B, C, H, W); `GeM` is a module as well.
+"""Pooling: one global descriptor from a feature map. Pure functions on (B, C, H, W), and `GeM` as a module.
 
 No pooling L2-normalises its output, so that what follows (whitening, test-time scales) can choose where to.
 """

@@ -1,4 +1,4 @@
-"""Self-similarity of a feature map: cosines, a training-free descriptor of them, and the encoder of channel-wise products.
+"""Self-similarity of a feature map: cosines, a training-free descriptor of them, the encoder of products.
 
 Source: self-similarity encoding of Lee et al., CVPR 2023; the statement of the method is docs/method.md.
 """

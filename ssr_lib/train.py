@@ -10,7 +10,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -81,7 +81,8 @@ def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_cl
     if per_class is None:
         places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), len(targets))
         return np.array([epoch_order(len(targets), seed, epoch)[i] for epoch, i in zip(*places, strict=True)])
-    rng, ids = np.random.default_rng([seed, 1, step]), []
+    rng = np.random.default_rng([seed, 1, step])
+    ids = []
     for target in rng.permutation(targets.max() + 1)[: max(1, batch_size // per_class)]:
         own = np.flatnonzero(targets == target)
         ids.append(rng.choice(own, per_class, replace=len(own) < per_class))
@@ -96,14 +97,14 @@ def make_loss(net: RetrievalNet, classes: int, config) -> nn.Module:
 
 
 def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
-    groups, fitted = net.parameter_groups(), []
-    if config.start == "fitted":
-        fitted = [*net.whitening.parameters(), *(loss.parameters() if hasattr(loss, "start") else ())]
-    ids = set(map(id, fitted))
-    new = [parameter for parameter in (*groups["new"], *loss.parameters()) if id(parameter) not in ids]
+    """The optimizer: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
+    groups = net.parameter_groups()
+    fitted = list(net.whitening.parameters()) if config.start == "fitted" else []
+    if config.start == "fitted" and hasattr(loss, "start"):
+        fitted += loss.parameters()
+    new = [p for p in (*groups["new"], *loss.parameters()) if id(p) not in set(map(id, fitted))]
     rates = ([*groups["tail"], *fitted], config.lr_tail), (new, config.lr_new)
-    groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in rates if params]
+    groups = [{"params": params, "base_lr": rate, "lr": rate} for params, rate in rates if params]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
@@ -111,33 +112,31 @@ def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> t
 
 @torch.no_grad()
 def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
-    """Put `net`'s whitening and the class centres where the network, as it is, has them: no step is spent on finding them.
+    """Put `net`'s whitening and the class centres where the network, as it is, has them: no step need find them.
 
-    The whitening becomes the LDA (`fit_lda` with `shrinkage`) of the pooled features of `maps` and their classes `targets`
-    (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; `loss`, where there is one,
-    starts from the descriptors that this gives. Heads that start as the identity so start alike; another is fitted as it
-    is in evaluation mode, its batch norms untaught. Raises `ValueError` where no class has two views. docs/method.md, 2.5.
+    The whitening becomes the LDA (`fit_lda` with `shrinkage`) of the pooled features of `maps` and their classes
+    `targets` (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; `loss`, where
+    there is one, starts from the descriptors that this gives. Heads that start as the identity so start alike; another
+    is fitted in evaluation mode, its batch norms untaught. Raises `ValueError` where no class has two views.
     """
     features = pooled_features(net, maps).astype(np.float64)
-    lda, dims = fit_lda(features, targets, shrinkage), net.descriptor_dim
+    lda = fit_lda(features, targets, shrinkage)
+    dims = net.descriptor_dim
     weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
     if hasattr(loss, "start"):
-        descriptors = (features - lda.mean) @ weight.T
-        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-        device = net.whitening.weight.device
-        loss.start(torch.from_numpy(descriptors).float().to(device), torch.from_numpy(targets).to(device))
+        descriptors = torch.from_numpy(lda.apply(features, dims)).to(net.whitening.weight)
+        loss.start(descriptors, torch.from_numpy(targets).to(descriptors.device))
 
 
 def describe_training(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarray, config: TrainConfig) -> dict:
-    """All that the trained network depends on, JSON-able: weights, maps and the code of head and loss by their content."""
-    parts = {"head": net.head, "loss": loss}
+    """All that the trained network depends on, JSON-able: weights, maps, code of head and loss by their content."""
     record = {f"config.{key}": value for key, value in asdict(config).items()}
     record |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
     record |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
-    record |= {f"{name} code": hash_file(inspect.getsourcefile(type(part))) for name, part in parts.items()}
-    return record
+    code = [hash_file(inspect.getsourcefile(type(part))) for part in (net.head, loss)]
+    return record | {"head code": code[0], "loss code": code[1]}
 
 
 def train_head(
@@ -151,11 +150,12 @@ def train_head(
 ) -> list[dict[str, float]]:
     """Train `net`, in place and on its device, on stored maps and a label for each; returns the curve.
 
-    The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr (of
-    the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json at the end; a
-    finished one is loaded instead of trained, and a killed training begins again, to the same bits on the same machine.
-    Raises `ValueError` where the directory holds a run that was made otherwise, for labels that teach nothing, or where a
-    fitted start finds no whitening, or one wider than the features; `FloatingPointError` where the loss is no longer
+    The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr
+    (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json at the
+    end; a finished one is loaded instead of trained, and a killed training begins again, to the same bits on the same
+    machine.
+    Raises `ValueError` where the directory holds a run that was made otherwise, for labels that teach nothing, or where
+    a fitted start finds no whitening, or one wider than the features; `FloatingPointError` where the loss is no longer
     finite, `FolderBusyError` where another process is training there.
     """
     if len(labels) != len(maps):
@@ -164,9 +164,10 @@ def train_head(
     if len(classes) < 2:
         raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
     if config.start == "fitted" and (net.whitening is None or net.descriptor_dim > net.head.width):
-        found = net.config["descriptor_dim"]
-        raise ValueError(f"descriptor_dim is {found}; a fitted start wants a whitening, to {net.head.width} or fewer")
-    directory, loss = Path(directory), make_loss(net, len(classes), config)
+        wanted = f"a fitted start wants a whitening, to {net.head.width} or fewer"
+        raise ValueError(f"descriptor_dim is {net.config['descriptor_dim']}; {wanted}")
+    directory = Path(directory)
+    loss = make_loss(net, len(classes), config)
     made_by = describe_training(net, loss, maps, targets, config)
     rows = finished_rows(directory, net, made_by)
     if rows is None:
@@ -179,8 +180,7 @@ def train_head(
 def finish(directory: Path, net: RetrievalNet, made_by: dict[str, Any], classes: int, rows, **extra: Any) -> None:
     """Store a trained net with its curve, training.json last: with it the run counts as finished."""
     save_checkpoint(directory / "model", net.eval(), {"training": made_by, **extra})
-    record = {"made_by": made_by, "classes": classes, "rows": rows}
-    write_atomic(directory / "training.json", json.dumps(record) + "\n")
+    write_atomic(directory / "training.json", json.dumps({"made_by": made_by, "classes": classes, "rows": rows}) + "\n")
 
 
 def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]] | None:
@@ -209,21 +209,22 @@ def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> No
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:
     device = next(net.parameters()).device
     labels = torch.from_numpy(targets).to(device)
+    started = time.perf_counter()
+    rows = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        started = time.perf_counter()
         loss.to(device)
         if hasattr(net.head, "fit"):
-            net.head.fit(_head_inputs(net, maps, config.batch_size))
+            with torch.no_grad():
+                net.eval().head.fit(net.inputs(*_read(maps, ids, device)) for ids in maps.batches(config.batch_size))
         if config.start == "fitted":
             fit_start(net, loss, maps, targets, config.shrinkage)
         optimizer = make_optimizer(net, loss, config)
         net.train()
-        rows = []
         for step in trange(config.steps, unit="step", disable=not progress):
             ids = batch_ids(step, targets, config.batch_size, config.seed, loss.per_class)
             rate = learning_rate(step, config.steps, config.warmup)
-            value, accuracy = _step(net, loss, optimizer, maps.batch(ids, device), labels[ids], rate, config.clip)
+            value, accuracy = _step(net, loss, optimizer, _read(maps, ids, device), labels[ids], rate, config.clip)
             if not math.isfinite(value):
                 raise FloatingPointError(f"loss {value} at step {step + 1}; lower lr_tail and lr_new")
             rows.append({"step": step + 1, "loss": value, "accuracy": accuracy, "lr": rate * config.lr_tail})
@@ -231,12 +232,11 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
     return rows
 
 
-@torch.no_grad()
-def _head_inputs(net: RetrievalNet, maps: Maps, batch_size: int) -> Iterator[tuple[Tensor | None, Tensor, nn.Module]]:
-    """What the head is called with for all images, batch by batch."""
-    net.eval()
-    for ids in maps.batches(batch_size):
-        yield net.inputs(*maps.batch(ids, next(net.parameters()).device))
+def _read(maps: Maps, ids: np.ndarray, device: torch.device) -> tuple[Tensor | None, ...]:
+    """Maps of a batch as tensors of their own: `Maps` reuses its buffers, perhaps made in inference mode."""
+    with torch.inference_mode():
+        batch = maps.batch(ids, device)
+    return tuple(None if x is None else x.clone() for x in batch)
 
 
 def _step(net, loss, optimizer, maps, labels, rate: float, clip: float) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Networks on disk: weights as safetensors with a JSON record beside them; and weights that others have published.
 
 The record (format, configuration, whatever the caller adds) is stored inside the safetensors file too, so that weights
-and record of two different runs cannot be taken for one. Pickles are read with `weights_only=True`: tensors, numbers and
-text, and nothing runs. What published files have beside their weights (arrays, the program's arguments) is passed over.
+and record of two different runs cannot be taken for one. Pickles are read with `weights_only=True`: tensors, numbers
+and text, and nothing runs. What published files have beside their weights (arrays, arguments) is passed over.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_record(path: Path | str) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Record and weights of a checkpoint. Raises as `read_record`, and `FileNotFoundError` where one file is missing."""
+    """Record and weights of a checkpoint. Raises as `read_record`, or `FileNotFoundError` where one file is missing."""
     weights_file, record_file = checkpoint_files(path)
     for file in (weights_file, record_file):
         if not file.is_file():
@@ -148,7 +148,7 @@ def read_file(path: Path, source: str) -> object:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch meets a file of another kind with KeyError, IndexError and more
-        refused = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", str(error))
+        refused = re.search(r"(?:GLOBAL |<class ')([\w.]+)", str(error))
         if refused:
             raise ValueError(
                 f"{source} holds a {refused[1]}, which is not read; save the weights alone, where that class is known: "

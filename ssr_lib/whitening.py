@@ -91,7 +91,7 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
 
 
 def _rotated(x: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> Whitening:
-    """Makes the scatter with Cholesky `factor` (D, D) white, then turns to the principal axes of `x` (N, D) under that."""
+    """The scatter with Cholesky `factor` (D, D) made white, then turned to the principal axes of `x` (N, D)."""
     whitener, x = np.linalg.inv(factor), x - mean
     _, vectors = np.linalg.eigh(whitener @ (x.T @ x) @ whitener.T)
     return Whitening(mean, vectors[:, ::-1].T @ whitener)

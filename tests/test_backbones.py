@@ -26,7 +26,7 @@ def test_three_pieces_of_lite0_are_timm_s_features(lite0):
 
 
 def test_packaged_weights_know_imagenet(lite0):
-    """A grey ramp gets the logits that were recorded when these weights were found equal to their original program's."""
+    """A grey ramp gets the logits that were recorded when these weights were found equal to those of their program."""
     with torch.inference_mode():
         best = lite0(torch.linspace(-1, 1, 224).expand(1, 3, 224, 224)).topk(3)
     assert best.indices.tolist() == [[534, 499, 901]]

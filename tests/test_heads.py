@@ -1,4 +1,4 @@
-"""Heads: the embedding's arithmetic against a naive one, its controls, its gradients, its starts and its invariances."""
+"""Heads: the embedding's arithmetic against a naive one, its controls, gradients, starts and invariances."""
 
 import pytest
 import torch

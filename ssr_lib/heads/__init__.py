@@ -1,9 +1,9 @@
 """Heads, one file each: a network's feature maps → one pooled feature. Here is what product, neighbour and conv share.
 
-A head's file has a class `Head(channels, *, seed=0, **options)`, a `torch.nn.Module` with the channels of its three maps
-(`mid`, `last`, and behind `project`), the `width` of its feature, and `forward(mid, last, project) -> (B, width)`. Optional:
-`fit(batches)` learns something before training from batches of what `forward` takes, `added(mid, last)` gives a map and
-what the head adds to it, and `uses_mid = True` asks for the stride-16 map where the whole backbone is frozen.
+A head's file has a class `Head(channels, *, seed=0, **options)`, a `torch.nn.Module` with the channels of its three
+maps (`mid`, `last`, and behind `project`), the `width` of its feature, and `forward(mid, last, project) -> (B, width)`.
+Optional: `fit(batches)` learns something before training from batches of what `forward` takes, `added(mid, last)` gives
+a map and what the head adds to it, and `uses_mid = True` asks for the stride-16 map where the whole backbone is frozen.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class EmbeddingHead(nn.Module):
     join; "last": X is `project(last)`, and a feed-forward follows unless `feed_forward` is False (refused at "mid",
     where it would feed random layers to pretrained ones). `mid_channels`: c. `fusion`: "add" X + S, "concat" a 1 × 1
     convolution of [X, S]. `initial_gain`: gain of the last batch norm at the start; None: 0 at "mid", so that the head
-    starts as the identity, else 1. `product_scale` multiplies the products (as its root on F, so that the controls get the
-    same scale); None: c. 1 is the published arithmetic, needed by published weights; there a product is about 1/c, and at
-    c ≥ 128 the first batch norm divides by its eps instead of by the signal. `p`, `learn_p`: see `pooling.GeM`.
+    starts as the identity, else 1. `product_scale` multiplies the products (as its root on F, so that the controls get
+    the same scale); None: c. 1 is the published arithmetic, needed by published weights; there a product is about 1/c,
+    and at c ≥ 128 the first batch norm divides by its eps instead of by the signal. `p`, `learn_p`: see `pooling.GeM`.
     Source: Lee et al., CVPR 2023.
     """
 

@@ -12,8 +12,8 @@ from ssr_lib.pooling import GeM
 class Head(nn.Module):
     """GeM of `project(last)`.
 
-    `feed_forward`: two 1 × 1 convolutions before it, for a comparison with heads that have them. `p`, `learn_p`, `regional`,
-    `eps`: see `pooling.GeM`; SuperGlobal (Shao et al., ICCV 2023) takes 4.6, fixed, regional, 1e-8.
+    `feed_forward`: two 1 × 1 convolutions before it, for a comparison with heads that have them. `p`, `learn_p`,
+    `regional`, `eps`: see `pooling.GeM`; SuperGlobal (Shao et al., ICCV 2023) takes 4.6, fixed, regional, 1e-8.
     """
 
     def __init__(

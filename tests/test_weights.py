@@ -1,27 +1,23 @@
 """Checkpoints survive the disk and refuse what is not theirs; published weights give the published outputs."""
 
+import argparse
+import collections
+import json
+import pathlib
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_weights import GOLDEN, backbone_state, head_state
 
-from ssr_lib import weights as checkpoints
+from ssr_lib import official, weights
 from ssr_lib.files import write_atomic
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
-from ssr_lib.pooling import Pooling, combine_scales
-from ssr_lib.weights import (
-    SUPERGLOBAL,
-    check_tensors,
-    convert,
-    load_checkpoint,
-    load_official,
-    official_head,
-    read_record,
-    save_checkpoint,
-    stored_preprocess,
-)
+from ssr_lib.official import SUPERGLOBAL, convert, load_official, official_head
+from ssr_lib.pooling import GeM, combine_scales
+from ssr_lib.weights import check_tensors, load_checkpoint, read_record, save_checkpoint, stored_preprocess
 
 
 def difference(a, b):
@@ -50,9 +46,9 @@ def images():
         return {name: torch.from_numpy(golden[name]) for name in golden.files if golden[name].dtype == np.float32}
 
 
+@torch.inference_mode()
 def at_scales(net, pictures, **options):
-    with torch.inference_mode():
-        return torch.stack([net(picture if picture.ndim == 4 else picture[None], **options) for picture in pictures])
+    return torch.stack([net(picture if picture.ndim == 4 else picture[None], **options) for picture in pictures])
 
 
 def scales_of(images):
@@ -60,23 +56,22 @@ def scales_of(images):
 
 
 def test_senet_head_equals_the_reference_step_by_step(head):
-    module = official_head(head, "senet")
+    module = official_head(head, family="senet")
     rng = np.random.default_rng(1)
     base = rng.standard_normal((1, 2048, 1, 1)) * 0.7
     x = torch.from_numpy(np.maximum(rng.standard_normal((1, 2048, 9, 7)) + base, 0).astype(np.float32))
+    embedding = module.head
     with np.load(GOLDEN / "ssm.npz") as golden, torch.inference_mode():
-        embedding = module.embedding
         np.testing.assert_allclose([x.double().sum(), x.double().square().sum()], golden["input_checksum"], rtol=1e-9)
         reduced = embedding.reduce(x)
         rows, columns = golden["positions"].T
         assert difference(reduced[0, :, rows, columns].T, golden["reduced_slice"]) < 2e-5
-        f = F.normalize(reduced, dim=1)
-        assert difference(embedding.encode(f), golden["enc_mean"]) < 2e-5
+        assert difference(embedding.encode(F.normalize(reduced, dim=1)), golden["enc_mean"]) < 2e-5
         assert difference(embedding.embed(x)[:, ::8], golden["sse_out"]) < 2e-5
-        out = embedding(x)
+        out = embedding.feed_forward(embedding.fuse(x))
         assert difference(out, golden["out_map"]) < 2e-5
-        assert difference(module.pooling(out), golden["pooled"]) < 2e-5
-        assert difference(module.whitening(module.pooling(out)), golden["fc_out"]) < 2e-4
+        assert difference(embedding.pooling(out), golden["pooled"]) < 2e-5
+        assert difference(module.whitening(embedding.pooling(out)), golden["fc_out"]) < 2e-4
         assert difference(module(x), golden["desc"]) < 1e-6
 
 
@@ -94,71 +89,74 @@ def test_cvnet_checkpoint_gives_the_published_descriptors(cvnet, images):
     assert difference(each[:, 0], images["cvnet_scale_descs"]) < 1e-6
     assert difference(combine_scales(each), images["cvnet_desc"]) < 1e-6
     with torch.inference_mode():
-        last = net.features(net.trunk(images["db_scale1"][None]))
+        _, last = net.backbone(images["db_scale1"][None])
         assert difference(official_head(cvnet, "cvnet")(last), images["cvnet_scale_descs"][1]) < 1e-6
 
 
 @pytest.mark.parametrize("relup", ["relup", "norelup"])
 def test_superglobal_options_give_the_published_descriptors(cvnet, images, relup):
     net = load_official(cvnet, "cvnet", **SUPERGLOBAL)
-    trunk = net.backbone.trunk
     if relup == "norelup":  # the published program then leaves the threshold inside the first stage's blocks
-        for block in (*trunk.layer1, *trunk.layer2, *trunk.layer3):
-            block.act3 = torch.nn.ReLU()
+        for layer in (net.backbone.mid.layer1, net.backbone.mid.layer2, net.backbone.mid.layer3):
+            for block in layer:
+                block.act3 = torch.nn.ReLU()
     pictures = [images["sg_resize_0.7071"], images["db_scale1"], images["sg_resize_1.4142"]]
     each = at_scales(net, pictures, normalize=False)
     assert difference(each[1], images[f"sg_{relup}_single"]) < 1e-6
     assert difference(combine_scales(each, "scale-gem"), images[f"sg_{relup}_ms3"]) < 1e-6
     assert difference(combine_scales(each, normalize=False), images[f"sg_{relup}_ms3_mean"]) < 1e-6
-    net.pooling = Pooling("gem", 3.0)
+    net.head.pooling = GeM(3.0)
     single = at_scales(net, pictures[1:2], normalize=False)
     assert difference(single[0], images[f"sg_{relup}_single_norgem_nogemp"]) < 1e-6
 
 
 def small(**options):
-    return RetrievalNet(
-        "mobilenetv3_small_050", mid_channels=8, window=3, descriptor_dim=16, pretrained="none", **options
-    ).eval()
+    return RetrievalNet("test_efficientnet", "product", {"mid_channels": 8, "window": 3, **options}, descriptor_dim=16,
+                        pretrained="none", seed=3).eval()  # fmt: skip
 
 
 def test_checkpoint_gives_the_same_descriptors_back(tmp_path):
-    net, image = small(seed=3, initial_gain=1), torch.rand(1, 3, 64, 64)
+    net, image = small(initial_gain=1, learn_p=True), torch.rand(1, 3, 64, 64)
     written = save_checkpoint(tmp_path / "run.2", net, {"step": 7})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.2.json", "run.2.safetensors"]
     for path in (tmp_path / "run.2", written, written.with_suffix(".json")):
         loaded = load_checkpoint(path)
         assert loaded.config == net.config and not loaded.training
         assert torch.equal(loaded(image), net(image))
-    assert read_record(written)["extra"] == {"step": 7}
+    assert read_record(written)["extra"] == {"step": 7} and stored_preprocess(written) is None
 
 
-def test_damaged_or_mixed_checkpoints_are_refused_by_name(tmp_path):
+def test_damaged_mixed_or_old_checkpoints_are_refused_by_name(tmp_path):
     save_checkpoint(tmp_path / "a", small(), {"step": 1})
     save_checkpoint(tmp_path / "b", small(), {"step": 2})
-    weights, record = tmp_path / "a.safetensors", tmp_path / "a.json"
-    whole, text = weights.read_bytes(), record.read_text()
+    file, record = tmp_path / "a.safetensors", tmp_path / "a.json"
+    whole, text = file.read_bytes(), record.read_text()
     for damage in (whole[:-100], whole[:50], b""):
-        weights.write_bytes(damage)
+        file.write_bytes(damage)
         with pytest.raises(ValueError, match=r"a\.safetensors is damaged or cut short"):
             load_checkpoint(tmp_path / "a")
-    weights.write_bytes(whole)
+    file.write_bytes(whole)
     for changed in ((tmp_path / "b.json").read_text(), text.replace('"window": 3', '"window": 5')):
         record.write_text(changed)
         with pytest.raises(ValueError, match=r"a\.json does not match the record inside a\.safetensors"):
             load_checkpoint(tmp_path / "a")
-    for foreign, message in (("{", r"a\.json is no JSON"), ("[]", "'format' should be")):
+    old = json.dumps({"format": "ssr-checkpoint-1", "config": {}, "extra": {}})
+    for foreign, message in (
+        ("{", r"a\.json is no JSON"),
+        ("[]", r"a\.json is no record of this library: 'format' should be"),
+        (old, r"a\.json is of format 'ssr-checkpoint-1', 'ssr-checkpoint-2' is wanted; train or convert"),
+    ):
         record.write_text(foreign)
         with pytest.raises(ValueError, match=message):
             load_checkpoint(tmp_path / "a")
     record.unlink()
-    with pytest.raises(FileNotFoundError, match=r"a\.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"a\.json does not exist.*`ssr convert`"):
         load_checkpoint(tmp_path / "a")
 
 
 def torchvision_names(state):
     """The pycls state under the names that cirtorch gives a ResNet."""
-    letters = {"a": "1", "b": "2", "c": "3"}
-    renamed = {}
+    letters, renamed = {"a": "1", "b": "2", "c": "3"}, {}
     for name, value in state.items():
         parts = name.split(".")
         if parts[0] == "stem":
@@ -178,20 +176,16 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(backbone, 
     torch.save({"meta": meta, "state_dict": state | whiten}, tmp_path / "gem.pth")
     written = convert(tmp_path / "gem.pth", "gem", tmp_path / "gem")
     assert convert(tmp_path / "gem.pth", "gem", tmp_path / "gem") == written  # over what it made itself
-    (tmp_path / "mine.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"mine\.json is there and is no converted checkpoint"):
-        convert(tmp_path / "gem.pth", "gem", tmp_path / "mine")
-    assert (tmp_path / "mine.json").read_text() == "{}"
     net, bare = load_checkpoint(written), load_official(state, "gem")
     with torch.inference_mode():
         image = images["db_scale0"][None]
-        last = bare.features(bare.trunk(image))
+        _, last = bare.backbone(image)
         pooled = F.normalize(last.clamp(min=1e-6).pow(2.5).mean(dim=(2, 3)).pow(0.4), dim=1)
         assert difference(bare(image), pooled) < 1e-6
         expected = F.normalize(F.linear(pooled, whiten["whiten.weight"], whiten["whiten.bias"]), dim=1)
         assert difference(net(image), expected) < 1e-6
         assert difference(official_head(state | whiten, "gem")(last), expected) < 1e-6
-    assert read_record(written)["extra"]["source"] == "gem.pth"
+    assert read_record(written)["extra"]["source"] == "gem.pth" and stored_preprocess(written) == PRESETS["cirtorch"]
 
 
 def test_missing_and_unexpected_names_are_listed_never_skipped(head, cvnet):
@@ -205,14 +199,32 @@ def test_missing_and_unexpected_names_are_listed_never_skipped(head, cvnet):
     ):
         with pytest.raises(ValueError, match=f"Missing: {name}. Unexpected: nothing"):
             load({key: value for key, value in cvnet.items() if key != name}, "cvnet")
-    with pytest.raises(ValueError, match=r"family 'gem' .*Missing: pool\.p\. Unexpected: head\.fc\.bias"):
-        official_head(cvnet, "gem")
-    with pytest.raises(ValueError, match=r"family 'senet' .*Missing: SSM.*Unexpected: head\.pool\.p"):
-        official_head(cvnet, "senet")
-    with pytest.raises(ValueError, match="does not have the shapes"):
-        official_head(head | {"head.fc.weight": torch.zeros(8, 8)}, "senet")
-    with pytest.raises(ValueError, match="family is 'delg'; one of senet, cvnet, gem"):
-        official_head(head, "delg")
+    for state, family, message in (
+        (cvnet, "gem", r"family 'gem' .*Missing: pool\.p\. Unexpected: head\.fc\.bias"),
+        (cvnet, "senet", r"family 'senet' .*Missing: SSM.*Unexpected: head\.pool\.p"),
+        (head | {"head.fc.weight": torch.zeros(8, 8)}, "senet", "does not have the shapes"),
+        (cvnet | {"head.pool.p": torch.tensor([-1.0])}, "cvnet", r"head\.pool\.p is \[-1\.0\]; one positive exponent"),
+        (head, "delg", "family is 'delg'; one of senet, cvnet, gem"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            official_head(state, family)
+
+
+def wrapped(name, state):
+    """A published state as training programs save it."""
+    if name == "compiled, twice parallel":
+        return {f"module.module._orig_mod.{key}": value for key, value in state.items()}
+    if name == "model":
+        return {"model": {f"_orig_mod.{key}": value for key, value in state.items()}, "epoch": 3}
+    return {"args": argparse.Namespace(lr=0.1, layers=[1, 2]), "best": np.float64(0.5), "state_dict": state}
+
+
+@pytest.mark.parametrize("name", ["compiled, twice parallel", "model", "arguments"])
+def test_what_training_programs_put_around_weights_is_taken_off(head, cvnet, tmp_path, name):
+    only_head = {key: value for key, value in cvnet.items() if key.startswith("head.")}
+    torch.save(wrapped(name, only_head), tmp_path / "w.pth")
+    found = official_head(tmp_path / "w.pth", "cvnet").state_dict()
+    assert torch.equal(found["whitening.weight"], head["head.fc.weight"])
 
 
 class Malicious:
@@ -220,37 +232,47 @@ class Malicious:
         return (print, ("this runs when unpickled without care",))
 
 
-def test_weights_are_dense_floats(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": {}, "args": argparse.Namespace(out=pathlib.PurePosixPath())}, r"a pathlib[\w.]*\.PurePosixPath"),
+        (torch.nn.Linear(1, 1), r"a torch\.nn\.modules\.linear\.Linear"),
+        ({"model": collections.defaultdict(list)}, r"a collections\.defaultdict"),
+        ({"model_state": {"x": Malicious()}}, "a print"),
+    ],
+)
+def test_a_class_that_is_not_read_is_named_with_what_to_do(tmp_path, capsys, content, message):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"w\.pth \(gem\) holds {message}, which is not read; .*state_dict\(\)"):
+        load_official(tmp_path / "w.pth", "gem")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_of_another_kind_is_refused_in_one_line(tmp_path):
+    torch.save({"x": torch.zeros(9)}, tmp_path / "whole.pth")
+    cut = (tmp_path / "whole.pth").read_bytes()[:60]
+    for content in (b"", b"not a checkpoint", b"<!DOCTYPE html>", cut):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"w\.pth \(gem\) is damaged or no file of weights \(.+\)") as refused:
+            load_official(tmp_path / "w.pth", "gem")
+        assert "\n" not in str(refused.value)
+
+
+def test_weights_are_dense_floats():
     for wrong, kind in ((torch.zeros(2, dtype=torch.int8), "int8"), (torch.zeros(2).to_sparse(), "sparse_coo")):
         with pytest.raises(ValueError, match=rf"some file: w is .*{kind}.*dense floating-point weights are wanted"):
             check_tensors({"w": wrong}, "some file")
     check_tensors({"w": torch.zeros(2, dtype=torch.float16), "bn.num_batches_tracked": torch.tensor(3)}, "some file")
-    for name, content in (("empty.pth", b""), ("text.pth", b"not a checkpoint")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(
-            ValueError, match=rf"{name} \(gem\) is damaged, no checkpoint, or holds more than tensors \(.+\)"
-        ):
-            load_official(tmp_path / name, "gem")
-
-
-def test_files_that_hold_more_than_tensors_are_refused(tmp_path, capsys):
-    torch.save({"model_state": {"x": Malicious()}}, tmp_path / "bad.pth")
-    (tmp_path / "cut.pth").write_bytes((tmp_path / "bad.pth").read_bytes()[:60])
-    for name in ("bad.pth", "cut.pth"):
-        with pytest.raises(
-            ValueError, match=rf"{name} \(cvnet\) is damaged, no checkpoint, or holds more than tensors"
-        ):
-            load_official(tmp_path / name, "cvnet")
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
-    "damage, message",
+    ("damage", "message"),
     [
         (lambda s: {**s, "head.fc.weight": "text"}, r"entry 'head\.fc\.weight' is a str"),
-        (lambda s: {"state_dict": [1]}, "holds a list; tensors by name are wanted"),
+        (lambda s: {"state_dict": [1]}, "entry 'state_dict' is a list; tensors by name are wanted"),
         (lambda s: {**s, "head.fc.bias": s["head.fc.bias"] * np.nan}, r"head\.fc\.bias holds NaN"),
         (lambda s: {**s, "head.fc.bias": s["head.fc.bias"][:-1]}, r"shapes of family 'senet': head\.fc\.bias is \("),
+        (lambda s: {**s, "head.fc.weight": torch.tensor(1.0)}, r"head\.fc\.weight is \(\), wanted \(2048, 2048\)"),
     ],
 )
 def test_a_state_that_cannot_be_used_is_refused_in_one_line(head, damage, message):
@@ -259,18 +281,10 @@ def test_a_state_that_cannot_be_used_is_refused_in_one_line(head, damage, messag
     assert "\n" not in str(refused.value)
 
 
-def test_a_conversion_never_replaces_what_it_reads(tmp_path):
-    file = tmp_path / "weights.safetensors"
-    file.write_bytes(b"published")
-    with pytest.raises(ValueError, match=r"would replace .*weights\.safetensors"):
-        convert(file, "cvnet", tmp_path / "weights")
-    assert file.read_bytes() == b"published"
-
-
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A file that is read as a small net: what is in it does not matter here."""
-    monkeypatch.setattr(checkpoints, "load_official", lambda *args: small())
+    monkeypatch.setattr(official, "load_official", lambda *args: small())
     (tmp_path / "cvnet.pyth").write_bytes(b"published")
     return tmp_path / "cvnet.pyth"
 
@@ -283,24 +297,23 @@ def test_a_conversion_killed_between_its_two_files_is_finished_by_the_same_comma
 
     for trained_on in ("GLDv2-clean", "GLDv1"):  # at first, and over an earlier conversion
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(checkpoints, "write_atomic", killed)
+            patched.setattr(weights, "write_atomic", killed)
             convert(published, "cvnet", tmp_path / "out", trained_on=trained_on)
         written = convert(published, "cvnet", tmp_path / "out", trained_on=trained_on)
         assert read_record(written)["extra"]["trained_on"] == trained_on
 
 
-@pytest.mark.parametrize("foreign", ["out.safetensors", "out.json"])
+@pytest.mark.parametrize("foreign", ["out.safetensors", "out.json", "cvnet.safetensors"])
 def test_a_conversion_replaces_no_file_that_is_not_its_own(published, tmp_path, foreign):
-    convert(published, "cvnet", tmp_path / "out")
     save_checkpoint(tmp_path / "trained", small(), {"training": {}})
     mine = (tmp_path / "trained").with_suffix((tmp_path / foreign).suffix).read_bytes()
-    for others in ("there", "gone"):
-        (tmp_path / foreign).write_bytes(mine)
-        with pytest.raises(ValueError, match=rf"{foreign} is there and is no converted checkpoint"):
-            convert(published, "cvnet", tmp_path / "out")
-        assert (tmp_path / foreign).read_bytes() == mine, others
-        for other in tmp_path.glob("out.*"):
-            other.unlink()
+    (tmp_path / foreign).write_bytes(mine)
+    message = rf"{foreign} is there and is no converted checkpoint"
+    if foreign == "cvnet.safetensors":
+        published, message = published.with_suffix(".safetensors"), "would replace"
+    with pytest.raises(ValueError, match=message):
+        convert(published, "cvnet", tmp_path / foreign)
+    assert (tmp_path / foreign).read_bytes() == mine
 
 
 def test_a_conversion_notes_the_training_set_and_can_be_superglobals(cvnet, tmp_path):
@@ -308,7 +321,7 @@ def test_a_conversion_notes_the_training_set_and_can_be_superglobals(cvnet, tmp_
     plain = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "plain", trained_on="GLDv2-clean")
     assert read_record(plain)["extra"]["trained_on"] == "GLDv2-clean" and stored_preprocess(plain) == PRESETS["cvnet"]
     superglobal = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "superglobal", superglobal=True)
-    assert load_checkpoint(superglobal).config["pooling"] == "gem+"
+    assert load_checkpoint(superglobal).config["options"]["p"] == 4.6
     assert stored_preprocess(superglobal) == PRESETS["superglobal"]
     with pytest.raises(ValueError, match="goes with the weights of family 'cvnet', not 'senet'"):
         convert(tmp_path / "cvnet.pyth", "senet", tmp_path / "x", superglobal=True)
