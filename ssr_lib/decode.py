@@ -47,20 +47,17 @@ class ImageError(ValueError):
     """A picture that cannot be used; the message begins with its file name."""
 
 
-def load_image(path: Path | str, *, exif_orientation: bool = True, longest: int | None = None) -> np.ndarray:
+def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray:
     """Decode a picture of any common kind to RGB, (H, W, 3) uint8.
 
     Grey is repeated; of 16 bits the upper 8 are kept, of fewer in 16 the upper 8 that the file declares; palettes and
-    CMYK are converted; what is transparent shows white behind it; of an animation the first frame. `longest`: wanted is
-    a thumbnail of that many pixels, for which a larger JPEG is decoded at a half, a quarter or an eighth of its size.
-    Raises `ImageError` naming the file where it is missing, empty, no picture, truncated, damaged, has grey levels of
-    no certain scale, or declares more than 178,956,970 pixels (Pillow's limit against bombs).
+    CMYK are converted; what is transparent shows white behind it; of an animation the first frame. Raises `ImageError`
+    naming the file where it is missing, empty, no picture, truncated, damaged, has grey levels of no certain scale, or
+    declares more than 178,956,970 pixels (Pillow's limit against bombs).
     """
     path = Path(path)
 
     def read(picture: Image.Image) -> np.ndarray:
-        if longest is not None:
-            picture.draft("RGB", (longest, longest))
         rgb = _to_rgb(picture, path)
         return np.array(_upright(rgb, _orientation(picture)) if exif_orientation else rgb)
 

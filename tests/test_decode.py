@@ -87,12 +87,6 @@ def test_damaged_exif_block_leaves_a_picture_as_it_lies_in_the_file(tmp_path, ph
     assert declared_sizes(tmp_path / "x.jpg") == [(120, 90)]
 
 
-def test_thumbnail_of_a_jpeg_is_decoded_smaller_but_no_smaller_than_wanted(tmp_path, photo):
-    (tmp_path / "x.jpg").write_bytes(encode(np.tile(photo, (4, 4, 1))))
-    assert load_image(tmp_path / "x.jpg").shape == (360, 480, 3)
-    assert load_image(tmp_path / "x.jpg", longest=100).shape == (180, 240, 3)
-
-
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.95])
 def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept):

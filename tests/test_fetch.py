@@ -149,7 +149,7 @@ BOTH = pytest.mark.parametrize("make,name", [(make_tar, "x.tgz"), (make_zip, "x.
 PLAIN = functools.partial(make_tar, mode="w")
 
 
-def pictures(path):
+def pictures(path, folder=None):
     return f"jpg/{path.name}" if path.suffix == ".jpg" else None
 
 
@@ -164,7 +164,7 @@ def test_wanted_files_are_written_and_counted_over_what_a_killed_run_left(tmp_pa
 
 @pytest.mark.parametrize("entry", ["../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:/evil.jpg"])
 @pytest.mark.parametrize("make", [make_tar, make_zip])
-@pytest.mark.parametrize("place", [str, pictures, lambda path: None])
+@pytest.mark.parametrize("place", [lambda path, _: str(path), pictures, lambda path, _: None])
 def test_an_entry_that_would_leave_the_folder_is_refused_even_if_it_is_not_wanted(tmp_path, make, entry, place):
     with pytest.raises(ValueError, match="would leave the folder"):
         unpack(make(tmp_path / "x", {**FILES, entry: b"evil"}), tmp_path / "deep" / "out", place)
@@ -223,7 +223,7 @@ def small(site, monkeypatch):
         Source((f"{site.address}part_2.tgz",), archive=True),
     )
     monkeypatch.setattr(revisited, "OFFICIAL", (revisited.Official("small", 2, sources[0].sha256, 1),))
-    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["rparis6k"], gigabytes=0, sources=sources))
+    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["rparis6k"], kept=0, sources=sources))
     return site
 
 
@@ -285,7 +285,7 @@ def test_what_cannot_fit_or_is_being_fetched_is_refused_before_anything_is_asked
         get("imagenet", tmp_path)
     with locked(tmp_path / "data" / "small"), pytest.raises(FolderBusyError):
         get("small", tmp_path)
-    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["small"], gigabytes=1e6))
+    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["small"], kept=1e6))
     with pytest.raises(OSError, match=r"small needs about 1,000,000\.0 GB more of disk, .* GB are free"):
         get("small", tmp_path)
     assert small.asked == []
@@ -295,7 +295,7 @@ def test_what_cannot_fit_or_is_being_fetched_is_refused_before_anything_is_asked
 
 
 def serve(monkeypatch, name, *sources):
-    monkeypatch.setitem(DATA_SETS, name, dataclasses.replace(DATA_SETS[name], sources=sources))
+    monkeypatch.setitem(DATA_SETS, name, dataclasses.replace(DATA_SETS[name], sources=sources, kept=None))
 
 
 def rows_of(folder):
@@ -394,4 +394,4 @@ def test_the_table_names_every_file_once_and_knows_the_ground_truth_by_its_check
     ("holidays", "jpg/100000.jpg", "jpg/100000.jpg"),
 ])  # fmt: skip
 def test_entries_go_where_the_project_looks_for_them(name, entry, place):
-    assert DATA_SETS[name].place(PurePosixPath(entry)) == place
+    assert DATA_SETS[name].place(PurePosixPath(entry), None) == place

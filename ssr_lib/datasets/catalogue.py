@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -24,10 +24,10 @@ N_LANDMARKS = 81_313
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a data set. `urls`: the same file, best address first. `archive`: whether it is to be unpacked."""
+    """One file of a data set."""
 
-    urls: tuple[str, ...]
-    archive: bool = False
+    urls: tuple[str, ...]  # the same file, best address first
+    archive: bool = False  # to be unpacked
     sha256: str | None = None
     md5_url: str | None = None  # of a text that begins with the file's MD5
     check: Callable[[Path], object] | None = None  # reads a text without published checksum; raises for another one
@@ -39,25 +39,14 @@ class Source:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set. `place`: an archive's entry → its name below the data set's folder, or None to leave it out.
-
-    `finish`: what to do when all is there; it is given the folder, and raises where something is missing. `wanted`: the
-    ids (names without extension) of the entries to keep, from a file of the data set; None keeps all.
-    """
+    """A public data set; sizes in GB, None where the source does not tell them: several hundred."""
 
     about: str
-    gigabytes: float | None  # to download, about; None: several hundred, not told by the source
+    gigabytes: float | None  # to download, about
+    kept: float | None  # on disk afterwards
     sources: tuple[Source, ...]
-    place: Callable[[PurePosixPath], str | None]
-    finish: Callable[[Path], None]
-    wanted: Callable[[Path], Container[str]] | None = None
-
-    def placing(self, folder: Path) -> Callable[[PurePosixPath], str | None]:
-        """`place` for the entries that are wanted, by what lies in `folder`."""
-        if self.wanted is None:
-            return self.place
-        ids = self.wanted(folder)
-        return lambda path: self.place(path) if path.stem in ids else None
+    place: Callable[[PurePosixPath, Path], str | None]  # archive's entry, folder → its name there; None: left out
+    finish: Callable[[Path], None]  # what to do in the folder when all is there; raises where something is missing
 
     @property
     def size(self) -> str:
@@ -66,31 +55,38 @@ class DataSet:
     def announcement(self, folder: Path) -> str:
         """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
         archives = sum(source.archive for source in self.sources)
-        free = shutil.disk_usage(folder).free / 1e9
-        kept = "as much" if self.wanted is None else "the part that is kept"
+        kept = "as much" if self.kept is None else f"{self.kept:g} GB"
         return (
-            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the "
-            f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
+            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the size "
+            f"of one archive more while it is unpacked; {shutil.disk_usage(folder).free / 1e9:,.0f} GB are free in {folder}"
         )
 
 
 # ---- what becomes of an archive's entries
 
 
-def _flat(path: PurePosixPath) -> str | None:
-    """Pictures of any subfolder, side by side in jpg/: their names are unique, and the ground truth knows no folders."""
+def _flat(path: PurePosixPath, _: Path) -> str | None:
+    """Pictures of any subfolder side by side in jpg/: names are unique, and the ground truth knows no folders."""
     return f"jpg/{path.name}" if _is_picture(path) else None
 
 
-def _below_jpg(path: PurePosixPath) -> str | None:
+def _below_jpg(path: PurePosixPath, _: Path) -> str | None:
     return f"jpg/{path}" if _is_picture(path) else None
 
 
-def _grocery(path: PurePosixPath) -> str | None:
+def _clean(path: PurePosixPath, folder: Path) -> str | None:
+    return f"jpg/{path}" if path.stem in _clean_ids(folder / "train_clean.csv") else None
+
+
+@lru_cache(maxsize=1)  # for 500 archives
+def _clean_ids(table: Path) -> set[str]:
+    return {Path(file).stem for file in read_clean(table)[0]}
+
+
+def _grocery(path: PurePosixPath, _: Path) -> str | None:
     """GroceryStoreDataset-…/dataset/train/Fruit/Apple/Golden-Delicious/x.jpg → images/train/Fruit/…/x.jpg."""
-    inside = PurePosixPath(*path.parts[1:])
-    used = inside.parts[:2] in (("dataset", "train"), ("dataset", "val")) and _is_picture(path)
-    return f"images/{PurePosixPath(*inside.parts[1:])}" if used else None
+    used = path.parts[1:3] in (("dataset", "train"), ("dataset", "val")) and _is_picture(path)
+    return PurePosixPath("images", *path.parts[2:]).as_posix() if used else None
 
 
 def _is_picture(path: PurePosixPath) -> bool:
@@ -138,12 +134,6 @@ def _label_grocery(folder: Path) -> None:
     _write_labels(folder, ((file.as_posix(), file.parent.name, "train") for file in files))
 
 
-@lru_cache(maxsize=1)  # for 500 archives
-def _clean_ids(folder: Path) -> set[str]:
-    """The ids of the pictures that train_clean.csv lists."""
-    return {Path(file).stem for file in read_clean(folder / "train_clean.csv")[0]}
-
-
 def _label_landmarks(folder: Path) -> None:
     files, landmarks = read_clean(folder / "train_clean.csv")
     missing = sum(not (folder / "jpg" / file).is_file() for file in files)
@@ -184,30 +174,30 @@ def _landmarks(i: int) -> Source:
 
 DATA_SETS: dict[str, DataSet] = {
     "roxford5k": DataSet(
-        "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)", 1.9,
+        "Oxford buildings, revisited: 70 queries, 4,993 pictures (faces blurred by the owners)", 1.9, 1.9,
         _revisited("roxford5k", ("oxbuild_images-v1.tgz",), "oxbuildings"), _flat, _store_ground_truth,
     ),
     "rparis6k": DataSet(
-        "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)", 2.5,
+        "Paris buildings, revisited: 70 queries, 6,322 pictures (faces blurred by the owners)", 2.5, 2.5,
         _revisited("rparis6k", ("paris_1-v1.tgz", "paris_2-v1.tgz"), "parisbuildings"), _flat, _store_ground_truth,
     ),
     "revisitop1m": DataSet(
-        "1,001,001 distractors for both", None,
+        "1,001,001 distractors for both", None, None,
         (Source((f"{_PTAK}revisitop1m.txt",), check=_check_list),
          *(Source((f"{_PTAK}jpg/revisitop1m.{i}.tar.gz",), archive=True) for i in range(1, 101))),
         _below_jpg, _check_distractors,
     ),
     "google-landmarks-v2-clean": DataSet(
-        "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept", 500,
+        "training pictures of landmarks; of 4.1 million those that train_clean.csv lists are kept", 500, 190,
         (Source((f"{_GLD}metadata/train_clean.csv",), check=_check_clean), *map(_landmarks, range(500))),
-        _below_jpg, _label_landmarks, wanted=_clean_ids,
+        _clean, _label_landmarks,
     ),
     "holidays": DataSet(
-        "INRIA Holidays: 500 queries, 991 pictures", 2.8,
+        "INRIA Holidays: 500 queries, 991 pictures", 2.8, 2.8,
         tuple(Source((f"{_INRIA}jpg{i}.tar.gz",), archive=True) for i in (1, 2)), _flat, _label_holidays,
     ),
     "grocery": DataSet(
-        "GroceryStoreDataset: 81 fine-grained classes, for training", 0.1,
+        "GroceryStoreDataset: 81 fine-grained classes, for training", 0.1, 0.1,
         (Source((_GROCERY,), archive=True),), _grocery, _label_grocery,
     ),
 }  # fmt: skip

@@ -52,9 +52,9 @@ def fetch(name: str, to: Path | str = "data", *, progress: bool = True) -> Path:
         unpacked = read_json(state_file) if state_file.is_file() else {}
         if unpacked is None:
             raise ValueError(f"{state_file} is damaged; delete it to have the archives fetched again")
-        if not unpacked and data_set.gigabytes is not None and data_set.wanted is None:  # all of it is kept
+        if not unpacked and data_set.kept is not None:
             there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            want_room(folder, 1e9 * data_set.gigabytes - there, name)
+            want_room(folder, 1e9 * data_set.kept - there, name)
         for source in data_set.sources:
             if source.file not in unpacked:
                 path = bring(source, folder, progress)
@@ -73,12 +73,12 @@ def _use(path: Path, source: Source, data_set: DataSet, unpacked: dict[str, int]
         if source.check is not None:
             source.check(path)
         if source.archive:
-            unpacked[source.file] = unpack(path, path.parent, data_set.placing(path.parent))
+            unpacked[source.file] = unpack(path, path.parent, data_set.place)
             path.unlink()
     except ValueError as error:
         aside = path.rename(path.with_name(path.name + ".refused"))
         raise ValueError(
-            f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again to fetch it"
+            f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again"
         ) from error
 
 
@@ -137,10 +137,10 @@ def want_room(folder: Path, needed: float, what: str) -> None:
         raise OSError(errno.ENOSPC, f"{short}; make room or choose another folder", str(folder))
 
 
-def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath], str | None]) -> int:
+def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath, Path], str | None]) -> int:
     """Write the wanted files of a .zip, .tar, .tar.gz or .tgz below `folder`; return how many.
 
-    `place`: an entry's path → its name below `folder`, or None to leave it out. Raises `ValueError` naming the archive
+    `place`: an entry's path and `folder` → its name there, or None to leave it out. Raises `ValueError` naming the archive
     where it is damaged, cut off, or holds a link, a device, a way out of the folder, or more than it should.
     """
     names: set[str] = set()
@@ -155,7 +155,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath], str | N
             raise ValueError(f"entry {path!r} would leave the folder")
         if not is_file:
             raise ValueError(f"entry {path!r} is a link or a device; only files are unpacked")
-        name = place(PurePosixPath(path))
+        name = place(PurePosixPath(path), folder)
         if name in names:
             raise ValueError(f"two entries would become {name}")
         names.update([] if name is None else [name])

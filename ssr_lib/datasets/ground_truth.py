@@ -105,7 +105,7 @@ def _text(value: Any) -> Any:
 
 
 def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dict]]:
-    """Names of the database images, names of the queries, and each query's easy, hard, junk (int64 ids) and bbx, or None.
+    """Names of database images, names of queries, and each query's easy, hard, junk (int64 ids) and bbx, or None.
 
     `path` is for messages. "ok" counts as easy. Raises `ValueError` naming what is missing or of another kind.
     """
