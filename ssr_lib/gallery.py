@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import os
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,15 @@ from torch import nn
 from tqdm import tqdm
 
 from ssr_lib.datasets.folder import file_identity, list_pictures
-from ssr_lib.decode import ImageError, may_pass
+from ssr_lib.decode import ImageError
 from ssr_lib.extract import described
-from ssr_lib.files import FolderBusyError, digest, locked
+from ssr_lib.files import digest
 from ssr_lib.images import Preprocess
 from ssr_lib.network import weights_digest
 from ssr_lib.search import Prepared, knn
-from ssr_lib.store import file_stamp, load_array, remove, save_arrays, sound_record
+from ssr_lib.store import file_stamp, load_array, save_arrays, sound_record
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
-Known = dict[str, tuple[list, "np.ndarray | str"]]  # a picture's `file_stamp`, and its row (D,) or why it has none
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,10 @@ class Gallery:
         """
         if not hasattr(part, "prepare"):
             return None
-        if "neighbours" not in inspect.signature(part.prepare).parameters:
-            return part.prepare(database, **parameters)
-        return part.prepare(database, neighbours=self._neighbours(database, parameters["k"]), **parameters)
+        takes = inspect.signature(part.prepare).parameters
+        if "neighbours" in takes or "parameters" in takes:
+            parameters = {**parameters, "neighbours": self._neighbours(database, parameters["k"])}
+        return part.prepare(database, **parameters)
 
     def _neighbours(self, database: Prepared, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and ids (N, k or more) of each picture's nearest others."""
@@ -69,7 +68,7 @@ class Gallery:
         if record is not None and record["of"] == of and record["k"] >= k:
             return load_array(stem, "scores"), load_array(stem, "ids")
         scores, ids = knn(database, database, k, exclude=np.arange(len(self.files)))
-        with suppress(OSError, FolderBusyError), locked(self.place):  # kept where that can be
+        with suppress(OSError):  # kept where that can be
             save_arrays(stem, {"scores": scores, "ids": ids}, {"of": of, "k": k})
         return scores, ids
 
@@ -85,8 +84,8 @@ def index_folder(
     """Describe the pictures below `folder` that `index` does not know yet, and return all that are there now.
 
     `index`: a folder, by default `.ssr-index` in the gallery; each gallery, model and preprocessing has its own part of
-    it. A picture counts as known by its `file_stamp`; one that could not be read for a reason outside it, such as its
-    permissions, is tried again every time. An interrupted run goes on where it stopped.
+    it. A picture counts as known by its `file_stamp`; one that could not be described is tried again every time. An
+    interrupted run goes on where it stopped.
     `options`: of `extract.described`. Raises as `list_pictures`, and `PermissionError` where the index cannot be written.
     """
     folder = Path(folder)
@@ -94,72 +93,52 @@ def index_folder(
     made_by = [net.config, weights_digest(net), preprocess.to_dict(), options.get("dtype"), os.path.realpath(folder)]
     place = index / digest(made_by)[:16]
     files, skipped = list_pictures(folder)
-    closed = {name for name in files if not os.access(folder / name, os.R_OK)}
-    stamps = {name: file_stamp(folder / name) for name in files if name not in closed}
-    known = _read(place)
-    new = _unknown(stamps, known)
-    if new:
-        try:
-            with locked(place):
-                known = _read(place)  # another run may have described some meanwhile
-                names = sorted(_unknown(stamps, known), key=_bucket)
-                found = described(net, [folder / name for name in names], preprocess, **options)
-                bar = tqdm(found, total=len(names), unit="image", disable=not progress)
-                _save_as_found(place, known, stamps, names, bar)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            told = f"{index} cannot be written ({error.strerror}); name another folder for the index (--index)"
-            raise PermissionError(told) from error
-    rows = {name: known[name][1] for name in stamps if not isinstance(known[name][1], str)}
-    unreadable = {name: f"{folder / name}: {os.strerror(errno.EACCES)}" for name in closed}
-    unreadable |= {name: known[name][1] for name in stamps if name not in rows}
-    descriptors = np.stack(list(rows.values())) if rows else np.empty((0, net.descriptor_dim), np.float32)
-    n_new = sum(name in rows for name in new)
-    return Gallery(folder, list(rows), descriptors, dict(sorted(unreadable.items())), skipped, n_new, place)
+    stamps, known = {name: file_stamp(folder / name) for name in files}, _read(place)
+    rows = {name: known[name][1] for name in files if name in known and known[name][0] == stamps[name]}
+    buckets: dict[str, list[str]] = {}
+    for name in files:
+        buckets.setdefault(_bucket(name), []).append(name)
+    new = sorted((name for name in files if name not in rows), key=_bucket)
+    waiting, fresh, unreadable = Counter(map(_bucket, new)), set(), {}
+    found = described(net, [folder / name for name in new], preprocess, **options)
+    for i, row in tqdm(found, total=len(new), unit="image", disable=not progress):
+        bucket = _bucket(new[i])
+        waiting[bucket] -= 1
+        if isinstance(row, ImageError):
+            unreadable[new[i]] = str(row)
+        else:
+            rows[new[i]] = row
+            fresh.add(bucket)
+        if waiting[bucket] == 0 and bucket in fresh:
+            _save(place / bucket, {name: (stamps[name], rows[name]) for name in buckets[bucket] if name in rows})
+    files = [name for name in files if name in rows]
+    descriptors = np.stack([rows[name] for name in files]) if files else np.empty((0, net.descriptor_dim), np.float32)
+    n_new = len(new) - len(unreadable)
+    return Gallery(folder, files, descriptors, dict(sorted(unreadable.items())), skipped, n_new, place)
 
 
 def _bucket(name: str) -> str:
-    """The part of an index in which a picture is kept: one of 256, so that a new picture leaves most files alone."""
+    """The part of an index that keeps a picture: one of 256, so that a new picture leaves most files alone."""
     return digest(name)[:2]
 
 
-def _unknown(stamps: dict[str, list], known: Known) -> list[str]:
-    return [name for name, stamp in stamps.items() if name not in known or known[name][0] != stamp]
-
-
-def _read(place: Path) -> Known:
-    known: Known = {}
+def _read(place: Path) -> dict[str, tuple[list, np.ndarray]]:
+    """Stamp and row of each picture that an index knows."""
+    known = {}
     for sidecar in place.glob("??.json"):
         record = sound_record(sidecar.with_suffix(""))
         if record is not None:
-            rows = iter(load_array(sidecar.with_suffix(""), "rows"))
-            for name, (stamp, reason) in record["files"].items():
-                known[name] = stamp, next(rows) if reason is None else reason
+            entries = zip(record["stamps"], load_array(sidecar.with_suffix(""), "rows"), strict=True)
+            known |= zip(record["files"], entries, strict=True)
     return known
 
 
-def _save_as_found(place: Path, known: Known, stamps: dict, names: list[str], found: Iterable) -> None:
-    """Add to `known` what comes of each picture of `names`, and save each bucket as soon as it is complete."""
-    remove(place, ".*.part")
-    waiting = Counter(_bucket(name) for name in names)
-    members: dict[str, list[str]] = {bucket: [] for bucket in waiting}
-    for name in stamps:
-        if _bucket(name) in members:
-            members[_bucket(name)].append(name)
-    for i, row in found:
-        known[names[i]] = stamps[names[i]], str(row) if isinstance(row, ImageError) else row
-        bucket = _bucket(names[i])
-        waiting[bucket] -= 1
-        if waiting[bucket] == 0:
-            _save(place / bucket, {name: known[name] for name in members[bucket]})
-
-
-def _save(stem: Path, entries: Known) -> None:
-    """Save pictures with their rows; why one has none only where another try would not help."""
-    rows = [row for _, row in entries.values() if not isinstance(row, str)]
-    files = {}
-    for name, (stamp, row) in entries.items():
-        if not isinstance(row, str) or not may_pass(row):
-            files[name] = stamp, row if isinstance(row, str) else None
-    save_arrays(stem, {"rows": np.stack(rows) if rows else np.empty((0, 0), np.float32)}, {"files": files})
+def _save(stem: Path, entries: dict[str, tuple[list, np.ndarray]]) -> None:
+    stamps, rows = zip(*entries.values(), strict=True)
+    try:
+        save_arrays(stem, {"rows": np.stack(rows)}, {"files": list(entries), "stamps": stamps})
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        told = f"{stem.parent} cannot be written ({error.strerror}); name another folder for the index (--index)"
+        raise PermissionError(told) from error

@@ -73,12 +73,6 @@ def load_array(stem: Path, name: str, *, mapped: bool = False) -> np.ndarray:
     return np.load(_beside(stem, f"{name}.npy"), mmap_mode="r" if mapped else None, allow_pickle=False)
 
 
-def remove(directory: Path, pattern: str) -> None:
-    """Remove files, for whoever holds the folder's lock; ".*.part" is what killed processes had half written."""
-    for path in directory.glob(pattern):
-        path.unlink()
-
-
 def _beside(stem: Path, ending: str) -> Path:
     return stem.with_name(f"{stem.name}.{ending}")
 
@@ -151,7 +145,8 @@ class Store:
         self.records = [self.record(shard) for shard in range(len(self.shards))]
         if not all(self.records):
             with locked(self.directory):
-                remove(self.directory, ".*.part")
+                for left in self.directory.glob(".*.part"):  # what killed processes had half written
+                    left.unlink()
                 make([i for i, known in enumerate(self.records) if known is None and self.record(i) is None])
             self.records = [self.record(i) if known is None else known for i, known in enumerate(self.records)]
 

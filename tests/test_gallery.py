@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,10 @@ from PIL import Image
 from test_extract import TinyNet
 
 from ssr_lib import gallery as gallery_module
-from ssr_lib import loading
-from ssr_lib.decode import ImageError
 from ssr_lib.extract import describe
 from ssr_lib.gallery import index_folder
 from ssr_lib.images import Preprocess
+from ssr_lib.search import knn, prepare
 
 PREPROCESS = Preprocess(size=24)
 
@@ -119,36 +119,6 @@ def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_change
     check(gallery)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
-def test_picture_that_the_system_kept_back_is_tried_again_though_unchanged(folder, monkeypatch, number):
-    def kept_back(path, _load=loading.load_image, **options):
-        if path.name == "b.png":
-            raise ImageError(f"{path}: {os.strerror(number)}")
-        return _load(path, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loading, "load_image", kept_back)
-        for n_new in (2, 0):
-            gallery = index(folder)
-            assert gallery.files == ["a.png", "sub/c.png"] and gallery.n_new == n_new
-            assert gallery.unreadable == {"b.png": f"{folder / 'b.png'}: {os.strerror(number)}"}
-            check(gallery)
-    gallery = index(folder)
-    assert gallery.unreadable == {} and gallery.n_new == 1
-    check(gallery)
-
-
-def test_picture_without_permission_does_not_ask_a_read_only_index_to_be_written(folder, monkeypatch):
-    (folder / "b.png").rename(folder / "late.jpg")
-    index(folder)
-    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "late.jpg")
-    monkeypatch.setattr(gallery_module, "locked", lambda place: 1 / 0)
-    gallery = index(folder)
-    assert gallery.files == ["a.png", "sub/c.png"]
-    assert gallery.unreadable == {"late.jpg": f"{folder / 'late.jpg'}: Permission denied"}
-    check(gallery)
-
-
 def test_nothing_readable_leaves_an_empty_gallery_with_reasons(tmp_path):
     (tmp_path / "x.jpg").write_text("no picture")
     gallery = index(tmp_path)
@@ -204,14 +174,39 @@ def test_each_model_has_its_own_part(folder):
     check(index(folder))
 
 
-def test_read_only_gallery_asks_for_another_place_unless_its_index_is_up_to_date(folder, monkeypatch):
-    def refused(place):
-        raise OSError(errno.EROFS, "Read-only file system", str(place))
+def test_a_gallery_that_cannot_be_written_asks_for_another_place_unless_nothing_is_new(folder, monkeypatch):
+    (folder / "broken.jpg").write_text("no picture")
+
+    def refused(*args):
+        raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(gallery_module, "locked", refused)
-        with pytest.raises(PermissionError, match=r"\.ssr-index cannot be written \(Read-only file system\).*--index"):
+        patch.setattr(gallery_module, "save_arrays", refused)
+        with pytest.raises(PermissionError, match=r"cannot be written \(Read-only file system\).*--index"):
             index(folder)
     index(folder)
-    monkeypatch.setattr(gallery_module, "locked", refused)
-    check(index(folder))
+    monkeypatch.setattr(gallery_module, "save_arrays", refused)
+    gallery = index(folder)
+    assert list(gallery.unreadable) == ["broken.jpg"]
+    check(gallery)
+
+
+def test_neighbours_are_found_once_for_the_pictures_that_are_there(folder, monkeypatch):
+    """Of a re-ranker whose preparation takes them."""
+    part = SimpleNamespace(prepare=lambda database, *, k, neighbours: neighbours)
+    add(folder, *(f"{i}.png" for i in range(5)), seed=9)
+    searches = []
+    monkeypatch.setattr(gallery_module, "knn", lambda *args, **more: searches.append(1) or knn(*args, **more))
+
+    def prepared(k):
+        gallery = index(folder)
+        scores, ids = gallery.prepared(part, prepare(gallery.descriptors), {"k": k})
+        similarity = gallery.descriptors @ gallery.descriptors.T - 2 * np.eye(len(gallery.files))
+        np.testing.assert_array_equal(ids[:, :k], np.argsort(-similarity, axis=1)[:, :k])
+        np.testing.assert_allclose(scores[:, :k], -np.sort(-similarity, axis=1)[:, :k], atol=1e-5)
+        return len(searches)
+
+    assert [prepared(3), prepared(3), prepared(2), prepared(4)] == [1, 1, 1, 2]
+    (folder / "3.png").unlink()
+    assert [prepared(2), prepared(2)] == [3, 3]
+    assert index(folder).prepared(SimpleNamespace(), None, {}) is None
