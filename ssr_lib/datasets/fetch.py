@@ -58,8 +58,11 @@ def fetch(name: str, to: Path | str = "data", *, progress: bool = True) -> Path:
         for source in data_set.sources:
             if source.file not in unpacked:
                 path = bring(source, folder, progress)
-                _use(path, source, data_set, unpacked)
-                write_atomic(state_file, json.dumps(unpacked, indent=1) + "\n")
+                given = _used(path, source, data_set)
+                if given is not None:
+                    unpacked[source.file] = given
+                    write_atomic(state_file, json.dumps(unpacked, indent=1) + "\n")
+                    path.unlink()
         try:
             data_set.finish(folder)
         except FileNotFoundError as error:
@@ -67,14 +70,12 @@ def fetch(name: str, to: Path | str = "data", *, progress: bool = True) -> Path:
     return folder
 
 
-def _use(path: Path, source: Source, data_set: DataSet, unpacked: dict[str, int]) -> None:
-    """Check a text, or unpack an archive and note in `unpacked` what it gave; a wrong file is set aside."""
+def _used(path: Path, source: Source, data_set: DataSet) -> int | None:
+    """Check a text, or unpack an archive and return how many files it gave; a wrong file is set aside."""
     try:
         if source.check is not None:
             source.check(path)
-        if source.archive:
-            unpacked[source.file] = unpack(path, path.parent, data_set.place)
-            path.unlink()
+        return unpack(path, path.parent, data_set.place) if source.archive else None
     except ValueError as error:
         aside = path.rename(path.with_name(path.name + ".refused"))
         raise ValueError(
@@ -92,9 +93,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
     if path.is_file():
         algorithm, _, wanted = (known or "").partition(":")
         if wanted and hash_file(path, algorithm) != wanted:
-            raise ValueError(
-                f"{path} has not the published {algorithm.upper()} {wanted}; delete it, or put another there"
-            )
+            raise ValueError(f"{path} has not the published {algorithm.upper()} {wanted}; delete it")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # it tells of every file
@@ -105,9 +104,8 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
             with requests.get(url, stream=True, timeout=TIMEOUT) as answer:  # for its headers
                 answer.raise_for_status()
                 size = int(answer.headers.get("Content-Length", 0))
-            want_room(
-                folder, size * (2.1 if source.archive else 1.0), url
-            )  # archive and pictures, which pack no further
+            copies = 2.1 if source.archive else 1.0  # the archive and its pictures, which pack no further
+            want_room(folder, copies * size, url)
             return Path(pooch.retrieve(url, known, source.file, folder, downloader=load))
         except requests.ConnectionError:
             problems[url] = "cannot be reached, or broke off"
@@ -120,7 +118,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
 
 def _known_hash(source: Source, folder: Path) -> str | None:
     if source.md5_url is None:
-        return source.sha256 and f"sha256:{source.sha256}"
+        return None if source.sha256 is None else f"sha256:{source.sha256}"
     text = bring(Source((source.md5_url,)), folder / "md5", progress=False)
     found = re.match(r"[0-9a-fA-F]{32}\b", text.read_text(encoding="utf-8", errors="replace"))
     if found is None:
