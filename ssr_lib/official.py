@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ssr_lib.backbones import plain_names
-from ssr_lib.files import hash_file
+from ssr_lib.files import hash_file, read_json
 from ssr_lib.heads import check_choice, plain, product
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
-from ssr_lib.weights import check_tensors, checkpoint_files, read_file, save_checkpoint
+from ssr_lib.weights import check_tensors, checkpoint_files, inside, read_file, save_checkpoint
 
 FAMILIES = {"senet": "senet", "cvnet": "cvnet", "gem": "cirtorch"}  # and how their pictures are prepared
 SUPERGLOBAL = {"options": {"p": 4.6, "regional": True, "eps": 1e-8}, "relup": 0.014, "normalize_pooled": True}
@@ -205,9 +203,7 @@ def convert(file: Path | str, family: str, out: Path | str, *, trained_on: str =
 def _is_converted(file: Path) -> bool:
     """Whether this one file of a checkpoint is of a conversion; one that was killed has not written the other."""
     try:
-        if file.suffix == ".json":
-            return "source_sha256" in json.loads(file.read_text(encoding="utf-8"))["extra"]
-        with safe_open(file, framework="pt") as stored:
-            return "source_sha256" in json.loads(stored.metadata()["record"])["extra"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        record = read_json(file) if file.suffix == ".json" else inside(file)
+    except ValueError:
         return False
+    return "source_sha256" in ((record or {}).get("extra") or ())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ssr_lib.files import write_atomic
+from ssr_lib.files import read_json, write_atomic
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
 
@@ -43,59 +42,40 @@ def save_checkpoint(path: Path | str, net: RetrievalNet, extra: dict[str, Any] |
     return weights_file
 
 
-def read_record(path: Path | str) -> dict[str, Any]:
-    """The record of a checkpoint: its "config" and "extra". Raises `ValueError` naming a damaged or foreign file."""
-    return read_checkpoint(path)[0]
-
-
-def read_checkpoint(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Record and weights of a checkpoint. Raises as `read_record`, or `FileNotFoundError` where one file is missing."""
-    weights_file, record_file = checkpoint_files(path)
-    for file in (weights_file, record_file):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"checkpoint file {file} does not exist; a checkpoint is two files, .safetensors and .json; "
-                "`ssr convert` makes them of published weights"
-            )
+def inside(weights_file: Path) -> dict[str, Any]:
+    """The record inside a file of weights, empty where there is none. Raises `ValueError` for a damaged file."""
     try:
         with safe_open(weights_file, framework="pt") as stored:
-            inside = (stored.metadata() or {}).get("record", "{}")
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{weights_file} is damaged or cut short ({error}); train, convert or copy it again"
-        ) from error
-    try:
-        record = json.loads(record_file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{record_file} is no JSON ({error}); copy it again together with {weights_file.name}"
-        ) from error
-    check_record(record, record_file)
-    with suppress(json.JSONDecodeError):  # what is no JSON equals no record
-        inside = json.loads(inside)
-    if record != inside:
-        raise ValueError(
-            f"{record_file} does not match the record inside {weights_file.name}: they come from different runs or one "
-            "was edited; copy both files again from the same place"
-        )
-    return record, state
+            record = json.loads((stored.metadata() or {}).get("record", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{weights_file} is damaged or cut short ({error}); make or copy it again") from error
+    return record if isinstance(record, dict) else {}
 
 
-def check_record(record: object, file: Path) -> None:
-    """Raise `ValueError` naming the file whose `record` is none of a checkpoint, or of one of an earlier format."""
-    found = record.get("format") if isinstance(record, dict) else None
-    if str(found).startswith("ssr-checkpoint-") and found != FORMAT:
-        raise ValueError(f"{file} is of format {found!r}, {FORMAT!r} is wanted; train or convert the network again")
-    if found != FORMAT or not isinstance(record.get("config"), dict) or not isinstance(record.get("extra"), dict):
-        raise ValueError(
-            f"{file} is no record of this library: 'format' should be {FORMAT!r}, 'config' and 'extra' objects"
+def read_record(path: Path | str) -> dict[str, Any]:
+    """The record of a checkpoint: its "config" and "extra". Raises `ValueError` naming a damaged or foreign file."""
+    weights_file, record_file = checkpoint_files(path)
+    if not weights_file.is_file():
+        raise FileNotFoundError(
+            f"checkpoint file {weights_file} does not exist; a checkpoint is two files, .safetensors and .json; "
+            "`ssr convert` makes them of published weights"
         )
+    record = inside(weights_file)
+    whole = isinstance(record.get("config"), dict) and isinstance(record.get("extra"), dict)
+    if record.get("format") != FORMAT or not whole:
+        found = record.get("format", "no format")
+        raise ValueError(f"{weights_file} holds no network of {FORMAT} (found: {found}); train or convert it again")
+    if read_json(record_file) != record:
+        raise ValueError(
+            f"{record_file} is missing or is not the record inside {weights_file.name}: they come from different runs "
+            "or one was edited; copy both files again from the same place"
+        )
+    return record
 
 
 def load_checkpoint(path: Path | str) -> RetrievalNet:
     """The net that `save_checkpoint` wrote, in eval mode. Raises `ValueError` naming the file that is wrong."""
-    record, state = read_checkpoint(path)
+    record = read_record(path)
     weights_file, record_file = checkpoint_files(path)
     try:  # the weights come from the file
         net = RetrievalNet.from_config(record["config"], pretrained="none")
@@ -103,7 +83,7 @@ def load_checkpoint(path: Path | str) -> RetrievalNet:
         raise ValueError(f"{record_file}: {error}") from error
     net.config["pretrained"] = record["config"]["pretrained"]
     try:
-        net.load_state_dict(state, strict=True)
+        net.load_state_dict(load_file(weights_file), strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise ValueError(f"{weights_file} does not hold the weights its record describes: {reason}") from error

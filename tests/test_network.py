@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from torch import nn
 
 from ssr_lib.network import RetrievalNet
 
@@ -85,29 +84,6 @@ def test_whitening_starts_as_a_rotation_that_keeps_similarities():
     torch.testing.assert_close(a @ a.T, b @ b.T, rtol=0, atol=1e-5)
 
 
-HEAD_FROM_A_FILE = """
-import torch
-class Head(torch.nn.Module):
-    def __init__(self, channels, *, seed=0, gain):
-        super().__init__()
-        self.width, self.gain = channels[2], gain
-        self.mix = torch.nn.Conv2d(channels[1], channels[1], 1)
-    def forward(self, mid, last, project):
-        return self.gain * project(last + self.mix(last)).mean(dim=(2, 3))
-"""
-
-
-@pytest.mark.parametrize("protocol", ["end_to_end", "frozen"])
-def test_a_head_may_stand_outside_the_package(tmp_path, protocol):
-    file = tmp_path / "mine.py"
-    file.write_text(HEAD_FROM_A_FILE)
-    net, again = (small(str(file), protocol, gain=2.0, seed=1).eval() for _ in range(2))
-    assert torch.equal(net(IMAGES), again(IMAGES)), "what a head draws comes from the seed of the net"
-    assert RetrievalNet.from_config(net.config).config["options"] == {"gain": 2.0}
-    with pytest.raises(ValueError, match=r"mine\.py' has no option colour; it has gain"):
-        small(str(file), colour=1)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -120,9 +96,3 @@ def test_a_head_may_stand_outside_the_package(tmp_path, protocol):
 def test_errors_say_what_is_legal(arguments, message):
     with pytest.raises(ValueError, match=message):
         small(**arguments)
-
-
-def test_frozen_batch_norms_stay_in_evaluation_mode():
-    net = small().train()
-    norms = [[m.training for m in part.modules() if isinstance(m, nn.BatchNorm2d)] for part in (net.backbone, net.head)]
-    assert norms[0] and not any(norms[0]) and all(norms[1])
