@@ -69,16 +69,14 @@ def _crossed_weights(n_seeds: int, n_groups: int, size: int, seed: int) -> tuple
     return weights
 
 
-def mean_interval(
-    values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """The mean of `values` (S, Q) over seeds and queries, NaN left out, with its bootstrap interval.
+def mean_interval(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0) -> Interval:
+    """The mean of `values` (S, Q) over seeds and queries, NaN left out, with its 95 % bootstrap interval.
 
     `values` (Q,) or (1, Q): only groups are resampled. `groups` (Q,). Raises `ValueError` for fewer than two groups
     with values and shapes that do not fit. Source: Owen, Annals of Applied Statistics 2007 (crossed bootstrap).
     """
     estimate, resampled, shape = _resample(values, groups, n_resamples, seed)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return Interval(estimate, float(low), float(high), shape[1], shape[0])
 
 
@@ -107,9 +105,7 @@ def sign_flip_p(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int
     return float((1 + as_far.sum()) / (1 + n_resamples))
 
 
-def paired_difference(
-    ap_a: np.ndarray, ap_b: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0, level: float = 0.95
-) -> Difference:
+def paired_difference(ap_a, ap_b, groups, n_resamples: int = 10_000, seed: int = 0) -> Difference:
     """Mean of a − b, query by query and seed by seed: (S, Q) each, or (Q,); pairs with a NaN are left out.
 
     Raises `ValueError` as `mean_interval`, and for shapes that differ.
@@ -117,9 +113,9 @@ def paired_difference(
     a, b = (np.atleast_2d(np.asarray(ap, dtype=np.float64)) for ap in (ap_a, ap_b))
     if a.shape != b.shape:
         raise ValueError(f"the compared values have shapes {a.shape} and {b.shape}; pair the same seeds and queries")
-    interval = mean_interval(a - b, groups, n_resamples, seed, level)
+    interval = mean_interval(a - b, groups, n_resamples, seed)
     p = max(test(a - b, groups, n_resamples, seed) for test in (sign_flip_p, bootstrap_p))
-    return Difference(**vars(interval), p=p)
+    return Difference(interval.estimate, interval.ci_low, interval.ci_high, interval.n_groups, interval.n_seeds, p)
 
 
 def interaction(both, first, second, neither, groups, **options) -> Difference:
@@ -139,24 +135,14 @@ def holm(p_values) -> np.ndarray:
     return adjusted
 
 
-def verdict(
-    difference: Interval,
-    n_seeds: int | None = None,
-    *,
-    trained: bool = True,
-    claimed: str = "greater",
-    adjusted_p: float | None = None,
-) -> str:
-    """What an interval says of a claim: "supported" where it excludes 0 in the claimed direction, "refuted" where it
-    excludes 0 the other way, else "not shown"; "no verdict" for a comparison of trainings from one seed.
+def verdict(difference: Interval, *, adjusted_p: float | None = None) -> str:
+    """What an interval says of the claim that the difference is above 0: "supported", "refuted" or "not shown".
 
-    `trained=False` for a comparison without seeds. `claimed`: "greater" or "less". With `adjusted_p` (`holm`), 0.05 or
-    more is not shown whatever the interval.
+    "no verdict" for a comparison of trainings from one seed. With `adjusted_p` (`holm`), 0.05 or more is not shown
+    whatever the interval.
     """
-    if claimed not in ("greater", "less"):
-        raise ValueError(f"claimed is {claimed!r}; wanted 'greater' or 'less'")
-    if trained and (difference.n_seeds if n_seeds is None else n_seeds) < 2:
+    if difference.n_seeds < 2:
         return "no verdict"
     if difference.ci_low <= 0 <= difference.ci_high or (adjusted_p is not None and adjusted_p >= 0.05):
         return "not shown"
-    return "supported" if (difference.ci_low > 0) == (claimed == "greater") else "refuted"
+    return "supported" if difference.ci_low > 0 else "refuted"

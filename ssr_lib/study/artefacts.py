@@ -21,12 +21,12 @@ from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.datasets.folder import read_training_labels
 from ssr_lib.datasets.revisited import read_distractors, with_distractors
 from ssr_lib.extract import Maps, compute_maps
-from ssr_lib.files import digest, load_part, read_json, write_atomic
+from ssr_lib.files import digest, load_part, write_atomic
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
 from ssr_lib.study import choose, describe, rows, tables
-from ssr_lib.study.profile import NetworkSpec, check_parts, data_file, load_profile
-from ssr_lib.study.provenance import repository_root
+from ssr_lib.study.profile import NetworkSpec, check_parts, load_profile
+from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.train import TrainConfig, fit_start, train_head
 from ssr_lib.weights import load_checkpoint
 
@@ -42,14 +42,7 @@ class Study:
     `notebook`: whose rows `write_rows` writes. Raises `ValueError` for every key, value and part that is refused.
     """
 
-    def __init__(
-        self,
-        profile: str = "demo",
-        workspace: str | Path | None = None,
-        changes: Mapping[str, Any] | str | None = None,
-        notebook: str | None = None,
-        progress: bool = True,
-    ):
+    def __init__(self, profile="demo", workspace=None, changes=None, notebook=None, progress: bool = True):
         self.profile, self.source = load_profile(profile, changes), profile
         check_parts(self.profile)
         values = self.profile.model_dump()
@@ -60,19 +53,17 @@ class Study:
         self.notebook, self.progress = notebook, progress
         self._made: dict = {}
 
-    def __repr__(self) -> str:
-        return f"Study({self.name}: {self.profile.title})"
-
     @property
     def drawn(self) -> bool:
         """Whether the study is made on drawn landmarks, which have forms and structure that photographs have not."""
         return self.profile.source == "drawn"
 
     def store(self, kind: str, record: Mapping[str, Any]) -> Path:
-        """The folder of the artefact that `record` describes, made where missing, with the record in made_by.json."""
+        """The folder of the artefact that `record` describes, made where missing; the record lies beside it as JSON."""
         folder = self.cache / kind / digest(record)[:12]
-        if read_json(folder / "made_by.json") is None:
-            write_atomic(folder / "made_by.json", json.dumps(record, indent=1, default=str) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.with_suffix(".json").is_file():
+            write_atomic(folder.with_suffix(".json"), json.dumps(record, indent=1, default=str) + "\n")
         return folder
 
     def _once(self, name: object, make: Callable[[], Any]) -> Any:
@@ -174,9 +165,7 @@ class Study:
         how = {"root": root, "boxes": boxes, "progress": self.progress}
         return compute_maps(net, files, preprocess, self.store("maps", record), **how)
 
-    def descriptors(
-        self, name: str, seed: int | None = None, dataset: str = "drawn", split: str = "test", form: str = "ordinary"
-    ) -> Pair:
+    def descriptors(self, name: str, seed=None, dataset="drawn", split="test", form="ordinary") -> Pair:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
         if dataset == "drawn":
             return describe.drawn(self, name, seed, split, form)

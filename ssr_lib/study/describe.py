@@ -17,7 +17,8 @@ from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_t
 from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
-from ssr_lib.study.profile import Profile, Section, data_file
+from ssr_lib.study.profile import Profile, Section
+from ssr_lib.study.provenance import data_file
 from ssr_lib.weights import stored_preprocess
 
 if TYPE_CHECKING:
@@ -49,26 +50,23 @@ def weights(profile: Profile, name: str, seed: int | None) -> Path:
 
 def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
     """All that makes a network, trained or not."""
-    spec, recipe = profile.spec(name), profile.training
+    spec = profile.spec(name)
     if spec.checkpoint:
         return {"checkpoint": hash_file(weights(profile, name, seed))}
     record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
     record |= {"head": hash_file(load_part(spec.head, "heads").__file__), "dim": profile.model.descriptor_dim}
-    if not spec.trained:
-        return record
-    record |= {"training": recipe.model_dump(exclude={"seeds", "steps", "rate"})}
-    record |= {"loss": hash_file(load_part(recipe.loss, "losses").__file__)}
-    return record | {"views": pictures_record(profile.data, "training", spec.views)}
+    if spec.trained:
+        record["training"] = profile.training.model_dump(exclude={"seeds", "steps", "rate"})
+        record["loss"] = hash_file(load_part(profile.training.loss, "losses").__file__)
+        record["views"] = pictures_record(profile.data, "training", spec.views)
+    return record
 
 
 def read_benchmark(path: Path, dataset: str) -> Benchmark:
-    """A labelled folder (.csv) or a benchmark in the form of the revisited ones (.pkl).
-
-    Raises `ValueError` where queries are database images too.
-    """
+    """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); `ValueError` where queries are in the database."""
     if path.suffix == ".pkl":
-        official = {known.name for known in OFFICIAL}
-        benchmark = read_ground_truth(path, path.parent, subset=dataset not in official)
+        subset = dataset not in [known.name for known in OFFICIAL]
+        benchmark = read_ground_truth(path, path.parent, subset=subset)
     else:
         benchmark = read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
@@ -104,8 +102,7 @@ def preparation(study: Study, name: str, seed: int | None, **changes: Any) -> tu
     elif study.spec(name).checkpoint:
         preprocess = stored_preprocess(weights(study.profile, name, seed))
     if preprocess is None:
-        legal = ", ".join(PRESETS)
-        raise ValueError(f"the checkpoint of {name} does not say how pictures are prepared; extraction.preset: {legal}")
+        raise ValueError(f"the checkpoint of {name} has no preparation; set extraction.preset: {', '.join(PRESETS)}")
     if wanted.size:
         preprocess = dataclasses.replace(preprocess, size_rule="longest", size=wanted.size)
     options = {key: changes.pop(key, getattr(wanted, key)) for key in ("device", "dtype", "batch_size")}
@@ -113,12 +110,18 @@ def preparation(study: Study, name: str, seed: int | None, **changes: Any) -> tu
     return dataclasses.replace(preprocess, **changes), options | {"progress": study.progress}
 
 
+def _folder(
+    study: Study, name: str, seed: int | None, preprocess: Preprocess, dtype: torch.dtype, pictures: Any
+) -> Path:
+    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
+    return study.store("descriptors", record | {"dtype": str(dtype), "pictures": pictures})
+
+
 def photographs(study: Study, name: str, seed: int | None, benchmark: Benchmark, **changes: Any) -> tuple:
     """Descriptors of queries (Q, D) and database (N, D), picture by picture; `changes` as in `preparation`."""
     preprocess, options = preparation(study, name, seed, **changes)
-    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
-    record |= {"dtype": str(options["dtype"]), "pictures": [benchmark.name, benchmark.database, benchmark.queries]}
-    folder = study.store("descriptors", record)
+    pictures = [benchmark.name, benchmark.database, benchmark.queries]
+    folder = _folder(study, name, seed, preprocess, options["dtype"], pictures)
     return extract_benchmark(study.network(name, seed), benchmark, preprocess, folder, **options)
 
 
@@ -126,7 +129,5 @@ def distractors(study: Study, name: str, seed: int | None) -> np.ndarray:
     """Descriptors (M, D) of the profile's distractors, described once for all data sets."""
     preprocess, options = preparation(study, name, seed)
     root = data_file(study.profile.data.distractors)
-    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
-    record |= {"dtype": str(options["dtype"]), "distractors": study.profile.data.distractors}
-    folder, files = study.store("descriptors", record), read_distractors(root)
-    return extract(study.network(name, seed), files, preprocess, folder, root=root, **options)
+    folder = _folder(study, name, seed, preprocess, options["dtype"], study.profile.data.distractors)
+    return extract(study.network(name, seed), read_distractors(root), preprocess, folder, root=root, **options)

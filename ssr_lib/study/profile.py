@@ -1,4 +1,4 @@
-"""Profiles: keys and kinds are those of profiles/base.yaml, the bounds that its values do not tell stand here."""
+"""Profiles: keys and kinds are those of profiles/base.yaml; the bounds that its values do not tell stand here."""
 
 from __future__ import annotations
 
@@ -8,33 +8,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ssr_lib.files import load_part
 from ssr_lib.network import all_options
-from ssr_lib.study.provenance import data_folder, repository_root
+from ssr_lib.study.provenance import repository_root
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
-        raise PydanticCustomError("refused", "wanted a number")
+        raise PydanticCustomError("refused", "a number")
     return value
 
 
 def _different(seeds: list) -> list:
     if len(set(seeds)) < len(seeds):
-        raise PydanticCustomError("refused", "wanted each once: equal seeds are one training counted twice")
+        raise PydanticCustomError("refused", "each once: equal seeds are one training counted twice")
     return seeds
 
 
@@ -44,21 +36,20 @@ Number = Annotated[float, BeforeValidator(_number), Field(ge=0)]
 Above0 = Annotated[Number, Field(gt=0)]
 Seeds = Annotated[list[Count | None], Field(min_length=1), AfterValidator(_different)]
 KINDS = {bool: bool, int: Count, float: Number, str: str}  # of an example in base.yaml
-LINES = ("networks", "tables", "rerankers")  # sections whose lines a profile may add, and take away by null
+LINES = ("networks", "tables", "rerankers", "reads")  # sections whose lines a profile may add, and take away by null
 
 
-class Section(BaseModel):
+class Section(pydantic.BaseModel):
     """A mapping with the keys of its class and no others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _known(cls, values: Any) -> Any:
         for key in values if isinstance(values, Mapping) else ():
             if key not in cls.model_fields:
-                there = {"key": str(key), "legal": ", ".join(cls.model_fields)}
-                raise PydanticCustomError("unknown key", "there are {legal}", there)
+                raise PydanticCustomError("unknown", "{key}", {"key": key, "legal": ", ".join(cls.model_fields)})
         return values
 
 
@@ -88,28 +79,26 @@ class RerankerSpec(Section):
 
 BOUNDS = {
     "source": Literal["drawn", "photographs", "revisited"],
-    "data.validation.views": tuple[Positive, Positive],
-    "data.test.views": tuple[Positive, Positive],
     "data.forms": list[Literal["restyled", "grey", "night", "masked"]],
-    "data.labels": dict[str, str],
-    "networks": dict[str, NetworkSpec],
-    "tables": dict[str, list[str]],
-    "extraction.size": Positive | None,
     "extraction.dtype": Literal["float32", "bfloat16", "float16"],
-    "training.loss_options": dict[str, Any],
-    "training.seeds": Seeds,
     "training.start": Literal["random", "fitted"],
-    "training.batch_size": Annotated[Count, Field(ge=2)],
     "training.optimizer": Literal["sgd", "adamw"],
+    "training.seeds": Seeds,
+    "training.batch_size": Annotated[Count, Field(ge=2)],
+    "training.rate": Above0,
+    "networks": dict[str, NetworkSpec],
     "rerankers": dict[str, RerankerSpec],
-    "sweeps.preprocess.images": Positive | None,
+    "data.labels": dict[str, str],
+    "training.loss_options": dict[str, Any],
     "sweeps.preprocess.changes": list[dict[str, Any]],
 }
+BOUNDS |= dict.fromkeys(("tables", "reads"), dict[str, list[str]])
+BOUNDS |= dict.fromkeys(("data.validation.views", "data.test.views"), tuple[Positive, Positive])
 BOUNDS |= dict.fromkeys(("data.image_size", "data.drawn_size"), Annotated[Count, Field(ge=32)])
 BOUNDS |= dict.fromkeys(("data.training_labels", "data.distractors", "extraction.preset"), str | None)
-BOUNDS |= dict.fromkeys(("training.rate", "training.new_rate_factor"), Above0)
-BOUNDS |= dict.fromkeys(("data.training.landmarks", "data.training.views", "model.descriptor_dim"), Positive)
-BOUNDS |= dict.fromkeys(("extraction.batch_size", "training.steps", "statistics.resamples"), Positive)
+BOUNDS |= dict.fromkeys(("extraction.size", "sweeps.preprocess.images"), Positive | None)
+BOUNDS |= dict.fromkeys(("training.steps", "data.training.landmarks", "data.training.views"), Positive)
+BOUNDS |= dict.fromkeys(("model.descriptor_dim", "extraction.batch_size", "statistics.resamples"), Positive)
 BOUNDS |= dict.fromkeys(("local.queries", "local.shortlist"), Positive)
 
 
@@ -134,20 +123,20 @@ class Profile(Section):
 
 
 def _misfits(profile: Profile) -> Iterator[str]:
-    data, drawn, training = profile.data, profile.data.validation, profile.training
+    data, drawn = profile.data, profile.data.validation
     for table, names in profile.tables.items():
         if unknown := [name for name in names if name not in profile.networks]:
             yield f"tables.{table} has {unknown}; wanted lines of networks: {'; '.join(profile.networks)}"
     for name in profile.networks:
         spec = profile.spec(name)
         one = not spec.trained or (spec.checkpoint is not None and "{seed}" not in spec.checkpoint)
-        if one != (spec.seeds == [None]) or (None in spec.seeds and len(spec.seeds) > 1):
-            yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null], for' if one else 'whole numbers, for not'} one network"
+        if spec.seeds != [None] if one else None in spec.seeds:
+            yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null]' if one else 'whole numbers'}"
         if spec.views == "photographs" and data.training_labels is None:
             yield f"networks.{name}.views is photographs, but data.training_labels is null"
-        if spec.steps == 0 and training.start == "random":
+        if spec.steps == 0 and profile.training.start == "random":
             yield f"networks.{name}.steps is 0, which wants training.start fitted; it is random"
-    if unknown := [name for name in data.datasets if name != "drawn" and name not in data.labels]:
+    if unknown := [name for name in data.datasets if name not in ("drawn", *data.labels)]:
         yield f"data.datasets has {unknown}; wanted drawn, or names of data.labels: {', '.join(data.labels) or 'none'}"
     most = drawn.landmarks * (drawn.views[1] + drawn.same_style + drawn.same_building) + drawn.distractors
     for name, line in profile.rerankers.items() if data.choices_from == "validation" else ():
@@ -164,7 +153,7 @@ def _kind(example: Any, place: str = "") -> Any:
     if not isinstance(example, dict):
         return KINDS[type(example)]
     fields = {key: (_kind(value, f"{place}.{key}".strip(".")), ...) for key, value in example.items()}
-    return create_model(place or "Profile", __base__=Section if place else Profile, **fields)
+    return pydantic.create_model(place or "Profile", __base__=Section if place else Profile, **fields)
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> Profile:
@@ -173,14 +162,13 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
     Raises `ValueError` in one line for a profile that is not there and for every key and value that is refused.
     """
     values = _read(name)
-    if isinstance(changes, str):  # papermill hands a mapping on the command line on as text
-        try:
-            changes = json.loads(changes or "{}")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"changes is the text {changes!r}, which is not JSON: {error}") from None
-    if not isinstance(changes or {}, Mapping):
+    try:  # papermill hands a mapping on the command line on as text
+        changes = json.loads(changes or "{}") if isinstance(changes, str) else changes or {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"changes is the text {changes!r}, which is not JSON: {error}") from None
+    if not isinstance(changes, Mapping):
         raise ValueError(f'changes is {changes!r}; wanted dotted keys with values, such as {{"training.steps": 50}}')
-    for dotted, value in (changes or {}).items():
+    for dotted, value in changes.items():
         *parents, leaf = dotted.split(".")
         place = values
         for key in parents:
@@ -188,36 +176,31 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
                 place[key] = {}
             place = place[key]
         place[leaf] = value
-    networks = values.get("networks")
-    if isinstance(networks, dict):
-        values["networks"] = {line: _like(networks, line) for line in networks}
+    if isinstance(values.get("networks"), dict):
+        values["networks"] = {line: _like(values["networks"], line) for line in values["networks"]}
     try:
         return _kind(_read("base")).model_validate(values)
-    except ValidationError as refused:
+    except pydantic.ValidationError as refused:
         raise ValueError(f"profile {name}: {_fault(refused.errors()[0])}") from None
 
 
 def _fault(error: Mapping[str, Any]) -> str:
     """A refusal of pydantic in words: the dotted key, what stands there, what is legal."""
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "misfit":
-        return error["msg"]
-    if error["type"] == "unknown key":
-        return f"there is no {f'{place}.'.lstrip('.')}{error['ctx']['key']}; {error['msg']}"
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    return (
-        f"{place} is {error['input']!r}; wanted {error['msg'].removeprefix('Input should be ').removeprefix('wanted ')}"
-    )
+    place, message = ".".join(map(str, error["loc"])), error["msg"]
+    if error["type"] == "unknown":
+        return f"there is no {f'{place}.{message}'.strip('.')}; there are {error['ctx']['legal']}"
+    if error["type"] in ("misfit", "missing"):
+        return f"{place} {message}".strip()
+    return f"{place} is {error['input']!r}; wanted {message.removeprefix('Input should be ')}"
 
 
 def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     """The values of a profile put over those of the one it starts from (`base`), unchecked."""
     folder = repository_root() / "profiles"
     path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
-    if not path.is_file():
+    if not path.is_file() or name in heirs:
         there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or f"none in {folder}"
-        raise ValueError(f"no profile {name!r}; there are {there}, and any file whose name ends in .yaml")
+        raise ValueError(f"no profile {name!r} to start from; there are {there}, and any file whose name ends in .yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -225,9 +208,7 @@ def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r}; wanted keys of profiles/base.yaml")
     base = values.pop("base", None)
-    if base in (name, *heirs):
-        raise ValueError(f"{path}: base is {base}, which itself starts from {name}")
-    return values if base is None else _over(_read(str(base), (name, *heirs)), values)
+    return values if base is None else _over(_read(str(base), (*heirs, name)), values)
 
 
 def _over(base: dict, changes: dict, section: str = "") -> dict[str, Any]:
@@ -245,13 +226,12 @@ def _over(base: dict, changes: dict, section: str = "") -> dict[str, Any]:
 
 def _like(lines: Mapping[str, Any], name: str, heirs: tuple[str, ...] = ()) -> Any:
     """The line `name` of `networks`, put over the line that it is `like`."""
-    line = lines[name]
-    if not isinstance(line, dict) or "like" not in line:
-        return line
-    other = line["like"]
+    if not isinstance(lines[name], dict) or "like" not in lines[name]:
+        return lines[name]
+    own = dict(lines[name])
+    other = own.pop("like")
     if other not in lines or other in (name, *heirs):
         raise ValueError(f"networks.{name}.like is {other!r}; wanted another line of networks: {'; '.join(lines)}")
-    own = {key: value for key, value in line.items() if key != "like"}
     return _over(_like(lines, other, (name, *heirs)), own)
 
 
@@ -268,22 +248,3 @@ def check_parts(profile: Profile) -> None:
             raise ValueError(f"{place}: {error}") from None
     for line in profile.rerankers.values():
         load_part(line.module, "rerank")
-
-
-def data_file(name: str | Path) -> Path:
-    """The file or folder `name` below `data_folder()`. Raises `FileNotFoundError` where it is not there."""
-    path = data_folder() / name
-    if not path.exists():
-        where = "data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"
-        raise FileNotFoundError(f"{path} is not there; {where}")
-    return path
-
-
-def missing_inputs(profile: Profile) -> list[str]:
-    """Names of the files and folders below `data_folder()` that a profile names and that are not there."""
-    named = [*profile.data.labels.values(), profile.data.training_labels, profile.data.distractors]
-    for names in profile.tables.values():
-        for spec in [profile.spec(name) for name in names if profile.spec(name).checkpoint]:
-            stems = [spec.checkpoint.replace("{seed}", str(seed)) for seed in spec.seeds]
-            named += [stem + suffix for stem in stems for suffix in (".safetensors", ".json")]
-    return [name for name in dict.fromkeys(named) if name and not (data_folder() / name).exists()]

@@ -27,6 +27,15 @@ def data_folder() -> Path:
     return Path(os.environ.get("SSR_DATA") or repository_root() / "data")
 
 
+def data_file(name: str | Path) -> Path:
+    """The file or folder `name` below `data_folder()`. Raises `FileNotFoundError` where it is not there."""
+    path = data_folder() / name
+    if not path.exists():
+        where = "data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"
+        raise FileNotFoundError(f"{path} is not there; {where}")
+    return path
+
+
 def describe_run() -> dict:
     """Commit, versions and machine as a JSON-able record, without host names, user names or paths."""
     versions = {"python": platform.python_version()} | {package: metadata.version(package) for package in PACKAGES}

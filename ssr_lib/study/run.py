@@ -1,208 +1,169 @@
-"""The study as one command: the notebooks of a profile executed in order, compared with committed results, reported."""
+"""The study as one command: the notebooks of a profile executed in order, freed of what belongs to one machine, reported."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
+import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import nbformat
-
-from ssr_lib.files import folder_lock, read_json, write_atomic
+from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
+from ssr_lib.study import provenance
 from ssr_lib.study.artefacts import Study
-from ssr_lib.study.notebooks import execute, scrub
-from ssr_lib.study.profile import data_folder, missing_inputs
-from ssr_lib.study.provenance import committed, describe_run, repository_root
 from ssr_lib.study.report import report
-from ssr_lib.study.rows import Results
-from ssr_lib.study.tables import to_markdown
-from ssr_lib.study.verify import Tolerances, compare, same_study
 
-__all__ = ["report", "repository_root", "run", "verify"]
+KERNEL = {"display_name": "Python 3", "language": "python"}
+PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+# Training asks for the same large buffers every step; kept by the process, they are not faulted in again each time.
+ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(4 << 30), "MALLOC_MMAP_THRESHOLD_": str(4 << 30), "PYTHONHASHSEED": "0"}
+# Bars are for a person who watches; the runner shows its own.
+ENVIRONMENT |= {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+(\.\d+)?(it/s|s/it)\b")
+STYLED_TABLE = r"\bT_[0-9a-f]{5}(?=[_\"\s#])"  # the random name of a styled table of pandas
 
-# Parameters with keys that are the user's own.
-OPEN = ("fixed", "candidates", "labels", "checkpoints", "learning_rates")
+
+class NotebookError(RuntimeError):
+    """A notebook that stopped in a cell; the message names both and says what went wrong."""
 
 
 def run(
-    profile: str = "demo",
-    *,
-    workspace: Path | str | None = None,
-    notebooks: Sequence[str] | None = None,
-    progress: bool = True,
-    **overrides,
+    profile: str = "demo", *, workspace=None, notebooks: Sequence[str] | None = None, progress=True, **changes
 ) -> Path:
     """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
 
-    A notebook whose source, profile, parameters and code have not changed since it was executed is not run again, so a
-    killed run resumes; a run of which nothing is still valid, or whose profile has other values than the one before,
-    starts without the rows of earlier ones (they lie in build/before). `workspace`: a folder that gets `results/` and
-    `data/`, None for the repository. `notebooks`: only these, by name. `overrides`: dotted names of profile parameters;
-    they go to `results/custom-<digest>`. Raises `NotebookError` naming the cell
-    that failed, `FolderBusyError` where another run uses the workspace, `ValueError` for names that do not exist,
-    `FileNotFoundError` with all data files and checkpoints that the profile names and that are not there.
+    A notebook that was executed, and of which neither its source, the notebooks before it, the profile nor the code has
+    changed since, is not run again: a killed run resumes. `notebooks`: only these. `changes`: dotted keys of the profile.
+    Raises `NotebookError` naming the cell that failed, `FolderBusyError` where another run uses the workspace,
+    `ValueError` for names that do not exist, `FileNotFoundError` with all files the profile names that are not there.
     """
-    workspace = None if workspace is None else Path(workspace).resolve()
-    study = Study(profile, workspace, changes=overrides, progress=progress)
-    if missing := missing_inputs(study.parameters):
-        raise FileNotFoundError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in {data_folder()}, and profile {profile} "
-            "wants them; data/README.md says how to get them. Where they lie in another folder, set SSR_DATA to that"
-        )
-    folder = repository_root() / "notebooks"
-    wanted = _known(notebooks or study["notebooks"], folder)
-    parameters = {"profile": profile, "workspace": workspace and str(workspace)}
-    if overrides:
-        parameters["changes"] = overrides
-    state_file = study.workspace / "data" / "study" / f"{study.name}.json"
-    with folder_lock(state_file.parent):
-        digests = _digests(list(dict.fromkeys([*study["notebooks"], *wanted])), folder, study.parameters)
-        state = read_json(state_file) or {}  # a damaged one: every notebook is executed again
-        done = {name for name in wanted if _is_done(study.results_dir, name, state, digests[name])}
-        record = read_json(study.results_dir / "run.json") or {}
-        if (notebooks is None and not done) or _changed(record.get("parameters", {}), _as_stored(study.parameters)):
-            _set_aside(study, progress)
-            state, done, record = {}, set(), {}
-        record |= {"profile": profile, "title": study["title"], **describe_run(), "parameters": study.parameters}
-        write_atomic(study.results_dir / "run.json", json.dumps(record, indent=1) + "\n")
+    root = provenance.repository_root()
+    profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
+    study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
+    if missing := [name for name in _inputs(study) if not (provenance.data_folder() / name).exists()]:
+        where = "data/README.md says how to get them; where they lie in another folder, set SSR_DATA to that"
+        raise FileNotFoundError(f"not in {provenance.data_folder()}: {', '.join(missing)}; {where}")
+    wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
+    there = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
+    if unknown := [name for name in wanted if name not in there]:
+        raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/; there are {', '.join(there) or 'none'}")
+    say = print if progress else str
+    state_file, results = study.workspace / "data" / "study" / f"{study.name}.json", study.results_dir
+    with locked(state_file.parent):
+        digests = dict(_digests(study, list(dict.fromkeys([*study.profile.notebooks, *wanted]))))
+        begun = {"profile": profile, "title": study.profile.title, "parameters": study.profile.model_dump()}
+        provenance.update(results / "run.json", **begun, **provenance.describe_run())
         for name in wanted:
-            if name in done:
-                _say(progress, f"{name}: as it was, nothing that makes it has changed")
+            output, made = results / "notebooks" / f"{name}.ipynb", (read_json(state_file) or {}).get(name, {})
+            if made.get("digest") == digests[name] and output.is_file() and made.get("output") == hash_file(output):
+                say(f"{name}: as it was, nothing that makes it has changed")
                 continue
-            _say(progress, f"{name}: running")
-            state[name] = {"digest": digests[name], **_execute(study, folder / f"{name}.ipynb", parameters, progress)}
-            write_atomic(state_file, json.dumps(state, indent=1) + "\n")
-            _say(progress, f"{name}: {state[name]['seconds']} s")
-        record["seconds"] = {name: state[name]["seconds"] for name in digests if name in state}
-        write_atomic(study.results_dir / "run.json", json.dumps(record, indent=1) + "\n")
-        _say(progress, f"report: {report(study.name, workspace=study.workspace)}")
-    return study.results_dir
+            say(f"{name}: running")
+            began = time.monotonic()
+            where = workspace and str(study.workspace)
+            write_atomic(output, _execute(study, name, profile=profile, workspace=where, changes=changes or None))
+            seconds = round(time.monotonic() - began)
+            provenance.update(state_file, **{name: {"digest": digests[name], "output": hash_file(output)}})
+            provenance.update(results / "run.json", seconds={name: seconds})
+            say(f"{name}: {seconds} s")
+        say(f"report: {report(study.name, workspace=study.workspace)}")
+    return results
 
 
-def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
-    """Run `profile` again in `<repository>/build/verify` and print every figure that left its tolerance.
-
-    Compared with is `results/<profile>/results.csv` as it was last committed, whatever `run` made of it since; outside
-    git the file as it lies there. Returns 0 where both are one study (`agreement.same_study`) and 1 where not: the exit
-    status of `ssr verify`. A verify that was killed goes on where it stopped; one that finished starts from nothing.
-    `workspace`: elsewhere than build/.
-    Raises `FileNotFoundError` where the profile has no results to compare with.
-    """
-    path = repository_root() / "results" / profile / "results.csv"
-    rows = committed(path) or (path.read_bytes() if path.is_file() else None)
-    if rows is None:
-        raise FileNotFoundError(f"results/{profile}/results.csv is not there; run `make study PROFILE={profile}` first")
-    workspace = Path(workspace or repository_root() / "build" / "verify")
-    finished = workspace / "data" / "study" / f"{profile}.finished"
-    if finished.is_file():
-        for folder in (workspace / "data" / "cache", workspace / "data" / "study", workspace / "results" / profile):
-            shutil.rmtree(folder, ignore_errors=True)
-    again = run(profile, workspace=workspace, progress=progress)
-    with tempfile.TemporaryDirectory() as before:
-        write_atomic(Path(before, "results.csv"), rows)
-        table = compare(Results(before), Results(again))
-    write_atomic(finished, "")
-    wrong = table[~table["agrees"]]
-    if len(wrong):
-        columns = ["experiment", "dataset", "subset", "backbone", "variant", "rerank", "k", "alpha", "params", "metric"]
-        wrong = wrong[[*columns, "difficulty", "first", "second", "tolerance", "note"]]
-        print(to_markdown(wrong.rename(columns={"first": "committed", "second": "again"}), digits=4))
-    print(
-        f"{len(table)} figures of {profile}: {len(table) - len(wrong)} agree with the committed ones within their "
-        f"tolerance, {len(wrong)} do not; largest difference {table['difference'].abs().max():.6f}"
-    )
-    same = same_study(table)
-    if len(wrong):
-        allowed = f"up to {Tolerances.share:.0%} of {table['trained'].sum()} trained figures may be outside by chance"
-        print(f"{allowed}, none without training: the study {'is' if same else 'is NOT'} reproduced")
-    return int(not same)
+def _inputs(study: Study) -> list[str]:
+    """The files and folders below the data folder that the profile names."""
+    profile, data = study.profile, study.profile.data
+    named = [*data.labels.values(), data.training_labels, data.distractors]
+    for spec in [profile.spec(name) for name in profile.networks if profile.networks[name].checkpoint]:
+        stems = [spec.checkpoint.replace("{seed}", str(seed)) for seed in spec.seeds]
+        named += [stem + suffix for stem in stems for suffix in (".safetensors", ".json")]
+    return [name for name in dict.fromkeys(named) if name]
 
 
-def _known(names: Sequence[str], folder: Path) -> list[str]:
-    """The names of notebooks, each once, without extension. Raises `ValueError` for one that is not in the folder."""
-    names = list(dict.fromkeys(Path(name).stem for name in names))
-    there = sorted(path.stem for path in folder.glob("*.ipynb"))
+def _digests(study: Study, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """For each notebook a digest of all that makes it: profile, code, its source and what it reads, those before it."""
+    root, profile = provenance.repository_root(), study.profile
+    parts = [line.head for line in profile.networks.values()] + [line.module for line in profile.rerankers.values()]
+    files = [*sorted(Path(__file__).parents[1].rglob("*.py")), *sorted((root / "drawn_landmarks").rglob("*.py"))]
+    files += [Path(part) for part in (*parts, profile.training.loss) if part.endswith(".py")]
+    files.append(root / "results" / profile.data.choices_from / "choices.json")
+    chain = digest([profile.model_dump(exclude={"title", "notebooks"}), [hash_file(f) for f in files if f.is_file()]])
     for name in names:
-        if name not in there:
-            raise ValueError(f"no notebook {name!r} in {folder.name}/; there are {', '.join(there) or 'none'}")
-    return names
+        cells = (read_json(root / "notebooks" / f"{name}.ipynb") or {"cells": []})["cells"]
+        read = [file for pattern in profile.reads.get(name, []) for file in sorted(root.glob(pattern))]
+        source = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+        chain = digest([chain, source, [hash_file(file) for file in read]])
+        yield name, chain
 
 
-def _digests(names: Sequence[str], folder: Path, parameters: Mapping) -> dict[str, str]:
-    """For each notebook a digest of all that makes it: its source, the notebooks before it, parameters and code."""
-    root = repository_root()
-    code = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
-    chosen_by = root / "results" / str(parameters.get("data", {}).get("choices_from")) / "choices.json"
-    sources = [*(root / "ssr_lib").rglob("*.py"), *(root / "drawn_landmarks").rglob("*.py")]
-    for path in [*sorted(sources), root / "data" / "published.csv", chosen_by]:
-        code.update(path.read_bytes() if path.is_file() else b"")
-    shown = sorted((root / "results" / "photos" / "tables").glob("*.csv"))
-    chain, digests = code.hexdigest(), {}
-    for name in names:
-        path = folder / f"{name}.ipynb"
-        cells = nbformat.read(path, as_version=4).cells if path.is_file() else []
-        source = json.dumps([[cell.cell_type, cell.source] for cell in cells])
-        if name == "09_own_photos" and parameters.get("source") != "photos":  # it shows what that profile measured
-            source += "".join(path.read_text(encoding="utf-8") for path in shown)
-        chain = hashlib.sha256((chain + source).encode()).hexdigest()
-        digests[name] = chain
-    return digests
+def _execute(study: Study, name: str, **parameters: Any) -> str:
+    """The text of an executed notebook; while it runs, and after a failure, it stands in build/running as far as it is."""
+    root, before = provenance.repository_root(), dict(os.environ)
+    running = study.workspace / "build" / "running" / study.name / f"{name}.ipynb"
+    running.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        if os.path.expanduser("~") == "~":  # no HOME and no entry of the user: Jupyter and matplotlib ask for one
+            os.environ["HOME"] = folder
+        kernel = KERNEL | {"argv": PYTHON, "env": ENVIRONMENT | {"IPYTHONDIR": f"{folder}/ipython"}}
+        write_atomic(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(kernel))
+        os.environ["JUPYTER_PATH"] = folder  # this Python, whatever kernels the user has installed
+        import nbformat
+        import papermill
 
-
-def _execute(study: Study, source: Path, parameters: Mapping, progress: bool) -> dict:
-    """Execute one notebook into the results; returns its `seconds` and the digest of the `output` file."""
-    started = time.monotonic()
-    running = study.workspace / "build" / "running" / study.name / source.name
-    notebook = scrub(execute(source, running, parameters, progress=progress), _folders(study))
-    text = nbformat.writes(notebook) + "\n"
-    write_atomic(study.results_dir / "notebooks" / source.name, text)
+        source, how = root / "notebooks" / f"{name}.ipynb", {"cwd": Path.cwd(), "progress_bar": study.progress}
+        try:
+            notebook = papermill.execute_notebook(source, running, parameters, kernel_name="python3", **how)
+        except papermill.PapermillExecutionError as error:
+            said = f"{name}.ipynb failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+            raise NotebookError(f"{said}\nThe notebook as far as it ran, with the traceback: {running}") from None
+        except RuntimeError as error:  # DeadKernelError of nbclient
+            raise NotebookError(f"{name}.ipynb: {error}; a kernel dies most often because memory ran out") from error
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
     running.unlink()
-    return {"seconds": round(time.monotonic() - started), "output": hashlib.sha256(text.encode()).hexdigest()}
+    folders = {os.path.expanduser("~"): "~/", sys.prefix: ".venv/", str(root): "", str(study.workspace): ""}
+    return nbformat.writes(scrub(notebook, folders)) + "\n"
 
 
-def _is_done(results_dir: Path, name: str, state: Mapping, digest: str) -> bool:
-    """Whether the executed notebook that is there was made from what `digest` stands for, and not put there since."""
-    made, path = state.get(name, {}), results_dir / "notebooks" / f"{name}.ipynb"
-    if made.get("digest") != digest or not path.is_file():
-        return False
-    return hashlib.sha256(path.read_bytes()).hexdigest() == made.get("output")
+def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
+    """The notebook without what belongs to one machine or one moment: paths, times, progress bars, memory addresses.
+
+    `folders` maps each absolute folder to what stands for it ("" makes paths relative to it); longer folders first.
+    """
+    notebook["metadata"] = {"kernelspec": KERNEL | {"name": "python3"}, "language_info": {"name": "python"}}
+    for i, cell in enumerate(notebook["cells"]):
+        tags = cell["metadata"].get("tags", [])
+        cell["metadata"] = {"tags": tags} if tags else {}
+        cell["id"] = f"cell-{i}"  # papermill draws random ones
+        if "injected-parameters" in tags:
+            cell["source"] = _without(folders, cell["source"])
+        for j, output in enumerate(cell.get("outputs", ())):
+            if "text" in output:
+                lines = [line.rsplit("\r", 1)[-1] for line in output["text"].replace("\r\n", "\n").split("\n")]
+                lines = [line for line in lines if not PROGRESS_BAR.search(line)]
+                output["text"] = _without(folders, "\n".join(lines))
+            output |= {"metadata": {}} if "metadata" in output else {}
+            for kind, text in output.get("data", {}).items():
+                if isinstance(text, str) and not kind.startswith(("image/p", "image/j")):
+                    output["data"][kind] = re.sub(STYLED_TABLE, f"T_{i}-{j}", _without(folders, text))
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if _says_something(output)]
+    return notebook
 
 
-def _as_stored(parameters: Mapping) -> dict:
-    return json.loads(json.dumps(parameters))
+def _says_something(output: Mapping[str, Any]) -> bool:
+    return bool(output.get("text", "x").strip()) and not any("widget" in kind for kind in output.get("data", ()))
 
 
-def _changed(old: object, new: object, exact: bool = False) -> bool:
-    """Whether a parameter is not as it was; one that only newer code knows changes no row that is there, unless `exact`."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return old != new
-    more = exact and old.keys() != new.keys()
-    return more or any(_changed(old[key], new[key], exact or key in OPEN) for key in old.keys() & new.keys())
-
-
-def _set_aside(study: Study, progress: bool) -> None:
-    """Move what earlier runs measured to build/before, so that every row of a results folder comes from one version of the code."""
-    if study.results_dir.exists():
-        folder = study.workspace / "build" / "before"
-        folder.mkdir(parents=True, exist_ok=True)
-        before = next(free for i in count(1) if not (free := folder / f"{study.name}-{i}").exists())
-        shutil.move(study.results_dir, before)
-        _say(progress, f"results of other code or parameters are now in {before}")
-
-
-def _folders(study: Study) -> dict[str, str]:
-    """The folders of this machine and what stands for them in a committed notebook."""
-    folders = {str(Path.home()): "~/", sys.prefix: ".venv/", str(repository_root()): ""}
-    folders[str(study.workspace)] = ""
-    return {folder: name for folder, name in folders.items() if folder not in ("/", "", ".")}
-
-
-def _say(progress: bool, text: str) -> None:
-    if progress:
-        print(text, flush=True)
+def _without(folders: Mapping[str, str], text: str) -> str:
+    text = re.sub(r"[^\s\"'<>]*ipykernel_\d+/\d+\.py", "cell", re.sub(r"\bat 0x[0-9a-f]{6,}", "at 0x…", text))
+    for folder in sorted((f for f in folders if f not in ("/", "", ".")), key=len, reverse=True):
+        # A folder's name ends where a path's part ends: /home/a is no part of /home/ab.
+        text = re.sub(re.escape(folder) + r"/(?=[\w.])", folders[folder], text)
+        text = re.sub(re.escape(folder) + r"/?(?![\w.-])", folders[folder].rstrip("/") or ".", text)
+    return text
