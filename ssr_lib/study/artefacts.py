@@ -25,7 +25,7 @@ from ssr_lib.files import digest, load_part, write_atomic
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
 from ssr_lib.study import choose, describe, rows, tables
-from ssr_lib.study.profile import NetworkSpec, check_parts, load_profile
+from ssr_lib.study.profile import NetworkSpec, check_parts, line_of, load_profile
 from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.train import TrainConfig, fit_start, train_head
 from ssr_lib.weights import load_checkpoint
@@ -86,10 +86,8 @@ class Study:
         """The benchmark `dataset`; the drawn one has splits "validation" and "test" and `form`s of its queries."""
         if dataset == "drawn":
             return self._once(("drawn", split), lambda: self._draw(split))[form]
-        labels = self.profile.data.labels
-        if dataset not in labels:
-            raise ValueError(f"no dataset {dataset!r}; data.labels of the profile has {', '.join(labels) or 'none'}")
-        return self._once(dataset, lambda: describe.read_benchmark(data_file(labels[dataset]), dataset))
+        labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
+        return self._once(dataset, lambda: describe.read_benchmark(labels, dataset))
 
     def _draw(self, split: str) -> dict[str, Benchmark]:
         folder = self.store("pictures", describe.pictures_record(self.profile.data, split))
@@ -104,9 +102,7 @@ class Study:
 
     def networks(self, table: str) -> list[str]:
         """The names of the networks of a table of the profile."""
-        if table not in self.profile.tables:
-            raise ValueError(f"no table {table!r}; tables of the profile has {', '.join(self.profile.tables)}")
-        return list(self.profile.tables[table])
+        return list(line_of(self.profile.tables, table, "tables"))
 
     def spec(self, name: str) -> NetworkSpec:
         """What the profile says of a network, with all that its line leaves open filled in."""
@@ -184,9 +180,7 @@ class Study:
 
     def reranker(self, name: str) -> ModuleType:
         """The module of a line of the profile's rerankers."""
-        if name not in self.profile.rerankers:
-            raise ValueError(f"no re-ranker {name!r}; rerankers of the profile has {', '.join(self.profile.rerankers)}")
-        return load_part(self.profile.rerankers[name].module, "rerank")
+        return load_part(line_of(self.profile.rerankers, name, "rerankers").module, "rerank")
 
     def choices(self, dataset: str = "drawn") -> dict[str, dict[str, Any]]:
         """The parameters of every re-ranker for `dataset`, "none" first, never chosen on its own queries."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,15 +26,16 @@ STYLE |= {
     "font.family": "DejaVu Sans",
     "svg.hashsalt": "ssr",
 }  # a font that comes with matplotlib, names without chance
+METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]
-GREY, RED = "#8c8c8c", "#d73027"
+BLUE, GREY, RED = PALETTE[0], "#8c8c8c", "#d73027"
 COLOURS = {  # the same thing has the same colour in every figure
-    **dict.fromkeys(("plain", "none", "easy"), PALETTE[7]),
+    **dict.fromkeys(("plain", "none"), PALETTE[7]),
     **dict.fromkeys(("neighbour", "αQE + DBA", "medium"), PALETTE[1]),
     **dict.fromkeys(("conv", "SuperGlobal", "hard"), PALETTE[2]),
-    **dict.fromkeys(("product", "GFR", "measured here"), PALETTE[0]),
+    **dict.fromkeys(("product", "GFR", "measured here"), BLUE),
     **dict.fromkeys(("untrained", "SIFT + RANSAC"), PALETTE[5]),
-    **{"structural": PALETTE[8], "AQE": PALETTE[3], "αQE": PALETTE[4], "DBA": PALETTE[6]},
+    **{"easy": PALETTE[9], "structural": PALETTE[8], "AQE": PALETTE[3], "αQE": PALETTE[4], "DBA": PALETTE[6]},
 }
 # Colour and mark of a ranked picture: never told apart by colour alone.
 FRAMES = {"right": ("#1a9850", "✓"), "wrong": (RED, "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
@@ -43,22 +44,20 @@ Picture = Path | np.ndarray
 
 @contextmanager
 def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art: bool = True) -> Iterator[tuple]:
-    """A figure of `size` inches and its axes (rows, columns), written at the end. Raises `ValueError` for no .png."""
-    if path.suffix != ".png":
-        raise ValueError(f"{path} has the extension {path.suffix!r}; wanted .png")
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    """A figure of `size` inches and its axes (rows, columns), written at the end; without `line_art` for pictures."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         frame = {} if line_art else {"frame_on": False, "xticks": [], "yticks": []}
         yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw=frame)
-        for kind in metadata if line_art else ("png",):
+        for kind in METADATA if line_art else ("png",):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=144 if line_art else 100, metadata=metadata[kind])
+            figure.savefig(buffer, format=kind, dpi=144 if line_art else 100, metadata=METADATA[kind])
             write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
-def _colour(name: object, place: int) -> tuple[float, float, float]:
-    return COLOURS.get(str(name), PALETTE[place % len(PALETTE)])
+def _palette(names: Iterable) -> dict:
+    names = list(dict.fromkeys(names))
+    return {name: COLOURS.get(str(name), PALETTE[place % len(PALETTE)]) for place, name in enumerate(names)}
 
 
 def _show(ax: Axes, image: Picture, title: str = "", frame: str | None = None) -> None:
@@ -67,18 +66,17 @@ def _show(ax: Axes, image: Picture, title: str = "", frame: str | None = None) -
     picture.thumbnail((160, 160), Image.Resampling.LANCZOS)
     ax.imshow(ImageOps.pad(picture, (max(picture.size),) * 2, color="white"))
     ax.set_title(title, fontsize="small", color=frame or "black", pad=3)
-    if frame is not None:
-        ax.set(frame_on=True)
-        for spine in ax.spines.values():
-            spine.set(visible=True, color=frame, linewidth=3)
+    ax.set_frame_on(frame is not None)
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=frame or "white", linewidth=3)
 
 
 def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | None, Sequence]], path: Path) -> Path:
     """A query beside rankings of the database, one a row: (title, pictures, scores or None, statuses: see `FRAMES`)."""
     columns = 1 + max(1, *(len(pictures) for _, pictures, _, _ in rows))
-    size = (1.25 * columns, 1.65 * len(rows) + 0.2)
-    with canvas(path, size, len(rows), columns, line_art=False) as (figure, axes):
-        figure.get_layout_engine().set(h_pad=0.13, rect=(0, 0, 1, 1 - 0.2 / size[1]))  # room for the rows' titles
+    height = 1.65 * len(rows) + 0.2
+    with canvas(path, (1.25 * columns, height), len(rows), columns, line_art=False) as (figure, axes):
+        figure.get_layout_engine().set(h_pad=0.13, rect=(0, 0, 1, 1 - 0.2 / height))  # room for the rows' titles
         _show(axes[0, 0], query, "query")
         for row, (title, pictures, scores, statuses) in zip(axes, rows, strict=True):
             above = row[1].text(0, 1.24, title, transform=row[1].transAxes, fontweight="bold", fontsize="small")
@@ -86,9 +84,8 @@ def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | 
             for i, (image, status) in enumerate(zip(pictures, statuses, strict=True)):
                 if status not in FRAMES:
                     raise ValueError(f"status {status!r} of {image}; wanted one of {', '.join(FRAMES)}")
-                colour, mark = FRAMES[status]
                 score = "" if scores is None else f"  {scores[i]:.2f}"
-                _show(row[1 + i], image, f"{i + 1} {mark}{score}", colour)
+                _show(row[1 + i], image, f"{i + 1} {FRAMES[status][1]}{score}", FRAMES[status][0])
     return path
 
 
@@ -122,14 +119,12 @@ def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, pa
 
 
 def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, log: str = "") -> Path:
-    """Lines of `y` over `x`, one for each value of `hue`, dashed for "none"; `log`: "x", "y" or "xy"."""
+    """Lines of `y` over `x`, one for each value of `hue`; `log`: "x", "y" or "xy"."""
     with canvas(path, (6, 3.8)) as (_, ((ax,),)):
-        for place, (name, rows) in enumerate(table.groupby(hue, sort=False)):
-            style = {"ls": "--"} if name == "none" else {"marker": "o", "ms": 4}
-            ax.plot(x, y, data=rows.sort_values(x), color=_colour(name, place), label=str(name), **style)
+        style = {"hue": hue, "palette": _palette(table[hue]), "marker": "o", "errorbar": None}
+        seaborn.lineplot(table, x=x, y=y, ax=ax, **style)
         _logarithmic(ax, log)
-        ax.set(xlabel=x, ylabel=f"{y} (%)" if y == "mAP" else y)
-        ax.legend(title=hue)
+        ax.set_ylabel(f"{y} (%)" if y == "mAP" else y)
     return path
 
 
@@ -137,34 +132,28 @@ def heatmap(table: pd.DataFrame, path: Path) -> Path:
     """A grid of Medium mAP in percent, index down and columns across, such as k × α; the best cell is framed."""
     with canvas(path, (1.2 + 0.75 * table.shape[1], 1 + 0.42 * table.shape[0])) as (_, ((ax,),)):
         seaborn.heatmap(table, ax=ax, annot=True, fmt=".1f", cmap="viridis", cbar_kws={"label": "Medium mAP (%)"})
-        if table.notna().to_numpy().any():
-            row, column = np.unravel_index(np.nanargmax(table.to_numpy(float)), table.shape)
+        if table.notna().any(axis=None):
+            row, column = np.unravel_index(np.nanargmax(table), table.shape)
             ax.add_patch(matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, ec=RED, lw=2.5, clip_on=False))
-        ax.tick_params(axis="y", rotation=0)
     return path
 
 
 def learning_curves(curves: Mapping[str, Sequence[pd.DataFrame]], path: Path, *, one_pass: float | None = None) -> Path:
-    """Loss and accuracy (mean of five steps) of each name, mean and range of its seeds; dotted after each `one_pass`."""
+    """Loss and accuracy of each name, mean and range of its seeds; a dotted line after each `one_pass` steps."""
+    every = pd.concat({name: pd.concat(seeds) for name, seeds in curves.items()}, names=["network"]).reset_index()
     with canvas(path, (9, 3.4), 1, 2) as (_, axes):
         for ax, quantity in zip(axes[0], ("loss", "accuracy"), strict=True):
-            for place, (name, seeds) in enumerate(curves.items()):
-                every = pd.concat([curve.set_index("step")[quantity] for curve in seeds], axis=1)
-                every = every.rolling(5, min_periods=1).mean()
-                ax.plot(every.mean(axis=1), color=_colour(name, place), label=name)
-                band = {"color": _colour(name, place), "alpha": 0.18, "lw": 0}
-                ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), **band)
-            for end in np.arange(one_pass, ax.dataLim.x1, one_pass) if one_pass else ():
+            style = {"hue": "network", "palette": _palette(curves), "legend": quantity == "accuracy"}
+            seaborn.lineplot(every, x="step", y=quantity, errorbar=("pi", 100), ax=ax, **style)
+            for end in np.arange(one_pass, every["step"].max(), one_pass) if one_pass else ():
                 ax.axvline(end, color=GREY, ls=":", lw=1)
-            ax.set(xlabel="step", ylabel=quantity)
-        axes[0, 1].legend()
     return path
 
 
 def cost(table: pd.DataFrame, path: Path) -> Path:
     """Quality ("mAP") over cost ("online ms a query"), a point a row ("re-ranking"): up and to the left is better."""
     x, y, names = (table[column] for column in ("online ms a query", "mAP", "re-ranking"))
-    colours = [_colour(name, place) for place, name in enumerate(names)]
+    colours = list(_palette(names).values())
     with canvas(path, (7, 4)) as (_, ((ax,),)):
         ax.scatter(x, y, s=80, color=colours)
         _logarithmic(ax, "x")
@@ -178,11 +167,11 @@ def bars(table: pd.DataFrame, path: Path, *, x: str, hue: str) -> Path:
     groups, names = table[x].unique(), table[hue].unique()
     width = 0.8 / len(names)
     with canvas(path, (1.8 + 2.0 * len(groups), 3.8)) as (_, ((ax,),)):
-        for i, name in enumerate(names):
+        for i, (name, colour) in enumerate(_palette(names).items()):
             rows = table[table[hue] == name].drop_duplicates(x).set_index(x).reindex(groups)
             at = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
             whiskers = np.abs(rows[["low", "high"]].T - rows["value"]).to_numpy(float)
-            ax.bar(at, rows["value"], width * 0.92, yerr=whiskers, capsize=3, color=_colour(name, i), label=str(name))
+            ax.bar(at, rows["value"], width * 0.92, yerr=whiskers, capsize=3, color=colour, label=str(name))
         ax.set_xticks(range(len(groups)), groups)
         ax.set_ylabel("Medium mAP (%)")
         ax.legend(title=hue, loc="upper left", bbox_to_anchor=(1, 1))
@@ -190,14 +179,14 @@ def bars(table: pd.DataFrame, path: Path, *, x: str, hue: str) -> Path:
 
 
 def forest(table: pd.DataFrame, path: Path) -> Path:
-    """Each "difference" from "low" to "high", a "comparison" a row; dark by its "verdict", else by an interval without 0."""
+    """Each "difference" from "low" to "high", a "comparison" a row; dark by its "verdict" or an interval without 0."""
     names, shown = [textwrap.fill(name, 44) for name in table["comparison"]], (table["low"] > 0) | (table["high"] < 0)
     if "verdict" in table:
         shown = table["verdict"].isin(["supported", "refuted"])
     with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * "".join(names).count("\n"))) as (_, ((ax,),)):
         for place, (dark, row) in enumerate(zip(shown, table.to_dict("records"), strict=True)):
-            ax.plot([row["low"], row["high"]], [place, place], color=PALETTE[0] if dark else GREY, lw=2)
-            ax.plot(row["difference"], place, "o", color=PALETTE[0] if dark else GREY, mfc=None if dark else "white")
+            ax.plot([row["low"], row["high"]], [place, place], color=BLUE if dark else GREY, lw=2)
+            ax.plot(row["difference"], place, "o", color=BLUE if dark else GREY, mfc=None if dark else "white")
         ax.axvline(0, color="black", lw=1)
         ax.set_yticks(range(len(table)), names, fontsize="small")
         ax.set(ylim=(len(table) - 0.5, -0.5), xlabel="difference (points)")
@@ -205,12 +194,12 @@ def forest(table: pd.DataFrame, path: Path) -> Path:
 
 
 def gain_by_positives(table: pd.DataFrame, path: Path) -> Path:
-    """The "gain" of each query over its number of "positives", and the mean with its standard error in octaves of them."""
+    """The "gain" of each query over its number of "positives", and mean and standard error in octaves of them."""
+    octaves = table.groupby(np.floor(np.log2(table["positives"])))
+    mean, error = octaves[["positives", "gain"]].mean(), octaves["gain"].sem().fillna(0)
     with canvas(path, (6, 3.8)) as (_, ((ax,),)):
         ax.scatter("positives", "gain", data=table, s=12, color=GREY, alpha=0.5, lw=0, label="a query")
-        octaves = table.groupby(np.floor(np.log2(table["positives"])))
-        mean, error = octaves[["positives", "gain"]].mean(), octaves["gain"].sem().fillna(0)
-        style = {"color": PALETTE[0], "marker": "o", "capsize": 3, "label": "mean ± standard error"}
+        style = {"color": BLUE, "marker": "o", "capsize": 3, "label": "mean ± standard error"}
         ax.errorbar(mean["positives"], mean["gain"], yerr=error, **style)
         ax.axhline(0, color="black", lw=1)
         _logarithmic(ax, "x")
@@ -220,12 +209,11 @@ def gain_by_positives(table: pd.DataFrame, path: Path) -> Path:
 
 
 def published_landscape(published: pd.DataFrame, path: Path, *, measured: pd.DataFrame) -> Path:
-    """Published Medium mAP ("roxf_M", "rpar_M") and `measured` stars, with the names of all that no other beats on both."""
-    first = published["rerank"].fillna("none") == "none"
-    kinds = {"published, first ranking": (published[first], "o", 34, PALETTE[7])}
+    """Published Medium mAP ("roxf_M", "rpar_M") and `measured` stars, with the names that no other of a kind beats."""
+    first, named = published["rerank"].fillna("none") == "none", []
+    kinds = {"published, first ranking": (published[first], "o", 34, GREY)}
     kinds["published, re-ranked"] = (published[~first], "^", 34, PALETTE[1])
-    kinds["measured here"] = (measured, "*", 150, PALETTE[0])
-    named = []
+    kinds["measured here"] = (measured, "*", 150, BLUE)
     with canvas(path, (8.5, 5.2)) as (_, ((ax,),)):
         for label, (points, marker, size, colour) in kinds.items():
             points = points.dropna(subset=["roxf_M", "rpar_M"]).sort_values(["roxf_M", "rpar_M"], ascending=False)
@@ -234,13 +222,13 @@ def published_landscape(published: pd.DataFrame, path: Path, *, measured: pd.Dat
             best = points if label == "measured here" else points[front].drop_duplicates("method")
             named += [(*point, colour) for point in best[["roxf_M", "rpar_M", "method"]].itertuples(index=False)]
         ax.set(xlabel="ROxford5k Medium mAP (%)", ylabel="RParis6k Medium mAP (%)")
-        ax.legend(loc="lower right")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
         _names_beside(ax, named)
     return path
 
 
-def _names_beside(ax: Axes, points: Sequence[tuple[float, float, str, tuple]]) -> None:
-    """Names of points (x, y, name, colour) in a column at the right, the highest first, with lines to them: none overlap."""
+def _names_beside(ax: Axes, points: Sequence[tuple]) -> None:
+    """Names of points (x, y, name, colour) in a column at the right, the highest first, with lines to them."""
     for place, (x, y, name, colour) in enumerate(sorted(points, key=lambda point: -point[1])):
         style = {"textcoords": "axes fraction", "va": "center", "fontsize": "small"}
         style["arrowprops"] = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkB": 4}

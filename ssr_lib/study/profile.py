@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,7 +37,6 @@ Number = Annotated[float, BeforeValidator(_number), Field(ge=0)]
 Above0 = Annotated[Number, Field(gt=0)]
 Seeds = Annotated[list[Count | None], Field(min_length=1), AfterValidator(_different)]
 KINDS = {bool: bool, int: Count, float: Number, str: str}  # of an example in base.yaml
-LINES = ("networks", "tables", "rerankers", "reads")  # sections whose lines a profile may add, and take away by null
 
 
 class Section(pydantic.BaseModel):
@@ -106,10 +106,8 @@ class Profile(Section):
     """Every parameter of a study, with the keys of profiles/base.yaml."""
 
     def spec(self, name: str) -> NetworkSpec:
-        """The line `name` of `networks` with all that it leaves open filled in. Raises `ValueError` for no such line."""
-        if name not in self.networks:
-            raise ValueError(f"no network {name!r}; networks of the profile has {'; '.join(self.networks)}")
-        line, training = self.networks[name], self.training
+        """The line `name` of `networks` with all that it leaves open filled in."""
+        line, training = line_of(self.networks, name, "networks"), self.training
         known = {"backbone": self.model.backbone, "image_size": self.data.image_size, "steps": training.steps}
         known |= {"seeds": training.seeds if line.trained else [None], "rate": training.rate}
         return line.model_copy(update={key: value for key, value in known.items() if getattr(line, key) is None})
@@ -122,12 +120,20 @@ class Profile(Section):
         return self
 
 
+def line_of(section: Mapping[str, Any], name: str, what: str) -> Any:
+    """The line `name` of a section of the profile; raises `ValueError` naming those there are."""
+    if name not in section:
+        raise ValueError(f"no {name!r} in {what} of the profile; it has {'; '.join(section) or 'none'}")
+    return section[name]
+
+
 def _misfits(profile: Profile) -> Iterator[str]:
     data, drawn = profile.data, profile.data.validation
-    for table, names in profile.tables.items():
-        if unknown := [name for name in names if name not in profile.networks]:
-            yield f"tables.{table} has {unknown}; wanted lines of networks: {'; '.join(profile.networks)}"
-    for name in profile.networks:
+    tables = {name: table for table, names in profile.tables.items() for name in names}
+    for name, table in tables.items():
+        if name not in profile.networks:
+            yield f"tables.{table} has {name!r}; wanted lines of networks: {'; '.join(profile.networks)}"
+            return
         spec = profile.spec(name)
         one = not spec.trained or (spec.checkpoint is not None and "{seed}" not in spec.checkpoint)
         if spec.seeds != [None] if one else None in spec.seeds:
@@ -157,18 +163,14 @@ def _kind(example: Any, place: str = "") -> Any:
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> Profile:
-    """The profile profiles/<name>.yaml, or the file `name`, with the dotted keys of `changes` (or of their JSON text).
-
-    Raises `ValueError` in one line for a profile that is not there and for every key and value that is refused.
-    """
+    """profiles/<name>.yaml, or the file `name`, with the dotted keys of `changes` or of their JSON text; `ValueError` for faults."""
     values = _read(name)
-    try:  # papermill hands a mapping on the command line on as text
-        changes = json.loads(changes or "{}") if isinstance(changes, str) else changes or {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"changes is the text {changes!r}, which is not JSON: {error}") from None
-    if not isinstance(changes, Mapping):
+    if isinstance(changes, str):  # papermill hands a mapping on the command line on as text
+        with suppress(json.JSONDecodeError):
+            changes = json.loads(changes or "{}")
+    if not isinstance(changes or {}, Mapping):
         raise ValueError(f'changes is {changes!r}; wanted dotted keys with values, such as {{"training.steps": 50}}')
-    for dotted, value in changes.items():
+    for dotted, value in (changes or {}).items():
         *parents, leaf = dotted.split(".")
         place = values
         for key in parents:
@@ -211,16 +213,16 @@ def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     return values if base is None else _over(_read(str(base), (*heirs, name)), values)
 
 
-def _over(base: dict, changes: dict, section: str = "") -> dict[str, Any]:
-    """`changes` put over `base`, mappings key by key; a line of `LINES` that is null goes, all of it after `base: null`."""
-    merged = {} if "base" in changes else copy.deepcopy(base)
+def _over(base: dict, changes: dict) -> dict[str, Any]:
+    """`changes` put over `base`: mappings key by key, all else replaced; a mapping that is null goes."""
+    merged = copy.deepcopy(base)
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _over(merged[key], value, key)
-        elif value is None and (section in LINES or key == "base"):
-            merged.pop(key, None)
-        else:
+        if not isinstance(merged.get(key), dict):
             merged[key] = copy.deepcopy(value)
+        elif value is None:
+            del merged[key]
+        else:
+            merged[key] = _over(merged[key], value) if isinstance(value, dict) else value
     return merged
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -38,8 +37,12 @@ def data_file(name: str | Path) -> Path:
 
 def describe_run() -> dict:
     """Commit, versions and machine as a JSON-able record, without host names, user names or paths."""
+    torch = sys.modules.get("torch")
+    machine = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
+    machine["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    machine["accelerator"] = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
     versions = {"python": platform.python_version()} | {package: metadata.version(package) for package in PACKAGES}
-    return {"commit": commit(), "versions": versions, "machine": machine()}
+    return {"commit": commit(), "versions": versions, "machine": machine}
 
 
 def commit() -> str | None:
@@ -57,22 +60,6 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (subprocess.CalledProcessError, FileNotFoundError):
         return None
-
-
-def machine() -> dict[str, str | int | None]:
-    """System, processor, cores, memory in GiB, and the accelerator where torch sees one."""
-    torch, processor = sys.modules.get("torch"), platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        named = re.search(r"model name\s*: (.*)", information.read_text(encoding="utf-8", errors="replace"))
-        processor = named[1] if named else processor
-    return {
-        "system": platform.system(),
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "accelerator": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-    }
 
 
 def code_of(notebook: str) -> str:

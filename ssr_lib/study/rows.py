@@ -1,18 +1,16 @@
-"""Measured figures as tidy frames: scores by query, rows with their intervals, and both as files."""
+"""Measured figures as tidy frames: scores by query, rows with their intervals, and both as files of a notebook."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ssr_lib import significance
-from ssr_lib.benchmark import Benchmark
 from ssr_lib.files import digest, read_json, write_atomic
 from ssr_lib.study import provenance
 
@@ -22,44 +20,28 @@ if TYPE_CHECKING:
 KEY = ["dataset", "network", "reranker", "seed", "difficulty", "measure", "chosen"]
 SCORES = [*KEY[:-1], "query", "group", "value", "chosen"]
 ROWS = [*KEY[:-1], "value", "low", "high", "n", "chosen", "spec"]
-TEXT = [*KEY[:3], *KEY[4:], "group", "spec"]
-GROUP = "group"  # the measure of a line of the wide file that holds the groups of a dataset's queries
+KINDS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), float)  # others: text
 
 
-def per_query(
-    values: Mapping[str, np.ndarray],
-    benchmark: Benchmark,
-    *,
-    dataset: str,
-    network: str,
-    reranker: str = "none",
-    seed: int | None = None,
-    chosen: Mapping | None = None,
-    measure: str = "AP",
-) -> pd.DataFrame:
-    """Scores of one ranking, a line a query: `values` {difficulty: (Q,)}, NaN for a query without positives.
+def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None, chosen=None, measure="AP"):
+    """A frame with the scores of one ranking, a line a query: `values` {difficulty: (Q,)}, NaN for one without positives.
 
-    Difficulties at which no query has a value are left out. Raises `ValueError` for another number of values.
+    `chosen`: the re-ranker's parameters. Difficulties at which no query has a value are left out.
     """
     key = {"dataset": dataset, "network": network, "reranker": reranker, "seed": seed, "measure": measure}
-    key |= {"chosen": chosen_text(chosen), "query": range(len(benchmark)), "group": benchmark.groups}
+    key["chosen"] = json.dumps(dict(chosen), sort_keys=True, ensure_ascii=False, default=float) if chosen else ""
+    key |= {"query": range(len(benchmark)), "group": benchmark.groups}
     known = {difficulty: found for difficulty, found in values.items() if not np.isnan(found).all()}
     frames = [pd.DataFrame(key | {"difficulty": difficulty, "value": found}) for difficulty, found in known.items()]
     return _of_kinds(pd.concat(frames) if frames else pd.DataFrame(), SCORES)
 
 
-def chosen_text(parameters: Mapping | None) -> str:
-    """What validation chose as JSON text, keys sorted; "" for nothing."""
-    return json.dumps(dict(parameters), sort_keys=True, ensure_ascii=False, default=float) if parameters else ""
-
-
 def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The frame with all of `columns` in their order: text never missing, seeds whole numbers or missing."""
     frame = frame.reindex(columns=columns).reset_index(drop=True)
-    text = dict.fromkeys([column for column in columns if column in TEXT], "")
+    text = {column: "" for column in columns if column not in KINDS}
     frame = frame.astype(dict.fromkeys(text, object)).fillna(text).astype(dict.fromkeys(text, str))
-    whole = [column for column in columns if column in ("seed", "n", "query")]
-    return frame.astype(dict.fromkeys(whole, "Int64") | {"value": float})
+    return frame.astype({column: KINDS[column] for column in columns if column in KINDS})
 
 
 def summarise(scores: pd.DataFrame, **resampling: int) -> pd.DataFrame:
@@ -71,26 +53,19 @@ def summarise(scores: pd.DataFrame, **resampling: int) -> pd.DataFrame:
     for key, lines in scores.groupby(by, sort=False):
         parts = list(lines.groupby("seed", sort=False, dropna=False))
         for seed, part in parts if len(parts) == 1 else [*parts, (pd.NA, lines)]:
-            values = part.pivot(index="seed", columns="query", values="value").to_numpy(float)  # (S, Q)
-            groups = part.drop_duplicates("query").sort_values("query")["group"].to_numpy()
-            row = dict(zip(by, key, strict=True)) | {"seed": seed, "n": int((~np.isnan(values).all(axis=0)).sum())}
-            if part.dropna(subset="value")["group"].nunique() > 1:
-                found = significance.mean_interval(values, groups, **resampling)
+            known = part.dropna(subset="value")
+            row = dict(zip(by, key, strict=True)) | {"seed": seed, "value": known["value"].mean()}
+            row["n"] = known["query"].nunique()
+            if known["group"].nunique() > 1:
+                values = part.pivot(index="seed", columns="query", values="value").to_numpy(float)  # (S, Q)
+                found = significance.mean_interval(values, groups(part, row["dataset"]), **resampling)
                 row |= {"value": found.estimate, "low": found.ci_low, "high": found.ci_high}
-            rows.append({"value": part["value"].mean()} | row)
+            rows.append(row)
     return _of_kinds(pd.DataFrame(rows), ROWS)
 
 
-def matrix(
-    scores: pd.DataFrame,
-    *,
-    network: str,
-    reranker: str = "none",
-    difficulty: str = "medium",
-    dataset: str = "drawn",
-    measure: str = "AP",
-) -> pd.DataFrame:
-    """The values (S, Q) of one network and re-ranker, seeds as index and queries as columns: pairs of them are compared.
+def matrix(scores, *, network, reranker="none", difficulty="medium", dataset="drawn", measure="AP"):
+    """The values (S, Q) of one network and re-ranker, a frame with seeds as index, queries as columns: for paired differences.
 
     Raises `ValueError` where there are none, or those of several settings of the re-ranker.
     """
@@ -127,12 +102,17 @@ def write(study: Study, scores: pd.DataFrame | None, figures: pd.DataFrame | Non
     further = pd.DataFrame() if figures is None else figures
     if unknown := [column for column in further if column not in ROWS]:
         raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")
+    statistics, profile = study.profile.statistics, study.profile
     _refuse_twice(scores, [*KEY, "query"])
-    statistics = study.profile.statistics
-    table = summarise(scores, n_resamples=statistics.resamples, seed=statistics.seed)
-    table = pd.concat([table.replace({"measure": {"AP": "mAP"}}), _of_kinds(further, ROWS)], ignore_index=True)
+    table = summarise(scores, n_resamples=statistics.resamples, seed=statistics.seed).replace(
+        {"measure": {"AP": "mAP"}}
+    )
+    table = pd.concat([table, _of_kinds(further, ROWS)], ignore_index=True)
     _refuse_twice(table, KEY)
-    table["spec"] = [_spec(study, *names) for names in zip(table["network"], table["reranker"], strict=True)]
+    for names, lines in table.groupby(["network", "reranker"]).groups.items():  # what the profile says of both
+        known = zip((profile.networks, profile.rerankers), names, strict=True)
+        said = [section[name].model_dump() for section, name in known if name in section]
+        table.loc[lines, "spec"] = digest(said)[:8] if said else ""
     folder, name = study.results_dir, study.notebook
     write_atomic(folder / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(to_wide(scores).encode(), mtime=0))
@@ -145,32 +125,24 @@ def _refuse_twice(frame: pd.DataFrame, key: list[str]) -> None:
         raise ValueError(f"two lines are the same figure: {', '.join(f'{k} {v}' for k, v in line.items() if v)}")
 
 
-def _spec(study: Study, network: str, reranker: str) -> str:
-    """A digest of what the profile says of a network and a re-ranker; "" where it says nothing."""
-    profile = study.profile
-    said = [profile.spec(network).model_dump() if network in profile.networks else None]
-    said.append(profile.rerankers[reranker].model_dump() if reranker in profile.rerankers else None)
-    return digest(said)[:8] if any(said) else ""
-
-
 def _made_by(study: Study, notebook: str) -> dict[str, str]:
     profile = digest(study.profile.model_dump(exclude={"title", "notebooks"}))[:12]
     return {"profile": profile, "code": provenance.code_of(notebook)}
 
 
 def to_wide(scores: pd.DataFrame) -> str:
-    """Scores as CSV, a column a query, with 4 decimals; a line a dataset has the groups of its queries."""
-    named = scores.drop_duplicates(["dataset", "query"])[["dataset", "query", "group"]].assign(measure=GROUP)
+    """Scores as CSV, a column a query, with 4 decimals; the line of measure "group" has the groups of a dataset's queries."""
+    named = scores.drop_duplicates(["dataset", "query"])[["dataset", "query", "group"]].assign(measure="group")
     cells = scores.assign(value=scores["value"].map("{:.4f}".format, na_action="ignore")).astype({"seed": str})
-    cells = pd.concat([named.rename(columns={"group": "value"}), cells.replace({"seed": {"<NA>": ""}})])
-    return cells.fillna("").pivot(index=KEY, columns="query", values="value").to_csv(lineterminator="\n")
+    cells = pd.concat([named.rename(columns={"group": "value"}), cells.replace({"seed": {"<NA>": ""}})]).fillna("")
+    return cells.pivot(index=KEY, columns="query", values="value").to_csv(lineterminator="\n")
 
 
 def from_wide(text: str) -> pd.DataFrame:
     """The scores that `to_wide` wrote."""
     cells = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).melt(KEY, var_name="query")
-    named = cells[(cells["measure"] == GROUP) & (cells["value"] != "")][["dataset", "query", "value"]]
-    scores = cells[cells["measure"] != GROUP].merge(named.rename(columns={"value": "group"}), on=["dataset", "query"])
+    named = cells[(cells["measure"] == "group") & (cells["value"] != "")][["dataset", "query", "value"]]
+    scores = cells[cells["measure"] != "group"].merge(named.rename(columns={"value": "group"}), on=["dataset", "query"])
     scores[["seed", "query", "value"]] = scores[["seed", "query", "value"]].apply(pd.to_numeric)
     return _of_kinds(scores, SCORES)
 
@@ -191,6 +163,6 @@ def read(study: Study, notebook: str, kind: str) -> pd.DataFrame:
         raise ValueError(f"{path} {fault}; run `{command}`, with the same workspace and changes")
     if made_by["commit"] != provenance.commit():
         print(f"The rows of {notebook} were made by commit {made_by['commit']} of the library.")
-    if kind == "rows":
-        return _of_kinds(pd.read_csv(path), ROWS)
-    return from_wide(gzip.decompress(path.read_bytes()).decode())
+    return (
+        _of_kinds(pd.read_csv(path), ROWS) if kind == "rows" else from_wide(gzip.decompress(path.read_bytes()).decode())
+    )

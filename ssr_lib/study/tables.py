@@ -25,37 +25,28 @@ def mean_and_deviation(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 def styled(frame: pd.DataFrame, digits: int = 2) -> Styler:
     """A table as notebooks show it: `digits` decimals, p-values never 0, nothing where nothing is known."""
-    formats = {"p": _p} if "p" in frame else {}
+    formats = {"p": lambda p: "<0.01" if p < 0.01 else f"{p:.2f}"} if "p" in frame else {}
     return frame.style.format(formats, precision=digits, na_rep="").hide(axis="index")
 
 
-def _p(value: float) -> str:
-    return "<0.01" if value < 0.01 else f"{value:.2f}"
-
-
-def to_markdown(frame: pd.DataFrame, *, digits: int = 1) -> str:
-    """A Markdown table: numbers with `digits` decimals, below 1 with three significant digits; what is missing is empty."""
-    lines = [[_cell(name, digits) for name in frame]]
-    lines.append(["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in frame.dtypes])
+def write_table(frame: pd.DataFrame, path: Path, *, digits: int = 1) -> None:
+    """Write `<path>.csv` (six significant digits) and `<path>.md` (`digits` decimals); a meaningful index becomes columns."""
+    if not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.reset_index()
+    lines = [frame.columns, ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in frame.dtypes]]
     lines += [[_cell(value, digits) for value in row] for row in frame.itertuples(index=False)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    write_atomic(path.with_name(f"{path.name}.csv"), text)
+    write_atomic(path.with_name(f"{path.name}.md"), "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines))
 
 
 def _cell(value: object, digits: int) -> str:
+    """A value for Markdown: numbers below 1 with three significant digits, nothing where nothing is known."""
     if pd.isna(value):
         return ""
     if isinstance(value, float):
         return f"{value:.3g}" if 0 < abs(value) < 1 else f"{value:.{digits}f}"
     return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def write_table(frame: pd.DataFrame, path: Path, *, digits: int = 1) -> None:
-    """Write `<path>.csv` (six significant digits) and `<path>.md`, atomically; a meaningful index becomes columns."""
-    if not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index()
-    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    write_atomic(path.with_name(path.name + ".csv"), text)
-    write_atomic(path.with_name(path.name + ".md"), to_markdown(frame, digits=digits))
 
 
 def of_dataset(name: str, dataset: str) -> str:

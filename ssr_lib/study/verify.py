@@ -28,16 +28,15 @@ TIMES = r"\b(?:s|ms)\b"  # measures that are another machine's own, as is arithm
 
 
 def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
-    """Run `profile` again in `<repository>/build/verify` and print every figure that left its tolerance.
+    """Run `profile` again in `<repository>/build/verify`, print every figure that left its tolerance; 0 where reproduced, else 1.
 
-    Compared with are the rows as they were last committed; outside git those that lie in results. Returns 0 where both
-    are one study and 1 where not. A verify that was killed goes on where it stopped; one that finished starts from nothing.
-    Raises `FileNotFoundError` where the profile has no rows to compare with.
+    Compared with are the rows as they were last committed; outside git those that lie in results. A verify that was
+    killed goes on where it stopped; one that finished starts from nothing. Raises `FileNotFoundError` for no rows.
     """
-    networks = load_profile(profile).networks
-    committed = _committed(repository_root() / "results" / Path(profile).stem)
+    networks, name = load_profile(profile).networks, Path(profile).stem
+    committed = _committed(repository_root() / "results" / name)
     workspace = Path(workspace or repository_root() / "build" / "verify")
-    finished = workspace / "data" / "study" / f"{Path(profile).stem}.finished"
+    finished = workspace / "data" / "study" / f"{name}.finished"
     if finished.is_file():
         for folder in (workspace / "data", workspace / "results"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -47,8 +46,10 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
     wrong, same = table[~table["agrees"]], same_study(table)
     if len(wrong):
         print(wrong.drop(columns="agrees").to_string(index=False, na_rep=""))
-        print(f"up to {SHARE:.0%} of {table['trained'].sum()} trained figures may be outside by chance, no others")
-    print(f"{len(table)} figures of {profile}, {len(wrong)} outside: the study is {'' if same else 'NOT '}reproduced")
+    print(
+        f"{len(table)} figures of {name}, {len(wrong)} outside their tolerance; up to {SHARE:.0%} of the trained ones"
+    )
+    print(f"may be by chance, no others: the study is {'' if same else 'NOT '}reproduced")
     return int(not same)
 
 
@@ -69,7 +70,7 @@ def _read(folder: Path) -> pd.DataFrame:
     if not files:
         raise FileNotFoundError(f"{folder} holds no rows; run `ssr study` first")
     rows = pd.concat([pd.read_csv(file).assign(notebook=file.stem) for file in files], ignore_index=True)
-    rows = rows.fillna({column: "" for column in (*KEY[:-1], "chosen") if column in rows})
+    rows = rows.fillna(dict.fromkeys([*KEY[:-1], "chosen"], ""))
     return rows[~rows["measure"].str.contains(TIMES) & ~rows["chosen"].str.contains("dtype")]
 
 
@@ -79,29 +80,25 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, trained: list[str]) -> pd
     `trained`: names of networks behind whose figures trainings stand. Columns: `KEY`, `first`, `second`, `tolerance`,
     `trained`, `agrees`. A figure that one run has not does not agree, but for sweeps, which go through what was chosen.
     """
-    left, right = _means(first), _means(second)
-    table = left.join(right[["value"]], how="outer", rsuffix="_again").reset_index()
-    table = table[(table["setting"] == "") | table[["value", "value_again"]].notna().all(axis=1)]
-    table["trained"] = table["trained"].eq(True) | table["network"].isin(trained)
-    kind = ["dataset", "difficulty", "measure"]  # a single training gets the typical spread of figures of its kind
-    spread = DEVIATIONS * table["spread"].fillna(table.groupby(kind)["spread"].transform("median"))
+    table = _means(first).join(_means(second)["first"].rename("second"), how="outer").reset_index()
+    table = table[(table["setting"] == "") | table[["first", "second"]].notna().all(axis=1)]
+    table["trained"] = table["network"].isin(trained)
+    kind = table.groupby(["dataset", "difficulty", "measure"])  # one training gets the typical spread of its kind
+    spread = DEVIATIONS * table["spread"].fillna(kind["spread"].transform("median"))
     spread = spread.fillna(table["half"]).clip(lower=TRAINED).fillna(TRAINED).where(table["trained"], UNTRAINED)
-    table["tolerance"] = spread * table["value"].abs().clip(lower=1)
-    off = (table["value_again"] - table["value"]).abs()
-    both_missing = table[["value", "value_again"]].isna().all(axis=1)
-    table["agrees"] = (off <= table["tolerance"] + 1e-9) | both_missing
-    columns = {"value": "first", "value_again": "second"}
-    return table.rename(columns=columns)[[*KEY, "first", "second", "tolerance", "trained", "agrees"]]
+    table["tolerance"] = spread * table["first"].abs().clip(lower=1)
+    off, nothing = (table["second"] - table["first"]).abs(), table[["first", "second"]].isna().all(axis=1)
+    table["agrees"] = (off <= table["tolerance"] + 1e-9) | nothing
+    return table[[*KEY, "first", "second", "tolerance", "trained", "agrees"]]
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """By `KEY`: the mean over seeds, their spread, half the interval, and whether seeds stand behind it."""
+    """By `KEY`: the mean over seeds, their spread and half the interval."""
     several = rows.groupby(KEY[:-1])["chosen"].transform("nunique") > 1
     rows = rows.assign(setting=rows["chosen"].where(several, ""), half=(rows["high"] - rows["low"]) / 2)
     seeded = rows.groupby(KEY)["seed"].transform("count") > 0
     rows = rows[rows["seed"].notna() | ~seeded]  # the row over several seeds is the mean of theirs
-    columns = {"value": ("value", "mean"), "spread": ("value", "std"), "half": ("half", "mean")}
-    return rows.groupby(KEY).agg(**columns, trained=("seed", lambda seeds: seeds.notna().any()))
+    return rows.groupby(KEY).agg(first=("value", "mean"), spread=("value", "std"), half=("half", "mean"))
 
 
 def same_study(table: pd.DataFrame) -> bool:
