@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ssr_lib.benchmark import LISTS, Benchmark
+from ssr_lib.search.codes import NUMBERS, all_codes, first_codes
+from ssr_lib.search.prepared import Array, Prepared, as_pair, blocks
 
 # The lists that are positives; ids of the other lists are ignored.
 PROTOCOLS = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
+AT = (1, 5, 10)  # places at which precision is measured, as the revisited benchmarks do
 GroundTruth = Benchmark | Sequence[Mapping]
 
 
@@ -36,9 +40,7 @@ def _listed(truth: GroundTruth, n_queries: int) -> tuple[np.ndarray, np.ndarray,
         junk = [np.append(ids, mine).astype(np.int64) for ids, mine in zip(truth.junk, own, strict=True)]
         truth = [dict(zip(LISTS, lists, strict=True)) for lists in zip(truth.easy, truth.hard, junk, strict=True)]
     if len(truth) != n_queries:
-        raise ValueError(
-            f"the ground truth has {len(truth)} queries, the ranking {n_queries}; one row for each is wanted"
-        )
+        raise ValueError(f"the ground truth has {len(truth)} queries, the ranking {n_queries}; one row each is wanted")
     queries, ids, labels = [], [], []
     for q, lists in enumerate(truth):
         if missing := [key for key in LISTS if key not in lists]:
@@ -55,52 +57,72 @@ def _listed(truth: GroundTruth, n_queries: int) -> tuple[np.ndarray, np.ndarray,
     twice = (np.diff(queries[order]) == 0) & (np.diff(ids[order]) == 0)
     if twice.any():
         first = order[:-1][twice][0]
-        raise ValueError(
-            f"query {queries[first]}: id {ids[first]} is listed twice; an image is positive or ignored, once"
-        )
+        query, image = queries[first], ids[first]
+        raise ValueError(f"query {query}: id {image} is listed twice; an image is positive or ignored, once")
     return queries, ids, labels
 
 
-def _places(ranks: np.ndarray, queries: np.ndarray, ids: np.ndarray, n_database: int | None) -> np.ndarray:
-    """The place from 0 of each listed image in its query's ranking, -1 where it is not there; validates the ranking."""
-    if ranks.size and (ranks.min() < 0 or (n_database is not None and ranks.max() >= n_database)):
-        raise ValueError(f"ranks hold ids from {ranks.min()} to {ranks.max()}; wanted 0 to {(n_database or 0) - 1}")
-    width = 1 + ranks.max(initial=0)
+def _as_ranks(ranks: Array, truth: GroundTruth) -> np.ndarray:
+    """The ranking as an array, in the integers it came in; its ids are validated."""
+    ranks = np.asarray(ranks.cpu() if isinstance(ranks, torch.Tensor) else ranks)
+    if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
+        raise ValueError(f"ranks are {ranks.dtype} {ranks.shape}; wanted integers (queries, places), best first")
+    low, high = int(ranks.min(initial=0)), int(ranks.max(initial=0))
+    if low < 0:
+        advice = "; cut all rankings to one length instead of filling them with -1" if low == -1 else ""
+        raise ValueError(f"ranks hold ids from {low} to {high}; ids are integers from 0{advice}")
+    if isinstance(truth, Benchmark) and high >= len(truth.database):
+        raise ValueError(f"ranks hold ids from {low} to {high}; wanted 0 to {len(truth.database) - 1}")
+    return ranks
+
+
+def _places(ranks: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The place from 0 of each listed image in its query's ranking, -1 where it is not there."""
+    width = 1 + int(ranks.max(initial=0))
     places = np.full(len(ids), -1)
-    step = max(1, 2**24 // width)  # queries at a time: 64 MB
-    for start in range(0, len(ranks), step):
-        part = ranks[start : start + step]
+    for rows in blocks(len(ranks), NUMBERS // 4 // width):
+        part = ranks[rows].astype(np.int64)  # narrow and unsigned integers too can be taken as indices then
         table = np.full((len(part), width), -1, dtype=np.int32)  # place of each id
-        np.put_along_axis(table, part, np.arange(ranks.shape[1], dtype=np.int32)[None], axis=1)
-        if (double := np.flatnonzero((table >= 0).sum(axis=1) < ranks.shape[1])).size:
-            raise ValueError(
-                f"the ranking of query {start + double[0]} holds an id twice; it should hold each image once"
-            )
-        mine = (queries >= start) & (queries < start + step) & (ids < width)
-        places[mine] = table[queries[mine] - start, ids[mine]]
+        np.put_along_axis(table, part, np.arange(part.shape[1], dtype=np.int32)[None], axis=1)
+        if (double := np.flatnonzero((table >= 0).sum(axis=1) < part.shape[1])).size:
+            query = rows.start + double[0]
+            raise ValueError(f"the ranking of query {query} holds an id twice; it should hold each image once")
+        mine = (queries >= rows.start) & (queries < rows.stop) & (ids < width)
+        places[mine] = table[queries[mine] - rows.start, ids[mine]]
     return places
 
 
-def _positives(ranks, truth: GroundTruth) -> dict[str, tuple[np.ndarray, ...]]:
+def _counted_places(q: Prepared, d: Prepared, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The place from 0 of each listed image among all images by cosine: how many codes are smaller than its own."""
+    if ids.max(initial=0) >= len(d):
+        raise ValueError(f"the ground truth lists image {ids.max()}; the database has {len(d)} images, from 0")
+    places, wanted = np.empty((2, len(ids)), np.int64)
+    ends = np.searchsorted(queries, np.arange(len(q) + 1))  # of each query's lists
+    for rows in blocks(len(q), NUMBERS // len(d)):
+        codes, mine = all_codes(q, d, rows), slice(ends[rows.start], ends[rows.stop])
+        wanted[mine] = codes.cpu().numpy()[queries[mine] - rows.start, ids[mine]]
+        ordered = first_codes(codes, len(d)).cpu().numpy()
+        for i in range(rows.start, rows.stop):
+            mine = slice(ends[i], ends[i + 1])
+            places[mine] = np.searchsorted(ordered[i - rows.start], wanted[mine])
+    return places
+
+
+def _positives(listed: tuple[np.ndarray, ...], places: np.ndarray, n_queries: int, length: int) -> dict[str, tuple]:
     """For each protocol, with ignored images removed: query and place of the positives found, sorted; how many are
     listed (Q,); how many images are left in the ranking (Q,)."""
-    ranks = np.asarray(ranks.cpu() if hasattr(ranks, "cpu") else ranks)
-    if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
-        raise ValueError(
-            f"ranks are {ranks.dtype} of shape {ranks.shape}; wanted integers (queries, places), best first"
-        )
-    queries, ids, labels = _listed(truth, len(ranks))
-    places = _places(ranks, queries, ids, len(truth.database) if isinstance(truth, Benchmark) else None)
+    queries, _, labels = listed
     order = np.lexsort((places, queries))
     order = order[places[order] >= 0]
-    query, place, count = queries[order], places[order], lambda which: np.bincount(which, minlength=len(ranks))
+    query, place = queries[order], places[order]
     found = {}
     for protocol, lists in PROTOCOLS.items():
         positive = np.isin(labels, [LISTS.index(key) for key in lists])
         hit, ignored = positive[order], ~positive[order]
-        ignored_in = count(query[ignored])
+        ignored_in = np.bincount(query[ignored], minlength=n_queries)
         before = np.cumsum(ignored) - (np.cumsum(ignored_in) - ignored_in)[query]  # ignored ones up to here
-        found[protocol] = (query[hit], (place - before)[hit], count(queries[positive]), ranks.shape[1] - ignored_in)
+        counts = np.bincount(queries[positive], minlength=n_queries)
+        found[protocol] = (query[hit], (place - before)[hit], counts, length - ignored_in)
     return found
 
 
@@ -119,14 +141,12 @@ def average_precision(places_of_positives: Sequence[int], number_of_positives: i
         raise ValueError(f"places {places.tolist()} are not distinct integers from 0")
     if len(places) > number_of_positives:
         raise ValueError(f"{len(places)} places for {number_of_positives} positives; count those not found too")
-    return (
-        float(_trapezoids(np.arange(len(places)), places).sum() / number_of_positives)
-        if number_of_positives
-        else np.nan
-    )
+    if not number_of_positives:
+        return np.nan
+    return float(_trapezoids(np.arange(len(places)), places).sum() / number_of_positives)
 
 
-def evaluate(ranks: np.ndarray, ground_truth: GroundTruth, at: Sequence[int] = (1, 5, 10)) -> Evaluation:
+def evaluate(ranks: Array, ground_truth: GroundTruth, at: Sequence[int] = AT) -> Evaluation:
     """Mean average precision and precision at k by the Easy, Medium and Hard protocols.
 
     `ranks` (Q, N) or cut at M: database ids, best first. `ground_truth`: a `Benchmark`, or for each query a mapping with
@@ -135,22 +155,45 @@ def evaluate(ranks: np.ndarray, ground_truth: GroundTruth, at: Sequence[int] = (
     found or not; P@k divides by min(k, place from 1 of the last positive found).
     Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenovic et al., CVPR 2018, section 3.
     """
+    return _evaluation(_positives_ranked(ranks, ground_truth), at)
+
+
+@torch.no_grad()
+def evaluate_descriptors(
+    queries: Array | Prepared, database: Array | Prepared, ground_truth: GroundTruth, at: Sequence[int] = AT
+) -> Evaluation:
+    """What `evaluate` says of `search.rank`, with no ranking made: a block of queries at a time, at most 0.4 GB.
+
+    `queries` (Q, D), `database` (N, D): float32, NumPy, torch or prepared. Raises as `search.rank` and `evaluate` do.
+    """
+    q, d = as_pair(queries, database)
+    listed = _listed(ground_truth, len(q))
+    return _evaluation(_positives(listed, _counted_places(q, d, *listed[:2]), len(q), len(d)), at)
+
+
+def _positives_ranked(ranks: Array, ground_truth: GroundTruth) -> dict[str, tuple]:
+    ranks = _as_ranks(ranks, ground_truth)
+    listed = _listed(ground_truth, len(ranks))
+    return _positives(listed, _places(ranks, *listed[:2]), *ranks.shape)
+
+
+def _evaluation(found: dict[str, tuple], at: Sequence[int]) -> Evaluation:
     at = tuple(at)
     if any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in at):
         raise ValueError(f"at is {at}; wanted places from 1")
     maps, mps, aps, precisions = {}, {}, {}, {}
-    for protocol, (query, place, listed, _) in _positives(ranks, ground_truth).items():
+    for protocol, (query, place, listed, _) in found.items():
         n_queries = len(listed)
-        found = np.bincount(query, minlength=n_queries)
-        order = np.arange(len(query)) - (np.cumsum(found) - found)[query]  # 0, 1, … within each query
+        hits = np.bincount(query, minlength=n_queries)
+        order = np.arange(len(query)) - (np.cumsum(hits) - hits)[query]  # 0, 1, … within each query
         sums = np.bincount(query, _trapezoids(order, place), minlength=n_queries)
         last = np.zeros(n_queries, np.int64)
         last[query] = place  # sorted: the last one stays
         precision = np.full((n_queries, len(at)), np.nan)
         for column, k in enumerate(at):
             depth = np.minimum(k, last + 1)
-            hits = np.bincount(query, place < depth[query], minlength=n_queries)
-            precision[listed > 0, column] = (hits / depth)[listed > 0]
+            within = np.bincount(query, place < depth[query], minlength=n_queries)
+            precision[listed > 0, column] = (within / depth)[listed > 0]
         ap = np.where(listed > 0, sums / np.maximum(listed, 1), np.nan)
         aps[protocol], precisions[protocol] = ap, precision
         any_left = (listed > 0).any()
@@ -159,10 +202,10 @@ def evaluate(ranks: np.ndarray, ground_truth: GroundTruth, at: Sequence[int] = (
     return Evaluation(maps, mps, aps, precisions, at)
 
 
-def false_positives_at_r(ranks: np.ndarray, ground_truth: GroundTruth) -> dict[str, np.ndarray]:
+def false_positives_at_r(ranks: Array, ground_truth: GroundTruth) -> dict[str, np.ndarray]:
     """Wrong images among each query's first R, (Q,) by protocol: R its number of positives, ignored images removed."""
     wrong = {}
-    for protocol, (query, place, listed, length) in _positives(ranks, ground_truth).items():
+    for protocol, (query, place, listed, length) in _positives_ranked(ranks, ground_truth).items():
         hits = np.bincount(query, place < listed[query], minlength=len(listed))
         wrong[protocol] = np.where(listed > 0, np.minimum(listed, length) - hits, np.nan)
     return wrong
@@ -189,7 +232,7 @@ def auc_against(
 ) -> np.ndarray:
     """For each query the `pair_auc` of its cosines with two lists of database ids: (Q,), NaN where one is empty.
 
-    Positives against twins; doubles against unrelated landmarks.
+    On drawn landmarks: positives against "same_style"; "same_building" against "unrelated".
     """
     rows = zip(_cosines(queries, database), positives, negatives, strict=True)
     return np.array([pair_auc(row[np.asarray(p, np.int64)], row[np.asarray(n, np.int64)]) for row, p, n in rows])
@@ -200,7 +243,7 @@ def intra_inter_distances(queries: np.ndarray, database: np.ndarray, ground_trut
     hard) and to wrong images, the ratio of the two, and the AUC with which similarity tells such pairs apart."""
     cosines = _cosines(queries, database)
     listed, ids, labels = _listed(ground_truth, len(queries))
-    kind = np.full(cosines.shape, -1)  # wrong
+    kind = np.full(cosines.shape, -1, dtype=np.int8)  # wrong
     kind[listed, ids] = labels
     right, wrong = cosines[(kind >= 0) & (kind < LISTS.index("junk"))], cosines[kind < 0]
     intra, inter = (float(np.sqrt(np.maximum(2 - 2 * c, 0)).mean()) if len(c) else np.nan for c in (right, wrong))

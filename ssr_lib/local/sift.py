@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 import warnings
@@ -13,8 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ssr_lib.files import write_atomic
-from ssr_lib.images import ImageError, crop, load_image
+from ssr_lib.decode import ImageError, load_image
+from ssr_lib.files import digest, write_atomic
+from ssr_lib.images import crop
 
 Features = tuple[np.ndarray, np.ndarray]  # places (n, 2) float32 in pixels, SIFT descriptors (n, 128) uint8
 
@@ -44,11 +44,11 @@ def extract_features(file: Path | str, *, box=None, longest: int = 512, count: i
 
 def count_inliers(query: Features, image: Features, *, ratio: float = 0.8, error: float = 5.0) -> int:
     """Matches that one homography explains within `error` pixels; 0 where too few pass the ratio test (Lowe 2004)."""
-    if len(query[0]) < 4 or len(image[0]) < 4:
+    if len(query[0]) < 4 or len(image[0]) < 4:  # a homography has 8 unknowns
         return 0
     pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(*(part[1].astype(np.float32) for part in (query, image)), k=2)
     matches = [best for best, second in pairs if best.distance < ratio * second.distance]
-    if len(matches) < 4:  # a homography has 8 unknowns
+    if len(matches) < 4:
         return 0
     here = np.float32([query[0][match.queryIdx] for match in matches])
     there = np.float32([image[0][match.trainIdx] for match in matches])
@@ -56,15 +56,14 @@ def count_inliers(query: Features, image: Features, *, ratio: float = 0.8, error
     return 0 if inliers is None else int(inliers.sum())
 
 
-def load_or_extract(file: Path | str, cache: Path | str | None, **how) -> tuple[Features, float]:
+def load_or_extract(file: Path | str, cache: Path | str | None, *, box=None, **how) -> tuple[Features, float]:
     """Features and the seconds their extraction took, from the cache folder or extracted now and stored there.
 
-    A stored file's name tells the picture, its size and time, and the settings.
+    A stored file's name tells the picture, its size and times, and the settings.
     """
+    box = None if box is None else [float(side) for side in box]
     if cache is not None:
-        state = Path(file).stat()
-        made_from = (str(Path(file).resolve()), state.st_size, state.st_mtime_ns, sorted(how.items()), cv2.__version__)
-        path = Path(cache) / f"{hashlib.sha256(repr(made_from).encode()).hexdigest()[:32]}.npz"
+        path = Path(cache) / f"{_made_from(file, {'box': box, **how})[:32]}.npz"
         try:
             with np.load(path) as stored:
                 return (stored["points"], stored["descriptors"]), float(stored["seconds"])
@@ -73,10 +72,16 @@ def load_or_extract(file: Path | str, cache: Path | str | None, **how) -> tuple[
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             warnings.warn(f"{path} is damaged ({error}); {file} is looked at again", stacklevel=2)
     start = time.perf_counter()
-    features = extract_features(file, **how)
+    features = extract_features(file, box=box, **how)
     seconds = time.perf_counter() - start
     if cache is not None:
         buffer = io.BytesIO()
         np.savez(buffer, points=features[0], descriptors=features[1], seconds=seconds)
         write_atomic(path, buffer.getvalue())
     return features, seconds
+
+
+def _made_from(file: Path | str, how: dict) -> str:
+    state = Path(file).stat()
+    times = [state.st_mtime_ns, state.st_ctime_ns, state.st_ino]  # another picture of the same size differs in one
+    return digest([str(Path(file).resolve()), state.st_size, times, how, cv2.__version__])

@@ -1,18 +1,22 @@
-"""Re-rankers of a first ranking: ours, and those it is compared with."""
+"""Re-rankers of a first ranking, one file each; `ssr_lib.files.load_part` finds one by its name."""
 
-from ssr_lib.rerank.global_rerank import Augmented, Reranking, augment_database, global_rerank
-from ssr_lib.rerank.query_expansion import alpha_query_expansion, average_query_expansion, database_augmentation
-from ssr_lib.rerank.sift_ransac import local_rerank
+from ssr_lib.rerank._augmented import Augmented, augment_database
+from ssr_lib.rerank._ranking import Ranking, Reranking, first_ranking
+from ssr_lib.rerank.alpha_qe import alpha_query_expansion
+from ssr_lib.rerank.aqe import average_query_expansion
+from ssr_lib.rerank.dba import database_augmentation
+from ssr_lib.rerank.gfr import global_rerank
 from ssr_lib.rerank.superglobal import superglobal_rerank
 
 __all__ = [
     "Augmented",
+    "Ranking",
     "Reranking",
     "alpha_query_expansion",
     "augment_database",
     "average_query_expansion",
     "database_augmentation",
+    "first_ranking",
     "global_rerank",
-    "local_rerank",
     "superglobal_rerank",
 ]
