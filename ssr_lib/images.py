@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ssr_lib.decode import ImageError, load_image, may_pass  # noqa: F401  until every room asks decode
+from ssr_lib.decode import ImageError
 
 BOX_SLACK = 2  # px by which a box may pass the border before the picture is taken for another one
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
