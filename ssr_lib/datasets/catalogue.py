@@ -56,9 +56,10 @@ class DataSet:
         """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
         archives = sum(source.archive for source in self.sources)
         kept = "as much" if self.kept is None else f"{self.kept:g} GB"
+        free = shutil.disk_usage(folder).free / 1e9
         return (
-            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the size "
-            f"of one archive more while it is unpacked; {shutil.disk_usage(folder).free / 1e9:,.0f} GB are free in {folder}"
+            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the "
+            f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
         )
 
 

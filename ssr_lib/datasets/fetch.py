@@ -27,6 +27,7 @@ from ssr_lib.files import hash_file, locked, read_json, write_atomic
 ROUNDS = 3  # times that every address is asked before a file is given up
 WAIT = 2.0  # seconds after an address that gave nothing
 TIMEOUT = 60.0  # seconds without a byte
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)  # what archives raise
 BOMB = 10  # an archive that would unpack to more than this multiple of itself and 1 GB is refused
 
 
@@ -138,8 +139,8 @@ def want_room(folder: Path, needed: float, what: str) -> None:
 def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath, Path], str | None]) -> int:
     """Write the wanted files of a .zip, .tar, .tar.gz or .tgz below `folder`; return how many.
 
-    `place`: an entry's path and `folder` → its name there, or None to leave it out. Raises `ValueError` naming the archive
-    where it is damaged, cut off, or holds a link, a device, a way out of the folder, or more than it should.
+    `place`: an entry's path and `folder` → its name there, or None to leave it out. Raises `ValueError` naming the
+    archive where it is damaged, cut off, or holds a link, a device, a way out of the folder, or more than it should.
     """
     names: set[str] = set()
     left = BOMB * archive.stat().st_size + 10**9  # bytes
@@ -178,15 +179,7 @@ def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath, Path], s
                 tar.extractall(folder, filter=admitted)
                 while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
                     pass
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        OSError,
-    ) as error:
+    except (*DAMAGED, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # a full disk; a bad checksum has no number
             raise
         reason = str(error).partition("\n")[0]
