@@ -4,8 +4,6 @@ Artefacts lie in `data/cache/<kind>/<12 hexadecimal digits>`, named by a digest 
 lies beside them: profiles share what is equal and never mix what is not.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -30,16 +28,15 @@ from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.train import TrainConfig, fit_start, train_head
 from ssr_lib.weights import load_checkpoint
 
-CURVE = ["step", "loss", "accuracy", "lr", "seconds"]
 Pair = tuple[np.ndarray, np.ndarray]  # descriptors of queries (Q, D) and of the database (N, D), float32
 
 
 class Study:
-    """Open profile `profile`; results go to `<workspace>/results/<profile>`, artefacts to `<workspace>/data/cache`.
+    """Profile `profile`, with results in `<workspace>/results/<profile>` and artefacts in `<workspace>/data/cache`.
 
     `workspace` None is the repository, or the current folder without one. `changes`: dotted keys of the profile and their
-    values, or the JSON text of such a mapping; where they change anything, results go to `results/custom-<digest>`.
-    `notebook`: whose rows `write_rows` writes. Raises `ValueError` for every key, value and part that is refused.
+    values, or their JSON text; where they change anything, results go to `results/custom-<digest>`. `notebook`: whose rows
+    `write_rows` writes. Raises `ValueError` for every key, value and part that is refused.
     """
 
     def __init__(self, profile="demo", workspace=None, changes=None, notebook=None, progress: bool = True):
@@ -51,7 +48,10 @@ class Study:
         self.workspace = Path(workspace or repository_root())
         self.results_dir, self.cache = self.workspace / "results" / self.name, self.workspace / "data" / "cache"
         self.notebook, self.progress = notebook, progress
-        self._made: dict = {}
+        self._made, self._last = {}, {}
+
+    write_rows, read_rows, read_scores = rows.write, rows.read_rows, rows.read_scores
+    extracted = describe.photographs
 
     @property
     def drawn(self) -> bool:
@@ -78,20 +78,20 @@ class Study:
         data = self.profile.data
         if regime == "photographs":
             return self._once(regime, lambda: read_training_labels(data_file(data.training_labels)))
-        folder, spec = describe.pictures_record(data, "training", regime), describe.to_draw(data, "training")
+        spec, folder = describe.to_draw(data, "training"), self._pictures("training", regime)
         how = {"views": data.training.views, "regime": regime, "progress": self.progress}
-        return self._once(regime, lambda: draw_training(spec, self.store("pictures", folder), **how))
+        return self._once(regime, lambda: draw_training(spec, folder, **how))
 
     def benchmark(self, dataset: str = "drawn", split: str = "test", form: str = "ordinary") -> Benchmark:
         """The benchmark `dataset`; the drawn one has splits "validation" and "test" and `form`s of its queries."""
         if dataset == "drawn":
-            return self._once(("drawn", split), lambda: self._draw(split))[form]
+            spec, folder = describe.to_draw(self.profile.data, split), self._pictures(split)
+            return self._once(split, lambda: draw_benchmark(spec, folder, progress=self.progress))[form]
         labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
         return self._once(dataset, lambda: describe.read_benchmark(labels, dataset))
 
-    def _draw(self, split: str) -> dict[str, Benchmark]:
-        folder = self.store("pictures", describe.pictures_record(self.profile.data, split))
-        return draw_benchmark(describe.to_draw(self.profile.data, split), folder, progress=self.progress)
+    def _pictures(self, split: str, regime: str | None = None) -> Path:
+        return self.store("pictures", describe.pictures_record(self.profile.data, split, regime))
 
     def with_distractors(self, dataset: str) -> Benchmark:
         """The benchmark with the distractors of the profile behind its database (revisitop1m: a million of them)."""
@@ -118,14 +118,14 @@ class Study:
 
     def learning_curve(self, name: str, seed: int | None = None) -> pd.DataFrame:
         """A training's curve: step, loss, accuracy, lr, seconds; empty for what is not trained here."""
-        return pd.DataFrame(self._once(("curve", name, seed), lambda: self._trained(name, seed)[1]), columns=CURVE)
+        columns = ["step", "loss", "accuracy", "lr", "seconds"]
+        return pd.DataFrame(self._once(("curve", name, seed), lambda: self._trained(name, seed)[1]), columns=columns)
 
     def _trained(self, name: str, seed: int | None) -> tuple[RetrievalNet, list[dict]]:
         """The network and its curve; the last one is remembered, since its descriptors are asked for one after another."""
-        if self._made.get("last network") != (name, seed):
-            self._made["network"] = self._train(name, seed)
-            self._made["last network"] = name, seed
-        return self._made["network"]
+        if (name, seed) not in self._last:
+            self._last = {(name, seed): self._train(name, seed)}
+        return self._last[name, seed]
 
     def _train(self, name: str, seed: int | None) -> tuple[RetrievalNet, list[dict]]:
         spec, recipe = self.spec(name), self.profile.training
@@ -155,7 +155,7 @@ class Study:
     # ---- maps and descriptors
 
     def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None) -> Maps:
-        """The frozen part's maps of pictures of `size` pixels, of which `pictures` is the record; heads and seeds share them."""
+        """The frozen part's maps of pictures at `size` pixels, whose record is `pictures`; heads and seeds share them."""
         preprocess = dataclasses.replace(PRESETS["lite"], size_rule="fixed", size=size)
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         how = {"root": root, "boxes": boxes, "progress": self.progress}
@@ -166,10 +166,6 @@ class Study:
         if dataset == "drawn":
             return describe.drawn(self, name, seed, split, form)
         return self._once((name, seed, dataset), lambda: self.extracted(name, seed, self.benchmark(dataset)))
-
-    def extracted(self, name: str, seed: int | None, benchmark: Benchmark, **changes: Any) -> Pair:
-        """Descriptors of any benchmark, picture by picture; `changes`: of the `Preprocess`, or of the device or dtype."""
-        return describe.photographs(self, name, seed, benchmark, **changes)
 
     def descriptors_with_distractors(self, name: str, seed: int | None, dataset: str) -> Pair:
         """Descriptors of queries and of database and distractors behind it."""
@@ -201,15 +197,3 @@ class Study:
     def write_table(self, name: str, frame: pd.DataFrame, dataset: str = "drawn", digits: int = 1) -> None:
         """Write a table to `tables/<name>.csv` and `.md`; of another dataset than the drawn to `<name>_<dataset>`."""
         tables.write_table(frame, self.results_dir / "tables" / tables.of_dataset(name, dataset), digits=digits)
-
-    def write_rows(self, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
-        """Replace the notebook's rows and scores by these; see `rows.write`."""
-        rows.write(self, scores, figures)
-
-    def read_rows(self, notebook: str) -> pd.DataFrame:
-        """The rows of a notebook; refused where the profile or the notebook's code is another now; see `rows.read`."""
-        return rows.read(self, notebook, "rows")
-
-    def read_scores(self, notebook: str) -> pd.DataFrame:
-        """The scores of a notebook by query; refused as by `read_rows`."""
-        return rows.read(self, notebook, "per_query")

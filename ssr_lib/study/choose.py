@@ -1,10 +1,8 @@
 """The choice of re-ranking parameters: on validation pictures or other data sets, never on the queries that are measured."""
 
-from __future__ import annotations
-
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +12,8 @@ from ssr_lib.rerank import first_ranking
 from ssr_lib.study.describe import network_record
 from ssr_lib.study.provenance import repository_root
 
-if TYPE_CHECKING:
-    from ssr_lib.study.artefacts import Study
 
-
-def record(study: Study, dataset: str) -> dict[str, Any]:
+def record(study, dataset: str) -> dict[str, Any]:
     """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and every one of its `trials`.
 
     `data.choices_from` of the profile: "validation" landmarks; "others", the profile's other data sets; or another
@@ -39,7 +34,7 @@ def record(study: Study, dataset: str) -> dict[str, Any]:
     return stored["drawn"]
 
 
-def _chosen_once(study: Study, datasets: list[str], split: str) -> dict[str, Any]:
+def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
     path, name, profile = study.results_dir / "choices.json", "+".join(datasets), study.profile
     networks = [(network, study.seeds(network)[0]) for network in study.networks("main")]
     said = profile.model_dump(include={"data": {"validation"}, "rerankers": True, "extraction": True})
@@ -61,7 +56,7 @@ def _chosen_once(study: Study, datasets: list[str], split: str) -> dict[str, Any
     return stored[name]
 
 
-def _tried(study: Study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
+def _tried(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
     """Every combination of a re-ranker's candidates with its mean Medium mAP.
 
     One whose k does not fit every database is left out: all are averaged over the same data sets.

@@ -1,10 +1,8 @@
 """What names the artefacts of a study, and how descriptors of its benchmarks are made from them."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +18,6 @@ from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.study.profile import Profile, Section
 from ssr_lib.study.provenance import data_file
 from ssr_lib.weights import stored_preprocess
-
-if TYPE_CHECKING:
-    from ssr_lib.study.artefacts import Study
 
 VERSION = (
     3  # of what networks and training compute: raise it when their numbers change, so that old ones are not reused
@@ -75,7 +70,7 @@ def read_benchmark(path: Path, dataset: str) -> Benchmark:
     return benchmark
 
 
-def drawn(study: Study, name: str, seed: int | None, split: str, form: str) -> tuple[np.ndarray, np.ndarray]:
+def drawn(study, name: str, seed: int | None, split: str, form: str) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors of the queries (Q, D) and the database (N, D) of a drawn benchmark, from the cache or made now."""
     benchmark, described = study.benchmark("drawn", split, form), []
     for part, files, boxes in ((form, benchmark.queries, benchmark.boxes), ("database", benchmark.database, None)):
@@ -91,15 +86,11 @@ def drawn(study: Study, name: str, seed: int | None, split: str, form: str) -> t
     return described[0], described[1]
 
 
-def preparation(study: Study, name: str, seed: int | None, **changes: Any) -> tuple[Preprocess, dict[str, Any]]:
-    """How photographs are prepared for a network, and the options of `extract`; `changes` to either.
-
-    A checkpoint's own preparation, where the profile names no preset; "lite" for the packaged backbones.
-    """
-    wanted, preprocess = study.profile.extraction, PRESETS["lite"]
-    if wanted.preset:
-        preprocess = PRESETS[wanted.preset]
-    elif study.spec(name).checkpoint:
+def preparation(study, name: str, seed: int | None, **changes: Any) -> tuple[Preprocess, dict[str, Any]]:
+    """How photographs are prepared for a network, and the options of `extract`; `changes` to either."""
+    wanted = study.profile.extraction
+    preprocess = PRESETS[wanted.preset or "lite"]  # of the packaged backbones
+    if study.spec(name).checkpoint and not wanted.preset:
         preprocess = stored_preprocess(weights(study.profile, name, seed))
     if preprocess is None:
         raise ValueError(f"the checkpoint of {name} has no preparation; set extraction.preset: {', '.join(PRESETS)}")
@@ -110,24 +101,19 @@ def preparation(study: Study, name: str, seed: int | None, **changes: Any) -> tu
     return dataclasses.replace(preprocess, **changes), options | {"progress": study.progress}
 
 
-def _folder(
-    study: Study, name: str, seed: int | None, preprocess: Preprocess, dtype: torch.dtype, pictures: Any
-) -> Path:
-    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
-    return study.store("descriptors", record | {"dtype": str(dtype), "pictures": pictures})
-
-
-def photographs(study: Study, name: str, seed: int | None, benchmark: Benchmark, **changes: Any) -> tuple:
-    """Descriptors of queries (Q, D) and database (N, D), picture by picture; `changes` as in `preparation`."""
+def photographs(study, name: str, seed: int | None, benchmark: Benchmark, **changes: Any) -> tuple:
+    """Descriptors of queries (Q, D) and database (N, D), picture by picture; `changes`: as in `preparation`."""
     preprocess, options = preparation(study, name, seed, **changes)
-    pictures = [benchmark.name, benchmark.database, benchmark.queries]
-    folder = _folder(study, name, seed, preprocess, options["dtype"], pictures)
+    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
+    record |= {"dtype": str(options["dtype"]), "pictures": [benchmark.name, benchmark.database, benchmark.queries]}
+    folder = study.store("descriptors", record)
     return extract_benchmark(study.network(name, seed), benchmark, preprocess, folder, **options)
 
 
-def distractors(study: Study, name: str, seed: int | None) -> np.ndarray:
+def distractors(study, name: str, seed: int | None) -> np.ndarray:
     """Descriptors (M, D) of the profile's distractors, described once for all data sets."""
     preprocess, options = preparation(study, name, seed)
     root = data_file(study.profile.data.distractors)
-    folder = _folder(study, name, seed, preprocess, options["dtype"], study.profile.data.distractors)
+    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
+    folder = study.store("descriptors", record | {"dtype": str(options["dtype"]), "distractors": root.name})
     return extract(study.network(name, seed), read_distractors(root), preprocess, folder, root=root, **options)

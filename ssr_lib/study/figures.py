@@ -1,7 +1,5 @@
 """Figures: tables or pictures in, a .png out (of line art a .svg beside it) with the same bytes every time."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +37,7 @@ COLOURS = {  # the same thing has the same colour in every figure
 }
 # Colour and mark of a ranked picture: never told apart by colour alone.
 FRAMES = {"right": ("#1a9850", "✓"), "wrong": (RED, "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
+KINDS = ("published, first ranking", "published, re-ranked", "measured here")  # of points of the landscape
 Picture = Path | np.ndarray
 
 
@@ -165,15 +164,11 @@ def cost(table: pd.DataFrame, path: Path) -> Path:
 def bars(table: pd.DataFrame, path: Path, *, x: str, hue: str) -> Path:
     """Bars of "value" (Medium mAP), grouped by `x` and coloured by `hue`, with whiskers from "low" to "high"."""
     groups, names = table[x].unique(), table[hue].unique()
-    width = 0.8 / len(names)
+    at = table.drop_duplicates([x, hue]).pivot(index=x, columns=hue).reindex(groups)
+    whiskers = [[at["value"][name] - at["low"][name], at["high"][name] - at["value"][name]] for name in names]
     with canvas(path, (1.8 + 2.0 * len(groups), 3.8)) as (_, ((ax,),)):
-        for i, (name, colour) in enumerate(_palette(names).items()):
-            rows = table[table[hue] == name].drop_duplicates(x).set_index(x).reindex(groups)
-            at = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
-            whiskers = np.abs(rows[["low", "high"]].T - rows["value"]).to_numpy(float)
-            ax.bar(at, rows["value"], width * 0.92, yerr=whiskers, capsize=3, color=colour, label=str(name))
-        ax.set_xticks(range(len(groups)), groups)
-        ax.set_ylabel("Medium mAP (%)")
+        style = {"color": _palette(names), "capsize": 3, "width": 0.8, "rot": 0, "ylabel": "Medium mAP (%)"}
+        at["value"][names].plot.bar(ax=ax, yerr=np.array(whiskers), **style)
         ax.legend(title=hue, loc="upper left", bbox_to_anchor=(1, 1))
     return path
 
@@ -195,31 +190,28 @@ def forest(table: pd.DataFrame, path: Path) -> Path:
 
 def gain_by_positives(table: pd.DataFrame, path: Path) -> Path:
     """The "gain" of each query over its number of "positives", and mean and standard error in octaves of them."""
-    octaves = table.groupby(np.floor(np.log2(table["positives"])))
-    mean, error = octaves[["positives", "gain"]].mean(), octaves["gain"].sem().fillna(0)
+    octave = 2 ** np.floor(np.log2(table["positives"]))
     with canvas(path, (6, 3.8)) as (_, ((ax,),)):
         ax.scatter("positives", "gain", data=table, s=12, color=GREY, alpha=0.5, lw=0, label="a query")
-        style = {"color": BLUE, "marker": "o", "capsize": 3, "label": "mean ± standard error"}
-        ax.errorbar(mean["positives"], mean["gain"], yerr=error, **style)
+        style = {"errorbar": "se", "err_style": "bars", "marker": "o", "label": "mean ± standard error of an octave"}
+        seaborn.lineplot(x=table["positives"].groupby(octave).transform("mean"), y=table["gain"], ax=ax, **style)
         ax.axhline(0, color="black", lw=1)
         _logarithmic(ax, "x")
         ax.set(xlabel="positives of the query (Medium)", ylabel="gain in AP (points)")
-        ax.legend()
     return path
 
 
 def published_landscape(published: pd.DataFrame, path: Path, *, measured: pd.DataFrame) -> Path:
     """Published Medium mAP ("roxf_M", "rpar_M") and `measured` stars, with the names that no other of a kind beats."""
-    first, named = published["rerank"].fillna("none") == "none", []
-    kinds = {"published, first ranking": (published[first], "o", 34, GREY)}
-    kinds["published, re-ranked"] = (published[~first], "^", 34, PALETTE[1])
-    kinds["measured here"] = (measured, "*", 150, BLUE)
+    published = published.assign(kind=np.where(published["rerank"].fillna("none") == "none", *KINDS[:2]))
+    points = pd.concat([published, measured.assign(kind=KINDS[2])]).dropna(subset=["roxf_M", "rpar_M"])
+    named = []
     with canvas(path, (8.5, 5.2)) as (_, ((ax,),)):
-        for label, (points, marker, size, colour) in kinds.items():
-            points = points.dropna(subset=["roxf_M", "rpar_M"]).sort_values(["roxf_M", "rpar_M"], ascending=False)
-            ax.scatter("roxf_M", "rpar_M", data=points, s=size, marker=marker, color=colour, alpha=0.8, label=label)
-            front = points["rpar_M"] > points["rpar_M"].cummax().shift(fill_value=-np.inf)
-            best = points if label == "measured here" else points[front].drop_duplicates("method")
+        for kind, marker, colour in zip(KINDS, "o^*", (GREY, PALETTE[1], BLUE), strict=True):
+            rows = points[points["kind"] == kind].sort_values(["roxf_M", "rpar_M"], ascending=False)
+            ax.scatter("roxf_M", "rpar_M", data=rows, s=60, marker=marker, color=colour, alpha=0.8, label=kind)
+            front = rows["rpar_M"] > rows["rpar_M"].cummax().shift(fill_value=-np.inf)
+            best = rows[front | (kind == KINDS[2])].drop_duplicates("method")
             named += [(*point, colour) for point in best[["roxf_M", "rpar_M", "method"]].itertuples(index=False)]
         ax.set(xlabel="ROxford5k Medium mAP (%)", ylabel="RParis6k Medium mAP (%)")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
@@ -231,7 +223,7 @@ def _names_beside(ax: Axes, points: Sequence[tuple]) -> None:
     """Names of points (x, y, name, colour) in a column at the right, the highest first, with lines to them."""
     for place, (x, y, name, colour) in enumerate(sorted(points, key=lambda point: -point[1])):
         style = {"textcoords": "axes fraction", "va": "center", "fontsize": "small"}
-        style["arrowprops"] = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkB": 4}
+        style["arrowprops"] = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkB": 4, "relpos": (0, 0.5)}
         ax.annotate(name, (x, y), xytext=(1.03, 1 - (place + 0.5) / len(points)), **style)
 
 

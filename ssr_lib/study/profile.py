@@ -1,7 +1,5 @@
 """Profiles: keys and kinds are those of profiles/base.yaml; the bounds that its values do not tell stand here."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ssr_lib.files import load_part
@@ -25,18 +23,12 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _different(seeds: list) -> list:
-    if len(set(seeds)) < len(seeds):
-        raise PydanticCustomError("refused", "each once: equal seeds are one training counted twice")
-    return seeds
-
-
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Positive = Annotated[Count, Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_number), Field(ge=0)]
-Above0 = Annotated[Number, Field(gt=0)]
-Seeds = Annotated[list[Count | None], Field(min_length=1), AfterValidator(_different)]
-KINDS = {bool: bool, int: Count, float: Number, str: str}  # of an example in base.yaml
+Seeds = Annotated[list[Count | None], Field(min_length=1)]
+KINDS = {bool: bool, int: Positive, float: Number, str: str}  # of an example in base.yaml
+MAY_BE_0 = ("seed", "same_style", "same_building", "distractors")
 
 
 class Section(pydantic.BaseModel):
@@ -65,7 +57,7 @@ class NetworkSpec(Section):
     whitening: bool = True
     seeds: Seeds | None = None
     steps: Count | None = None
-    rate: Above0 | None = None
+    rate: Number | None = None
     checkpoint: str | None = None
 
 
@@ -85,7 +77,6 @@ BOUNDS = {
     "training.optimizer": Literal["sgd", "adamw"],
     "training.seeds": Seeds,
     "training.batch_size": Annotated[Count, Field(ge=2)],
-    "training.rate": Above0,
     "networks": dict[str, NetworkSpec],
     "rerankers": dict[str, RerankerSpec],
     "data.labels": dict[str, str],
@@ -94,12 +85,8 @@ BOUNDS = {
 }
 BOUNDS |= dict.fromkeys(("tables", "reads"), dict[str, list[str]])
 BOUNDS |= dict.fromkeys(("data.validation.views", "data.test.views"), tuple[Positive, Positive])
-BOUNDS |= dict.fromkeys(("data.image_size", "data.drawn_size"), Annotated[Count, Field(ge=32)])
 BOUNDS |= dict.fromkeys(("data.training_labels", "data.distractors", "extraction.preset"), str | None)
 BOUNDS |= dict.fromkeys(("extraction.size", "sweeps.preprocess.images"), Positive | None)
-BOUNDS |= dict.fromkeys(("training.steps", "data.training.landmarks", "data.training.views"), Positive)
-BOUNDS |= dict.fromkeys(("model.descriptor_dim", "extraction.batch_size", "statistics.resamples"), Positive)
-BOUNDS |= dict.fromkeys(("local.queries", "local.shortlist"), Positive)
 
 
 class Profile(Section):
@@ -113,7 +100,7 @@ class Profile(Section):
         return line.model_copy(update={key: value for key, value in known.items() if getattr(line, key) is None})
 
     @model_validator(mode="after")
-    def _fits(self) -> Profile:
+    def _fits(self):
         """Refuse what contradicts itself: it would be found only after minutes of drawing."""
         for fault in _misfits(self):
             raise PydanticCustomError("misfit", "{fault}", {"fault": fault})
@@ -136,8 +123,9 @@ def _misfits(profile: Profile) -> Iterator[str]:
             return
         spec = profile.spec(name)
         one = not spec.trained or (spec.checkpoint is not None and "{seed}" not in spec.checkpoint)
-        if spec.seeds != [None] if one else None in spec.seeds:
-            yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null]' if one else 'whole numbers'}"
+        several = None not in spec.seeds and len(set(spec.seeds)) == len(spec.seeds)
+        if not (spec.seeds == [None] if one else several):
+            yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null]' if one else 'numbers, each once'}"
         if spec.views == "photographs" and data.training_labels is None:
             yield f"networks.{name}.views is photographs, but data.training_labels is null"
         if spec.steps == 0 and profile.training.start == "random":
@@ -155,9 +143,9 @@ def _kind(example: Any, place: str = "") -> Any:
     if place in BOUNDS:
         return BOUNDS[place]
     if isinstance(example, list):
-        return list[_kind(example[0])]
+        return list[_kind(example[0], place)] if example else list
     if not isinstance(example, dict):
-        return KINDS[type(example)]
+        return Count if place.rpartition(".")[2] in MAY_BE_0 else KINDS[type(example)]
     fields = {key: (_kind(value, f"{place}.{key}".strip(".")), ...) for key, value in example.items()}
     return pydantic.create_model(place or "Profile", __base__=Section if place else Profile, **fields)
 
@@ -171,13 +159,9 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
     if not isinstance(changes or {}, Mapping):
         raise ValueError(f'changes is {changes!r}; wanted dotted keys with values, such as {{"training.steps": 50}}')
     for dotted, value in (changes or {}).items():
-        *parents, leaf = dotted.split(".")
-        place = values
-        for key in parents:
-            if not isinstance(place.get(key), dict):
-                place[key] = {}
-            place = place[key]
-        place[leaf] = value
+        for key in reversed(dotted.split(".")):
+            value = {key: value}
+        values = _over(values, value)
     if isinstance(values.get("networks"), dict):
         values["networks"] = {line: _like(values["networks"], line) for line in values["networks"]}
     try:

@@ -1,7 +1,5 @@
 """Where a result comes from: the repository, its commit, the versions of packages, the machine."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -47,19 +45,15 @@ def describe_run() -> dict:
 
 def commit() -> str | None:
     """The commit of the working tree, with "+changes" where code differs from it; None outside git."""
-    root = repository_root()
-
-    def git(*arguments: str) -> str:
-        run = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-        return run.stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return None  # a copy inside some other repository
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return None
+    asked, answers = ("rev-parse --show-toplevel HEAD", "status --porcelain --untracked-files=no -- . :!results"), []
+    for words in asked:
+        try:
+            git = ["git", "-C", str(repository_root()), *words.split()]
+            answers += subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
+        except (subprocess.CalledProcessError, FileNotFoundError):
+            return None
+    inside_another = Path(answers[0]).resolve() != repository_root()
+    return None if inside_another else answers[1] + ("+changes" if len(answers) > 2 else "")
 
 
 def code_of(notebook: str) -> str:

@@ -1,11 +1,9 @@
 """Measured figures as tidy frames: scores by query, rows with their intervals, and both as files of a notebook."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +11,6 @@ import pandas as pd
 from ssr_lib import significance
 from ssr_lib.files import digest, read_json, write_atomic
 from ssr_lib.study import provenance
-
-if TYPE_CHECKING:
-    from ssr_lib.study.artefacts import Study
 
 KEY = ["dataset", "network", "reranker", "seed", "difficulty", "measure", "chosen"]
 SCORES = [*KEY[:-1], "query", "group", "value", "chosen"]
@@ -91,7 +86,7 @@ def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
 # ---- files
 
 
-def write(study: Study, scores: pd.DataFrame | None, figures: pd.DataFrame | None) -> None:
+def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
     """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz whole; run.json says what made them.
 
     `figures`: further rows, such as costs. Raises `ValueError` for unknown columns and where two lines are one figure.
@@ -125,7 +120,7 @@ def _refuse_twice(frame: pd.DataFrame, key: list[str]) -> None:
         raise ValueError(f"two lines are the same figure: {', '.join(f'{k} {v}' for k, v in line.items() if v)}")
 
 
-def _made_by(study: Study, notebook: str) -> dict[str, str]:
+def _made_by(study, notebook: str) -> dict[str, str]:
     profile = digest(study.profile.model_dump(exclude={"title", "notebooks"}))[:12]
     return {"profile": profile, "code": provenance.code_of(notebook)}
 
@@ -147,13 +142,18 @@ def from_wide(text: str) -> pd.DataFrame:
     return _of_kinds(scores, SCORES)
 
 
-def read(study: Study, notebook: str, kind: str) -> pd.DataFrame:
-    """The "rows" or the "per_query" scores of a notebook, as they were written.
+def read_rows(study, notebook: str) -> pd.DataFrame:
+    """The rows of a notebook; `ValueError` with the command to run where its profile or code is not today's."""
+    return _of_kinds(pd.read_csv(_checked(study, notebook, study.results_dir / "rows" / f"{notebook}.csv")), ROWS)
 
-    Raises `ValueError` with the command to run where they are not there, or where another profile or other code of the
-    notebook made them; rows of another commit of the library are taken, and the commit is printed.
-    """
-    path = study.results_dir / kind / (f"{notebook}.csv" if kind == "rows" else f"{notebook}.csv.gz")
+
+def read_scores(study, notebook: str) -> pd.DataFrame:
+    """The scores of a notebook by query; refused as by `read_rows`."""
+    path = _checked(study, notebook, study.results_dir / "per_query" / f"{notebook}.csv.gz")
+    return from_wide(gzip.decompress(path.read_bytes()).decode())
+
+
+def _checked(study, notebook: str, path: Path) -> Path:
     made_by = (read_json(study.results_dir / "run.json") or {}).get("rows", {}).get(notebook, {})
     wanted, fault = _made_by(study, notebook), "is not there"
     if path.is_file():
@@ -163,6 +163,4 @@ def read(study: Study, notebook: str, kind: str) -> pd.DataFrame:
         raise ValueError(f"{path} {fault}; run `{command}`, with the same workspace and changes")
     if made_by["commit"] != provenance.commit():
         print(f"The rows of {notebook} were made by commit {made_by['commit']} of the library.")
-    return (
-        _of_kinds(pd.read_csv(path), ROWS) if kind == "rows" else from_wide(gzip.decompress(path.read_bytes()).decode())
-    )
+    return path

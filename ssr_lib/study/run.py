@@ -1,7 +1,5 @@
 """The study as one command: the notebooks of a profile executed in order, freed of what belongs to one machine, reported."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -36,15 +34,18 @@ def run(
 ) -> Path:
     """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
 
-    A notebook that was executed, and of which neither its source, the notebooks before it, the profile nor the code has
-    changed since, is not run again: a killed run resumes. `notebooks`: only these. `changes`: dotted keys of the profile.
-    Raises `NotebookError` naming the cell that failed, `FolderBusyError` where another run uses the workspace,
-    `ValueError` for names that do not exist, `FileNotFoundError` with all files the profile names that are not there.
+    One that was executed, and of which neither its source, the notebooks before it, the profile nor the code has changed
+    since, is not run again: a killed run resumes. `notebooks`: only these. `changes`: dotted keys of the profile. Raises
+    `NotebookError` naming the cell, `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for data.
     """
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
     study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
-    if missing := [name for name in _inputs(study) if not (provenance.data_folder() / name).exists()]:
+    data, lines = study.profile.data, [study.profile.spec(name) for name in study.profile.networks]
+    named = [name for name in (*data.labels.values(), data.training_labels, data.distractors) if name is not None]
+    for line in [line for line in lines if line.checkpoint is not None]:
+        named += [f"{line.checkpoint.replace('{seed}', str(seed))}.safetensors" for seed in line.seeds]
+    if missing := [name for name in dict.fromkeys(named) if not (provenance.data_folder() / name).exists()]:
         where = "data/README.md says how to get them; where they lie in another folder, set SSR_DATA to that"
         raise FileNotFoundError(f"not in {provenance.data_folder()}: {', '.join(missing)}; {where}")
     wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
@@ -72,16 +73,6 @@ def run(
             say(f"{name}: {seconds} s")
         say(f"report: {report(study.name, workspace=study.workspace)}")
     return results
-
-
-def _inputs(study: Study) -> list[str]:
-    """The files and folders below the data folder that the profile names."""
-    profile, data = study.profile, study.profile.data
-    named = [*data.labels.values(), data.training_labels, data.distractors]
-    for spec in [profile.spec(name) for name in profile.networks if profile.networks[name].checkpoint]:
-        stems = [spec.checkpoint.replace("{seed}", str(seed)) for seed in spec.seeds]
-        named += [stem + suffix for stem in stems for suffix in (".safetensors", ".json")]
-    return [name for name in dict.fromkeys(named) if name]
 
 
 def _digests(study: Study, names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -152,12 +143,9 @@ def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
                 if isinstance(text, str) and not kind.startswith(("image/p", "image/j")):
                     output["data"][kind] = re.sub(STYLED_TABLE, f"T_{i}-{j}", _without(folders, text))
         if "outputs" in cell:
-            cell["outputs"] = [output for output in cell["outputs"] if _says_something(output)]
+            said = [output for output in cell["outputs"] if output.get("text", "no stream").strip()]
+            cell["outputs"] = [output for output in said if "widget" not in "".join(output.get("data", ()))]
     return notebook
-
-
-def _says_something(output: Mapping[str, Any]) -> bool:
-    return bool(output.get("text", "x").strip()) and not any("widget" in kind for kind in output.get("data", ()))
 
 
 def _without(folders: Mapping[str, str], text: str) -> str:

@@ -1,7 +1,5 @@
 """Tables for reading, in notebooks and as CSV and Markdown."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

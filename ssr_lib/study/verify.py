@@ -1,7 +1,5 @@
 """Whether a study is reproduced: run again, and every row beside the committed one, each against its tolerance."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import subprocess
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from ssr_lib.files import write_atomic
 from ssr_lib.study.profile import load_profile
 from ssr_lib.study.provenance import repository_root
 from ssr_lib.study.run import run
@@ -28,32 +25,29 @@ TIMES = r"\b(?:s|ms)\b"  # measures that are another machine's own, as is arithm
 
 
 def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
-    """Run `profile` again in `<repository>/build/verify`, print every figure that left its tolerance; 0 where reproduced, else 1.
+    """Run `profile` again in build/verify and print every figure that left its tolerance; 0 where reproduced, else 1.
 
-    Compared with are the rows as they were last committed; outside git those that lie in results. A verify that was
-    killed goes on where it stopped; one that finished starts from nothing. Raises `FileNotFoundError` for no rows.
+    A verify that was killed goes on where it stopped; one that finished starts from nothing.
     """
     networks, name = load_profile(profile).networks, Path(profile).stem
     committed = _committed(repository_root() / "results" / name)
     workspace = Path(workspace or repository_root() / "build" / "verify")
     finished = workspace / "data" / "study" / f"{name}.finished"
     if finished.is_file():
-        for folder in (workspace / "data", workspace / "results"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for part in ("data/cache", "data/study", f"results/{name}"):
+            shutil.rmtree(workspace / part, ignore_errors=True)
     again = _read(run(profile, workspace=workspace, progress=progress) / "rows")
-    table = compare(committed, again, [name for name, line in networks.items() if line.trained and not line.checkpoint])
-    write_atomic(finished, "")
+    finished.touch()
+    trained = [line for line, network in networks.items() if network.trained and not network.checkpoint]
+    table = compare(committed, again, trained)
     wrong, same = table[~table["agrees"]], same_study(table)
-    if len(wrong):
-        print(wrong.drop(columns="agrees").to_string(index=False, na_rep=""))
-    print(
-        f"{len(table)} figures of {name}, {len(wrong)} outside their tolerance; up to {SHARE:.0%} of the trained ones"
-    )
-    print(f"may be by chance, no others: the study is {'' if same else 'NOT '}reproduced")
+    print(wrong.drop(columns="agrees").to_string(index=False, na_rep="") if len(wrong) else "")
+    print(f"{len(table)} figures of {name}, {len(wrong)} outside: the study is {'' if same else 'NOT '}reproduced")
     return int(not same)
 
 
 def _committed(results: Path) -> pd.DataFrame:
+    """The rows of a results folder as they were last committed; outside git those that lie there."""
     try:
         git = ["git", "-C", str(results), "archive", "HEAD", "rows"]
         archive = subprocess.run(git, capture_output=True, check=True).stdout
@@ -75,10 +69,9 @@ def _read(folder: Path) -> pd.DataFrame:
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, trained: list[str]) -> pd.DataFrame:
-    """Rows of two runs side by side: those of trainings as means over seeds, the others one by one.
+    """Rows of two runs side by side, means over seeds; `trained`: the networks behind whose figures trainings stand.
 
-    `trained`: names of networks behind whose figures trainings stand. Columns: `KEY`, `first`, `second`, `tolerance`,
-    `trained`, `agrees`. A figure that one run has not does not agree, but for sweeps, which go through what was chosen.
+    A figure that one run has not does not agree, but for sweeps, which go through what was chosen.
     """
     table = _means(first).join(_means(second)["first"].rename("second"), how="outer").reset_index()
     table = table[(table["setting"] == "") | table[["first", "second"]].notna().all(axis=1)]
@@ -102,13 +95,7 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_study(table: pd.DataFrame) -> bool:
-    """Whether the figures that `compare` set side by side are those of one study.
-
-    Both runs have every figure, those without training agree, of the trained ones at most `SHARE` are outside their
-    tolerance, which by chance alone some are, and none is further than `FURTHEST` of them.
-    """
+    """Whether all figures are in both runs, and outside are at most `SHARE` of the trained ones, none `FURTHEST` away."""
     wrong = table[~table["agrees"]]
-    if wrong[["first", "second"]].isna().any(axis=None) or not wrong["trained"].all():
-        return False
-    near = (wrong["first"] - wrong["second"]).abs() <= FURTHEST * wrong["tolerance"]
-    return bool(near.all() and len(wrong) <= SHARE * table["trained"].sum())
+    near = (wrong["first"] - wrong["second"]).abs() <= FURTHEST * wrong["tolerance"]  # not so where one is missing
+    return bool(wrong["trained"].all() and near.all() and len(wrong) <= SHARE * table["trained"].sum())
