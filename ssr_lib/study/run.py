@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import papermill
+
 from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
 from ssr_lib.study import provenance
 from ssr_lib.study.artefacts import Study
@@ -97,14 +100,9 @@ def _execute(study: Study, name: str, **parameters: Any) -> str:
     running = study.workspace / "build" / "running" / study.name / f"{name}.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
-        if os.path.expanduser("~") == "~":  # no HOME and no entry of the user: Jupyter and matplotlib ask for one
-            os.environ["HOME"] = folder
         kernel = KERNEL | {"argv": PYTHON, "env": ENVIRONMENT | {"IPYTHONDIR": f"{folder}/ipython"}}
         write_atomic(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(kernel))
         os.environ["JUPYTER_PATH"] = folder  # this Python, whatever kernels the user has installed
-        import nbformat
-        import papermill
-
         source, how = root / "notebooks" / f"{name}.ipynb", {"cwd": Path.cwd(), "progress_bar": study.progress}
         try:
             notebook = papermill.execute_notebook(source, running, parameters, kernel_name="python3", **how)
