@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from xml.etree import ElementTree
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from ssr_lib.files import write_atomic
@@ -17,7 +19,7 @@ from ssr_lib.study.profile import load_profile
 from ssr_lib.study.run import ENVIRONMENT, KERNEL, PYTHON
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+NOTEBOOKS = {path.stem: load_notebook_node(str(path)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking")
 
 
@@ -49,12 +51,11 @@ def nbval(*paths: Path) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, kernel) -> dict[str, list[str]]:
-    """Of all notebooks in one workspace, so that what one of them made the next ones find."""
-    folder = tmp_path_factory.mktemp("study")
+    folder = tmp_path_factory.mktemp("study")  # of all: what one of them made the next ones find
     for name, notebook in NOTEBOOKS.items():
         parameters = {"profile": "smoke", "workspace": str(folder)}
-        copy = parameterize_notebook(notebook, parameters, kernel_name="python3", language="python")
-        nbformat.write(copy, folder / f"{name}.ipynb")
+        asked = parameterize_notebook(deepcopy(notebook), parameters, kernel_name="python3", language="python")
+        nbformat.write(asked, folder / f"{name}.ipynb")
     return nbval(*(folder / f"{name}.ipynb" for name in NOTEBOOKS))
 
 
