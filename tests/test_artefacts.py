@@ -1,140 +1,161 @@
-"""A profile opens into parameters, folders and models; changes never reach committed results."""
+"""A study opened: folders, artefacts that are made once, and choices that are never made on what is measured."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ssr_lib import metrics
+from ssr_lib.benchmark import Benchmark
+from ssr_lib.rerank import first_ranking, gfr
+from ssr_lib.study import artefacts, choose, describe
 from ssr_lib.study.artefacts import Study
-from ssr_lib.study.comparisons import seeds_of
-from ssr_lib.study.profile import data_file, load_profile, override
-from ssr_lib.study.provenance import repository_root
+from ssr_lib.study.profile import load_profile
 
-PROFILES = sorted(path.stem for path in (repository_root() / "profiles").glob("*.yaml"))
-
-
-def keys(parameters, prefix=""):
-    """Dotted names of all parameters; what lies under these is free."""
-    free = ("rerank.candidates", "rerank.fixed", "data.labels", "model.checkpoints", "comparison.ablation.rows")
-    for key, value in parameters.items():
-        name = f"{prefix}{key}"
-        yield name
-        if isinstance(value, dict) and name not in free:
-            yield from keys(value, f"{name}.")
+SPLIT = {"landmarks": 3, "views": [3, 4], "same_style": 0, "same_building": 0, "distractors": 4}
+TINY = {f"data.{split}.{key}": value for split in ("validation", "test") for key, value in SPLIT.items()}
+TINY |= {"data.training": {"landmarks": 4, "views": 3}, "data.image_size": 64, "data.drawn_size": 64}
+TINY |= {"model.descriptor_dim": 8, "training.steps": 2, "training.batch_size": 4, "training.seeds": [0, 1]}
+TINY |= {"tables.main": ["plain"], "rerankers.GFR.candidates": {"k": [1, 2, 5], "alpha": [0.5]}}
+TINY |= {"rerankers.SuperGlobal.fixed.shortlist": 5} | {
+    f"rerankers.{name}": None for name in ("αQE", "DBA", "αQE + DBA")
+}
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_profile_has_the_same_keys(name):
-    wanted, found = set(keys(load_profile("demo"))), set(keys(load_profile(name)))
-    assert found == wanted, f"missing {sorted(wanted - found)}, unknown {sorted(found - wanted)}"
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return tmp_path_factory.mktemp("workspace")
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_re_ranker_gets_the_same_number_of_trials(name):
-    trials = {
-        m: int(np.prod([len(v) for v in c.values()])) for m, c in load_profile(name)["rerank"]["candidates"].items()
-    }
-    assert len(set(trials.values())) == 1, trials
+@pytest.fixture
+def study(workspace):
+    return Study("smoke", workspace, TINY, progress=False)
 
 
-def test_no_profile_shares_seeds_between_training_validation_and_test():
-    seeds = {name: load_profile(name)["data"] for name in PROFILES}
-    for data in seeds.values():
-        assert len({data[split]["seed"] for split in ("training", "validation", "test")}) == 3
-    tested = seeds["demo"]["test"]["seed"]
-    assert seeds["smoke"]["test"]["seed"] != tested, "the smallest profile must not touch the test landmarks"
+def test_changes_go_to_a_folder_of_their_own(tmp_path):
+    plain, changed = Study("smoke", tmp_path), Study("smoke", tmp_path, '{"training.steps": 7}')
+    assert plain.results_dir == tmp_path / "results" / "smoke" and plain.cache == changed.cache
+    assert changed.name.startswith("custom-") and changed.profile.training.steps == 7
+    same = {"training.steps": plain.profile.training.steps}
+    assert Study("smoke", tmp_path, same).name == "smoke", "a change that changes nothing"
+    assert plain.figure("x.png") == plain.results_dir / "figures" / "x.png"
+    assert plain.figure("x.png", "roxford5k").name == "x_roxford5k.png"
 
 
-def test_an_unknown_profile_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match=r"no profile 'dmeo'; there are .*demo"):
-        load_profile("dmeo")
+def test_an_artefact_is_named_by_the_record_of_what_made_it(study):
+    first, second = study.store("maps", {"a": 1, "b": [2]}), study.store("maps", {"b": [2], "a": 1})
+    assert first == second and len(first.name) == 12 and first.parent == study.cache / "maps"
+    assert json.loads(first.with_suffix(".json").read_text()) == {"a": 1, "b": [2]}
+    assert study.store("maps", {"a": 2}) != first
 
 
-def test_a_change_goes_to_a_folder_of_its_own(tmp_path):
-    plain, changed = Study("smoke", tmp_path), Study("smoke", tmp_path, {"training.steps": 7, "model.window": None})
-    assert plain.results_dir == tmp_path / "results" / "smoke"
-    assert changed.results_dir.name.startswith("custom-") and changed["training.steps"] == 7
-    assert changed["model.window"] == plain["model.window"], "None leaves the profile's value"
-    assert Study("smoke", tmp_path, {"training.steps": plain["training.steps"]}).results_dir == plain.results_dir
+def test_whatever_makes_a_network_is_in_its_record():
+    def record(name="plain", seed=0, changes=None):
+        return json.dumps(describe.network_record(load_profile("smoke", changes), name, seed), sort_keys=True)
+
+    changed = [{"training.steps": 9}, {"training.loss_options.margin": 0.3}, {"data.training.seed": 8}]
+    changed += [{"model.descriptor_dim": 16}, {"training.start": "random", "tables.checks": []}]
+    records = [record(), record(seed=1), record("conv"), *(record(changes=change) for change in changed)]
+    assert len(set(records)) == len(records)
+    assert record(changes={"data.test.seed": 9, "sweeps.k": [4], "title": "x"}) == record(), "and nothing else"
 
 
-def test_networks_on_re_skinned_views_have_steps_of_their_own(tmp_path):
-    study = Study("smoke", tmp_path)
-    ordinary, reskinned = (study.model("neighbour", regime=regime).steps for regime in ("ordinary", "reskinned"))
-    assert (ordinary, reskinned) == (
-        study["training.steps"],
-        study["training.reskinned_steps"],
-    ) and ordinary < reskinned
-    as_many = Study("smoke", tmp_path, {"training.steps": 5} | {"training.reskinned_steps": 0})
-    assert as_many.model("neighbour", regime="reskinned").steps == 5, "none of their own: as many as the others"
+def test_networks_are_trained_once_and_descriptors_made_once(study, workspace, monkeypatch):
+    queries, database = study.descriptors("plain", 1)
+    assert queries.shape == (3, 8) and database.dtype == np.float32
+    assert len(database) == len(study.benchmark().database)
+    curve = study.learning_curve("plain", 1)
+    assert curve["step"].tolist() == [1, 2] and np.isfinite(curve["loss"]).all()
+    for module, function in ((artefacts, "train_head"), (describe, "describe_maps")):
+        monkeypatch.setattr(module, function, lambda *a, **k: pytest.fail("made again"))
+    again = Study("smoke", workspace, TINY, progress=False).descriptors("plain", 1)
+    assert all(np.array_equal(a, b) for a, b in zip(again, (queries, database), strict=True))
 
 
-def test_a_misspelt_parameter_is_refused():
-    with pytest.raises(ValueError, match=r"no parameter 'training\.step'; training has .*steps"):
-        override(load_profile("smoke"), {"training.step": 3})
-    for wrong in ("traning.steps", "training.steps.x"):
-        with pytest.raises(ValueError, match=f"no parameter '{wrong}'"):
-            override(load_profile("smoke"), {wrong: 3})
+def test_other_seeds_forms_and_untrained_networks_have_descriptors_of_their_own(study):
+    plain, other, untrained = (
+        study.descriptors(name, seed)[0] for name, seed in (("plain", 0), ("plain", 1), ("untrained", None))
+    )
+    assert not np.allclose(plain, other) and untrained.shape[1] == 1280 and study.learning_curve("untrained").empty
+    grey, database = study.descriptors("plain", 0, form="grey")
+    assert not np.allclose(grey, plain) and np.array_equal(database, study.descriptors("plain", 0)[1])
+    start = study.network("plain, step 0", 0)
+    assert not start.training and len(study.learning_curve("plain, step 0", 0)) == 0
 
 
-def test_a_value_of_another_kind_is_refused_and_a_number_that_yaml_takes_for_text_is_one():
-    smoke = load_profile("smoke")
-    rate = override(smoke, {"training.learning_rates.plain": "1e-3"})["training"]["learning_rates"]["plain"]
-    assert rate == 0.001
-    steps = override(smoke, {"training.steps": "1e2"})["training"]["steps"]
-    assert steps == 100 and isinstance(steps, int)
-    assert override(smoke, {"training.reskinned_steps": None, "data.distractors": "revisitop1m"})["data"]["distractors"]
-    for name, value, wanted in (
-        ("training.steps", "many", "a whole number"),
-        ("training.steps", "1e-2", "a whole number"),
-        ("training.steps", True, "a whole number"),
-        ("training.margin", "nan", "a number"),
-        ("comparison.seeds", 3, "a list"),
-        ("rerank.fixed", [1], "a mapping"),
-        ("title", 7, "text"),
+def test_names_and_seeds_that_are_not_there_are_refused_with_those_that_are(study):
+    for ask, refusal in (
+        (lambda: study.networks("mian"), "no 'mian' in tables of the profile; it has main; "),
+        (lambda: study.spec("plan"), "no 'plan' in networks of the profile; it has untrained; "),
+        (lambda: study.reranker("ours"), "no 'ours' in rerankers of the profile; it has none; AQE; .*GFR"),
+        (lambda: study.benchmark("oxford"), r"no 'oxford' in data\.labels of the profile; it has none"),
+        (lambda: study.network("plain", 5), r"network 'plain' has no training 5; its seeds are \[0, 1\]"),
+        (lambda: study.training_views("photographs"), "null, which the profile has for a name is not there"),
     ):
-        with pytest.raises(ValueError, match=f"{name} is .*; wanted {wanted}, such as"):
-            override(smoke, {name: value})
+        with pytest.raises((ValueError, FileNotFoundError), match=refusal):
+            ask()
 
 
-def test_a_profile_without_steps_is_refused(tmp_path, monkeypatch):
-    study = Study("smoke", tmp_path, {"training.steps": 0})
-    monkeypatch.setattr(study, "training_set", lambda regime: SimpleNamespace(root=tmp_path, files=[], labels=[]))
-    monkeypatch.setattr(study, "_maps", lambda *a, **k: np.zeros((4, 112, 2, 2), np.float16))
-    with pytest.raises(ValueError, match="steps 0"):
-        study.network(study.model("plain"))
+def test_choices_are_made_on_validation_once_and_every_trial_is_kept(study):
+    chosen = study.choices()
+    assert list(chosen) == ["none", "AQE", "SuperGlobal", "GFR"] and chosen["none"] == {}
+    queries, database = study.descriptors("plain", 0, split="validation")
+    truth, values = study.benchmark(split="validation"), {}
+    for k in (1, 2, 5):
+        ranks = gfr.rerank(queries, database, first_ranking(queries, database), k=k, alpha=0.5).ranks
+        values[k] = metrics.evaluate(ranks, truth).map["medium"]
+    trials = study.trials().query("reranker == 'GFR'")
+    assert trials["mAP"].tolist() == pytest.approx(list(values.values()))
+    assert chosen["GFR"] == {"k": max(values, key=values.get), "alpha": 0.5} and "shortlist" in chosen["SuperGlobal"]
+    path = study.results_dir / "choices.json"
+    kept = path.read_text()
+    path.write_text(kept.replace('"alpha": 0.5', '"alpha": 0.25'))
+    again = Study("smoke", study.workspace, TINY, progress=False)
+    assert again.choices()["GFR"]["alpha"] == 0.25, "read, not chosen again"
+    path.write_text(kept.replace('"tried": "', '"tried": "0'))
+    assert Study("smoke", study.workspace, TINY, progress=False).choices() == chosen, "other things were tried"
 
 
-def test_models_are_named_by_everything_that_makes_them(tmp_path):
-    study = Study("smoke", tmp_path)
-    model = study.model("self-similarity", 1, window=5)
-    assert model.window == 5 and model.seed == 1 and model.params()["window"] == 5
-    assert "window" not in study.model("plain").params(), "plain has no module"
-    assert study.model("untrained", 3).seed is None
-    names = {
-        study._folder_name(m) for m in (model, study.model("self-similarity", 2, window=5), study.model("plain", 1))
-    }
-    assert len(names) == 3
-    with pytest.raises(ValueError, match="no variant 'convolution'"):
-        study.model("convolution")
+def unit(count: int) -> np.ndarray:
+    rows = np.random.default_rng(count).standard_normal((count, 8)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_checkpoints_of_several_trainings_are_named_by_their_seed(tmp_path):
-    changes = {
-        "model.checkpoints": {"resnet50": {"plain": "trained/plain_{seed}", "self-similarity": "trained/one"}},
-        "comparison.seeds": [0, 2],
-    }
-    study = Study("paper", tmp_path, changes)
-    models = seeds_of(study, "plain")
-    assert [model.weights for model in models] == ["trained/plain_0.safetensors", "trained/plain_2.safetensors"]
-    assert [model.seed for model in models] == [0, 2] and len({str(model.params()) for model in models}) == 1
-    with pytest.raises(ValueError, match=r"trained/one is one network; wanted \[null\], or \{seed\}"):
-        seeds_of(study, "self-similarity")
-    with pytest.raises(ValueError, match=r"plain_\{seed\} is one network for each seed; .* not null"):
-        study.model("plain", None)
+def two_data_sets(tmp_path, ks, source="others"):
+    """As much of a study as a choice needs: two data sets of 4 and 20 images; the third chooses on them."""
+    changes = {"data.choices_from": source, "rerankers": {"base": None, "GFR": {"module": "gfr"}}}
+    changes |= {"rerankers.GFR.candidates": {"k": ks, "alpha": [1.0]}, "data.labels": {n: n for n in "abc"}}
+    profile = load_profile("smoke", changes | {"data.datasets": ["a", "b", "c"]})
+
+    def benchmark(name, split):
+        count = {"a": 4, "b": 20}[name]
+        lists = [np.array([q]) for q in range(2)], [np.array([], int)] * 2, [np.array([], int)] * 2
+        return Benchmark(name, tmp_path, [f"{i}.jpg" for i in range(count)], ["q0.jpg", "q1.jpg"], *lists)
+
+    return SimpleNamespace(
+        profile=profile, results_dir=tmp_path, benchmark=benchmark, networks=lambda table: ["plain"],
+        seeds=lambda name: [0], descriptors=lambda n, s, name, split: (unit(2), unit({"a": 4, "b": 20}[name])),
+    )  # fmt: skip
 
 
-def test_pictures_that_are_not_there_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("SSR_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"labels\.csv is not there; .*SSR_DATA"):
-        data_file("photos/labels.csv")
+def test_candidates_are_averaged_over_the_same_data_sets(tmp_path):
+    """k = 10 fits one of two databases: left out for both, not averaged over the one."""
+    record = choose.record(two_data_sets(tmp_path, [1, 3, 10]), "c")
+    assert [trial["parameters"]["k"] for trial in record["trials"]] == [1, 3]
+    with pytest.raises(ValueError, match=r"every k of rerankers\.GFR\.candidates is as large as .* 4 images"):
+        choose.record(two_data_sets(tmp_path, [4, 10]), "c")
+
+
+def test_another_profiles_choice_has_to_be_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "repository_root", lambda: tmp_path)
+    study = two_data_sets(tmp_path, [1], source="demo")
+    with pytest.raises(
+        ValueError, match=r"choices\.json holds no choice on drawn landmarks; run `ssr study --profile demo`"
+    ):
+        choose.record(study, "a")
+    (tmp_path / "results" / "demo").mkdir(parents=True)
+    (tmp_path / "results" / "demo" / "choices.json").write_text(
+        '{"drawn": {"chosen": {"GFR": {"k": 2}}, "trials": []}}'
+    )
+    assert choose.record(study, "a")["chosen"]["GFR"] == {"k": 2}

@@ -1,23 +1,36 @@
-"""Tables as a reader sees them."""
+"""Tables: means with their deviation over seeds, and what is written for reading."""
 
+import numpy as np
 import pandas as pd
 
-from ssr_lib.study.tables import to_markdown, write_table
+from ssr_lib.study.tables import mean_and_deviation, styled, write_table
 
 
-def test_markdown_aligns_numbers_right_and_escapes_pipes():
-    frame = pd.DataFrame({"a|b": ["x|y", None], "n": [1.25, float("nan")], "k": [3, 4]})
-    assert (
-        to_markdown(frame, digits=2) == "| a\\|b | n | k |\n| --- | ---: | ---: |\n| x\\|y | 1.25 | 3 |\n|  |  | 4 |\n"
-    )
+def test_means_over_queries_and_their_deviation_over_seeds_by_hand():
+    lines = [("plain", 0, "medium", 0.1), ("plain", 0, "medium", 0.3), ("plain", 1, "medium", 0.4)]
+    lines += [("plain", 1, "medium", np.nan), ("plain", 0, "hard", 0.5), ("plain", 1, "hard", 0.5)]
+    lines += [("untrained", None, "medium", 0.25)]
+    scores = pd.DataFrame(lines, columns=["network", "seed", "difficulty", "value"]).astype({"seed": "Int64"})
+    table = mean_and_deviation(scores, ["network"])
+    assert list(table) == ["network", "seeds", "medium", "hard"]
+    assert table.iloc[0].tolist() == ["plain", 2, "30.0 ± 14.1", "50.0 ± 0.0"]  # 20 and 40: deviation 20 / √2
+    assert table.iloc[1, :3].tolist() == ["untrained", 0, "25.0"]
 
 
-def test_small_numbers_keep_three_digits_and_a_p_value_is_never_nought():
-    frame = pd.DataFrame({"AUC": [0.9641, 0.5], "mAP": [47.26, 0.04], "p": [0.004, 0.049]})
-    assert to_markdown(frame).splitlines()[2:] == ["| 0.964 | 47.3 | <0.01 |", "| 0.500 | 0.0 | 0.05 |"]
+def test_a_table_is_written_as_csv_and_as_markdown(tmp_path):
+    frame = pd.DataFrame({"a|b": [0.0123456789, np.nan], "n": [3, 4], "text": ["x|y", None]}, index=["p", "q"])
+    write_table(frame.rename_axis("row"), tmp_path / "t.v1", digits=2)
+    lines = (tmp_path / "t.v1.md").read_text().splitlines()
+    assert lines == [
+        "| row | a\\|b | n | text |",
+        "| --- | ---: | ---: | --- |",
+        "| p | 0.0123 | 3 | x\\|y |",
+        "| q |  | 4 |  |",
+    ]
+    assert (tmp_path / "t.v1.csv").read_text() == "row,a|b,n,text\np,0.0123457,3,x|y\nq,,4,\n"
 
 
-def test_a_written_table_keeps_full_precision_in_csv_and_names_its_index(tmp_path):
-    write_table(pd.DataFrame({"v": [1 / 3]}, index=pd.Index(["plain"], name="variant")), tmp_path / "tables" / "t.v1")
-    assert (tmp_path / "tables" / "t.v1.csv").read_text() == "variant,v\nplain,0.333333\n"
-    assert (tmp_path / "tables" / "t.v1.md").read_text().splitlines()[2] == "| plain | 0.333 |"
+def test_a_small_p_value_is_never_0():
+    shown = styled(pd.DataFrame({"p": [0.001, 0.049], "mAP": [50.123, np.nan]})).to_html()
+    assert "&lt;0.01" in shown or "<0.01" in shown
+    assert "0.05" in shown and "50.12" in shown and "nan" not in shown

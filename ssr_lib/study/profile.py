@@ -1,6 +1,5 @@
 """Profiles: keys and kinds are those of profiles/base.yaml; the bounds that its values do not tell stand here."""
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -199,14 +198,15 @@ def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _over(base: dict, changes: dict) -> dict[str, Any]:
     """`changes` put over `base`: mappings key by key, all else replaced; a mapping that is null goes."""
-    merged = copy.deepcopy(base)
+    merged = {} if "base" in changes else dict(base)  # `base: null` in a mapping: it starts empty
     for key, value in changes.items():
-        if not isinstance(merged.get(key), dict):
-            merged[key] = copy.deepcopy(value)
-        elif value is None:
+        old = merged.get(key)
+        if isinstance(value, dict):
+            merged[key] = _over(old if isinstance(old, dict) else {}, value)
+        elif value is None and isinstance(old, dict):
             del merged[key]
-        else:
-            merged[key] = _over(merged[key], value) if isinstance(value, dict) else value
+        elif key != "base":
+            merged[key] = value
     return merged
 
 

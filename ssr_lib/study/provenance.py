@@ -24,9 +24,9 @@ def data_folder() -> Path:
     return Path(os.environ.get("SSR_DATA") or repository_root() / "data")
 
 
-def data_file(name: str | Path) -> Path:
-    """The file or folder `name` below `data_folder()`. Raises `FileNotFoundError` where it is not there."""
-    path = data_folder() / name
+def data_file(name: str | None) -> Path:
+    """The file or folder `name` below `data_folder()`. Raises `FileNotFoundError` where it is not there, or not named."""
+    path = data_folder() / (name or "null, which the profile has for a name")
     if not path.exists():
         where = "data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"
         raise FileNotFoundError(f"{path} is not there; {where}")

@@ -31,11 +31,12 @@ def write_table(frame: pd.DataFrame, path: Path, *, digits: int = 1) -> None:
     """Write `<path>.csv` (six significant digits) and `<path>.md` (`digits` decimals); a meaningful index becomes columns."""
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
-    lines = [frame.columns, ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in frame.dtypes]]
-    lines += [[_cell(value, digits) for value in row] for row in frame.itertuples(index=False)]
+    rule = ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in frame.dtypes]
+    cells = [[_cell(value, digits) for value in row] for row in (frame.columns, *frame.itertuples(index=False))]
     text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     write_atomic(path.with_name(f"{path.name}.csv"), text)
-    write_atomic(path.with_name(f"{path.name}.md"), "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines))
+    markdown = [f"| {' | '.join(line)} |\n" for line in (cells[0], rule, *cells[1:])]
+    write_atomic(path.with_name(f"{path.name}.md"), "".join(markdown))
 
 
 def _cell(value: object, digits: int) -> str:

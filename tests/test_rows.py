@@ -1,0 +1,155 @@
+"""Rows and scores: means and intervals of what was measured, whole files, and no reading of what is out of date."""
+
+import csv
+import gzip
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssr_lib import significance
+from ssr_lib.study import provenance, rows
+from ssr_lib.study.profile import load_profile
+
+RANDOM = np.random.default_rng(0)
+
+
+class Queries(list):
+    """As much of a benchmark as scores need: a length and groups."""
+
+    def __init__(self, groups):
+        super().__init__(groups)
+        self.groups = groups
+
+
+SIX, FOUR = Queries(["a", "a", "b", "b", "c", "c"]), Queries(["x", "x", "x", "x"])
+
+
+def measured(seeds=(0, 1, 2), benchmark=SIX, **key):
+    frames = []
+    for seed in seeds:
+        values = {"medium": RANDOM.random(len(benchmark)), "hard": np.full(len(benchmark), np.nan)}
+        values["medium"][1] = np.nan
+        key = {"dataset": "drawn", "network": "plain"} | key
+        frames.append(rows.per_query(values, benchmark, seed=seed, **key))
+    return pd.concat(frames)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """As much of a study as rows need."""
+    return SimpleNamespace(
+        profile=load_profile("smoke"), results_dir=tmp_path / "smoke", notebook="05_ablation", source="smoke"
+    )
+
+
+def test_scores_have_a_line_a_query_and_leave_out_difficulties_without_values():
+    scores = measured(seeds=[3], chosen={"k": 2, "alpha": 1.0}, reranker="GFR")
+    assert list(scores) == rows.SCORES and set(scores["difficulty"]) == {"medium"}
+    assert scores["query"].tolist() == [0, 1, 2, 3, 4, 5] and scores["group"].tolist() == SIX.groups
+    assert set(scores["chosen"]) == {'{"alpha": 1.0, "k": 2}'} and scores["value"].isna().sum() == 1
+
+
+def test_a_row_is_the_mean_with_its_interval_of_one_seed_and_of_all(study):
+    scores = measured()
+    rows.write(study, scores, None)
+    table = rows.read_rows(study, "05_ablation")
+    assert list(table) == rows.ROWS and table["seed"].isna().sum() == 1 and set(table["measure"]) == {"mAP"}
+    values = rows.matrix(scores, network="plain").round(4).to_numpy()
+    statistics = study.profile.statistics
+    expected = significance.mean_interval(values, SIX.groups, statistics.resamples, statistics.seed)
+    overall = table[table["seed"].isna()].iloc[0]
+    assert overall["value"] == pytest.approx(np.nanmean(values), rel=1e-5) and overall["n"] == 5
+    assert overall["low"] == pytest.approx(expected.ci_low, rel=1e-5)
+    assert table["value"][:3].tolist() == pytest.approx(np.nanmean(values, axis=1), rel=1e-5)
+
+
+def test_one_group_has_no_interval_and_what_the_profile_says_is_named(study):
+    known = measured([None], FOUR, dataset="other", network="untrained")
+    unknown = measured([None], FOUR, dataset="other", network="colour histogram")
+    rows.write(study, pd.concat([known, unknown]), None)
+    table = rows.read_rows(study, "05_ablation")
+    assert table[["low", "high"]].isna().all(axis=None) and table["value"].notna().all()
+    assert table["spec"].str.len().tolist() == [8, 8] and table["spec"].nunique() == 2
+
+
+def test_figures_stand_beside_scores_and_other_columns_are_refused(study):
+    costs = pd.DataFrame({"reranker": ["GFR"], "measure": ["ms"], "value": [1.5]})
+    rows.write(study, None, costs)
+    table = rows.read_rows(study, "05_ablation")
+    assert table["value"].tolist() == [1.5] and table["network"].tolist() == [""] and table["seed"].isna().all()
+    with pytest.raises(ValueError, match="figures have columns unit; legal are dataset, network"):
+        rows.write(study, None, costs.assign(unit="ms"))
+
+
+def test_a_figure_is_written_once(study):
+    scores = measured()
+    with pytest.raises(ValueError, match=r"two lines are the same figure: dataset drawn, network plain, .*seed 0"):
+        rows.write(study, pd.concat([scores, scores]), None)
+    line = pd.DataFrame({"measure": ["ms", "ms"], "value": [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r"two lines are the same figure: .*measure ms"):
+        rows.write(study, None, line)
+
+
+def test_files_are_replaced_whole_with_the_same_bytes_every_time(study):
+    folder, scores = study.results_dir, pd.concat([measured(), measured([None], FOUR, dataset="other")])
+    files = folder / "rows" / "05_ablation.csv", folder / "per_query" / "05_ablation.csv.gz"
+    rows.write(study, measured(network="product"), None)
+    rows.write(study, scores, None)
+    first = [path.read_bytes() for path in files]
+    assert set(rows.read_rows(study, "05_ablation")["network"]) == {"plain"}, "nothing is merged"
+    rows.write(study, scores, None)
+    assert [path.read_bytes() for path in files] == first and len(list(folder.rglob("*"))) == 5
+
+
+def test_scores_come_back_as_they_were_written_to_four_decimals(study):
+    scores = pd.concat([measured(), measured([None], FOUR, dataset="other", reranker="GFR", chosen={"k": 2})])
+    rows.write(study, scores, None)
+    with gzip.open(study.results_dir / "per_query" / "05_ablation.csv.gz", "rt", encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    assert header == [*rows.KEY, "0", "1", "2", "3", "4", "5"], "wide: a column a query"
+    order = [*rows.KEY, "query"]
+    found, wanted = rows.read_scores(study, "05_ablation"), scores.round({"value": 4})
+    sort = {"by": order, "ignore_index": True}
+    pd.testing.assert_frame_equal(found.sort_values(**sort), wanted.sort_values(**sort))
+    assert rows.groups(found, "other").tolist() == FOUR.groups
+
+
+def test_a_matrix_pairs_seeds_and_queries_and_wants_one_setting():
+    scores = pd.concat([measured(), *(measured([0], reranker="GFR", chosen={"k": k}) for k in (1, 2))])
+    assert rows.matrix(scores, network="plain").shape == (3, 6)
+    with pytest.raises(ValueError, match=r'one setting of drawn, plain, GFR, .* there are \{"k": 1\}; \{"k": 2\}'):
+        rows.matrix(scores, network="plain", reranker="GFR")
+    with pytest.raises(ValueError, match="one setting of drawn, conv, none, medium, AP; there are none"):
+        rows.matrix(scores, network="conv")
+
+
+def test_rows_of_another_profile_or_notebook_are_refused_with_the_command(study, monkeypatch, capsys):
+    command = "run `ssr study --profile smoke --notebook 05_ablation`"
+    with pytest.raises(ValueError, match=f"05_ablation.csv is not there; {command}"):
+        rows.read_rows(study, "05_ablation")
+    rows.write(study, measured(), None)
+    monkeypatch.setattr(provenance, "commit", lambda: "another")
+    rows.read_rows(study, "05_ablation")
+    assert "were made by commit" in capsys.readouterr().out, "another commit of the library is only named"
+    monkeypatch.setattr(provenance, "code_of", lambda notebook: "other")
+    with pytest.raises(ValueError, match=f"is of another code than now; {command}"):
+        rows.read_scores(study, "05_ablation")
+    study.profile = load_profile("smoke", {"training.steps": 3})
+    with pytest.raises(ValueError, match="is of another profile than now and is of another code than now"):
+        rows.read_rows(study, "05_ablation")
+
+
+def test_the_record_of_a_run_keeps_what_else_stands_there(study):
+    provenance.update(study.results_dir / "run.json", title="A study", rows={"04": {"code": "x"}})
+    rows.write(study, measured(), None)
+    record = json.loads((study.results_dir / "run.json").read_text())
+    assert record["title"] == "A study" and set(record["rows"]) == {"04", "05_ablation"}
+
+
+def test_rows_belong_to_a_notebook(study):
+    study.notebook = None
+    with pytest.raises(ValueError, match="rows belong to a notebook"):
+        rows.write(study, measured(), None)
