@@ -7,13 +7,14 @@ from functools import cached_property
 
 import numpy as np
 
-from .facade import Surface, compose_wall
+from .facade import compose_wall
 from .faces import FRONT, RIGHT, UP, Face, Texture, plane_face
 from .materials import PPM, cover, weather
 from .openings import Openings
 from .roofs import cap_faces, gable_size, roof_faces, top_line
 from .structures import BLANK, DOOR, WINDOW, Mass, Structure
 from .styles import Style
+from .surface import Surface
 
 FRAMES = {  # the outward side of a block: its direction along the wall, and its normal
     "front": (RIGHT, FRONT),
@@ -34,6 +35,8 @@ class Block:
     eaves: float  # height of its walls
     faces: tuple[Face, ...]
     landmark: bool
+    base: Block | None = None  # this block before it was moved; `faces` are where they were
+    by: np.ndarray | None = None  # (3,), metres: how far it was moved
 
     @cached_property
     def solid(self) -> np.ndarray:
@@ -42,16 +45,33 @@ class Block:
         return np.array([(x, y, z) for x in (self.left, self.right) for y in ys for z in (self.back, self.front)])
 
     @cached_property
-    def corners(self) -> tuple[np.ndarray, np.ndarray]:
-        """All corners of all faces (n, 3), and where each face's begin."""
-        points = [face.points for face in self.faces]
-        return np.concatenate(points), np.cumsum([0, *map(len, points)])
+    def starts(self) -> np.ndarray:
+        """Where each face's corners begin among `corners`, and their number."""
+        return self.base.starts if self.base else np.cumsum([0, *(len(face.points) for face in self.faces)])
 
     @cached_property
-    def planes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Normals (n, 3) of the faces, and the planes' distances from the origin along them (n,)."""
-        normals = np.array([face.normal for face in self.faces])
-        return normals, (normals * np.array([face.points[0] for face in self.faces])).sum(1)
+    def corners(self) -> np.ndarray:
+        """All corners of all faces, (n, 3)."""
+        return self.base.corners + self.by if self.base else np.concatenate([face.points for face in self.faces])
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """Of its faces, (n, 3)."""
+        return self.base.normals if self.base else np.array([face.normal for face in self.faces])
+
+    def facing(self, eye: np.ndarray, margin: float = 0.0) -> list[int]:
+        """The numbers of the faces whose planes have `eye` (3,) more than `margin` metres before them."""
+        offsets = (self.normals * self.corners[self.starts[:-1]]).sum(1)
+        return np.flatnonzero(self.normals @ eye - offsets > margin).tolist()
+
+    def face(self, number: int) -> Face:
+        """A face where it stands."""
+        return self.faces[number].shifted(self.by) if self.base else self.faces[number]
+
+    def moved(self, dx: float, dz: float) -> Block:
+        """The block, which was not moved before, shifted along the street and in depth."""
+        x0, x1, z1, z0 = self.left + dx, self.right + dx, self.front + dz, self.back + dz
+        return Block(x0, x1, z1, z0, self.eaves, self.faces, self.landmark, self, np.array([dx, 0.0, dz]))
 
 
 def build(structure: Structure, style: Style, rng: np.random.Generator, *, landmark: bool = True) -> list[Block]:
@@ -72,7 +92,7 @@ def _roof_surface(rng, style: Style, structure: Structure) -> Texture:
 
     def draw() -> Surface:
         own = np.random.default_rng(seed)
-        return Surface(weather(own, cover(own, style.roof_material, style.roof_colour, shape)[0], 1.4))
+        return Surface(weather(own, cover(own, style.roof_material, style.roof_colour, shape), 1.4))
 
     return Texture(draw)
 
@@ -142,7 +162,7 @@ def _dormers(rng, mass: Mass, openings: Openings, roof: Texture, height: float) 
         return []
     width, tall = 1.5, 1.9
     window = _wall(rng, openings, ((WINDOW,),), (width,), (tall,), 0.0)
-    cheek = Surface(cover(rng, style.roof_material, style.roof_colour, (round(tall * PPM), round(2 * PPM)))[0])
+    cheek = Surface(cover(rng, style.roof_material, style.roof_colour, (round(tall * PPM), round(2 * PPM))))
     pediment = Surface(np.full((4, 4, 3), style.trim, np.uint8))
     centres = np.cumsum(mass.bays) - np.array(mass.bays) / 2 + mass.left
     faces: list[Face] = []
@@ -164,7 +184,7 @@ def _dormers(rng, mass: Mass, openings: Openings, roof: Texture, height: float) 
 def _chimneys(rng, mass: Mass, style: Style, height: float, rise: float) -> list[Face]:
     if not style.chimneys or style.roof == "flat" or rise > 0:
         return []
-    brick = Surface(cover(rng, "brick" if style.material != "ashlar" else "ashlar", style.wall, (4 * PPM, PPM))[0])
+    brick = Surface(cover(rng, "brick" if style.material != "ashlar" else "ashlar", style.wall, (4 * PPM, PPM)))
     climb = 2.6 if style.roof == "mansard" else min(style.pitch * mass.depth / 2, 7.5)
     zm = mass.front - mass.depth / 2
     inset = mass.depth / 2 if style.roof == "hip" else 0.3

@@ -6,8 +6,10 @@ Image axes: x to the right, y down; pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,7 +20,7 @@ FIELD = 12  # picture widths: what is farther from the picture than this is cut 
 def unit(vector) -> np.ndarray:
     """The vector (3,) scaled to length 1."""
     vector = np.asarray(vector, dtype=np.float64)
-    return vector / np.linalg.norm(vector)
+    return vector / math.sqrt(vector.dot(vector))
 
 
 def cross(a, b) -> np.ndarray:
@@ -26,19 +28,21 @@ def cross(a, b) -> np.ndarray:
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
-def _cut(points: np.ndarray, plane: np.ndarray) -> np.ndarray:
-    """The part of a polygon (n, 3) on the positive side of a plane (4,), (m, 3); Sutherland and Hodgman."""
-    side = points @ plane[:3] + plane[3]
-    if side.min() >= 0:
-        return points
+Point = tuple[float, float, float]
+
+
+def _cut(points: list[Point], side: list[float]) -> list[Point]:
+    """The part of a polygon where `side`, linear in the points, is positive; Sutherland and Hodgman."""
     kept = []
-    for i in range(len(points)):
+    for i, (x, y, z) in enumerate(points):
         before, here = side[i - 1], side[i]
         if (before >= 0) != (here >= 0):
-            kept.append(points[i - 1] + before / (before - here) * (points[i] - points[i - 1]))
+            share = before / (before - here)
+            x0, y0, z0 = points[i - 1]
+            kept.append((x0 + share * (x - x0), y0 + share * (y - y0), z0 + share * (z - z0)))
         if here >= 0:
-            kept.append(points[i])
-    return np.array(kept)
+            kept.append((x, y, z))
+    return kept
 
 
 @dataclass(frozen=True)
@@ -60,25 +64,51 @@ class Camera:
     def look_at(cls, centre, target, focal: float, size: int, roll: float = 0.0) -> Camera:
         """The camera at `centre` that looks at `target`; `roll` in radians."""
         forward = unit(np.subtract(target, centre))
-        right = unit(np.cross(forward, (0.0, 1.0, 0.0)))
-        down = np.cross(forward, right)
+        right = unit(cross(forward, (0.0, 1.0, 0.0)))
+        down = cross(forward, right)
         c, s = np.cos(roll), np.sin(roll)
         rotation = np.stack([c * right + s * down, c * down - s * right, forward])
         return cls(np.asarray(centre, dtype=np.float64), rotation, float(focal), int(size))
 
+    @cached_property
+    def _linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """The projection as a product (3, 3) and a sum (3,) for rows of points."""
+        return np.ascontiguousarray(self.matrix[:, :3].T), self.matrix[:, 3].copy()
+
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points (n, 3) of one polygon as pixels (m, 2), cut where they leave a wide field; m = 0 outside it."""
-        seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]  # (n, 3): pixels times depth, and depth
-        if seen[:, 2].min() >= NEAR:
-            pixels = seen[:, :2] / seen[:, 2:]
-            if np.abs(pixels).max() < FIELD * self.size:
-                return pixels
+        return self.project_all([points])[0]
+
+    def project_all(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
+        """As `project`, for several polygons."""
+        if not polygons:
+            return []
+        points = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
+        return self.project_rows(points, np.cumsum([0, *map(len, polygons)]).tolist())
+
+    def project_rows(self, points: np.ndarray, starts: list[int]) -> list[np.ndarray]:
+        """As `project`, for polygons whose points (n, 3) follow each other: `starts` of each, and n."""
+        turned, shift = self._linear
+        seen = points @ turned + shift  # (n, 3): pixels times depth, and depth
+        depth = seen[:, 2:]
         wide = FIELD * self.size
-        for plane in ((0, 0, 1, -NEAR), (1, 0, wide, 0), (-1, 0, wide, 0), (0, 1, wide, 0), (0, -1, wide, 0)):
-            seen = _cut(seen, np.array(plane, float))
-            if len(seen) < 3:
-                return np.empty((0, 2))
-        return seen[:, :2] / seen[:, 2:]
+        if depth.min() >= NEAR:
+            pixels = seen[:, :2] / depth
+            if np.abs(pixels).max() < wide:
+                return [pixels[a:b] for a, b in pairwise(starts)]
+        return [self._clip(seen[a:b]) for a, b in pairwise(starts)]
+
+    def _clip(self, seen: np.ndarray) -> np.ndarray:
+        """The pixels (m, 2) of a polygon (n, 3) of pixels times depth, and depth; cut where it leaves a wide field."""
+        wide = FIELD * self.size
+        points = seen.tolist()
+        for a, b, c, d in ((0, 0, 1, -NEAR), (1, 0, wide, 0), (-1, 0, wide, 0), (0, 1, wide, 0), (0, -1, wide, 0)):
+            side = [a * x + b * y + c * z + d for x, y, z in points]
+            if min(side) < 0:
+                points = _cut(points, side)
+                if len(points) < 3:
+                    return np.empty((0, 2))
+        return np.array([(x / z, y / z) for x, y, z in points])
 
     def locate(self, point: np.ndarray) -> tuple[float, float, float]:
         """A world point's pixel x and y, and its depth in metres (meaningless pixels where that is not positive)."""

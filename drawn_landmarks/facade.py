@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import cv2
 import numpy as np
 
-from .materials import PPM, cover, weather
-from .openings import BASE, PAD, Openings
+from .materials import BASE, PPM, cover, masonry, weather
+from .openings import Openings
+from .patch import PAD, stamp
 from .structures import ARCADE, BLANK, CLOCK, DOOR, OCULUS, SHOP, SMALL, TALL, Grid
 from .styles import Style
+from .surface import Surface
+
+SILLS = {
+    DOOR: 0.0,
+    ARCADE: 0.0,
+    SHOP: 0.0,
+    CLOCK: 0.2,
+    TALL: 0.12,
+    SMALL: 0.4,
+    OCULUS: 0.32,
+}  # height, share of a floor
+CURTAIN = np.array([150, 146, 136])
 
 
-@dataclass
-class Surface:
-    """A flat surface's texture and its halvings. Walls have relief, glass and panes; roofs and grounds do not."""
-
-    colour: np.ndarray  # (h, w, 3) uint8 sRGB
-    relief: np.ndarray | None = None  # (h, w) uint8: cm above the wall, plus BASE
-    glass: np.ndarray | None = None  # (h, w) uint8: 255 where glass
-    panes: np.ndarray | None = None  # (h, w) uint8: a number for each window, 0 where none
-    _levels: dict = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def mean(self) -> np.ndarray:
-        """The mean colour (3,) float."""
-        return np.array(cv2.mean(self.colour)[:3])
-
-    def part(self, rows: slice, columns: slice) -> Surface:
-        """A rectangle of the surface."""
-        cut = lambda a: None if a is None else np.ascontiguousarray(a[rows, columns])
-        return Surface(cut(self.colour), cut(self.relief), cut(self.glass), cut(self.panes))
-
-    def level(self, number: int) -> Surface:
-        """The surface at 1 / 2^number of its resolution."""
-        if number <= 0:
-            return self
-        if number not in self._levels:
-            finer = self.level(number - 1)
-            h, w = finer.colour.shape[:2]
-            size = (max(1, w // 2), max(1, h // 2))
-            shrink = lambda a, how: None if a is None else cv2.resize(a, size, interpolation=how)
-            self._levels[number] = Surface(
-                shrink(finer.colour, cv2.INTER_AREA),
-                shrink(finer.relief, cv2.INTER_AREA),
-                shrink(finer.glass, cv2.INTER_AREA),
-                shrink(finer.panes, cv2.INTER_NEAREST),
-            )
-        return self._levels[number]
-
-
-def _band(surface: Surface, y0: float, y1: float, colour, up: int, x0: int = 0, x1: int | None = None) -> None:
-    """A projecting strip over the surface, `up` cm proud of it."""
-    rows, columns = slice(max(0, round(y0)), max(0, round(y1))), slice(x0, x1)
+def _band(surface, y0: float, y1: float, colour, up: int, x0: int = 0, x1: int | None = None, step: int = 1) -> None:
+    """A projecting strip over the surface, `up` cm proud of it; of its columns every `step`th."""
+    rows, columns = slice(max(0, round(y0)), max(0, round(y1))), slice(x0, x1, step)
     surface.colour[rows, columns] = colour
     surface.relief[rows, columns] = BASE + up
 
@@ -74,15 +47,15 @@ def compose_wall(
     `gable`: what opens in the gable, and how wide that is, metres.
     """
     style = openings.style
-    xs = np.concatenate([[0], np.cumsum(bays)]) * PPM
+    xs = (np.concatenate([[0], np.cumsum(bays)]) * PPM).tolist()
     total = sum(floors) + top
-    ys = (total - np.concatenate([[0], np.cumsum(floors)])) * PPM  # rows of the floor lines, from the ground up
+    ys = (
+        (total - np.concatenate([[0], np.cumsum(floors)])) * PPM
+    ).tolist()  # rows of the floor lines, from the ground up
     shape = (round(total * PPM), round(xs[-1]))
     base = "stucco" if style.material == "timber" else style.material
-    colour, bumps = cover(rng, base, style.wall, shape)
-    surface = Surface(
-        colour, (BASE + bumps.astype(np.int16)).astype(np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    )
+    colour, relief = masonry(rng, base, style.wall, shape)
+    surface = Surface(colour, relief, np.zeros(shape, np.uint8), np.zeros(shape, np.uint8))
     if style.bands:
         _stripe(surface, style)
     if style.base != "same":
@@ -111,11 +84,11 @@ def _ground_floor(rng, surface: Surface, style: Style, ys) -> None:
     y = round(ys[1])
     h, w = surface.colour.shape[:2]
     if style.base == "painted":
-        surface.colour[y:] = cover(rng, "stucco", style.trim, (h - y, w))[0]
+        surface.colour[y:] = cover(rng, "stucco", style.trim, (h - y, w))
         return
     stone = style.trim if style.base == "rusticated" else (150, 144, 132)
-    surface.colour[y:], bumps = cover(rng, "ashlar", stone, (h - y, w))
-    surface.relief[y:] = (BASE + 3 + bumps.astype(np.int16)).astype(np.uint8)
+    surface.colour[y:], relief = masonry(rng, "ashlar", stone, (h - y, w))
+    surface.relief[y:] = relief + 3
     if style.base == "rusticated":
         joints = np.arange(y, h)[(np.arange(h - y) % round(0.5 * PPM)) < 2]
         surface.relief[joints] = BASE - 4
@@ -184,33 +157,27 @@ def _timbers(surface: Surface, style: Style, xs, ys) -> None:
 def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, y) -> None:
     """Paste one opening into its cell; `y` holds the rows of the floor's bottom and top."""
     style = openings.style
-    bay, floor = x[1] - x[0], y[0] - y[1]
-    patch = openings.get(
-        kind, round(bay / 14) * 14, round(floor / 12) * 12, int(rng.integers(3)) if kind == SHOP else 0
-    )
+    (left, right), (bottom, top) = x, y
+    bay, floor = right - left, bottom - top
+    variant = int(rng.integers(3)) if kind == SHOP else 0
+    patch = openings.get(kind, round(bay / 14) * 14, round(floor / 12) * 12, variant)
     h, w = patch.mask.shape
-    sill = {DOOR: 0.0, ARCADE: 0.0, SHOP: 0.0, CLOCK: 0.2, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}.get(kind, 0.24) * floor
-    left = round((x[0] + x[1]) / 2 - w / 2)
-    upper = round(y[0] - sill - (h - PAD))
+    sill = SILLS.get(kind, 0.24) * floor
+    left, upper = round((left + right) / 2 - w / 2), round(bottom - sill - (h - PAD))
     big_h, big_w = surface.relief.shape
     y0, y1, x0, x1 = max(0, upper), min(big_h, upper + h), max(0, left), min(big_w, left + w)
     if y1 <= y0 or x1 <= x0:
         return
-    cut = (slice(y0 - upper, y1 - upper), slice(x0 - left, x1 - left))
     there = (slice(y0, y1), slice(x0, x1))
-    mask = patch.mask[cut]
-    for target, source in (
-        (surface.colour, patch.colour),
-        (surface.relief, patch.relief),
-        (surface.glass, patch.glass),
-    ):
-        part = np.ascontiguousarray(target[there])
-        target[there] = cv2.copyTo(np.ascontiguousarray(source[cut]), mask, part)
-    surface.panes[there] = int(rng.integers(1, 256))
+    patch = patch.part(slice(y0 - upper, y1 - upper), slice(x0 - left, x1 - left))
+    cv2.copyTo(patch.colour, patch.mask, surface.colour[there])
+    cv2.copyTo(patch.relief, patch.mask, surface.relief[there])
+    cv2.copyTo(patch.glass, patch.mask, surface.glass[there])
+    surface.panes[there] = rng.integers(1, 256)
     if kind not in (DOOR, SHOP, CLOCK, ARCADE) and rng.random() < 0.6:
         _curtain(rng, surface, y0 + PAD, y1 - PAD, x0 + PAD, x1 - PAD)
     if level > 0 and kind not in (OCULUS, SMALL, CLOCK) and style.balcony and rng.random() < style.balcony:
-        _balcony(surface, style, round((x[0] + x[1]) / 2), y[0] - sill, (w - 2 * PAD) / 2 + 8)
+        _balcony(surface, style, round((x[0] + x[1]) / 2), bottom - sill, (w - 2 * PAD) / 2 + 8)
 
 
 def _curtain(rng, surface: Surface, y0: int, y1: int, x0: int, x1: int) -> None:
@@ -222,19 +189,19 @@ def _curtain(rng, surface: Surface, y0: int, y1: int, x0: int, x1: int) -> None:
     else:
         wide = max(2, round((x1 - x0) * 0.28))
         x0, x1 = (x0, x0 + wide) if rng.random() < 0.5 else (x1 - wide, x1)
-    there = (slice(y0, y1), slice(x0, x1))
-    pane = surface.glass[there] > 0
-    surface.colour[there][pane] = np.array([150, 146, 136]) * rng.uniform(0.5, 1.1)
-    surface.glass[there][pane] = 110
+    cloth = tuple((CURTAIN * rng.uniform(0.5, 1.1)).astype(int).tolist())
+    if y1 > y0:
+        there = (slice(y0, y1), slice(x0, x1))
+        panes = cv2.threshold(surface.glass[there], 0, 255, cv2.THRESH_BINARY)[1]
+        stamp(surface.colour[there], panes, cloth)
+        stamp(surface.glass[there], panes, 110)
 
 
 def _balcony(surface: Surface, style: Style, x: int, y: float, half: float) -> None:
     """An iron railing before a window and the slab it stands on, proud of the wall so that it casts a shadow."""
-    _h, w = surface.relief.shape
-    x0, x1 = max(0, round(x - half)), min(w, round(x + half))
+    x0, x1 = max(0, round(x - half)), min(surface.relief.shape[1], round(x + half))
     iron = (38, 38, 42) if style.material != "concrete" else (176, 176, 172)
     top = max(0, round(y - 0.95 * PPM))
     _band(surface, y, y + 4, style.trim, 60, x0, x1)
     _band(surface, top, top + 2, iron, 55, x0, x1)
-    for column in range(x0, x1, 3):
-        _band(surface, top, y, iron, 50, column, column + 1)
+    _band(surface, top, y, iron, 50, x0, x1, step=3)

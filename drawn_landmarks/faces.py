@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +11,8 @@ import cv2
 import numpy as np
 
 from .camera import cross, unit
-from .facade import Surface
 from .materials import PPM
+from .surface import Surface
 
 RIGHT, UP, FRONT = np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, 0, 1.0])
 
@@ -48,15 +49,25 @@ class Face:
         """The map (4, 3) from plane coordinates (s, t, 1), in metres, to homogeneous world points."""
         return np.array([[*self.u, 0.0], [*self.v, 0.0], [*self.origin, 1.0]]).T
 
+    def texture_plane(self, ppm: float, rows: int) -> np.ndarray:
+        """The map (4, 3) from pixels of a texture of so many rows to homogeneous world points."""
+        return self.plane @ np.array([[1 / ppm, 0, 0.5 / ppm], [0, -1 / ppm, (rows - 0.5) / ppm], [0, 0, 1]])
+
+    def level(self, seen: float) -> int:
+        """How often its texture is to be halved so that one texel is about one of the `seen` pixels."""
+        texels = self.area * self.ppm**2 / (seen + 1.0)
+        return min(6, max(0, round(0.5 * math.log2(texels) - 0.1)))
+
     @cached_property
     def area(self) -> float:
         """Square metres."""
-        flat = np.stack([(self.points - self.origin) @ self.u, (self.points - self.origin) @ self.v], 1)
-        return cv2.contourArea(flat.astype(np.float32))
+        out = self.points - self.origin
+        return cv2.contourArea(np.stack([out @ self.u, out @ self.v], 1).astype(np.float32))
 
     @cached_property
-    def middle(self) -> np.ndarray:
-        return self.points.mean(0)
+    def middle(self) -> list[float]:
+        """The mean of its corners (3,)."""
+        return (np.add.reduce(self.points) / len(self.points)).tolist()
 
     def shifted(self, by: np.ndarray) -> Face:
         """The face moved by a vector (3,)."""
@@ -73,5 +84,6 @@ def plane_face(points, u, texture: Surface | Texture, ppm: float = PPM) -> Face:
     v = cross(normal, u)
     if v[1] < 0:
         v = -v
-    origin = points[0] + u * ((points - points[0]) @ u).min() + v * ((points - points[0]) @ v).min()
+    out = points - points[0]
+    origin = points[0] + u * (out @ u).min() + v * (out @ v).min()
     return Face(points, origin, u, v, normal, texture, ppm)

@@ -7,6 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from .chance import weighted
 from .noise import ASSETS, halvings
 from .shading import colours
 
@@ -103,23 +104,26 @@ LEAVES = (  # shade, middle, sunlit; sRGB
     ((34, 24, 12), (140, 86, 30), (212, 160, 66)),
     ((36, 18, 12), (128, 58, 30), (196, 112, 56)),
 )
-LEAF_ODDS = (0.36, 0.3, 0.2, 0.09, 0.05)
+LEAF_ODDS = {0: 0.36, 1: 0.3, 2: 0.2, 3: 0.09, 4: 0.05}
+
+
+def _ramp(places, values) -> np.ndarray:
+    """Colours (256, 3) between some `values` (n, 3) at `places` (n,)."""
+    return np.stack([np.interp(np.arange(256), places, channel) for channel in np.transpose(values)], 1)
+
+
+LEAF_RAMPS = [_ramp((0, 115, 255), leaves) for leaves in LEAVES]
+BARK = _ramp((0, 255), ((22, 18, 14), (150, 132, 112)))
 
 
 def draw_tint(rng: np.random.Generator, kind: str) -> np.ndarray:
     """A random colour ramp of leaves (256, 3) float; conifers are never autumnal."""
-    which = rng.choice(len(LEAVES), p=LEAF_ODDS) if kind != "conifer" else 1
-    ramp = np.array(LEAVES[which], float) * rng.uniform(0.85, 1.1)
-    return np.stack([np.interp(np.arange(256), (0, 115, 255), ramp[:, c]) for c in range(3)], 1)
-
-
-BARK = np.stack(
-    [np.interp(np.arange(256), (0, 255), (low, high)) for low, high in ((22, 150), (18, 132), (14, 112))], 1
-)
+    which = weighted(rng, LEAF_ODDS) if kind != "conifer" else 1
+    return LEAF_RAMPS[which] * rng.uniform(0.85, 1.1)
 
 
 def paint_tree(sprite: np.ndarray, tint: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """The colour (h, w, 3) uint8 of a tree's shade and bark (h, w, 2) in light of `gain` (3,)."""
-    shade, bark = cv2.split(sprite)
+    """The colour (h, w, 3) uint8 of a tree (h, w, 3), its shade, bark and opacity, in light of `gain` (3,)."""
+    shade, bark, _ = cv2.split(sprite)
     leaf, wood = colours(shade, tint * gain), colours(shade, BARK * gain)
     return cv2.copyTo(wood, cv2.threshold(bark, 128, 255, cv2.THRESH_BINARY)[1], leaf)

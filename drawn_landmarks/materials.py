@@ -11,6 +11,9 @@ from .noise import FIELDS, field, patch
 
 PPM = 24  # pixels per metre of every texture
 TILE = 256  # pixels
+BASE = 70  # relief of a wall's own surface; relief is in cm, uint8
+VARIANTS = 6  # of each material
+STONY = ("brick", "rubble", "tile", "slate", "grass", "ashlar")
 
 
 def _grid(rng, course: int, length: int, bond: float) -> tuple[np.ndarray, np.ndarray]:
@@ -38,10 +41,10 @@ def _rubble(rng, stones: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=64)
 def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tile of a material without colour: tone (TILE, TILE) float32 about 1, and relief in cm (int8)."""
+    """The tile of a material without colour: tone (TILE, TILE) float32 about 1, and relief (uint8)."""
     rng = np.random.default_rng([7, sum(material.encode()), variant])
     grain = np.tile(field(1.0, variant % FIELDS)[:TILE, :TILE], 1) - 0.5
-    relief = np.zeros((TILE, TILE), np.int8)
+    relief = np.full((TILE, TILE), BASE, np.uint8)
     patches = (
         np.tile(cv2.resize(field(2.0, (variant + 2) % FIELDS), (TILE, TILE), interpolation=cv2.INTER_AREA), 1) - 0.5
     )
@@ -54,12 +57,12 @@ def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
         values, joints = _grid(rng, course, int(rng.choice([16, 21, 25, 32])), 0.5)
         tone = 1 + 0.065 * values + 0.16 * grain
         tone[joints] *= 0.84
-        relief[joints] = -2
+        relief[joints] = BASE - 2
     elif material == "rubble":
         values, joints = _rubble(rng, 560)
         tone = 1 + 0.16 * values + 0.3 * grain
         tone[joints] *= 0.72
-        relief[joints] = -4
+        relief[joints] = BASE - 4
     elif material == "siding":
         rows = np.arange(TILE)[:, None] % 5
         tone = np.broadcast_to(1.04 - 0.035 * rows, (TILE, TILE)) + 0.06 * grain
@@ -102,28 +105,50 @@ def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
     return tone, relief
 
 
+@lru_cache(maxsize=64)
+def _hues(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the red and the blue of a pattern are multiplied with, (TILE, TILE) float32: stones differ in hue, too."""
+    hue = (np.roll(_pattern(material, variant)[0], 37, axis=0) - 1.0) * 0.35
+    return 1 + hue, 1 - hue
+
+
 @lru_cache(maxsize=48)
-def material_tile(material: str, colour: tuple[int, int, int], variant: int) -> np.ndarray:
-    """A coloured tile (TILE, TILE, 3) uint8 of a material."""
-    tone, _ = _pattern(material, variant)
-    painted = cv2.multiply(cv2.merge([tone] * 3), (*[float(c) for c in colour], 0.0))
-    if material in ("brick", "rubble", "tile", "slate", "grass", "ashlar"):  # stones differ in hue, too
-        hue = (np.roll(tone, 37, axis=0) - 1.0) * 0.35
-        painted[..., 0] *= 1 + hue
-        painted[..., 2] *= 1 - hue
-    return cv2.convertScaleAbs(np.clip(painted, 0, 255))
+def material_tile(material: str, colour: tuple[int, int, int], variant: int, height: int, width: int) -> np.ndarray:
+    """A coloured tile of a material, or its upper left part: (height, width, 3) uint8, both at most TILE."""
+    tone = _pattern(material, variant)[0][:height, :width]
+    red, green, blue = (float(channel) for channel in colour)
+    painted = [cv2.convertScaleAbs(tone, alpha=green)]
+    if material in STONY:
+        redder, bluer = (hue[:height, :width] for hue in _hues(material, variant))
+        painted.insert(0, cv2.multiply(cv2.multiply(tone, red), redder, dtype=cv2.CV_8U))
+        painted.append(cv2.multiply(cv2.multiply(tone, blue), bluer, dtype=cv2.CV_8U))
+    else:
+        painted.insert(0, cv2.convertScaleAbs(tone, alpha=red))
+        painted.append(cv2.convertScaleAbs(tone, alpha=blue))
+    return cv2.merge(painted)
 
 
-def cover(rng: np.random.Generator, material: str, colour, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A surface of `shape` pixels of a material: colour (h, w, 3) uint8 and relief (h, w) int8 in cm."""
+def cover(rng: np.random.Generator, material: str, colour, shape: tuple[int, int]) -> np.ndarray:
+    """A surface of `shape` pixels of a material: (h, w, 3) uint8."""
+    return _painted(material, colour, int(rng.integers(VARIANTS)), shape)
+
+
+def masonry(rng: np.random.Generator, material: str, colour, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """As `cover`, and the relief (h, w) uint8: cm above the wall's own surface, plus BASE."""
+    variant = int(rng.integers(VARIANTS))
+    return _painted(material, colour, variant, shape), _spread(_pattern(material, variant)[1], shape)
+
+
+def _painted(material: str, colour, variant: int, shape: tuple[int, int]) -> np.ndarray:
     height, width = shape
-    variant = int(rng.integers(6))
-    tile, relief = material_tile(material, tuple(colour), variant), _pattern(material, variant)[1]
-    rows, columns = -(-height // TILE), -(-width // TILE)
-    return (
-        np.ascontiguousarray(np.tile(tile, (rows, columns, 1))[:height, :width]),
-        np.ascontiguousarray(np.tile(relief, (rows, columns))[:height, :width]),
-    )
+    return _spread(material_tile(material, tuple(colour), variant, min(TILE, height), min(TILE, width)), shape)
+
+
+def _spread(tile: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The tile, repeated and cut to `shape`."""
+    height, width = shape
+    rows, columns = -(-height // len(tile)), -(-width // tile.shape[1])
+    return cv2.repeat(tile, rows, columns)[:height, :width].copy()
 
 
 def weather(
@@ -143,4 +168,4 @@ def weather(
         below = np.arange(small[0])[:, None] * 4 - eaves
         tone = tone * (1 - 0.24 * np.exp(-np.maximum(below, 0) / (0.9 * PPM)) * (below >= 0))
     tone = cv2.resize(tone.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return cv2.multiply(surface, cv2.merge([tone * 128] * 3), scale=1 / 128, dtype=cv2.CV_8U)
+    return cv2.multiply(surface, cv2.merge((tone, tone, tone)), dtype=cv2.CV_8U)

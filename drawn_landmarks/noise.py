@@ -35,14 +35,20 @@ def field(beta: float, index: int) -> np.ndarray:
     return stored
 
 
+@lru_cache(maxsize=16)
+def _repeated(beta: float, index: int) -> np.ndarray:
+    """A stored field beside and below itself, (1024, 1024), so that a cut may begin anywhere."""
+    return np.tile(field(beta, index), (2, 2))
+
+
 def patch(rng: np.random.Generator, shape: tuple[int, int], beta: float, scale: float = 1.0) -> np.ndarray:
     """A random cut of a stored field, `shape` float32; `scale` > 1 enlarges its features, < 1 shrinks them."""
     height, width = shape
-    source = field(beta, int(rng.integers(FIELDS)))
+    source = _repeated(beta, int(rng.integers(FIELDS)))
     rows = min(512, max(2, round(height / scale)))
     columns = min(512, max(2, round(width / scale)))
-    y, x = rng.integers(0, 512, 2)
-    cut = np.take(np.take(source, range(y, y + rows), 0, mode="wrap"), range(x, x + columns), 1, mode="wrap")
+    y, x = rng.integers(0, 512, 2).tolist()
+    cut = source[y : y + rows, x : x + columns]
     if (rows, columns) == (height, width):
         return cut
     return cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)

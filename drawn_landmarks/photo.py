@@ -8,9 +8,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from .chance import weighted
 from .noise import ASSETS
 
 GRAIN = 509  # pixels
+LEVELS = np.linspace(0, 1, 256)
+LUMINANCE = np.full((3, 3), 1.0) * np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,11 @@ def draw_photo(rng: np.random.Generator, kind: str) -> Photo:
         saturation=float(rng.uniform(0.72, 1.06)),
         contrast=float(rng.uniform(0.88, 1.12)),
         vignette=float(rng.uniform(0, 0.25)),
-        blur=float(rng.choice([0.0, 0.45, 0.8, 1.5], p=[0.5, 0.3, 0.16, 0.04])),
+        blur=weighted(rng, {0.0: 0.5, 0.45: 0.3, 0.8: 0.16, 1.5: 0.04}),
         motion=(float(length * np.cos(angle)), float(length * np.sin(angle))),
-        coarse=float(rng.choice([1.0, 0.65, 0.5], p=[0.86, 0.10, 0.04])),
+        coarse=weighted(rng, {1.0: 0.86, 0.65: 0.10, 0.5: 0.04}),
         noise=float(rng.uniform(0.5, 3.0) if not dark else rng.uniform(1.5, 4.5)),
-        quality=int(rng.choice([92, 85, 75, 60, 40], p=[0.25, 0.3, 0.25, 0.14, 0.06])),
+        quality=weighted(rng, {92: 0.25, 85: 0.3, 75: 0.25, 60: 0.14, 40: 0.06}),
         grey=bool(rng.random() < 0.04),
         bloom=float(rng.uniform(0.3, 0.9)) if dark else 0.0,
     )
@@ -60,39 +63,55 @@ def develop(image: np.ndarray, photo: Photo, size: int, rng: np.random.Generator
     if photo.coarse < 1:
         few = round(size * photo.coarse)
         image = cv2.resize(image, (few, few), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-    else:
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     if photo.bloom:
         image = _spill(image, photo.bloom)
     if photo.blur:
         image = cv2.GaussianBlur(image, (0, 0), photo.blur)
     if photo.motion != (0.0, 0.0):
         image = cv2.filter2D(image, -1, _shake(photo.motion))
-    gain = 2 ** (photo.exposure / 2.2) * np.array([1 + photo.warmth, 1 - photo.tint, 1 - photo.warmth])
-    levels = np.clip(np.linspace(0, 1, 256)[:, None] * gain, 0, 1)
-    curve = 0.5 + (levels - 0.5) * photo.contrast
-    table = np.clip(255 * (0.65 * curve + 0.35 * (3 * levels**2 - 2 * levels**3)), 0, 255)
-    image = cv2.LUT(image, table.astype(np.uint8)[None])
+    image = cv2.merge([cv2.LUT(plane, curve) for plane, curve in zip(cv2.split(image), _curves(photo), strict=True)])
     saturation = 0.0 if photo.grey else photo.saturation
-    mean = np.full((3, 3), 1.0) * np.array([0.299, 0.587, 0.114])
-    image = cv2.transform(image, saturation * np.eye(3) + (1 - saturation) * mean)
+    image = cv2.transform(image, saturation * np.eye(3) + (1 - saturation) * LUMINANCE)
     if photo.vignette > 0.05:
         image = cv2.multiply(image, _vignette(size, round(photo.vignette * 20)), scale=1 / 255)
-    grain = _grain(photo.grey)[rng.integers(2)]
-    if size > GRAIN:
-        grain = np.tile(grain, (-(-size // GRAIN), -(-size // GRAIN), 1))
-    y, x = rng.integers(0, len(grain) - size + 1, 2)
-    grain = np.ascontiguousarray(grain[y : y + size, x : x + size])
-    return cv2.add(image, cv2.multiply(grain, (photo.noise / 16,) * 4, dtype=cv2.CV_16S), dtype=cv2.CV_8U)
+    return _add_grain(image, photo, rng)
 
 
-@lru_cache(maxsize=2)
-def _grain(grey: bool) -> np.ndarray:
-    """Sensor noise, in sixteenths of a standard deviation, mostly of lightness: (2, GRAIN, GRAIN, 3) int16."""
+def _curves(photo: Photo) -> np.ndarray:
+    """What exposure, white balance and contrast make of each level of each channel, (3, 256) uint8."""
+    gain = 2 ** (photo.exposure / 2.2) * np.array([1 + photo.warmth, 1 - photo.tint, 1 - photo.warmth])
+    levels = np.minimum(gain[:, None] * LEVELS, 1)
+    curve = 0.5 + (levels - 0.5) * photo.contrast
+    table = 255 * (0.65 * curve + 0.35 * (3 * levels**2 - 2 * levels**3))
+    return table.clip(0, 255).astype(np.uint8)
+
+
+def _add_grain(image: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.ndarray:
+    """The picture (size, size, 3) with sensor noise."""
+    number, size = int(rng.integers(2)), len(image)
+    reach = -(-size // GRAIN)  # repetitions of the stored noise
+    y, x = rng.integers(0, reach * GRAIN - size + 1, 2).tolist()
+    lighter, darker = _grain(number, photo.grey, reach)
+    there = (slice(y, y + size), slice(x, x + size))
+    image = cv2.add(image, cv2.convertScaleAbs(lighter[there], alpha=photo.noise / 16))
+    return cv2.subtract(image, cv2.convertScaleAbs(darker[there], alpha=photo.noise / 16))
+
+
+@lru_cache(maxsize=4)
+def _grain(number: int, grey: bool, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sensor noise, in sixteenths of a standard deviation, mostly of lightness: what lightens, and what darkens, uint8."""
+    light, colour = _white_noise()
+    noise = np.round(16 * (0.9 * light[number] + (0.0 if grey else 0.45) * colour[number]))
+    noise = np.tile(noise, (reach, reach, 1))
+    return np.maximum(noise, 0).astype(np.uint8), np.maximum(-noise, 0).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _white_noise() -> tuple[np.ndarray, np.ndarray]:
+    """Two fields of lightness (2, GRAIN, GRAIN, 1) and of colour (2, GRAIN, GRAIN, 3)."""
     rng = np.random.default_rng([ASSETS, 5])
-    light, colour = rng.standard_normal((2, GRAIN, GRAIN, 1)), rng.standard_normal((2, GRAIN, GRAIN, 3))
-    return np.round(16 * (0.9 * light + (0.0 if grey else 0.45) * colour)).astype(np.int16)
+    return rng.standard_normal((2, GRAIN, GRAIN, 1)), rng.standard_normal((2, GRAIN, GRAIN, 3))
 
 
 def _spill(image: np.ndarray, amount: float) -> np.ndarray:
@@ -116,6 +135,7 @@ def _shake(motion: tuple[float, float]) -> np.ndarray:
     return kernel / kernel.sum()
 
 
+@lru_cache(maxsize=8)
 def _vignette(size: int, strength: int) -> np.ndarray:
     axis = np.linspace(-1, 1, size)
     radius = (axis[:, None] ** 2 + axis[None] ** 2) / 2

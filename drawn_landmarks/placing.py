@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 from . import foliage, spec, street
 from .camera import Camera
+from .chance import pick
 from .light import Light
 from .render import Canvas
-from .shading import dim
+from .shading import darken, dim
 from .structures import Structure
 
-FRONTAL = np.array([0.0, 0.0, 1.0])
+FRONTAL = np.array([0.0, 0.0, 1.0])  # normals
+FOLIAGE = np.array([0.0, 0.6, 0.8])
 
 
 @dataclass(frozen=True)
@@ -62,36 +66,41 @@ def draw_things(rng: np.random.Generator, camera: Camera, structure: Structure, 
 
 def stand_things(canvas: Canvas, camera: Camera, light: Light, things: list[Thing]) -> None:
     """Draw what stands before the building."""
+    strength = light.ambient(FRONTAL) + light.direct * max(0.25, light.towards[2]) * 0.8
+    gain = np.minimum(np.sqrt(strength), 1.15)
     for thing in things:
         rng = np.random.default_rng(thing.seed)
         if thing.what == "tree":
             stand_tree(canvas, camera, light, rng, thing.at, thing.height)
             continue
         sprites = street.picture(thing.what, int(rng.integers(street.NUMBER)), thing.what == "lamp" and light.lit > 0.1)
-        gain = np.sqrt(light.ambient(FRONTAL) + light.direct * max(0.25, light.towards[2]) * 0.8)
-        paint = lambda image, gain=gain: dim(image, np.minimum(gain, 1.15), np.zeros(3))
         tall = len(sprites[0]) / street.SCALE
-        stand(canvas, camera, light, sprites, paint, thing.at, tall, thing.what != "lamp")
+        stand(canvas, camera, light, sprites, partial(tinted, gain=gain), thing.at, tall, thing.what != "lamp")
+
+
+def tinted(sprite: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """The colour (h, w, 3) of a picture with opacity (h, w, 4), times `gain` (3,)."""
+    return dim(cv2.cvtColor(sprite, cv2.COLOR_RGBA2RGB), gain)
 
 
 def stand_tree(canvas: Canvas, camera: Camera, light: Light, rng, at: np.ndarray, height: float) -> None:
     """A random tree of about `height` metres with its foot at `at`."""
-    kind = foliage.KINDS[rng.integers(len(foliage.KINDS))]
+    kind = pick(rng, foliage.KINDS)
     sprites = foliage.tree(kind, int(rng.integers(foliage.SPECIMENS)))
     if kind == "bush":
         height *= 0.3
     if (light.towards[0] > 0) != (rng.random() < 0.1):
         height = -height  # mirrored
-    strength = light.ambient(np.array([0, 0.6, 0.8])) + light.direct * (0.25 if light.kind == "night" else 0.7)
-    tint, gain = foliage.draw_tint(rng, kind), np.sqrt(strength)
-    stand(canvas, camera, light, sprites, lambda image: foliage.paint_tree(image, tint, gain), at, height, True)
+    strength = light.ambient(FOLIAGE) + light.direct * (0.25 if light.kind == "night" else 0.7)
+    paint = partial(foliage.paint_tree, tint=foliage.draw_tint(rng, kind), gain=np.sqrt(strength))
+    stand(canvas, camera, light, sprites, paint, at, height, True)
 
 
 def stand(canvas, camera, light, sprites, paint, at: np.ndarray, height: float, shadow: bool) -> None:
     """Put an upright sprite on the ground at `at`, facing the camera; mirrored if `height` is negative.
 
-    `sprites`: the picture (h, w, c) uint8, its last channel the opacity, and its halvings. `paint` turns the other
-    channels, at their final size, into a colour (h, w, 3).
+    `sprites`: the picture (h, w, c) uint8, its last channel the opacity, and its halvings. `paint` turns it, at its
+    final size, into a colour (h, w, 3).
     """
     x, y, depth = camera.locate(at)
     if depth < 1.5:
@@ -106,24 +115,27 @@ def stand(canvas, camera, light, sprites, paint, at: np.ndarray, height: float, 
     x0, y0, x1, y1 = max(0, int(left)), max(0, int(top)), min(camera.size, int(right) + 1), min(camera.size, int(y) + 1)
     if x1 <= x0 or y1 <= y0:
         return
-    level = int(min(len(sprites) - 1, max(0, np.floor(-np.log2(factor) + 0.4))))
+    level = min(len(sprites) - 1, max(0, math.floor(-math.log2(factor) + 0.4)))
     step = factor * h / sprites[level].shape[0]
-    matrix = np.array([[step, 0, left - x0], [0, step, top - y0]])
-    if height < 0:
-        matrix[0] = -step, 0, right - x0
+    across = (-step, 0, right - x0) if height < 0 else (step, 0, left - x0)
+    matrix = np.array([across, (0, step, top - y0)])
     drawn = cv2.warpAffine(sprites[level], matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
-    colour, opacity = paint(np.ascontiguousarray(drawn[..., :-1])), np.ascontiguousarray(drawn[..., -1])
-    fade = 1 - np.exp(-depth / light.visibility)
+    colour, opacity = paint(drawn), cv2.extractChannel(drawn, drawn.shape[2] - 1)
+    fade = 1 - math.exp(-depth / light.visibility)
     if fade > 0.02:
-        colour = dim(colour, np.full(3, 1 - fade), light.haze * fade)
+        colour = dim(colour, (1 - fade,) * 3, light.haze * fade)
     blend(canvas.image[y0:y1, x0:x1], colour, opacity)
-    canvas.landmark[y0:y1, x0:x1][opacity > 110] = 0
+    hidden = cv2.threshold(opacity, 110, 255, cv2.THRESH_BINARY_INV)[1]
+    there = canvas.landmark[y0:y1, x0:x1]
+    cv2.bitwise_and(there, hidden, there)
 
 
 def blend(there: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
     """Lay a colour (h, w, 3) over `there`, in place, with an opacity (h, w); all uint8."""
-    three = cv2.merge([opacity] * 3)
-    cv2.add(cv2.multiply(colour, three, scale=1 / 255), cv2.multiply(there, 255 - three, scale=1 / 255), there)
+    three = cv2.cvtColor(opacity, cv2.COLOR_GRAY2RGB)
+    darken(colour, three)
+    darken(there, cv2.bitwise_not(three))
+    cv2.add(colour, there, there)
 
 
 def _contact(canvas: Canvas, x: float, y: float, radius: float) -> None:
@@ -136,5 +148,4 @@ def _contact(canvas: Canvas, x: float, y: float, radius: float) -> None:
     across = np.exp(-(((np.arange(x0, x1) - x) / wide) ** 2))
     along = np.exp(-(((np.arange(y0, y1) - y) / flat) ** 2))
     gain = (255 * (1 - 0.45 * along[:, None] * across)).astype(np.uint8)
-    there = canvas.image[y0:y1, x0:x1]
-    cv2.multiply(there, cv2.merge([gain] * 3), there, scale=1 / 255)
+    darken(canvas.image[y0:y1, x0:x1], cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB))

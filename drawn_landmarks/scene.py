@@ -10,12 +10,14 @@ import numpy as np
 from . import spec
 from .building import Block
 from .camera import Camera
+from .chance import weighted
+from .ground import draw_ground, draw_plan
 from .light import draw_light, paint_sky
 from .photo import develop, draw_photo
 from .placing import draw_things, stand_things
-from .render import Canvas, draw_blocks, project_faces
+from .render import Canvas, draw_blocks
 from .structures import Structure
-from .surroundings import Neighbourhood, beside, draw_background, draw_ground, draw_hills, draw_plan, opposite
+from .surroundings import Neighbourhood, beside, draw_background, draw_hills, opposite
 from .viewpoint import draw_camera
 
 
@@ -69,8 +71,7 @@ def draw_view(
     big = round(size * spec.SUPERSAMPLE)
     camera = draw_camera(camera_rng, structure, big, query=query)
     odds = spec.QUERY_LIGHT_ODDS if query else spec.LIGHT_ODDS
-    kind = list(odds)[kind_rng.choice(len(odds), p=list(odds.values()))]
-    light = draw_light(light_rng, light_kind or kind)
+    light = draw_light(light_rng, light_kind or weighted(kind_rng, odds))
     photo = draw_photo(photo_rng, light.kind)
     if query:
         photo = replace(photo, coarse=1.0, motion=(0.0, 0.0), grey=False, blur=min(photo.blur, 0.8))
@@ -105,9 +106,8 @@ def silhouette(camera: Camera, blocks: list[Block]) -> tuple[float, float]:
     third = camera.size // coarse  # the frame in the middle of a field three times as wide
     mask = np.zeros((3 * third, 3 * third), np.uint8)
     for block in blocks:
-        normals, offsets = block.planes
-        polygons = project_faces(camera, block)
-        for k in np.flatnonzero(normals @ camera.centre - offsets > 0):
+        polygons = camera.project_rows(block.corners, block.starts)
+        for k in block.facing(camera.centre):
             if len(polygons[k]) >= 3:
                 points = (polygons[k] / coarse + third).clip(-9000, 9000)
                 cv2.fillPoly(mask, [np.rint(points - 0.25).astype(np.int32)], 1)

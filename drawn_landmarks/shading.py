@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from .camera import Camera
-from .facade import Surface
 from .faces import Face
 from .light import Light
-from .openings import BASE
+from .materials import BASE
+from .surface import Surface
 
 SHADOW_STEPS = 8
 SOLID = 8  # corners of a solid; an outline has any other number
+LAMPLIGHT = np.array((255, 204, 128))
 REVEAL = 0.22  # metres: how deep windows lie in the wall, for oblique views
 
 
-def dim(image: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
+def dim(image: np.ndarray, gain: Sequence[float], offset: Sequence[float] = (0.0, 0.0, 0.0)) -> np.ndarray:
     """`image` (h, w, 3) uint8 times `gain` (3,) plus `offset` (3,)."""
     (r, g, b), (x, y, z) = gain, offset
-    return cv2.transform(image, np.array([[r, 0, 0, x], [0, g, 0, y], [0, 0, b, z]]))
+    return cv2.transform(image, np.array(((r, 0, 0, x), (0, g, 0, y), (0, 0, b, z))))
+
+
+def darken(there: np.ndarray, gain: np.ndarray) -> None:
+    """Multiply a picture (h, w, 3), in place, with `gain` of equal shape, in which 255 stands for 1; all uint8."""
+    cv2.multiply(there, gain, there, scale=1 / 255)
 
 
 def colours(index: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The colours (h, w, 3) uint8 that a table (256, 3) gives to the values of `index` (h, w) uint8."""
-    columns = np.ascontiguousarray(table.T.clip(0, 255).astype(np.uint8))
-    return cv2.merge([cv2.LUT(index, column) for column in columns])
+    """The colours (h, w, 3) uint8 that a table (256, 3) of numbers >= 0 gives to the values of `index` (h, w) uint8."""
+    return cv2.applyColorMap(index, np.minimum(table, 255.0).astype(np.uint8)[:, None])
 
 
 def shade_surface(
@@ -139,9 +146,8 @@ def _glaze(lit: np.ndarray, surface: Surface, light: Light, rng) -> None:
     mirror = rng.uniform(0.05, 0.75, 256) ** 1.5
     table = mirror[:, None] * light.reflection
     lamps = np.flatnonzero(rng.random(256) < light.lit)
-    table[lamps] = np.array([255, 204, 128]) * rng.uniform(0.5, 0.95, (len(lamps), 1)) + rng.normal(
-        0, 12, (len(lamps), 3)
-    )
+    bright = rng.uniform(0.5, 0.95, (len(lamps), 1))
+    table[lamps] = np.maximum(LAMPLIGHT * bright + rng.normal(0, 12, (len(lamps), 3)), 0)
     table[0] = 0
     shown = colours(surface.panes, table)
     cv2.add(lit, cv2.multiply(shown, cv2.merge([surface.glass] * 3), scale=1 / 255), lit)
