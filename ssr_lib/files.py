@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import json
 import os
-import pkgutil
 import secrets
 import sys
 from collections.abc import Iterator
@@ -32,8 +30,7 @@ def hash_file(path: Path | str, algorithm: str = "sha256") -> str:
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary name beside `path`: what the block writes there moves to `path` at its end, or goes if it fails."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = Path(path).with_name(f".{Path(path).name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -43,19 +40,15 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 def write_atomic(path: Path | str, data: str | bytes) -> None:
     """Write text or bytes under a temporary name, then move it to `path`: readers see the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        if isinstance(data, str):
-            temporary.write_text(data, encoding="utf-8", newline="\n")
-        else:
-            temporary.write_bytes(data)
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def read_json(path: Path | str) -> dict | None:
     """A JSON object, or None where there is none to trust: absent, or cut off by a full disk."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads(Path(path).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return record if isinstance(record, dict) else None
@@ -69,50 +62,37 @@ class FolderBusyError(RuntimeError):
 def locked(folder: Path | str) -> Iterator[None]:
     """Hold the right to write in `folder`, which is made where missing; released also by `kill -9`.
 
-    Does not wait: raises `FolderBusyError` where another process or thread holds it, `PermissionError` for a folder
-    that cannot be written. The file .lock stays: were it removed, two processes could lock two files of its name.
+    Raises `FolderBusyError` at once where another process or thread holds it. The file .lock stays: were it removed,
+    two processes could lock two files of its name.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire()
+        lock = filelock.FileLock(Path(folder, ".lock"), blocking=False).acquire()
     except filelock.Timeout as error:
-        raise FolderBusyError(
-            f"{folder}: another run is writing here; wait for it, or choose another folder"
-        ) from error
-    try:
+        message = f"{folder}: another run is writing here; wait for it, or choose another folder"
+        raise FolderBusyError(message) from error
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def load_part(name: str, package: str) -> ModuleType:
-    """The module of a head, loss or re-ranker: "gfr" of ssr_lib.`package`, a dotted module path, or a .py file.
+    """The module of a part: "gfr" of ssr_lib.`package` (heads, losses, rerank), a dotted module path, or a .py file.
 
-    `package`: "heads", "losses" or "rerank". Raises `ValueError` naming what was asked for and the parts there are.
+    Raises `ValueError` naming what was asked for and the parts there are.
     """
     if name.endswith(".py") and Path(name).is_file():
-        return _load_file(Path(name), package)
+        spec = importlib.util.spec_from_file_location(f"{package}_{digest(str(Path(name).resolve()))}", name)
+        sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+        spec.loader.exec_module(sys.modules[spec.name])
+        return sys.modules[spec.name]
     module = name if "." in name else f"ssr_lib.{package}.{name}"
-    if all(word.isidentifier() for word in module.split(".")) and not name.endswith(".py"):
-        try:
+    try:
+        if all(name.split(".")):
             return importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if not f"{module}.".startswith(f"{error.name}."):
-                raise  # the part is there, and something that it imports is not
-    folder = importlib.import_module(f"ssr_lib.{package}").__path__
-    parts = sorted(found.name for found in pkgutil.iter_modules(folder) if not found.name.startswith("_"))
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # the part is there, and something that it imports is not
+    parts = ", ".join(sorted(file.stem for file in Path(__file__).with_name(package).glob("[!_]*.py")))
     raise ValueError(
-        f"no part {name!r} in {package}; there are {', '.join(parts)}, a module path as my_package.my_part, "
-        "and a .py file"
+        f"no part {name!r} in {package}; there are {parts}, a module path as my_package.my_part, a .py file"
     )
-
-
-def _load_file(path: Path, package: str) -> ModuleType:
-    name = f"{package}_{path.stem}_{digest(str(path.resolve()))[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while they are made
-    spec.loader.exec_module(module)
-    return module
