@@ -1,7 +1,7 @@
 """Pictures to arrays on disk: global descriptors of a whole network, or the maps that its frozen part gives to heads.
 
-Both go one way: pictures are decoded ahead, batches of one size go through the network, and a shard is stored as soon as
-its pictures are done (`ssr_lib.store`).
+Both go one way: pictures are decoded ahead, batches of one size go through the network, and a shard is stored as soon
+as its pictures are done (`ssr_lib.store`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class UnreadableImagesError(ImageError):
 
 
 def pick_device(name: str) -> torch.device:
-    """The device `name`, such as "cpu" or "cuda:1"; "auto": a GPU where there is one. Raises `ValueError` where it is not."""
+    """The device `name`, as "cuda:1"; "auto" is a GPU where there is one. Raises `ValueError` where there is not."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -164,9 +164,9 @@ def extract(
     y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run goes on where it
     stopped, at most a shard of pictures earlier.
 
-    Raises `UnreadableImagesError` with all pictures that cannot be used, after the others are stored; `ValueError` where
-    `directory` holds rows of another model, preprocessing or list of files, or a descriptor is zero or not finite,
-    `FolderBusyError` where another process is writing there, `OSError` where the disk is full.
+    Raises `UnreadableImagesError` with all pictures that cannot be used, after the others are stored; `ValueError` for
+    a `directory` that holds rows of another model, preprocessing or list of files, and for a descriptor that is zero or
+    not finite; `FolderBusyError` where another process is writing there; `OSError` where the disk is full.
     """
     made_by = {"format": "ssr-descriptors-2", "net": net.config, "weights": weights_digest(net)}
     made_by["dtype"] = str(dtype).removeprefix("torch.")
@@ -212,8 +212,8 @@ def compute_maps(
     """Maps of N pictures by the frozen part of `net`, or by a whole backbone, stored in `directory`.
 
     Stored are the maps that the network needs: end to end `mid` only. The network runs on the device that it is on.
-    `options`: as for `extract`. Raises `ValueError` where an activation does not fit float16 or `preprocess` has several
-    scales, and otherwise as `extract`.
+    `options`: as for `extract`. Raises `ValueError` where an activation does not fit float16 or `preprocess` has
+    several scales, and otherwise as `extract`.
     """
     if len(preprocess.scales) != 1:
         raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")

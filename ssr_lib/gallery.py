@@ -86,7 +86,7 @@ def index_folder(
     `index`: a folder, by default `.ssr-index` in the gallery; each gallery, model and preprocessing has its own part of
     it. A picture counts as known by its `file_stamp`; one that could not be described is tried again every time. An
     interrupted run goes on where it stopped.
-    `options`: of `extract.described`. Raises as `list_pictures`, and `PermissionError` where the index cannot be written.
+    `options`: of `extract.described`. Raises as `list_pictures`, and `PermissionError` for an index it cannot write.
     """
     folder = Path(folder)
     index = folder / INDEX_FOLDER if index is None else Path(index)

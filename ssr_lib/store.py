@@ -1,8 +1,8 @@
 """Arrays of many pictures on disk: made a shard at a time, resumable after any interruption, checked before trusted.
 
-A shard holds the arrays of up to `SHARD` pictures: for each kind of array one `.npy` file, in which the pictures lie flat
-one behind the other, and a sidecar `.json`, written last, that says what made them, their shapes and the SHA-256 of each
-file. Shards stay files of their own, so that several machines can make them.
+A shard holds the arrays of up to `SHARD` pictures: for each kind of array one `.npy` file, in which the pictures lie
+flat one behind the other, and a sidecar `.json`, written last, that says what made them, their shapes and the SHA-256
+of each file. Shards stay files of their own, so that several machines can make them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def save_arrays(stem: Path, arrays: Mapping[str, np.ndarray], record: dict) -> N
 
 
 def sound_record(stem: Path) -> dict | None:
-    """The record that `save_arrays` wrote, while every array is as it was; None, with a warning where one is damaged."""
+    """The record that `save_arrays` wrote, if every array is as it was; None, with a warning, where one is damaged."""
     record = read_json(_beside(stem, "json"))
     if record is None:
         return None
@@ -80,9 +80,9 @@ def _beside(stem: Path, ending: str) -> Path:
 class Store:
     """Arrays of the pictures `files` below `root` in `directory`, in `shards` (ranges of their numbers).
 
-    `made_by`: JSON-able, with the files' names and `boxes` all that determines the arrays but the pictures' bytes. A shard
-    is made again where a picture has another `file_stamp` and other bytes than when it was described. Raises `ValueError`
-    for no files or other boxes, and naming what differs where the folder was made by something else.
+    `made_by`: JSON-able, with the files' names and `boxes` all that determines the arrays but the pictures' bytes. A
+    shard is made again where a picture has another `file_stamp` and other bytes than when it was described. Raises
+    `ValueError` for no files or other boxes, and naming what differs where the folder was made by something else.
     """
 
     def __init__(self, directory: Path | str, made_by: dict, files: Sequence, root: Path | str = ".", boxes=None):
@@ -160,7 +160,7 @@ class Store:
         save_arrays(self._stem(shard), flat, {**record, "shapes": shapes})
 
     def arrays(self, name: str, *, mapped: bool = False) -> Iterator[np.ndarray]:
-        """The arrays `name` of all pictures of a complete store, each in its own shape; `mapped`: as in `load_array`."""
+        """The arrays `name` of all pictures of a complete store, in their own shapes; `mapped`: as in `load_array`."""
         for shard, record in enumerate(self.records):
             flat, start = np.asarray(load_array(self._stem(shard), name, mapped=mapped)), 0
             for shape in record["shapes"][name]:
@@ -175,10 +175,10 @@ class Store:
 
 
 class Maps:
-    """Maps of N pictures, float16: `mid` (stride 16) and `last` (stride 32), for each picture an array (H, W, C), or None.
+    """Maps of N pictures, float16: `mid` (stride 16) and `last` (stride 32), each None or arrays (H, W, C) in a list.
 
-    That is the order in memory in which convolutions are fastest. `digest`: a name by what made them, the pictures' bytes
-    included. `preprocess`: how the pictures were prepared.
+    That is the order in memory in which convolutions are fastest. `digest`: a name by what made them, the pictures'
+    bytes included. `preprocess`: how the pictures were prepared.
     """
 
     def __init__(

@@ -119,12 +119,6 @@ def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_change
     check(gallery)
 
 
-def test_nothing_readable_leaves_an_empty_gallery_with_reasons(tmp_path):
-    (tmp_path / "x.jpg").write_text("no picture")
-    gallery = index(tmp_path)
-    assert gallery.descriptors.shape == (0, 6) and "not a picture" in gallery.unreadable["x.jpg"]
-
-
 @pytest.mark.parametrize("killed_at", [0, 1])
 def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(folder, monkeypatch, killed_at):
     index(folder)
@@ -165,13 +159,6 @@ def test_damaged_parts_of_an_index_are_described_again(folder, damage, recwarn):
     assert gallery.n_new == 1
     assert damage == "list" or "is damaged; it is made again" in str(recwarn.pop(UserWarning).message)
     check(gallery)
-
-
-def test_each_model_has_its_own_part(folder):
-    index(folder)
-    other = index(folder, TinyNet(seed=5))
-    assert other.n_new == 3 and len(list((folder / ".ssr-index").iterdir())) == 2
-    check(index(folder))
 
 
 def test_a_gallery_that_cannot_be_written_asks_for_another_place_unless_nothing_is_new(folder, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 
 from ssr_lib import store as store_module
 from ssr_lib.files import FolderBusyError, locked
-from ssr_lib.store import Maps, Store, file_stamp, load_array, save_arrays, sound_record
+from ssr_lib.store import Maps, Store
 
 FILES = [f"{i}.bin" for i in range(10)]
 MADE_BY = {"model": "a", "scales": (1.0, 2.0)}
@@ -40,14 +40,12 @@ def arrays_of(path):
     return {"row": np.full(5, value, np.float32), "map": np.full((1, 1 + value % 3, 2), value, np.float16)}
 
 
-def complete(root, directory, made_by=MADE_BY, files=FILES, stop_after=None):
+def complete(root, directory, made_by=MADE_BY, files=FILES):
     """A store with all its shards, and the numbers of those that were made just now."""
     store, made = Store(directory, made_by, files, root), []
 
     def make(missing):
         for shard in missing:
-            if len(made) == stop_after:
-                raise KeyboardInterrupt
             store.write(shard, [arrays_of(store.paths[i]) for i in store.shards[shard]])
             made.append(shard)
 
@@ -68,15 +66,6 @@ def test_shards_are_made_once_and_arrays_come_back_in_their_own_shapes(root, tmp
     again, made = complete(root, tmp_path / "out")
     assert made == [] and again.digest == store.digest
     check(again)
-
-
-def test_an_interrupted_store_goes_on_with_the_shards_it_lacks(root, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        complete(root, tmp_path / "out", stop_after=1)
-    (tmp_path / "out" / ".shard-00001.row.npy.0a1b.part").write_bytes(b"half")
-    store, made = complete(root, tmp_path / "out")
-    assert made == [1, 2] and not list((tmp_path / "out").glob(".*.part"))
-    check(store)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone", "half json", "no json", "foreign json"])
@@ -138,12 +127,6 @@ def test_files_that_were_moved_or_touched_but_are_the_same_are_not(root, tmp_pat
     assert all(path.stat().st_mtime_ns > date for path, date in before.items()), "the new stamps are known from now on"
 
 
-def test_a_link_has_the_stamp_of_what_it_leads_to(root, tmp_path):
-    (tmp_path / "link").symlink_to(root)
-    assert file_stamp(tmp_path / "link" / FILES[0]) == file_stamp(root / FILES[0]) != file_stamp(root / FILES[1])
-    assert len(file_stamp(root / "nowhere")) == 1
-
-
 @pytest.mark.parametrize(
     "changes,words",
     [
@@ -191,16 +174,8 @@ def test_a_store_killed_at_random_ends_as_one_that_was_not(root, tmp_path, monke
     process.send_signal(signal.SIGKILL)
     process.wait()
     store, made = complete(root, tmp_path / "out")
-    assert len(made) < 10
+    assert len(made) < 10 and not list(tmp_path.glob("out/*.part"))
     check(store)
-
-
-def test_saved_arrays_are_sound_until_a_byte_differs(tmp_path):
-    assert sound_record(tmp_path / "x") is None, "nothing there, and no warning"
-    save_arrays(tmp_path / "x", {"a": np.arange(3), "b": np.eye(2)}, {"k": 3})
-    assert sound_record(tmp_path / "x")["k"] == 3
-    np.testing.assert_array_equal(load_array(tmp_path / "x", "b"), np.eye(2))
-    assert isinstance(load_array(tmp_path / "x", "a", mapped=True), np.memmap)
 
 
 def test_maps_are_read_by_shape_in_buffers_that_are_used_again():

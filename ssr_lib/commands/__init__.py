@@ -1,0 +1,1 @@
+"""The commands of `ssr`, one file each; `main` reads the command line and imports the one that is called."""

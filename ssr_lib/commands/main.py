@@ -9,127 +9,105 @@ import errno
 import importlib
 import io
 import os
+import stat
 import sys
+import unicodedata
 import warnings
+from pathlib import Path
 
 from ssr_lib import __version__
-from ssr_lib.commands.train import add_train
 
-MODELS = "lite0, lite1, lite2 (ImageNet weights that come with the installation), or a checkpoint file"
+RERANKERS = "gfr, aqe, alpha_qe, dba, alpha_qe_dba, superglobal, none"
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, broken text, line separators: Unicode categories
+
+
+def shown(text: str) -> str:
+    """Text for a terminal: what would steer it or break the line is escaped, since file names may hold anything."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNSEEN else c for c in text)
+
+
+def note(text: object, *_: object) -> None:
+    """Tell the user something, as one line on standard error."""
+    print(f"ssr: {shown(str(text))}", file=sys.stderr)
+
+
+def check_file(path: Path | str) -> Path:
+    """The path of a file that can be read more than once. Raises `OSError` or `ValueError` naming it otherwise."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path}: a folder, a pipe or a device; a file is wanted")
+    return Path(path)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(2, f"ssr: {shown(message)}; `{self.prog} --help` says what is wanted\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All subcommands; `run` names the function that carries one out, as module:function."""
-    parser = argparse.ArgumentParser(
-        prog="ssr", description="Image retrieval by self-similarity embedding and global feature re-ranking: a study."
-    )
+    """All subcommands and their options."""
+    parser = _Parser(prog="ssr", description="Image retrieval: self-similarity embedding, global feature re-ranking.")
     parser.add_argument("--version", action="version", version=f"ssr {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error arose, for reporting a defect")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_search(commands)
-    _add_evaluate(commands)
-    _add_study(commands)
-    add_train(commands)
-    _add_fetch(commands)
-    _add_convert(commands)
+    search = commands.add_parser("search", help="find pictures like one of yours in a folder")
+    add = search.add_argument
+    add("photo", metavar="PHOTO")
+    add("--gallery", required=True, metavar="FOLDER", help="pictures to search, with all subfolders")
+    add("--index", metavar="DIR", help="where their descriptors are kept; default FOLDER/.ssr-index")
+    add("--top", type=int, default=10, metavar="N", help="pictures to list; default %(default)s")
+    add("--out", metavar="FILE.png", help="a picture of the ranked lists")
+    _add_shared_options(search)
+    evaluate = commands.add_parser("evaluate", help="mAP on your labelled pictures, or on ROxford5k and RParis6k")
+    add = evaluate.add_argument
+    what = "columns file, label and perhaps split: query, db, distractor, train"
+    add("labels", nargs="?", metavar="LABELS.csv", help=what)
+    add("--ground-truth", metavar="FILE", help="instead: gnd_roxford5k.pkl or one of its form, or a benchmark as .json")
+    add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
+    add("--features", metavar="FILE", help="instead of pictures: .mat or .npz with X (D, N) and Q (D, queries)")
+    add("--distractors", metavar="DIR", help="revisitop1m: more wrong pictures; gfr then stays in a query's shortlist")
+    add("--index", metavar="DIR", help="keep the descriptors here; an interrupted run then goes on")
+    _add_shared_options(evaluate)
+    study = commands.add_parser("study", help="run the notebooks of a profile: tables, figures, report")
+    _add_profile(study)
+    study.add_argument("--notebook", action="append", metavar="NAME", help="only this one (may be repeated)")
+    what = "change the profile, as training.steps=50; results go to results/custom-…"
+    study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help=what)
+    what = "run a profile again and compare every figure with the committed one"
+    _add_profile(commands.add_parser("verify", help=what))
+    _add_profile(commands.add_parser("report", help="assemble report.html from the executed notebooks of a profile"))
+    add = commands.add_parser("fetch", help="download a public benchmark or training set").add_argument
+    add("name", nargs="?", metavar="NAME", help="without it: what there is, with sizes")
+    add("--to", default="data", metavar="DIR", help="default: %(default)s/")
+    add = commands.add_parser("convert", help="turn published weights into a checkpoint").add_argument
+    add("file", metavar="FILE")
+    add("--family", required=True, choices=("senet", "cvnet", "gem"))
+    add("--out", metavar="FILE", help="default: beside FILE, with .safetensors and .json")
+    add("--trained-on", metavar="SET", help="training set, for tables that compare: GLDv2-clean …")
+    add("--superglobal", action="store_true", help="with SuperGlobal's pooling (family cvnet)")
     return parser
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", default="lite0", metavar="NAME|FILE", help=f"{MODELS}; default %(default)s")
-    group.add_argument("--preprocess", metavar="PRESET", help="lite, senet, cvnet, superglobal or cirtorch; default: "
-                       "what the checkpoint says, else lite")  # fmt: skip
-    group.add_argument(
-        "--size",
-        type=int,
-        metavar="PX",
-        help="longest side in pixels; default: as the preset or checkpoint says (lite: 384)",
-    )
-    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps …; default %(default)s")
-    group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    group.add_argument("--batch-size", type=int, default=16, metavar="B")
-    group.add_argument("--workers", type=int, metavar="N", help="decoding threads; default: one for each core")
-
-
-def _add_rerank_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    group = parser.add_argument_group("re-ranking")
-    group.add_argument("--k", type=int, help="neighbours of each picture that are added to it; default 2, or fewer in "
-                       "a smaller database")  # fmt: skip
-    group.add_argument("--alpha", type=float, default=0.3, help="weight of the added neighbours; default %(default)s")
-    return group
-
-
-def _add_search(commands) -> None:
-    parser = commands.add_parser("search", help="find pictures like one of yours in a folder")
-    parser.add_argument("photo", metavar="PHOTO")
-    parser.add_argument("--gallery", required=True, metavar="FOLDER", help="pictures to search, with all subfolders")
-    parser.add_argument("--index", metavar="DIR", help="where their descriptors are kept; default FOLDER/.ssr-index")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="pictures to list; default %(default)s")
-    parser.add_argument("--out", metavar="FILE.png", help="a picture of the ranked lists")
+def _add_shared_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
-    _add_rerank_options(parser)
-    _add_model_options(parser)
-    parser.set_defaults(run="ssr_lib.commands.search:search")
+    add = parser.add_argument_group("re-ranking").add_argument
+    add("--rerank", default="gfr", metavar="NAME", help=f"{RERANKERS}, or a module or .py file; default %(default)s")
+    add("--k", type=int, help="neighbours of each picture that are added to it; default: the re-ranking's, gfr 2")
+    add("--alpha", type=float, help="weight of the added neighbours; default with gfr 0.3")
+    add = parser.add_argument_group("model").add_argument
+    add("--model", metavar="NAME|FILE", help="lite0 (default), lite1, lite2: ImageNet weights, or a checkpoint file")
+    add("--preprocess", metavar="PRESET", help="lite, senet, cvnet, superglobal, cirtorch; default: the checkpoint's")
+    add("--size", type=int, metavar="PX", help="longest side in pixels; default: the preset's or checkpoint's")
+    add("--device", help="cpu (default), cuda, cuda:1, mps …")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default float32")
+    add("--batch-size", type=int, metavar="B", help="default 16")
+    add("--workers", type=int, metavar="N", help="decoding threads; default: one for each core")
 
 
-def _add_evaluate(commands) -> None:
-    parser = commands.add_parser("evaluate", help="mAP on your labelled pictures, or on ROxford5k and RParis6k")
-    parser.add_argument("labels", nargs="?", metavar="LABELS.csv", help="columns file, label and perhaps split "
-                        "(query, db, distractor, train)")  # fmt: skip
-    parser.add_argument("--ground-truth", metavar="FILE", help="instead: gnd_roxford5k.pkl, "
-                        "gnd_rparis6k.pkl or one of their form, or a benchmark stored as .json")  # fmt: skip
-    parser.add_argument("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ "
-                        "in it")  # fmt: skip
-    parser.add_argument("--features", metavar="FILE", help="instead of pictures: descriptors as published with the revisited "
-                        "benchmarks, .mat or .npz with X (D, N) and Q (D, queries)")  # fmt: skip
-    parser.add_argument("--distractors", metavar="DIR", help="folder of revisitop1m.txt and its jpg/: more wrong pictures, "
-                        "behind the database; re-ranking then stays in each query's shortlist")  # fmt: skip
-    parser.add_argument("--index", metavar="DIR", help="keep the descriptors here; an interrupted run then goes on")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    _add_rerank_options(parser).add_argument(
-        "--rerank", default="ours", choices=("ours", "superglobal"), help="default %(default)s; superglobal: k 9, beta "
-        "0.15 among the first 400, unless --k says otherwise"
-    )  # fmt: skip
-    _add_model_options(parser)
-    parser.set_defaults(run="ssr_lib.commands.evaluate:evaluate")
-
-
-def _add_study(commands) -> None:
-    for name, what in (
-        ("study", "run the notebooks of a profile: tables, figures, report"),
-        ("verify", "run a profile again and compare every figure with the committed one"),
-        ("report", "assemble report.html from the executed notebooks of a profile"),
-        ("readme", "write the committed figures of a profile into README.md"),
-    ):
-        parser = commands.add_parser(name, help=what)
-        parser.add_argument("profile", nargs="?", help="smoke, demo (default), full, photos or paper")
-        parser.add_argument("--profile", dest="profile_option", metavar="PROFILE", help=argparse.SUPPRESS)
-        parser.add_argument("--workspace", metavar="DIR", help="folder for results/ and data/; default: the repository")
-        if name == "study":
-            parser.add_argument("--notebook", action="append", metavar="NAME", help="only this one (may be repeated)")
-            parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
-                                help="change a parameter of the profile, for example training.steps=50; the results "
-                                "then go to results/custom-…")  # fmt: skip
-        parser.set_defaults(run=f"ssr_lib.commands.study:{name}")
-
-
-def _add_fetch(commands) -> None:
-    parser = commands.add_parser("fetch", help="download a public benchmark or training set")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="without it: what there is, with sizes")
-    parser.add_argument("--to", default="data", metavar="DIR", help="default: %(default)s/")
-    parser.set_defaults(run="ssr_lib.commands.study:fetch")
-
-
-def _add_convert(commands) -> None:
-    parser = commands.add_parser("convert", help="turn published weights into a checkpoint")
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("--family", required=True, choices=("senet", "cvnet", "gem"))
-    parser.add_argument("--out", metavar="FILE", help="default: beside FILE, with .safetensors and .json")
-    parser.add_argument("--trained-on", default="", metavar="SET", help="training set of the weights, for the tables "
-                        "that compare: GLDv2-clean, GLDv1, SfM-120k …")  # fmt: skip
-    parser.add_argument("--superglobal", action="store_true", help="with SuperGlobal's pooling (family cvnet)")
-    parser.set_defaults(run="ssr_lib.commands.study:convert")
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("profile", nargs="?", help="smoke, demo (default), or another of profiles/")
+    parser.add_argument("--profile", dest="profile_option", metavar="PROFILE", help=argparse.SUPPRESS)
+    parser.add_argument("--workspace", metavar="DIR", help="folder for results/ and data/; default: the repository")
 
 
 def _reuse_large_buffers() -> None:
@@ -142,60 +120,69 @@ def _reuse_large_buffers() -> None:
         mallopt(m_mmap_max, 0)
 
 
-def _say(text: str) -> None:
-    print(f"ssr: {text}", file=sys.stderr)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Carry out a command line. Exit status: 0 done, 1 `verify` found another study, 2 wrong input, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if sys.stderr is None:  # 2>&-
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
+    if sys.stdout is None:  # >&-
+        note("standard output is closed; nothing could be shown")
+        return 2
+    if argv[:1] == ["train"]:
+        note("there is no `ssr train` any more: recipes/gldv2/README.md says how a network is trained")
+        return 2
     args = build_parser().parse_args(argv)
-    warnings.formatwarning = lambda message, *_, **__: f"ssr: {message}\n"
+    warnings.showwarning = note
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid text
     _reuse_large_buffers()
-    module, function = args.run.split(":")
+    status = _carry_out(args)
     try:
-        status = getattr(importlib.import_module(module), function)(args)
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be reported
-        return status or 0
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second try when the process ends
+        if not isinstance(error, BrokenPipeError):  # `ssr search … | head`: the reader has seen enough
+            note(f"standard output: {error.strerror}")
+            return 2
+    return status
+
+
+def _carry_out(args: argparse.Namespace) -> int:
+    try:
+        for name, value in vars(args).items():
+            if value == "":
+                raise ValueError(f"{name.replace('_', '-')} is empty; leave it out, or name what is wanted")
+        module = "study" if args.command in ("verify", "report") else args.command
+        return getattr(importlib.import_module(f"ssr_lib.commands.{module}"), args.command)(args) or 0
     except KeyboardInterrupt:
-        _say(f"interrupted; {_going_on(args)}")
+        note(f"interrupted; {_going_on(args)}")
         return 130
-    except BrokenPipeError:  # `ssr search … | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         return 0
-    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
-        if args.traceback:
-            raise
-        _say(_sentence(error, args))
-        return 2
     except Exception as error:
         if args.traceback:
             raise
-        _say(
-            f"unexpected {type(error).__name__}: {error}; the same with `ssr --traceback …` shows where, please report it"
-        )
+        note(_sentence(error, args))
         return 2
 
 
 def _going_on(args: argparse.Namespace) -> str:
     """What repeating a command does that was cut short: of all that take long, one keeps nothing unless told where."""
-    if args.command != "evaluate" or (args.index and not args.features):
+    if args.command != "evaluate" or args.index:
         return "the same command goes on from here"
-    anew = "nothing is kept of it, the same command begins anew"
-    return anew if args.features else f"{anew}; with --index DIR it would go on"
+    return "the same command begins anew" + ("" if args.features else "; with --index DIR it would go on")
 
 
 def _sentence(error: BaseException, args: argparse.Namespace) -> str:
     """What went wrong, in words a user can act on."""
+    text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{error.strerror}: make room, or name another folder; {_going_on(args)}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory; try a smaller --batch-size or --size"
-    return str(error) or type(error).__name__
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    exhausted = any(words in text for words in ("out of memory", "allocate memory", "enough memory", "bad_alloc"))
+    if isinstance(error, MemoryError) or exhausted:
+        return "out of memory; a smaller --batch-size or --size, or fewer pictures at once, need less"
+    if isinstance(error, (ValueError, OSError, RuntimeError, ImportError)):
+        return text or type(error).__name__
+    return f"unexpected {type(error).__name__}: {text}; `ssr --traceback …` shows where, please report it"

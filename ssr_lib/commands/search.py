@@ -1,137 +1,88 @@
-"""`ssr search`: one's own photographs; and how the command line names networks, shared with `ssr evaluate`."""
+"""`ssr search`: one's own photographs; and how both commands on pictures name networks and re-rankers."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 
-from ssr_lib.datasets.folder import count_unsupported, read_folder
+from ssr_lib.commands.main import check_file, note, shown
+from ssr_lib.datasets.folder import list_pictures
+from ssr_lib.decode import load_image
 from ssr_lib.extract import describe, pick_device
-from ssr_lib.gallery import Gallery, index_folder
-from ssr_lib.images import PRESETS, Preprocess, load_image
+from ssr_lib.files import load_part
+from ssr_lib.gallery import index_folder
+from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
-from ssr_lib.rerank import global_rerank
-from ssr_lib.rerank.global_rerank import check_number
-from ssr_lib.search import knn
-from ssr_lib.weights import load_checkpoint, stored_preprocess
+from ssr_lib.rerank import first_ranking
+from ssr_lib.search import prepare
+from ssr_lib.weights import checkpoint_files, load_checkpoint, stored_preprocess
 
 PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
-DEFAULT_K = 2  # one's own folder mostly holds one to three pictures of a thing: more neighbours are wrong ones
+# Where a re-ranker has none of its own. k: a folder of one's own mostly holds one to three pictures of a thing;
+# exponent: Radenovic et al. 2018.
+DEFAULTS = {"k": 2, "alpha": 0.3, "exponent": 3.0}
+LARGEST_ALPHA = 1000.0  # beyond, a picture's own feature has no part in the sum
 
 
-def note(text: str) -> None:
-    print(f"ssr: {text}", file=sys.stderr)
-
-
-def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
-    """The network that `--model` names, and the preprocessing it wants unless `--preprocess`, `--size` say otherwise."""
-    if args.model in PACKAGED:
-        net, preprocess = RetrievalNet(PACKAGED[args.model], "plain", pretrained="package"), PRESETS["lite"]
-    elif Path(args.model).suffix or Path(args.model).exists():
-        net, preprocess = load_checkpoint(args.model), stored_preprocess(args.model)
-    else:
-        raise ValueError(f"--model {args.model}: neither {', '.join(PACKAGED)} nor a checkpoint file")
-    if args.preprocess is not None:
-        if args.preprocess not in PRESETS:
-            raise ValueError(f"--preprocess {args.preprocess}: one of {', '.join(PRESETS)} is wanted")
-        preprocess = PRESETS[args.preprocess]
-    if preprocess is None:
-        raise ValueError(
-            f"{args.model} does not say how its pictures are prepared; name one of --preprocess {', '.join(PRESETS)}"
-        )
-    if args.size is not None:
-        preprocess = dataclasses.replace(preprocess, size_rule="longest", size=args.size)
-    return net.eval(), preprocess
-
-
-def extraction_options(args: Namespace) -> dict:
-    if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
-        raise ValueError("--batch-size and --workers must be 1 or more")
-    return {
-        "device": pick_device(args.device),
-        "dtype": getattr(torch, args.dtype),
-        "batch_size": args.batch_size,
-        "workers": args.workers,
-        "progress": sys.stderr.isatty(),
-    }
-
-
-def check_k(k: int | None, available: int, default: int | None = None, *, among: str = "database") -> int:
-    """`--k`, or its default where it has room. Raises `ValueError` for more than the `available` neighbours."""
-    if available < 1:
-        raise ValueError("the database holds a single picture; re-ranking wants two or more")
-    if k is None:
-        return min(default or DEFAULT_K, available)
-    if not 1 <= k <= available:
-        raise ValueError(f"--k {k}: each picture has {available} others in the {among}; 1 to {available} is wanted")
-    return k
-
-
-# ---- ssr search
-
-
-def search(args: Namespace) -> int:
+def search(args: Namespace) -> None:
     """Rank the pictures of a folder by likeness to one; print the list before and after re-ranking."""
+    # all of it before the gallery is indexed, which can take long
     if args.top < 1:
         raise ValueError(f"--top {args.top}: 1 or more is wanted")
-    if args.out and not Path(args.out).absolute().parent.is_dir():
-        raise ValueError(f"--out {args.out}: there is no folder {Path(args.out).absolute().parent}")
-    if args.out and Path(args.out).suffix != ".png":
-        raise ValueError(f"--out {args.out}: a name that ends in .png is wanted")
-    # all of it before the gallery is indexed, which can take long
-    check_number(args.alpha, "--alpha")
-    load_image(args.photo)
-    if args.k is not None:  # and again when it is known how many of the pictures can be used
-        check_k(args.k, len(read_folder(args.gallery)) - 1)
+    if args.out and (Path(args.out).suffix != ".png" or not Path(args.out).absolute().parent.is_dir()):
+        raise ValueError(f"--out {args.out}: a name that ends in .png is wanted, in a folder that is there")
+    load_image(check_file(args.photo))
+    reranker(args, max(1, len(list_pictures(args.gallery)[0]) - 1))
     options = extraction_options(args)
     net, preprocess = load_net(args)
     gallery = index_folder(net, args.gallery, preprocess, args.index, **options)
-    for reason in gallery.unreadable.values():
+    for reason in (*gallery.unreadable.values(), *(f"{count} × {why}" for why, count in gallery.skipped.items())):
         note(f"left out: {reason}")
-    for extension, count in count_unsupported(args.gallery).items():
-        note(f"left out: {count} files ending in {extension}; convert them to JPEG or PNG first")
-    own = _own_id(args.photo, gallery)
+    own = gallery.find(args.photo)
     others = len(gallery.files) - (own is not None)
     if others < 2:
         raise ValueError(f"{args.gallery} holds {others} usable pictures besides the query; two or more are wanted")
-    k = check_k(args.k, len(gallery.files) - 1)
-    options.pop("progress")
+    part, parameters = reranker(args, len(gallery.files) - 1)
+    del options["progress"]
     query = describe(net, [args.photo], preprocess, **options)  # (1, D)
-    query_ids = None if own is None else np.array([own])
-    scores, ids = knn(query, gallery.descriptors, others, exclude=query_ids)
-    after = global_rerank(query, gallery.descriptors, k, args.alpha, query_ids=query_ids)
-    before_list = _ranked_list(gallery.files, ids[0], scores[0], args.top)
-    after_list = _ranked_list(gallery.files, after.ranks[0], after.scores[0], args.top)
-    place_before = {gallery.files[i]: place for place, i in enumerate(ids[0], start=1)}
-    for entry in after_list:
+    database = prepare(gallery.descriptors)
+    first = first_ranking(query, database, None if own is None else np.array([own]))
+    again = part.rerank(query, database, first, prepared=gallery.prepared(part, database, parameters), **parameters)
+    place_before = {gallery.files[i]: place for place, i in enumerate(first.ids[0], start=1)}
+    before = _ranked_list(gallery.files, first.ids[0], first.scores[0], args.top)
+    after = _ranked_list(gallery.files, again.ranks[0], again.scores[0], args.top)
+    for entry in after:
         entry["place_before"] = place_before[entry["file"]]
+    told = ", ".join([args.rerank, *(f"{name} = {value:g}" for name, value in parameters.items())])
+    lists = {"before re-ranking": before, f"after re-ranking ({told})": after}
     if args.json:
         print(json.dumps({
-            "query": args.photo, "gallery": args.gallery, "pictures": len(gallery.files), "newly_indexed": gallery.n_new,
-            "unreadable": gallery.unreadable, "model": args.model, "preprocess": preprocess.to_dict(),
-            "k": k, "alpha": args.alpha, "before": before_list, "after": after_list,
+            "query": args.photo, "gallery": args.gallery, "pictures": len(gallery.files),
+            "newly_indexed": gallery.n_new, "unreadable": gallery.unreadable, "skipped": gallery.skipped,
+            "model": args.model or "lite0", "preprocess": preprocess.to_dict(),
+            "rerank": args.rerank, **parameters, "before": before, "after": after,
         }, indent=1))  # fmt: skip
     else:
-        print(f"{len(gallery.files):,} pictures in {args.gallery}, {gallery.n_new:,} of them newly indexed")
-        _print_list("before re-ranking", before_list)
-        _print_list(f"after re-ranking (k = {k}, alpha = {args.alpha:g})", after_list)
+        print(f"{len(gallery.files):,} pictures in {shown(args.gallery)}, {gallery.n_new:,} of them newly indexed")
+        _print_lists(lists)
     if args.out:  # last: the lists are there even where a picture has gone meanwhile
-        _picture(args, gallery, before_list, after_list, k)
+        from ssr_lib.study.figures import ranked_lists  # loads matplotlib
+
+        rows = []
+        for title, entries in lists.items():
+            pictures = [gallery.folder / entry["file"] for entry in entries]
+            rows.append((title, pictures, [entry["score"] for entry in entries], ["unknown"] * len(entries)))
+        ranked_lists(Path(args.photo), rows, Path(args.out))
         if not args.json:
-            print(f"\npicture: {args.out}")
-    return 0
-
-
-def _own_id(photo: str, gallery: Gallery) -> int | None:
-    """The query's own number in the gallery, where it is one of its files."""
-    here = Path(photo).resolve()
-    return next((i for i, name in enumerate(gallery.files) if (gallery.folder / name).resolve() == here), None)
+            print(f"\npicture: {shown(args.out)}")
 
 
 def _ranked_list(files: list[str], ids: np.ndarray, scores: np.ndarray, top: int) -> list[dict]:
@@ -139,25 +90,75 @@ def _ranked_list(files: list[str], ids: np.ndarray, scores: np.ndarray, top: int
     return [{"place": i, "file": files[j], "score": round(float(s), 6)} for i, (j, s) in enumerate(pairs, start=1)]
 
 
-def _print_list(title: str, entries: list[dict]) -> None:
-    print(f"\n{title}\n place   score  picture")
-    for entry in entries:
-        was = entry.get("place_before", entry["place"])
-        moved = f"   (was {was})" if was != entry["place"] else ""
-        print(f"{entry['place']:6d}  {entry['score']:.4f}  {entry['file']}{moved}")
+def _print_lists(lists: dict[str, list[dict]]) -> None:
+    for title, entries in lists.items():
+        print(f"\n{title}\n place   score  picture")
+        for entry in entries:
+            was = entry.get("place_before", entry["place"])
+            moved = f"   (was {was})" if was != entry["place"] else ""
+            print(f"{entry['place']:6d}  {entry['score']:.4f}  {shown(entry['file'])}{moved}")
 
 
-def _picture(args: Namespace, gallery: Gallery, before: list[dict], after: list[dict], k: int) -> None:
-    from ssr_lib.study.figures import ranked_lists
+# ---- what `ssr evaluate` names alike
 
-    titles = ("before re-ranking", f"after re-ranking (k = {k}, α = {args.alpha:g})")
-    rows = [
-        (
-            title,
-            [gallery.folder / e["file"] for e in entries],
-            [e["score"] for e in entries],
-            ["unknown"] * len(entries),
+
+def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
+    """The network that `--model` names, and the preparation it wants unless `--preprocess`, `--size` say otherwise."""
+    name = args.model or "lite0"
+    if name in PACKAGED:
+        net, preprocess = RetrievalNet(PACKAGED[name]), PRESETS["lite"]
+    elif any(file.exists() for file in checkpoint_files(name)):
+        net, preprocess = load_checkpoint(name), stored_preprocess(name)
+    else:
+        told = "a checkpoint's two files, .safetensors and .json; `ssr convert` makes them of published weights"
+        raise ValueError(f"--model {name}: neither {', '.join(PACKAGED)} nor {told}")
+    if args.preprocess is not None:
+        preprocess = PRESETS.get(args.preprocess)
+    if preprocess is None:
+        told = f"{name} does not say" if args.preprocess is None else f"no preset {args.preprocess} says"
+        raise ValueError(f"{told} how pictures are prepared; --preprocess takes one of {', '.join(PRESETS)}")
+    if args.size is not None:
+        preprocess = dataclasses.replace(preprocess, size_rule="longest", size=args.size)
+    return net.eval(), preprocess
+
+
+def extraction_options(args: Namespace) -> dict:
+    """What `extract` takes beside network and preparation. Raises `ValueError` for a value that cannot be."""
+    batch_size = 16 if args.batch_size is None else args.batch_size
+    if batch_size < 1 or (args.workers is not None and args.workers < 1):
+        raise ValueError("--batch-size and --workers must be 1 or more")
+    device, dtype = pick_device(args.device or "cpu"), getattr(torch, args.dtype or "float32")
+    options = {"device": device, "dtype": dtype, "batch_size": batch_size, "workers": args.workers}
+    return {**options, "progress": sys.stderr.isatty()}
+
+
+def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | float]]:
+    """The re-ranker that `--rerank` names, and its `k` and `alpha` where a picture has so many `others` to choose from.
+
+    Raises `ValueError` for none that compares descriptors, and for what it does not take, or cannot be.
+    """
+    if args.rerank == "ours":
+        raise ValueError("--rerank ours is called gfr now, for global feature re-ranking")
+    part, chosen = load_part(args.rerank, "rerank"), {}
+    if getattr(part, "NEEDS", "descriptors") != "descriptors":
+        raise ValueError(f"--rerank {args.rerank} compares {part.NEEDS}; one for descriptors is wanted, such as gfr")
+    takes = {name: parameter.default for name, parameter in inspect.signature(part.rerank).parameters.items()}
+    if "parameters" in takes:  # those of GFR, by keyword
+        takes |= {"k": inspect.Parameter.empty, "alpha": inspect.Parameter.empty}
+    for name, usual in DEFAULTS.items():
+        given = getattr(args, name, None)
+        if given is not None and name not in takes:
+            raise ValueError(f"--{name} {given}: {args.rerank} has no {name}; leave it out")
+        if name in takes:
+            chosen[name] = usual if takes[name] is inspect.Parameter.empty else takes[name]
+        if given is not None:
+            chosen[name] = given
+    if args.k is None and "k" in chosen:
+        chosen["k"] = min(chosen["k"], max(others, 1))
+    if not 1 <= chosen.get("k", others) <= others:
+        raise ValueError(
+            f"--k {chosen['k']}: wanted is 1 to {others}, as many others as each picture has to choose from"
         )
-        for title, entries in zip(titles, (before, after), strict=True)
-    ]
-    ranked_lists(Path(args.photo), rows, Path(args.out))
+    if not 0 <= chosen.get("alpha", 0) <= LARGEST_ALPHA:  # NaN is not, either
+        raise ValueError(f"--alpha {args.alpha:g}: a number from 0 to {LARGEST_ALPHA:g} is wanted")
+    return part, chosen

@@ -1,0 +1,23 @@
+"""`ssr fetch`: public data sets."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ssr_lib.commands.main import note
+from ssr_lib.datasets.catalogue import DATA_SETS
+from ssr_lib.datasets.fetch import fetch as fetch_data_set
+
+
+def fetch(args: Namespace) -> None:
+    """Download a data set, or list those there are."""
+    if args.name is None:
+        for name, data_set in DATA_SETS.items():
+            print(f"{name:27s}{data_set.size:>19s}   {data_set.about}")
+        return
+    if args.name in DATA_SETS:
+        Path(args.to).mkdir(parents=True, exist_ok=True)
+        note(DATA_SETS[args.name].announcement(Path(args.to)))
+    print(fetch_data_set(args.name, args.to, progress=sys.stderr.isatty()))
