@@ -5,7 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from ssr_lib.backbones import Backbone, apply_relup, create_backbone, create_model, plain_names, seeded
+from ssr_lib.backbones import Backbone, apply_relup, create_backbone, create_model
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +57,6 @@ def test_random_weights_come_from_the_seed_alone():
     assert torch.equal(one.mid.conv1.weight, again.mid.conv1.weight)
     assert not torch.equal(one.mid.conv1.weight, other.mid.conv1.weight)
     assert torch.equal(before, torch.rand(1)), "the global generator is left alone"
-    with seeded(5, "a"):
-        first = torch.rand(1)
-    with seeded(5, "b"):
-        assert not torch.equal(first, torch.rand(1))
-
-
-def test_what_wrappers_add_to_names_is_taken_off():
-    names = ["_orig_mod.a.weight", "module.module.b", "module._orig_mod.c", "d._orig_mod.e", "plain.module.f"]
-    assert list(plain_names(dict.fromkeys(names))) == ["a.weight", "b", "c", "d.e", "plain.module.f"]
 
 
 def test_weights_from_a_file_are_loaded_and_wrong_ones_named(tmp_path):

@@ -16,14 +16,7 @@ def stored(name):
         return {key: torch.from_numpy(values[key]) for key in values.files if values[key].dtype.kind in "fi"}
 
 
-@pytest.fixture(scope="module")
-def golden():
-    return stored("pooling.npz")
-
-
-@pytest.fixture(scope="module")
-def superglobal():
-    return stored("superglobal.npz")
+POOLING, SUPERGLOBAL = stored("pooling.npz"), stored("superglobal.npz")
 
 
 def assert_equal(value, reference):
@@ -31,35 +24,35 @@ def assert_equal(value, reference):
 
 
 @pytest.mark.parametrize("name", "abcdef")
-def test_poolings_equal_the_reference(golden, name):
-    x = golden[f"{name}_x"]
-    assert_equal(pooling.mac(x), golden[f"{name}_mac"])
-    assert_equal(pooling.spoc(x), golden[f"{name}_spoc"])
-    assert_equal(pooling.gem(x), golden[f"{name}_gem3"])
-    assert_equal(pooling.gem(x, 2.5), golden[f"{name}_gem2_5"])
-    assert_equal(pooling.GeM(2.5, learn=True)(x), golden[f"{name}_gem2_5"])
+def test_poolings_equal_the_reference(name):
+    x = POOLING[f"{name}_x"]
+    assert_equal(pooling.mac(x), POOLING[f"{name}_mac"])
+    assert_equal(pooling.spoc(x), POOLING[f"{name}_spoc"])
+    assert_equal(pooling.gem(x), POOLING[f"{name}_gem3"])
+    assert_equal(pooling.gem(x, 2.5), POOLING[f"{name}_gem2_5"])
+    assert_equal(pooling.GeM(2.5, learn=True)(x), POOLING[f"{name}_gem2_5"])
     for levels in range(1, 5):
-        assert_equal(pooling.rmac(x, levels), golden[f"{name}_rmac{levels}"])
+        assert_equal(pooling.rmac(x, levels), POOLING[f"{name}_rmac{levels}"])
     regions = pooling.rmac_regions(*x.shape[2:], levels=3)
-    assert regions == [tuple(row) for row in golden[f"{name}_rmac3_regions"].tolist()]
+    assert regions == [tuple(row) for row in POOLING[f"{name}_rmac3_regions"].tolist()]
     spatial, channel = pooling.crow_weights(x)
-    assert_equal(spatial, golden[f"{name}_crow_S"])
-    assert_equal(channel, golden[f"{name}_crow_C"])
-    assert_equal(pooling.crow(x), golden[f"{name}_crow"])
+    assert_equal(spatial, POOLING[f"{name}_crow_S"])
+    assert_equal(channel, POOLING[f"{name}_crow_C"])
+    assert_equal(pooling.crow(x), POOLING[f"{name}_crow"])
 
 
-def test_superglobal_poolings_equal_the_reference(superglobal):
-    x = superglobal["map"]
+def test_superglobal_poolings_equal_the_reference():
+    x = SUPERGLOBAL["map"]
     regional = pooling.regional_gem(x)
-    assert_equal(regional, superglobal["rgem"])
-    assert_equal(pooling.gem_plus(x), superglobal["gemp_of_map"])
-    assert_equal(pooling.gem_plus(regional), superglobal["gemp_of_rgem"])
-    assert_equal(pooling.gem_plus(superglobal["signed_map"]), superglobal["gemp_signed"])
-    assert pooling.regional_gem(superglobal["signed_map"]).isnan().all() == superglobal["rgem_signed"].isnan().all()
-    assert_equal(pooling.GeM(4.6, regional=True, eps=1e-8)(x), superglobal["gemp_of_rgem"])
-    scales = superglobal["scales_in"]
-    assert_equal(pooling.combine_scales(scales, "scale-gem"), superglobal["sgem_inf_l2"])
-    assert_equal(pooling.combine_scales(scales, "scale-gem", p=10), superglobal["sgem_p10_l2"])
+    assert_equal(regional, SUPERGLOBAL["rgem"])
+    assert_equal(pooling.gem_plus(x), SUPERGLOBAL["gemp_of_map"])
+    assert_equal(pooling.gem_plus(regional), SUPERGLOBAL["gemp_of_rgem"])
+    assert_equal(pooling.gem_plus(SUPERGLOBAL["signed_map"]), SUPERGLOBAL["gemp_signed"])
+    assert pooling.regional_gem(SUPERGLOBAL["signed_map"]).isnan().all() == SUPERGLOBAL["rgem_signed"].isnan().all()
+    assert_equal(pooling.GeM(4.6, regional=True, eps=1e-8)(x), SUPERGLOBAL["gemp_of_rgem"])
+    scales = SUPERGLOBAL["scales_in"]
+    assert_equal(pooling.combine_scales(scales, "scale-gem"), SUPERGLOBAL["sgem_inf_l2"])
+    assert_equal(pooling.combine_scales(scales, "scale-gem", p=10), SUPERGLOBAL["sgem_p10_l2"])
 
 
 def test_mean_over_scales_by_hand():
@@ -86,13 +79,15 @@ def test_gradients_of_gem_are_those_of_its_formula():
     assert torch.autograd.gradcheck(lambda values, power: pooling.gem(values, power, eps=1e-2), (x, p))
 
 
-def test_errors_name_the_value_and_the_legal_ones():
-    x = torch.rand(1, 2, 2, 2)
-    with pytest.raises(ValueError, match="p is 0"):
-        pooling.gem(x, 0)
-    with pytest.raises(ValueError, match="starts at 8; 1 to 6"):
-        pooling.GeM(8, learn=True)
-    with pytest.raises(pooling.SmallMapError, match=r"\(2, 2\); both sides must exceed 2"):
-        pooling.regional_gem(x)
-    with pytest.raises(ValueError, match="'max'; 'mean' or 'scale-gem'"):
-        pooling.combine_scales(torch.zeros(1, 1, 1), "max")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: pooling.gem(x, 0), "p is 0"),
+        (lambda x: pooling.GeM(8, learn=True), "starts at 8; 1 to 6"),
+        (pooling.regional_gem, r"\(2, 2\); both sides must exceed 2"),
+        (lambda x: pooling.combine_scales(x[0], "max"), "'max'; 'mean' or 'scale-gem'"),
+    ],
+)
+def test_errors_name_the_value_and_the_legal_ones(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.rand(1, 2, 2, 2))

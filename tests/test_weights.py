@@ -182,36 +182,17 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(backbone, 
     assert read_record(written)["extra"]["source"] == "gem.pth" and stored_preprocess(written) == PRESETS["cirtorch"]
 
 
-def test_missing_and_unexpected_names_are_listed_never_skipped(head, cvnet):
-    incomplete = {name: value for name, value in head.items() if name != "SSM.FFN.2.bias"}
-    without = {gone: {name: value for name, value in cvnet.items() if name != gone} for gone in cvnet}
-    for load, state, family, message in (
-        (official_head, incomplete | {"x": torch.zeros(1)}, "senet", r"Missing: SSM\.FFN\.2\.bias\. Unexpected: x"),
-        (load_official, without["s3.b2.f.b.weight"], "cvnet", r"Missing: s3\.b2\.f\.b\.weight\. Unexpected: nothing"),
-        (official_head, without["head.pool.p"], "cvnet", r"Missing: head\.pool\.p\. Unexpected: nothing"),
-        (official_head, without["head.fc.bias"], "cvnet", r"Missing: head\.fc\.bias\. Unexpected: nothing"),
-        (official_head, cvnet, "gem", r"family 'gem' .*Missing: pool\.p\. Unexpected: head\.fc\.bias"),
-        (official_head, cvnet, "senet", r"family 'senet' .*Missing: SSM.*Unexpected: head\.pool\.p"),
-        (official_head, cvnet | {"head.pool.p": torch.tensor([-1.0])}, "cvnet", r"p is \[-1\.0\]; one positive"),
-        (official_head, head, "delg", "family is 'delg'; one of senet, cvnet, gem"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            load(state, family)
-
-
-def wrapped(name, state):
-    """A published state as training programs save it."""
-    if name == "compiled, twice parallel":
-        return {f"module.module._orig_mod.{key}": value for key, value in state.items()}
-    if name == "model":
-        return {"model": {f"_orig_mod.{key}": value for key, value in state.items()}, "epoch": 3}
-    return {"args": argparse.Namespace(lr=0.1, layers=[1, 2]), "best": np.float64(0.5), "state_dict": state}
-
-
-@pytest.mark.parametrize("name", ["compiled, twice parallel", "model", "arguments"])
-def test_what_training_programs_put_around_weights_is_taken_off(head, cvnet, tmp_path, name):
-    only_head = {key: value for key, value in cvnet.items() if key.startswith("head.")}
-    torch.save(wrapped(name, only_head), tmp_path / "w.pth")
+@pytest.mark.parametrize(
+    ("around", "name"),
+    [
+        (lambda state: state, "module.module._orig_mod."),
+        (lambda state: {"model": state, "epoch": 3}, "_orig_mod."),
+        (lambda state: {"args": argparse.Namespace(lr=[1]), "best": np.float64(0.5), "state_dict": state}, ""),
+    ],
+)
+def test_what_training_programs_put_around_weights_is_taken_off(head, cvnet, tmp_path, around, name):
+    only_head = {name + key: value for key, value in cvnet.items() if key.startswith("head.")}
+    torch.save(around(only_head), tmp_path / "w.pth")
     found = official_head(tmp_path / "w.pth", "cvnet").state_dict()
     assert torch.equal(found["whitening.weight"], head["head.fc.weight"])
 
@@ -247,22 +228,37 @@ def test_a_file_of_another_kind_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(refused.value)
 
 
+def without(state, *gone):
+    return {name: value for name, value in state.items() if name not in gone}
+
+
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("family", "damage", "message"),
     [
-        (lambda s: {**s, "head.fc.weight": "text"}, r"entry 'head\.fc\.weight' is a str"),
-        (lambda s: {"state_dict": [1]}, "entry 'state_dict' is a list; tensors by name are wanted"),
-        (lambda s: {**s, "head.fc.bias": s["head.fc.bias"] * np.nan}, r"head\.fc\.bias holds NaN"),
-        (lambda s: {**s, "head.fc.bias": s["head.fc.bias"][:-1]}, r"shapes of family 'senet': head\.fc\.bias is \("),
-        (lambda s: {**s, "head.fc.weight": torch.tensor(1.0)}, r"head\.fc\.weight is \(\), wanted \(2048, 2048\)"),
-        (lambda s: {**s, "w": torch.zeros(2, dtype=torch.int8)}, "w is int8.*dense floating-point weights are wanted"),
-        (lambda s: {**s, "w": torch.zeros(2).to_sparse()}, "w is .*sparse_coo.*dense floating-point"),
+        ("delg", lambda s: s, "family is 'delg'; one of senet, cvnet, gem"),
+        ("cvnet", lambda s: without(s, "head.pool.p"), r"Missing: head\.pool\.p\. Unexpected: nothing"),
+        ("cvnet", lambda s: without(s, "head.fc.bias"), r"Missing: head\.fc\.bias\. Unexpected: nothing"),
+        ("gem", lambda s: s, r"family 'gem' .*Missing: pool\.p\. Unexpected: head\.fc\.bias"),
+        ("senet", lambda s: s, r"family 'senet' .*Missing: SSM.*Unexpected: head\.pool\.p"),
+        ("cvnet", lambda s: s | {"head.pool.p": torch.tensor([-1.0])}, r"p is \[-1\.0\]; one positive"),
+        ("cvnet", lambda s: s | {"head.fc.weight": "text"}, r"entry 'head\.fc\.weight' is a str"),
+        ("cvnet", lambda s: {"state_dict": [1]}, "entry 'state_dict' is a list; tensors by name are wanted"),
+        ("cvnet", lambda s: s | {"head.fc.bias": s["head.fc.bias"] * np.nan}, r"head\.fc\.bias holds NaN"),
+        ("cvnet", lambda s: s | {"head.fc.bias": torch.zeros(7)}, r"shapes of family 'cvnet': head\.fc\.bias is \(7,"),
+        ("cvnet", lambda s: s | {"head.fc.weight": torch.tensor(1.0)}, r"fc\.weight is \(\), wanted \(2048, 2048\)"),
+        ("cvnet", lambda s: s | {"w": torch.zeros(2, dtype=torch.int8)}, "w is int8.*dense floating-point weights"),
+        ("cvnet", lambda s: s | {"w": torch.zeros(2).to_sparse()}, "w is .*sparse_coo.*dense floating-point"),
     ],
 )
-def test_a_state_that_cannot_be_used_is_refused_in_one_line(head, damage, message):
+def test_a_state_that_cannot_be_used_is_refused_in_one_line(cvnet, family, damage, message):
     with pytest.raises(ValueError, match=message) as refused:
-        official_head(damage(head), "senet")
+        official_head(damage({name: value for name, value in cvnet.items() if name.startswith("head.")}), family)
     assert "\n" not in str(refused.value)
+
+
+def test_a_backbone_must_be_whole(cvnet):
+    with pytest.raises(ValueError, match=r"Missing: s3\.b2\.f\.b\.weight\. Unexpected: nothing"):
+        load_official(without(cvnet, "s3.b2.f.b.weight"), "cvnet")
 
 
 @pytest.fixture
@@ -287,26 +283,23 @@ def test_a_conversion_killed_between_its_two_files_is_finished_by_the_same_comma
         assert read_record(written)["extra"]["trained_on"] == trained_on
 
 
-@pytest.mark.parametrize("foreign", ["out.safetensors", "out.json"])
-def test_a_conversion_replaces_no_file_that_is_not_its_own(published, tmp_path, foreign):
-    save_checkpoint(tmp_path / "out", small(), {"training": {}})
-    (tmp_path / "out.json" if foreign == "out.safetensors" else tmp_path / "out.safetensors").unlink()
-    mine = (tmp_path / foreign).read_bytes()
-    for read, message in (
-        (published, f"{foreign} is there and is no conv"),
-        (tmp_path / "out.safetensors", "would rep"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            convert(read, "cvnet", tmp_path / "out")
-    assert (tmp_path / foreign).read_bytes() == mine
+def test_a_conversion_replaces_no_file_that_is_not_its_own(published, tmp_path):
+    written = save_checkpoint(tmp_path / "out", small(), {"training": {}})
+    mine = written.read_bytes()
+    with pytest.raises(ValueError, match="would replace"):
+        convert(written, "cvnet", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"out\.safetensors is there and is no converted checkpoint"):
+        convert(published, "cvnet", tmp_path / "out")
+    assert written.read_bytes() == mine
+    written.unlink()
+    with pytest.raises(ValueError, match=r"out\.json is there and is no converted checkpoint"):
+        convert(published, "cvnet", tmp_path / "out")
 
 
-def test_a_conversion_notes_the_training_set_and_can_be_superglobals(cvnet, tmp_path):
+def test_a_conversion_can_be_superglobals(cvnet, tmp_path):
     torch.save(cvnet, tmp_path / "cvnet.pyth")
-    plain = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "plain", trained_on="GLDv2-clean")
-    assert read_record(plain)["extra"]["trained_on"] == "GLDv2-clean" and stored_preprocess(plain) == PRESETS["cvnet"]
-    superglobal = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "superglobal", superglobal=True)
-    assert load_checkpoint(superglobal).config["options"]["p"] == 4.6
-    assert stored_preprocess(superglobal) == PRESETS["superglobal"]
+    written = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "superglobal", superglobal=True)
+    assert load_checkpoint(written).config["options"]["p"] == 4.6
+    assert stored_preprocess(written) == PRESETS["superglobal"]
     with pytest.raises(ValueError, match="goes with the weights of family 'cvnet', not 'senet'"):
         convert(tmp_path / "cvnet.pyth", "senet", tmp_path / "x", superglobal=True)

@@ -34,13 +34,11 @@ class EmbeddingHead(nn.Module):
     """X → F (1 × 1 convolution to c, L2) → `encode`d → S (1 × 1 convolution, batch norm); X joined with S; GeM.
 
     A subclass has `encode`: F (B, c, H, W) → the same shape. `place`: "mid": X is `last`, and `project` follows the
-    join; "last": X is `project(last)`, and a feed-forward follows unless `feed_forward` is False (refused at "mid",
-    where it would feed random layers to pretrained ones). `mid_channels`: c. `fusion`: "add" X + S, "concat" a 1 × 1
-    convolution of [X, S]. `initial_gain`: gain of the last batch norm at the start; None: 0 at "mid", so that the head
-    starts as the identity, else 1. `product_scale` multiplies the products (as its root on F, so that the controls get
-    the same scale); None: c. 1 is the published arithmetic, needed by published weights; there a product is about 1/c,
-    and at c ≥ 128 the first batch norm divides by its eps instead of by the signal. `p`, `learn_p`: see `pooling.GeM`.
-    Source: Lee et al., CVPR 2023.
+    join; "last": X is `project(last)`, and a feed-forward follows unless `feed_forward` is False. `mid_channels`: c.
+    `fusion`: "add" X + S, "concat" a 1 × 1 convolution of [X, S]. `initial_gain`: of the last batch norm; None: 0 at
+    "mid", so that the head starts as the identity, else 1. `product_scale` multiplies the products (as its root on F,
+    so that the controls get the same scale); None: c. 1 is the published arithmetic; there a product is about 1/c, and
+    at c ≥ 128 the first batch norm divides by its eps instead of by the signal. Source: Lee et al., CVPR 2023.
     """
 
     padding = 0  # of the encoder's convolutions
@@ -75,28 +73,25 @@ class EmbeddingHead(nn.Module):
             self.expand = nn.Sequential(nn.Conv2d(mid_channels, inside, 1), nn.BatchNorm2d(inside))
             if fusion == "concat":
                 self.join = nn.Conv2d(2 * inside, inside, 1)
-            if place == "last" and feed_forward is not False:
-                self.feed_forward = feed_forward_layers(inside)
+            with_layers = place == "last" and feed_forward is not False
+            self.feed_forward = feed_forward_layers(inside) if with_layers else nn.Identity()
         if initial_gain is None:
             initial_gain = 0.0 if place == "mid" else 1.0
         nn.init.constant_(self.expand[1].weight, initial_gain)
         if fusion == "concat":  # starts as X plus a random mixture of S: what follows was trained on X
-            with torch.no_grad():
-                self.join.weight[:, :inside] = torch.eye(inside)[:, :, None, None]
-                self.join.bias.zero_()
+            nn.init.dirac_(self.join.weight.data[:, :inside])
+            nn.init.zeros_(self.join.bias)
         self.pooling = GeM(p, learn=learn_p)
 
     def forward(self, mid: Tensor | None, last: Tensor, project: nn.Module) -> Tensor:
         if self.place == "mid":
             return self.pooling(project(self.fuse(last)))
-        y = self.fuse(project(last))
-        return self.pooling(self.feed_forward(y) if hasattr(self, "feed_forward") else y)
+        return self.pooling(self.feed_forward(self.fuse(project(last))))
 
     def fuse(self, x: Tensor) -> Tensor:
         """X joined with S, same shape."""
-        if self.fusion == "add":
-            return x + self.embed(x)
-        return self.join(torch.cat([x, self.embed(x)], dim=1))
+        s = self.embed(x)
+        return x + s if self.fusion == "add" else self.join(torch.cat([x, s], dim=1))
 
     def embed(self, x: Tensor) -> Tensor:
         """The dense feature map S of X (B, C, H, W), same shape."""
