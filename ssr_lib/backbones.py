@@ -80,7 +80,7 @@ def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Backbone(nn.Module):
-    """A timm model, in eval mode, as `mid` (image → stride-16 map), `last` (→ stride-32 map) and `project` (what follows).
+    """A timm model in eval mode: `mid` (image → stride-16 map), `last` (→ stride-32 map), `project` (what follows).
 
     `channels`: of the three maps. tf_efficientnet_lite0: `mid` ends after blocks[4] (112 channels), `last` after
     blocks[6] (320), `project` is conv_head with its batch norm (1,280). A ResNet: layer3 (1,024), layer4, the identity.
@@ -162,5 +162,5 @@ def apply_relup(mid: nn.Module, threshold: float = 0.014) -> None:
 
 
 def create_backbone(name: str, *, pretrained: str | Path, seed: int = 0) -> Backbone:
-    """Any timm model that is a sequence of layers, with weights from where `pretrained` says, random ones from `seed`."""
+    """Any timm model that is a sequence of layers, with weights as `pretrained` says, random ones from `seed`."""
     return Backbone(create_model(name, pretrained, seed), name)

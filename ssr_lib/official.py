@@ -36,8 +36,8 @@ def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) ->
     check_choice("family", family, tuple(FAMILIES))
     state, source = path_or_state, f"this state ({family})"
     if not isinstance(state, Mapping):
-        source = f"{path_or_state} ({family})"
-        state = read_file(Path(path_or_state), source)
+        source = f"{state} ({family})"
+        state = read_file(Path(state), source)
     while isinstance(state, Mapping) and (found := [w for w in _WRAPPERS if isinstance(state.get(w), Mapping)]):
         state = state[found[0]]
     check_tensors(state, source)
@@ -119,10 +119,8 @@ def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, so
     expected = {*names.values(), *([_POOL_P[family]] if family in _POOL_P else [])}
     missing, unexpected = sorted(expected - state.keys()), sorted(state.keys() - expected)
     if missing or unexpected:
-        raise ValueError(
-            f"{source} is no complete checkpoint of family {family!r} (families: {', '.join(FAMILIES)}). "
-            f"Missing: {shortened(missing)}. Unexpected: {shortened(unexpected)}"
-        )
+        found = f"Missing: {shortened(missing)}. Unexpected: {shortened(unexpected)}"
+        raise ValueError(f"{source} is no complete checkpoint of family {family!r} (of {', '.join(FAMILIES)}). {found}")
     wrong, values = [], {}
     for ours, name in names.items():
         value = state[name]
@@ -132,7 +130,7 @@ def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, so
             wrong.append(f"{name} is {tuple(value.shape)}, wanted {tuple(own[ours].shape)}")
     if wrong:
         raise ValueError(f"{source} does not have the shapes of family {family!r}: {shortened(wrong)}")
-    module.load_state_dict({**module.state_dict(), **values}, strict=True)
+    module.load_state_dict({**module.state_dict(), **values})
 
 
 def shortened(found: list[str]) -> str:
@@ -145,8 +143,7 @@ def load_official(path_or_state: Path | str | Mapping[str, Any], family: str, **
     """A published ResNet checkpoint as a `RetrievalNet` in eval mode; depth and sizes are read off the weights.
 
     `family`: "senet" (Lee et al. 2023), "cvnet" (the global part; Lee et al. 2022) or "gem" (cirtorch; Radenovic et al.
-    2019). `changes`: arguments of `RetrievalNet`, for example `SUPERGLOBAL`. Raises `ValueError` naming the file and
-    every missing or unexpected name.
+    2019). `changes`: arguments of `RetrievalNet`. Raises `ValueError` naming every missing or unexpected name.
     """
     state, source = read_official(path_or_state, family)
     net = RetrievalNet(**{**official_config(state, family), **changes})
