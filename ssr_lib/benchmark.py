@@ -56,45 +56,31 @@ class Benchmark:
         values["query_ids"] = [int(i) for i in self.query_ids] or [-1] * n_queries
         for key, value in values.items():
             object.__setattr__(self, key, value)  # the dataclass is frozen
-        self._validate()
-
-    def _validate(self) -> None:
-        for key, entries in [*((key, getattr(self, key)) for key in PER_QUERY[1:]), *self.extra.items()]:
-            if len(entries) != len(self.queries):
-                raise ValueError(
-                    f"benchmark {self.name}: {len(entries)} entries in '{key}' for {len(self.queries)} queries; "
-                    "one for each query is wanted"
-                )
+        for key, entries in ({key: values[key] for key in PER_QUERY[1:]} | self.extra).items():
+            if len(entries) != n_queries:
+                raise ValueError(f"benchmark {self.name}: {len(entries)} entries in '{key}' for {n_queries} queries")
         if len(set(self.database)) != len(self.database):
             twice, _ = Counter(self.database).most_common(1)[0]
             raise ValueError(f"benchmark {self.name}: database image {twice!r} is listed twice")
-        for i in range(len(self.queries)):
-            self._validate_query(i, f"benchmark {self.name}, query {i} ({self.queries[i]})")
+        for i, query in enumerate(self.queries):
+            self._validate_query(i, f"benchmark {self.name}, query {i} ({query})")
 
     def _validate_query(self, i: int, where: str) -> None:
-        n_database, box = len(self.database), self.boxes[i]
         lists = {key: getattr(self, key)[i] for key in LISTS}
-        for key, ids in [*lists.items(), *((key, extra[i]) for key, extra in self.extra.items())]:
+        n_database, box, own = len(self.database), self.boxes[i], self.query_ids[i]
+        for key, ids in (lists | {key: extra[i] for key, extra in self.extra.items()}).items():
             bad = ids[(ids < 0) | (ids >= n_database)]
             if len(bad):
-                raise ValueError(
-                    f"{where}: id {bad[0]} in '{key}' is outside the database of {n_database} images "
-                    f"(ids 0 to {n_database - 1})"
-                )
+                raise ValueError(f"{where}: id {bad[0]} in '{key}' is outside the database of {n_database} images")
         ids, counts = np.unique(np.concatenate(list(lists.values())), return_counts=True)
         if (counts > 1).any():
             twice = ids[counts > 1][0]
-            found_in = [key for key, listed in lists.items() if twice in listed]
-            raise ValueError(
-                f"{where}: image {twice} ({self.database[twice]}) is listed more than once, in "
-                f"{' and '.join(found_in)}; each image belongs in one list"
-            )
-        if box is not None:
-            finite = len(box) == 4 and np.isfinite(box).all()
-            if not finite or box[2] <= box[0] or box[3] <= box[1]:
-                raise ValueError(f"{where}: box {tuple(box)} is not (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
-        if not -1 <= self.query_ids[i] < n_database:
-            raise ValueError(f"{where}: its own id {self.query_ids[i]} is out of range")
+            name = f"image {twice} ({self.database[twice]})"
+            raise ValueError(f"{where}: {name} is listed more than once in {', '.join(LISTS)}; once is wanted")
+        if box is not None and not (len(box) == 4 and np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"{where}: box {tuple(box)} is not (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
+        if not -1 <= own < n_database:
+            raise ValueError(f"{where}: its own id {own} is out of range")
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -119,8 +105,8 @@ class Benchmark:
 
     def select_queries(self, ids: Sequence[int]) -> Benchmark:
         """The benchmark with only the queries `ids`, in that order, against the same database."""
-        chosen = {key: _chosen(getattr(self, key), ids) for key in PER_QUERY}
-        extra = {key: _chosen(lists, ids) for key, lists in self.extra.items()}
+        chosen = {key: [getattr(self, key)[i] for i in ids] for key in PER_QUERY}
+        extra = {key: [lists[i] for i in ids] for key, lists in self.extra.items()}
         return replace(self, **chosen, extra=extra)
 
     def first_images(self, count: int) -> Benchmark:
@@ -132,19 +118,16 @@ class Benchmark:
 
     def select_images(self, ids: Sequence[int]) -> Benchmark:
         """The benchmark with only the database images `ids`, in that order; those left out leave every list."""
-        place = np.full(len(self.database), -1)
+        place = np.full(len(self.database) + 1, -1)  # the last one for an own id of -1
         place[np.asarray(ids, dtype=np.int64)] = np.arange(len(ids))
 
         def kept(lists: Sequence[np.ndarray]) -> list[np.ndarray]:
             return [np.sort(place[old][place[old] >= 0]) for old in lists]
 
-        return replace(
-            self,
-            database=_chosen(self.database, ids),
-            query_ids=[-1 if i < 0 else int(place[i]) for i in self.query_ids],
-            extra={key: kept(lists) for key, lists in self.extra.items()},
-            **{key: kept(getattr(self, key)) for key in LISTS},
-        )
+        lists = {key: kept(getattr(self, key)) for key in LISTS}
+        extra = {key: kept(lists) for key, lists in self.extra.items()}
+        database = [self.database[i] for i in ids]
+        return replace(self, database=database, query_ids=place[self.query_ids], extra=extra, **lists)
 
     def save(self, path: Path | str) -> None:
         """Write the benchmark as JSON, atomically; the root is stored relative to the file."""
@@ -158,17 +141,14 @@ class Benchmark:
         """Read what `save` wrote. Raises `ValueError` naming the file for another format or damaged JSON."""
         path = Path(path)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a benchmark file: {error}; delete it and it is made again") from error
-        if not isinstance(record, dict) or record.pop("format", None) != "ssr-benchmark-1":
-            raise ValueError(f"{path} is not a benchmark file: 'format' should be 'ssr-benchmark-1'")
-        try:
-            record["root"] = path.resolve().parent / record.get("root", "")
-            record["boxes"] = [None if box is None else tuple(box) for box in record.get("boxes", ())]
+            record = json.loads(path.read_bytes())
+            if record.pop("format", None) != "ssr-benchmark-1":
+                raise ValueError("'format' should be 'ssr-benchmark-1'")
+            record["root"] = path.resolve().parent / record["root"]
+            record["boxes"] = [None if box is None else tuple(box) for box in record["boxes"]]
             return cls(**record)
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:  # a value of another kind raises any
-            raise ValueError(f"{path} is not a benchmark file: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:  # values of other kinds
+            raise ValueError(f"{path} is not a benchmark file: {error}; delete it and it is made again") from error
 
 
 @dataclass(frozen=True)
@@ -191,7 +171,3 @@ class LabelledImages:
 
 def _as_ids(lists: Iterable) -> list[np.ndarray]:
     return [np.asarray(ids, dtype=np.int64).reshape(-1) for ids in lists]
-
-
-def _chosen(values: Sequence, ids: Iterable[int]) -> list:
-    return [values[i] for i in ids]
