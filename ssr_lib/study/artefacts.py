@@ -51,7 +51,7 @@ class Study:
         self._made, self._last = {}, {}
 
     write_rows, read_rows, read_scores = rows.write, rows.read_rows, rows.read_scores
-    extracted = describe.photographs
+    preprocess, extracted = describe.preparation, describe.photographs
 
     @property
     def drawn(self) -> bool:
@@ -133,12 +133,12 @@ class Study:
             raise ValueError(f"network {name!r} has no training {seed}; its seeds are {spec.seeds}")
         if spec.checkpoint:
             return load_checkpoint(describe.weights(self.profile, name, seed)).eval(), []
+        if spec.trained and self.profile.source == "revisited":
+            raise ValueError(f"networks.{name}.checkpoint is null, and a profile of source revisited does not train")
         dim = self.profile.model.descriptor_dim if spec.whitening else None
         net = RetrievalNet(spec.backbone, spec.head, spec.options, descriptor_dim=dim, seed=seed or 0)
         if not spec.trained:
             return net.eval(), []
-        if self.profile.source == "revisited":
-            raise ValueError(f"networks.{name}.checkpoint is null, and a profile of source revisited does not train")
         views = self.training_views(spec.views)
         pictures = describe.pictures_record(self.profile.data, "training", spec.views)
         maps = self.maps(net, spec.image_size, pictures, views.root, views.files)
@@ -180,7 +180,8 @@ class Study:
 
     def choices(self, dataset: str = "drawn") -> dict[str, dict[str, Any]]:
         """The parameters of every re-ranker for `dataset`, "none" first, never chosen on its own queries."""
-        return self._once(("choices", dataset), lambda: choose.record(self, dataset))["chosen"]
+        chosen = self._once(("choices", dataset), lambda: choose.record(self, dataset))["chosen"]
+        return {name: choose.fitted(parameters, self.benchmark(dataset)) for name, parameters in chosen.items()}
 
     def trials(self, dataset: str = "drawn") -> pd.DataFrame:
         """Every trial of that choice: reranker, parameters, mAP (mean Medium)."""

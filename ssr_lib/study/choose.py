@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssr_lib import metrics, search
+from ssr_lib.benchmark import Benchmark
 from ssr_lib.files import digest, load_part, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
 from ssr_lib.study.describe import network_record
@@ -66,8 +67,8 @@ def _tried(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
     for values in itertools.product(*spec.candidates.values()):
         parameters, found = spec.fixed | dict(zip(spec.candidates, values, strict=True)), []
         for queries, database, benchmark in asked if parameters.get("k", 0) < smallest else ():
-            first = first_ranking(queries, database)
-            ranks = reranker.rerank(queries, database, first, **parameters).ranks
+            first, fitting = first_ranking(queries, database), fitted(parameters, benchmark)
+            ranks = reranker.rerank(queries, database, first, **fitting).ranks
             found.append(metrics.evaluate(ranks, benchmark).map["medium"])
         if found:
             trials.append({"reranker": line, "parameters": parameters, "mAP": float(np.mean(found))})
@@ -76,3 +77,10 @@ def _tried(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
             f"every k of rerankers.{line}.candidates is as large as the smallest database, {smallest} images"
         )
     return trials
+
+
+def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
+    """The parameters with a shortlist of no more images than the database has."""
+    if parameters.get("shortlist") is None:
+        return parameters
+    return parameters | {"shortlist": min(parameters["shortlist"], len(benchmark.database))}

@@ -103,9 +103,10 @@ def _execute(study: Study, name: str, **parameters: Any) -> str:
         kernel = KERNEL | {"argv": PYTHON, "env": ENVIRONMENT | {"IPYTHONDIR": f"{folder}/ipython"}}
         write_atomic(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(kernel))
         os.environ["JUPYTER_PATH"] = folder  # this Python, whatever kernels the user has installed
-        source, how = root / "notebooks" / f"{name}.ipynb", {"cwd": Path.cwd(), "progress_bar": study.progress}
+        source, how = root / "notebooks" / f"{name}.ipynb", {"kernel_name": "python3", "language": "python"}
+        how |= {"cwd": Path.cwd(), "progress_bar": study.progress}
         try:
-            notebook = papermill.execute_notebook(source, running, parameters, kernel_name="python3", **how)
+            notebook = papermill.execute_notebook(source, running, parameters, **how)
         except papermill.PapermillExecutionError as error:
             said = f"{name}.ipynb failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
             raise NotebookError(f"{said}\nThe notebook as far as it ran, with the traceback: {running}") from None

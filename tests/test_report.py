@@ -1,0 +1,73 @@
+"""The report: one file with everything in it, that needs neither network nor script."""
+
+import base64
+import json
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from ssr_lib.study.report import report
+
+PIXEL = base64.b64decode(
+    b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A results folder with two executed notebooks, a table and a figure."""
+    folder = tmp_path / "results" / "tiny"
+    for part in ("notebooks", "tables", "figures"):
+        (folder / part).mkdir(parents=True)
+    image = new_output("display_data", {"image/png": base64.b64encode(PIXEL).decode()})
+    table = new_output(
+        "display_data", {"text/html": "<style>x</style><script>alert(1)</script><table><td>7.5</td></table>"}
+    )
+    for name, held in (("00_first", "GFR < none: True"), ("01_second", "k & α: False")):
+        last = new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text=held + "\n")])
+        cells = [
+            new_markdown_cell(f"# {name}\n\nText.\n\n## A section"),
+            new_code_cell("x = 1 < 2", outputs=[image, table]),
+        ]
+        nbformat.write(new_notebook(cells=[*cells, last]), folder / "notebooks" / f"{name}.ipynb")
+    pd.DataFrame({"network": ["plain"], "medium": ["43.1 ± 0.6"]}).to_csv(folder / "tables" / "main.csv", index=False)
+    (folder / "figures" / "claims.png").write_bytes(PIXEL)
+    parameters = {"report": {"table": "main", "figures": ["claims", "cost"]}, "data": {"datasets": ["drawn"]}}
+    record = {"title": "A <tiny> study", "parameters": parameters, "seconds": {"00_first": 90, "01_second": 30}}
+    (folder / "run.json").write_text(
+        json.dumps(record | {"commit": "abc", "machine": {"cores": 2, "accelerator": None}})
+    )
+    return folder
+
+
+def test_the_first_page_has_findings_the_main_table_and_figures(results, tmp_path):
+    text = report("tiny", workspace=tmp_path).read_text(encoding="utf-8")
+    first = text[: text.index('<section id="00_first"')]
+    assert "<title>A &lt;tiny&gt; study</title>" in first
+    assert "profile tiny · commit abc · cores 2 · minutes 2" in first
+    assert "GFR &lt; none: True" in first and "k &amp; α: False" in first
+    assert "43.1 ± 0.6" in first and first.count('<img alt="claims" src="data:image/png;base64,') == 1
+
+
+def test_contents_stand_at_the_side_and_lead_to_the_sections(results, tmp_path):
+    text = report("tiny", workspace=tmp_path).read_text(encoding="utf-8")
+    contents = text[text.index("<nav>") : text.index("</nav>")]
+    for name in ("00_first", "01_second"):
+        anchors = [part.partition('"')[0] for part in contents.split('href="#')[1:] if part.startswith(name)]
+        assert len(anchors) == 2 and all(f'id="{anchor}"' in text for anchor in anchors)
+
+
+def test_everything_is_inside_and_nothing_runs(results, tmp_path):
+    text = report("tiny", workspace=tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in text and "alert(1)" not in text and "<td>7.5</td>" in text
+    assert not [word for word in text.replace("'", '"').split('"') if word.startswith(("http:", "https:", "//"))]
+    assert text.count("<details>") == 4, "code is folded away"
+    again = report("tiny", workspace=tmp_path).read_text(encoding="utf-8")
+    assert again == text
+
+
+def test_the_report_needs_executed_notebooks(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no executed notebook; run `ssr study demo` first"):
+        report("demo", workspace=tmp_path)
