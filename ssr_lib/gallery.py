@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -90,7 +91,8 @@ def index_folder(
     """
     folder = Path(folder)
     index = folder / INDEX_FOLDER if index is None else Path(index)
-    made_by = [net.config, weights_digest(net), preprocess.to_dict(), options.get("dtype"), os.path.realpath(folder)]
+    dtype = options.get("dtype", torch.float32)
+    made_by = [net.config, weights_digest(net), preprocess.to_dict(), dtype, os.path.realpath(folder)]
     place = index / digest(made_by)[:16]
     files, skipped = list_pictures(folder)
     stamps, known = {name: file_stamp(folder / name) for name in files}, _read(place)

@@ -6,18 +6,16 @@ import os
 import pickle
 import subprocess
 import sys
-from argparse import Namespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.io import savemat
 
 from ssr_lib import metrics
 from ssr_lib.commands import evaluate as evaluate_module
 from ssr_lib.commands import search as search_module
-from ssr_lib.commands.main import main, shown
+from ssr_lib.commands.main import main
 from ssr_lib.datasets.folder import read_labels
 from ssr_lib.datasets.revisited import read_ground_truth
 from ssr_lib.images import Preprocess
@@ -29,10 +27,7 @@ NAMES = [f"{thing}{view}.png" for thing in "abcd" for view in range(3)]
 
 @pytest.fixture(scope="module")
 def lite0():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # pictures this small do not repay a second one
-    yield RetrievalNet("tf_efficientnet_lite0").eval()
-    torch.set_num_threads(threads)
+    return RetrievalNet("tf_efficientnet_lite0").eval()
 
 
 @pytest.fixture(autouse=True)
@@ -47,17 +42,12 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     y, x = np.mgrid[0:64, 0:64]
-    things = (
-        (x // 8 % 2, (220, 30, 30)),
-        ((x // 16 + y // 16) % 2, (30, 200, 40)),
-        (x / 64, (40, 60, 230)),
-        ((x - 32) ** 2 + (y - 32) ** 2 < 400, (240, 220, 20)),
-    )
-    for i, (shape, colour) in enumerate(things):
-        for view in range(3):
-            noise = np.random.default_rng(10 * i + view).normal(0, 6, (64, 64, 3))
-            picture = (shape[:, :, None] * np.array(colour) + noise).clip(0, 255).astype(np.uint8)
-            Image.fromarray(picture).save(folder / NAMES[3 * i + view])
+    shapes = (x // 8 % 2, (x // 16 + y // 16) % 2, x / 64, (x - 32) ** 2 + (y - 32) ** 2 < 400)
+    colours = (220, 30, 30), (30, 200, 40), (40, 60, 230), (240, 220, 20)
+    for i, name in enumerate(NAMES):
+        noise = np.random.default_rng(i).normal(0, 6, (64, 64, 3))
+        picture = shapes[i // 3][:, :, None] * np.array(colours[i // 3]) + noise
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name)
     return folder
 
 
@@ -142,14 +132,6 @@ def test_search_and_evaluate_take_any_reranker_of_descriptors(photos, labels, ca
     assert found(capsys, "evaluate", labels, "--images", photos, "--rerank", name)["rerank"] == name
 
 
-def test_a_reranker_of_ones_own_is_a_file(photos, tmp_path, capsys):
-    code = "from ssr_lib.rerank import gfr\ndef rerank(queries, database, first, *, prepared=None, alpha=0.5):\n"
-    (tmp_path / "mine.py").write_text(code + "    return gfr.rerank(queries, database, first, k=1, alpha=alpha)\n")
-    options = ("search", photos / "b1.png", "--gallery", photos, "--rerank", tmp_path / "mine.py")
-    assert found(capsys, *options)["alpha"] == 0.5 and found(capsys, *options, "--alpha", 2)["alpha"] == 2
-    assert "--k 3: " in refused(capsys, *options, "--k", 3)
-
-
 @pytest.mark.parametrize(
     "options,words",
     [
@@ -157,13 +139,10 @@ def test_a_reranker_of_ones_own_is_a_file(photos, tmp_path, capsys):
         ({"photo": "fifo"}, "fifo: a folder, a pipe or a device; a file is wanted"),
         ({"photo": "text.jpg"}, "text.jpg: not a picture"),
         ({"photo": "cut.png"}, "cut.png: truncated"),
-        ({"photo": ""}, "photo is empty"),
         ({"--gallery": ""}, "gallery is empty"),
         ({"--gallery": "nowhere"}, "nowhere: no such folder"),
         ({"--gallery": "empty"}, "holds no pictures"),
         ({"--k": 14}, "--k 14: wanted is 1 to 13, as many others as each picture has"),
-        ({"--k": 0}, "--k 0"),
-        ({"--alpha": -1}, "--alpha -1: a number from 0 to 1000 is wanted"),
         ({"--alpha": "nan"}, "--alpha nan: a number from 0 to 1000"),
         ({"--alpha": 1e300}, "--alpha 1e+300: a number from 0 to 1000"),
         ({"--rerank": "superglobal", "--alpha": 0.3}, "--alpha 0.3: superglobal has no alpha; leave it out"),
@@ -174,10 +153,8 @@ def test_a_reranker_of_ones_own_is_a_file(photos, tmp_path, capsys):
         ({"--top": 0}, "--top 0"),
         ({"--out": "no/x.png"}, "a name that ends in .png is wanted, in a folder that is there"),
         ({"--out": "x.pdf"}, "a name that ends in .png is wanted"),
-        ({"--model": "lite9"}, "--model lite9: neither lite0, lite1, lite2 nor a checkpoint's two files"),
         ({"--model": "w.pth"}, "`ssr convert` makes them of published weights"),
         ({"--preprocess": "vgg"}, "--preprocess takes one of lite, senet"),
-        ({"--size": 0}, "size"),
         ({"--device": "tpu9"}, "device tpu9"),
         ({"--batch-size": 0}, "--batch-size and --workers must be 1 or more"),
         ({"--index": "text.jpg/index"}, "text.jpg"),
@@ -201,16 +178,6 @@ def test_search_refuses_what_is_wrong_in_one_line(photos, capsys, monkeypatch, o
     except SystemExit as end:  # argparse
         assert end.code == 2 and words in capsys.readouterr().err
     assert not (photos / ".ssr-index").exists(), "all of it is said before anything is described"
-
-
-@pytest.mark.parametrize("rule", ["fixed", "none", "longest"])
-def test_size_is_the_longest_side_whatever_a_checkpoint_says(lite0, tmp_path, monkeypatch, rule):
-    own = Preprocess(size_rule=rule, size=None if rule == "none" else 224, mean=(0.4, 0.4, 0.4))
-    (tmp_path / "net.json").touch()
-    monkeypatch.setattr(search_module, "load_checkpoint", lambda path: lite0)
-    monkeypatch.setattr(search_module, "stored_preprocess", lambda path: own)
-    for size, expected in ((96, Preprocess(size_rule="longest", size=96, mean=(0.4, 0.4, 0.4))), (None, own)):
-        assert search_module.load_net(Namespace(model=str(tmp_path / "net"), preprocess=None, size=size))[1] == expected
 
 
 def test_a_gallery_of_one_is_refused_and_the_default_k_gives_way_to_one_of_two(tmp_path, photos, capsys):
@@ -243,16 +210,13 @@ def test_evaluate_prints_what_the_library_measures_block_by_block(photos, labels
     assert list((tmp_path / "kept").glob("*/shard-00000.json"))
 
 
-def test_evaluate_prints_a_table_and_keeps_nothing_where_nothing_is_asked_to_be_kept(photos, labels, capsys):
-    before = sorted(os.listdir(photos.parent)) + sorted(os.listdir(photos))
+def test_evaluate_prints_a_table(photos, labels, capsys):
     assert ssr("evaluate", labels, "--images", photos, "--k", 1, "--alpha", 0.5) == 0
     out = capsys.readouterr().out
     assert "4 queries in 4 groups, 8 database pictures; re-ranking by gfr, k = 1, alpha = 0.5" in out
     header, *lines = out.strip().splitlines()[-3:]
     assert header.split() == ["per", "cent", "mAP", "mP@1", "mP@5", "mP@10"]
-    for line, title in zip(lines, ("without re-ranking", "with re-ranking"), strict=True):
-        assert line.startswith(title) and all(0 <= float(v) <= 100 for v in line.split()[-4:])
-    assert sorted(os.listdir(photos.parent)) + sorted(os.listdir(photos)) == before
+    assert lines == [f"{title:27s}" + 4 * "  100.00" for title in ("without re-ranking", "with re-ranking")]
 
 
 def test_evaluate_asks_with_every_picture_and_tells_of_queries_without_positives(photos, truth, capsys):
@@ -277,8 +241,7 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(photos, truth,
     shard.mkdir(parents=True)
     for name in ("a1.png", "a2.png", "b1.png", "b2.png"):
         (shard / name).write_bytes((photos / name).read_bytes())
-    listed = tmp_path / "revisitop1m" / "revisitop1m.txt"
-    listed.write_text("0/a1.png\n0/a2.png\n0/b1.png\n0/b2.png\n")
+    (tmp_path / "revisitop1m" / "revisitop1m.txt").write_text("0/a1.png\n0/a2.png\n0/b1.png\n0/b2.png\n")
     args = ("evaluate", "--ground-truth", truth, "--images", photos, "--index", tmp_path / "kept")
     alone = found(capsys, *args)
     behind = found(capsys, *args, "--distractors", tmp_path / "revisitop1m")
@@ -286,19 +249,17 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(photos, truth,
     means = [r["results"]["without re-ranking"]["medium"]["mAP"] for r in (alone, behind)]
     assert means[0] == pytest.approx(1.0) and means[1] < 0.9
     monkeypatch.setattr(evaluate_module, "SHORTLIST", 5)
-    words = "--k 5: wanted is 1 to 4"
     assert ssr(*args, "--distractors", tmp_path / "revisitop1m", "--k", 5) == 2
-    assert words in capsys.readouterr().err
+    assert "--k 5: wanted is 1 to 4" in capsys.readouterr().err
 
 
 def test_evaluate_reads_a_stored_benchmark_as_the_pickle_it_was_made_from(photos, truth, tmp_path, capsys):
     benchmark = read_ground_truth(truth, photos, subset=True)
     benchmark.save(tmp_path / "stored.json")
-    benchmark.select_queries([]).save(tmp_path / "none.json")
     from_pickle = found(capsys, "evaluate", "--ground-truth", truth, "--images", photos)
     assert found(capsys, "evaluate", "--ground-truth", tmp_path / "stored.json") == from_pickle
-    words = "none.json has 0 queries and 8 database pictures; one or more of each is wanted"
-    assert words in refused(capsys, "evaluate", "--ground-truth", tmp_path / "none.json")
+    benchmark.select_queries([]).save(tmp_path / "none.json")
+    assert "none.json has 0 queries and 8 " in refused(capsys, "evaluate", "--ground-truth", tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("ending", [".mat", ".MAT", ".npz"])
@@ -309,27 +270,22 @@ def test_evaluate_reads_published_features_in_place_of_pictures(truth, tmp_path,
     queries[0, :2], queries[1, 2:4] = (9, 4), (4, 9)
     file = tmp_path / f"features{ending}"
 
-    def store(arrays):
-        with open(file, "wb") as opened:
-            (np.savez if ending == ".npz" else lambda f, **a: savemat(f, a))(opened, **arrays)
-
-    store({"Q": queries.T.astype(dtype), "X": np.eye(8, dtype=dtype)})
-    args = ("evaluate", "--ground-truth", truth, "--features", file)
-    assert found(capsys, *args)["results"]["without re-ranking"]["medium"]["mAP"] == pytest.approx(1.0)
-    for content, words in (
-        ({"Q": queries, "X": np.eye(8)}, "Q is float64 (2, 8); wanted numbers (dimension, 2)"),
-        ({"Q": queries.T}, "holds no arrays Q (D, queries) and X (D, N)"),
-        (b"no arrays", "holds no arrays Q (D, queries) and X (D, N): it is damaged"),
-        (None, "No such file or directory"),
-    ):
-        file.unlink()
+    def evaluated(content, status):
         if isinstance(content, bytes):
             file.write_bytes(content)
-        elif content:
-            store(content)
-        assert ssr(*args) == 2
-        assert words in capsys.readouterr().err.splitlines()[-1]
-        file.touch()
+        else:
+            with open(file, "wb") as opened:
+                np.savez(opened, **content) if ending == ".npz" else savemat(opened, content)
+        assert ssr("evaluate", "--ground-truth", truth, "--features", file, "--json") == status
+        captured = capsys.readouterr()
+        return json.loads(captured.out) if status == 0 else captured.err.splitlines()[-1]
+
+    printed = evaluated({"Q": queries.T.astype(dtype), "X": np.eye(8, dtype=dtype)}, 0)
+    assert printed["results"]["without re-ranking"]["medium"]["mAP"] == pytest.approx(1.0)
+    assert "Q is float64 (2, 8); wanted numbers (dimension, 2)" in evaluated({"Q": queries, "X": np.eye(8)}, 2)
+    for content in ({"Q": queries.T}, b"no arrays", b""):
+        line = evaluated(content, 2)
+        assert "holds no arrays Q (D, queries) and X (D, N): it is damaged" in line and "pickle" not in line
 
 
 @pytest.mark.parametrize(
@@ -338,19 +294,16 @@ def test_evaluate_reads_published_features_in_place_of_pictures(truth, tmp_path,
         ([], "name either a LABELS.csv or a --ground-truth FILE.pkl"),
         (["nowhere.csv"], "nowhere.csv: No such file or directory"),
         (["labels.csv", "--images", "photos", "--k", "8"], "--k 8: wanted is 1 to 7"),
-        (["labels.csv", "--images", "nowhere"], "12 of the 12 files"),
         (["labels.csv", "--images", "photos", "--index", ""], "index is empty"),
         (["--ground-truth", "gnd.pkl"], "--ground-truth wants --images DIR"),
         (["--ground-truth", "gnd.json", "--images", "photos"], "leave out --images"),
         (["labels.csv", "--features", "x.npz"], "leave out labels"),
+        (["--ground-truth", "gnd.pkl", "--features", "x.mat"], "x.mat: No such file or directory"),
         *(
             (["--ground-truth", "gnd.pkl", "--features", "x.npz", option, value], f"leave out {option[2:]}")
             for option, value in (("--images", "photos"), ("--model", "lite0"), ("--index", "kept"), ("--size", "9"))
         ),
-        (
-            ["labels.csv", "--images", "photos", "--distractors", "nowhere"],
-            "revisitop1m.txt: No such file or directory",
-        ),
+        (["labels.csv", "--images", "photos", "--distractors", "no"], "revisitop1m.txt: No such file or directory"),
         (["broken.csv", "--images", "photos"], "2 of the pictures cannot be used"),
     ],
 )
@@ -360,24 +313,17 @@ def test_evaluate_refuses_what_is_wrong_in_one_line(photos, labels, truth, tmp_p
     (photos / "x.png").write_text("no picture")
     (photos / "y.png").write_bytes((photos / "c1.png").read_bytes()[:300])
     (tmp_path / "broken.csv").write_text(labels.read_text() + "x.png,a,db\ny.png,a,db\n")
-    line = refused(capsys, "evaluate", *args, *(["--size", "64"] if "--features" not in args else []))
-    assert words in line and not (tmp_path / "kept").exists()
+    assert ssr("evaluate", *args) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "kept").exists()
 
 
 # ---- the command itself
 
 
-def raiser(error):
-    def fail(*args, **options):
-        raise error
-
-    return fail
-
-
 @pytest.mark.parametrize(
     "error,status,words",
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command"),
         (MemoryError(), 2, "out of memory; a smaller --batch-size"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
@@ -388,24 +334,24 @@ def raiser(error):
         (KeyError("x"), 2, "unexpected KeyError: 'x'; `ssr --traceback …` shows where, please report it"),
     ],
 )
-def test_what_ends_a_command_is_told_in_one_line(photos, monkeypatch, capsys, error, status, words):
-    monkeypatch.setattr(search_module, "index_folder", raiser(error))
-    assert ssr("search", photos / "a0.png", "--gallery", photos) == status
-    err = capsys.readouterr().err
-    assert words in err and len(err.splitlines()) == 1
-    if status == 2:
-        with pytest.raises(type(error)):
-            ssr("--traceback", "search", photos / "a0.png", "--gallery", photos)
+def test_what_ends_a_command_is_told_in_one_line(photos, labels, monkeypatch, capsys, error, status, words):
+    def fail(*args, **options):
+        raise error
 
-
-@pytest.mark.parametrize(
-    "index,words", [((), "with --index DIR it would go on"), (("--index", "kept"), "goes on from")]
-)
-def test_cut_short_evaluate_promises_only_what_is_kept(photos, labels, tmp_path, monkeypatch, capsys, index, words):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate_module, "extract_benchmark", raiser(KeyboardInterrupt()))
-    assert ssr("evaluate", labels, "--images", photos, *index) == 130
-    assert words in capsys.readouterr().err
+    monkeypatch.setattr(search_module, "index_folder", fail)
+    monkeypatch.setattr(evaluate_module, "extract_benchmark", fail)
+    kept = "goes on from here"
+    for args, promise in (
+        (("search", photos / "a0.png", "--gallery", photos), kept),
+        (("evaluate", labels, "--images", photos, "--index", photos / "kept"), kept),
+        (("evaluate", labels, "--images", photos), "begins anew; with --index DIR it would go on"),
+    ):
+        assert ssr(*args) == status
+        err = capsys.readouterr().err
+        assert words in err and len(err.splitlines()) == 1 and (promise in err or "the same command" not in err)
+        if status == 2:
+            with pytest.raises(type(error)):
+                ssr("--traceback", *args)
 
 
 @pytest.mark.parametrize(
@@ -445,8 +391,3 @@ def test_a_stream_that_cannot_be_written_is_no_reason_to_fall_over(redirection, 
     command = f"set -o pipefail; {sys.executable} -m ssr_lib fetch {redirection}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert run.returncode == status and words in run.stderr and len(run.stderr.splitlines()) == bool(words)
-
-
-def test_text_for_a_terminal_neither_steers_nor_breaks_it():
-    assert shown("Ä 写真 a\u200db.jpg") == "Ä 写真 a\u200db.jpg"
-    assert shown("a\x1b]0;x\x07\r\n\u2029\udcff") == r"a\x1b]0;x\x07\r\n\u2029\udcff"

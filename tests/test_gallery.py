@@ -40,7 +40,7 @@ def check(gallery):
     np.testing.assert_allclose(gallery.descriptors, describe(TinyNet(), paths, PREPROCESS), atol=1e-6)
 
 
-def test_pictures_are_described_once_and_the_index_is_no_part_of_the_gallery(folder):
+def test_pictures_are_described_once_new_ones_alone_and_removed_ones_leave(folder):
     (folder / "notes.txt").write_text("not a picture")
     first = index(folder)
     assert first.files == ["a.png", "b.png", "sub/c.png"] and first.n_new == 3
@@ -50,29 +50,20 @@ def test_pictures_are_described_once_and_the_index_is_no_part_of_the_gallery(fol
     again = index(folder, net)
     assert net.seen == 0 and again.n_new == 0 and again.files == first.files
     np.testing.assert_array_equal(again.descriptors, first.descriptors)
-
-
-def test_added_pictures_alone_are_described_and_removed_ones_leave(folder):
-    index(folder)
     add(folder, "d.png", "0.png", seed=1)
     (folder / "b.png").unlink()
-    net = TinyNet()
     gallery = index(folder, net)
-    assert net.seen == gallery.n_new == 2
-    assert gallery.files == ["0.png", "a.png", "d.png", "sub/c.png"]
+    assert net.seen == gallery.n_new == 2 and gallery.files == ["0.png", "a.png", "d.png", "sub/c.png"]
     check(gallery)
 
 
-@pytest.mark.parametrize("ending,keep_date", [(".png", False), (".bmp", False), (".bmp", True)])
-def test_an_overwritten_picture_is_described_again_though_size_and_date_are_equal(folder, ending, keep_date):
-    add(folder, f"b{ending}", seed=4)
+def test_an_overwritten_picture_is_described_again_though_size_and_date_are_equal(folder):
+    add(folder, "b.bmp", seed=4)
     index(folder)
-    before = (folder / f"b{ending}").stat()
-    add(folder, f"b{ending}", seed=2)
-    after = (folder / f"b{ending}").stat()
-    assert (before.st_size == after.st_size) or ending == ".png"
-    if keep_date:
-        os.utime(folder / f"b{ending}", ns=(before.st_atime_ns, before.st_mtime_ns))
+    before = (folder / "b.bmp").stat()
+    add(folder, "b.bmp", seed=2)
+    os.utime(folder / "b.bmp", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert before.st_size == (folder / "b.bmp").stat().st_size
     gallery = index(folder)
     assert gallery.n_new == 1
     check(gallery)
@@ -100,8 +91,6 @@ def test_one_file_under_several_names_is_one_picture_and_is_found_by_each(folder
     assert gallery.skipped == {"another name of a picture that is listed": 2}
     for photo, i in (("link.png", 0), ("z.png", 0), ("sub/../a.png", 0), (tmp_path / "other.png", 1)):
         assert gallery.find(folder / photo) == i
-    add(tmp_path, "copy.png")
-    assert gallery.find(tmp_path / "copy.png") is None
 
 
 def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_changed(folder):
@@ -123,14 +112,12 @@ def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_change
 def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(folder, monkeypatch, killed_at):
     index(folder)
     add(folder, "d.png", "e.png", seed=1)
-    save = gallery_module._save
-    saved = []
+    saves = [gallery_module._save] * killed_at
 
     def save_until_killed(*args):
-        if len(saved) == killed_at:
+        if not saves:
             raise KeyboardInterrupt
-        saved.append(1)
-        save(*args)
+        saves.pop()(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(gallery_module, "_save", save_until_killed)
@@ -145,16 +132,14 @@ def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(
     check(gallery)
 
 
-@pytest.mark.parametrize("damage", ["rows", "list", "rows gone"])
+@pytest.mark.parametrize("damage", ["rows", "list"])
 def test_damaged_parts_of_an_index_are_described_again(folder, damage, recwarn):
     place = index(folder).place
     rows, sidecar = sorted(place.glob("??.rows.npy"))[0], sorted(place.glob("??.json"))[0]
     if damage == "rows":
         rows.write_bytes(rows.read_bytes()[:-4] + b"\0\1\2\3")
-    elif damage == "list":
-        sidecar.write_text("{")
     else:
-        rows.unlink()
+        sidecar.write_text("{")
     gallery = index(folder)
     assert gallery.n_new == 1
     assert damage == "list" or "is damaged; it is made again" in str(recwarn.pop(UserWarning).message)
@@ -179,7 +164,6 @@ def test_a_gallery_that_cannot_be_written_asks_for_another_place_unless_nothing_
 
 
 def test_neighbours_are_found_once_for_the_pictures_that_are_there(folder, monkeypatch):
-    """Of a re-ranker whose preparation takes them."""
     part = SimpleNamespace(prepare=lambda database, *, k, neighbours: neighbours)
     add(folder, *(f"{i}.png" for i in range(5)), seed=9)
     searches = []
@@ -196,4 +180,3 @@ def test_neighbours_are_found_once_for_the_pictures_that_are_there(folder, monke
     assert [prepared(3), prepared(3), prepared(2), prepared(4)] == [1, 1, 1, 2]
     (folder / "3.png").unlink()
     assert [prepared(2), prepared(2)] == [3, 3]
-    assert index(folder).prepared(SimpleNamespace(), None, {}) is None
