@@ -121,6 +121,9 @@ def encode_products(padded: Tensor, encoder: nn.ModuleList, window: int) -> Tens
     """Padded F (B, H + window − 1, W + window − 1, c) → encoded products (B, c, H, W)."""
     products = Products.apply(padded, window)  # (B, H, W, U, V, c)
     z = products.flatten(0, 2).permute(0, 3, 1, 2)  # (B·H·W, c, U, V): little images, channels last in memory
-    for block in encoder:
-        z = block(z)  # U and V shrink by 2, in the end to 1
+    for block in encoder[:-1]:
+        z = block(z)  # U and V shrink by 2
+    convolution, norm, relu = encoder[-1]  # 3 × 3 → 1 × 1 is one matrix product, twice as fast as the convolution
+    rows, weight = (x.permute(0, 2, 3, 1).flatten(1) for x in (z, convolution.weight))  # (B·H·W, 9·c), (c, 9·c)
+    z = relu(norm(F.linear(rows, weight, convolution.bias)[:, :, None, None]))
     return z.reshape(*products.shape[:3], -1).permute(0, 3, 1, 2)
