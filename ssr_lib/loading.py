@@ -13,8 +13,8 @@ import torch
 from ssr_lib.decode import ImageError, load_image
 from ssr_lib.images import Preprocess, to_tensors
 
-MEMORY_BUDGET = 512 * 2**20  # bytes of tensors that wait for the model, and again for others of their size
 LEAST_SIDE = 17  # px: at 16 the last map of an EfficientNet-Lite is zero, and every picture looks the same
+WAITING = 32  # pictures that wait for others of their size: 0.4 GB at 1024 x 1024 px
 
 Loaded = tuple[int, "list[torch.Tensor] | ImageError"]  # number of the picture, its tensors for each scale
 
@@ -31,27 +31,18 @@ def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[tor
         raise ImageError(f"{path}: {error}") from error
     _, height, width = max((tensor.shape for tensor in tensors), key=max)
     if max(height, width) < LEAST_SIDE:
-        raise ImageError(
-            f"{path}: the network would see {width} x {height} px; a side of {LEAST_SIDE} px or more is wanted"
-        )
+        seen = f"{path}: the network would see {width} x {height} px"
+        raise ImageError(f"{seen}; a side of {LEAST_SIDE} px or more is wanted")
     return tensors
 
 
 def load_ahead(
-    paths: Sequence[Path | str],
-    preprocess: Preprocess,
-    boxes: Sequence | None = None,
-    *,
-    workers: int | None = None,
-    ahead: int = 32,
+    paths: Sequence, preprocess: Preprocess, boxes: Sequence | None = None, *, workers: int | None = None, ahead=32
 ) -> Iterator[Loaded]:
-    """Yield each picture's number and tensors, in order, with at most `ahead` of them decoded before their turn.
+    """Yield each picture's number and tensors, or its `ImageError`, in order; `ahead` are decoded before their turn.
 
-    Of large pictures fewer: as many as fit in `MEMORY_BUDGET` if all were like the largest so far. In place of the
-    tensors of a picture that cannot be used comes its `ImageError`. `workers`: threads, by default one for each core,
-    16 at most (decoders and OpenCV let other threads run).
+    `workers`: threads, by default one for each core, 16 at most (decoders and OpenCV let other threads run).
     """
-    workers = workers or min(os.cpu_count() or 1, 16)
 
     def load(i: int) -> Loaded:
         try:
@@ -59,17 +50,12 @@ def load_ahead(
         except ImageError as error:
             return i, error
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    waiting: deque = deque()
-    most, largest = workers, 1  # pictures that may wait; bytes of the largest so far
+    pool, waiting = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16)), deque()
     try:
         for i in range(len(paths)):
             waiting.append(pool.submit(load, i))
-            while len(waiting) > most:
-                loaded = waiting.popleft().result()
-                largest = max(largest, _bytes(loaded[1]))
-                most = max(workers, min(ahead, MEMORY_BUDGET // largest))
-                yield loaded
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:  # also where the caller stopped early: do not decode what nobody will see
@@ -79,30 +65,18 @@ def load_ahead(
 def batches_of_one_size(
     loaded: Iterable[tuple[int, list[torch.Tensor]]], batch_size: int
 ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-    """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
-
-    Pictures wait for others of their size; where those waiting pass `MEMORY_BUDGET` they leave in smaller batches.
-    """
+    """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size."""
     groups: dict[tuple, list[tuple[int, list[torch.Tensor]]]] = {}
-    held = 0  # bytes
     for i, tensors in loaded:
         shape = tuple(tensor.shape for tensor in tensors)
         groups.setdefault(shape, []).append((i, tensors))
-        held += _bytes(tensors)
         if len(groups[shape]) == batch_size:
-            held -= batch_size * _bytes(tensors)
             yield _stacked(groups.pop(shape))
-        if held > MEMORY_BUDGET:
-            held = 0
-            yield from map(_stacked, groups.values())
-            groups.clear()
+        elif sum(map(len, groups.values())) > WAITING:  # the largest group leaves, not full
+            yield _stacked(groups.pop(max(groups, key=lambda key: len(groups[key]))))
     yield from map(_stacked, groups.values())
 
 
 def _stacked(group: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[int], list[torch.Tensor]]:
     numbers, pictures = zip(*group, strict=True)
     return list(numbers), [torch.stack(scale) for scale in zip(*pictures, strict=True)]
-
-
-def _bytes(tensors: list[torch.Tensor] | ImageError) -> int:
-    return 0 if isinstance(tensors, ImageError) else sum(tensor.nbytes for tensor in tensors)
