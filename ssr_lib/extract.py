@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ssr_lib.backbones import Backbone, ReLUP
 from ssr_lib.benchmark import Benchmark
+from ssr_lib.datasets.folder import listed
 from ssr_lib.decode import ImageError
 from ssr_lib.images import Preprocess
 from ssr_lib.loading import Loaded, batches_of_one_size, load_ahead
@@ -25,19 +26,9 @@ from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.pooling import SmallMapError, combine_scales
 from ssr_lib.store import Maps, Store
 
-NAMES_SHOWN = 10  # unusable files an error message lists
+UNUSABLE = "of the pictures cannot be used"
 Arrays = dict[str, np.ndarray]
 Compute = Callable[[Sequence[Tensor]], Arrays]  # a batch at each scale, (B, 3, H, W) → arrays by name, first axis B
-
-
-class UnreadableImagesError(ImageError):
-    """Pictures that could not be used; `.failed` maps their number to the reason."""
-
-    def __init__(self, failed: dict[int, str]):
-        self.failed = failed
-        shown = "; ".join(failed[i] for i in sorted(failed)[:NAMES_SHOWN])
-        more = f"; and {len(failed) - NAMES_SHOWN} more" if len(failed) > NAMES_SHOWN else ""
-        super().__init__(f"{len(failed)} of the pictures cannot be used: {shown}{more}")
 
 
 def pick_device(name: str) -> torch.device:
@@ -75,9 +66,7 @@ def _computed(
             arrays = {name: array[row] for name, array in found.items()}
             for name, array in arrays.items():
                 if not np.isfinite(array).all() or not array.any():
-                    raise ValueError(
-                        f"{paths[i]}: its {name} is zero or not finite in {array.dtype}; are the weights damaged?"
-                    )
+                    raise ValueError(f"{paths[i]}: its {name} is zero, or not finite in {array.dtype}; see the weights")
             yield i, arrays
     yield from unusable.items()
 
@@ -93,7 +82,7 @@ def _stored(
 
     def make(missing: list[int]) -> None:
         numbers = [i for shard in missing for i in store.shards[shard]]
-        paths, failed = [store.paths[i] for i in numbers], {}
+        paths, failed = [store.paths[i] for i in numbers], []
         crops = None if boxes is None else [boxes[i] for i in numbers]
         loaded = load_ahead(paths, preprocess, crops, workers=workers, ahead=2 * batch_size)
         with tqdm(total=len(files), initial=len(files) - len(paths), unit="image", disable=not progress) as bar:
@@ -102,12 +91,12 @@ def _stored(
                 for place, arrays in _computed(compute, islice(loaded, len(store.shards[shard])), paths, batch_size):
                     done[numbers[place]] = arrays
                     bar.update()
-                unusable = {i: str(reason) for i, reason in done.items() if isinstance(reason, ImageError)}
+                unusable = [str(done[i]) for i in store.shards[shard] if isinstance(done[i], ImageError)]
+                failed += unusable
                 if not unusable:
                     store.write(shard, [done[i] for i in store.shards[shard]])
-                failed |= unusable
         if failed:
-            raise UnreadableImagesError(failed)
+            raise ImageError(listed(failed, UNUSABLE))
 
     store.complete(make)
     return store
@@ -149,8 +138,8 @@ def described(
 def describe(net: nn.Module, files: Sequence[Path | str], preprocess: Preprocess, **options) -> np.ndarray:
     """Descriptors (N, D) float32 of a few files, in memory. `options`: of `described`. Raises as `extract` does."""
     rows = dict(described(net, files, preprocess, **options))
-    if failed := {i: str(row) for i, row in rows.items() if isinstance(row, ImageError)}:
-        raise UnreadableImagesError(failed)
+    if failed := [str(row) for row in rows.values() if isinstance(row, ImageError)]:
+        raise ImageError(listed(failed, UNUSABLE))
     return np.stack([rows[i] for i in range(len(files))])
 
 
@@ -164,7 +153,7 @@ def extract(
     y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run goes on where it
     stopped, at most a shard of pictures earlier.
 
-    Raises `UnreadableImagesError` with all pictures that cannot be used, after the others are stored; `ValueError` for
+    Raises `ImageError` with all pictures that cannot be used, after the others are stored; `ValueError` for
     a `directory` that holds rows of another model, preprocessing or list of files, and for a descriptor that is zero or
     not finite; `FolderBusyError` where another process is writing there; `OSError` where the disk is full.
     """

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
 
@@ -99,16 +100,12 @@ class Store:
         self._stamps = [self._stamps_now(shard) for shard in range(len(self.shards))]
         self.records: list[dict] = []  # sidecars of all shards, once it is complete
         for sidecar in sorted(self.directory.glob("shard-*.json"))[:1]:
-            self._refuse_other((read_json(sidecar) or {}).get("made_by", self.made_by))
-
-    def _refuse_other(self, stored: dict) -> None:
-        for key in {**self.made_by, **stored}:
-            if stored.get(key) != self.made_by.get(key):
-                found, wanted = (json.dumps(record.get(key))[:200] for record in (stored, self.made_by))
-                raise ValueError(
-                    f"{self.directory} was made by something else: {key} is {found} there, {wanted} now; "
-                    "choose another folder, or delete this one"
-                )
+            stored = (read_json(sidecar) or {}).get("made_by", self.made_by)
+            for key in {**self.made_by, **stored}:
+                if stored.get(key) != self.made_by.get(key):
+                    found, wanted = (json.dumps(record.get(key))[:200] for record in (stored, self.made_by))
+                    told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
+                    raise ValueError(f"{directory} was made by something else: {told}")
 
     def _stem(self, shard: int) -> Path:
         return self.directory / f"shard-{shard:05d}"
@@ -185,21 +182,19 @@ class Maps:
         self, mid: Sequence[np.ndarray] | None, last: Sequence[np.ndarray] | None, digest: str, preprocess: dict
     ):
         self.mid, self.last, self.digest, self.preprocess = mid, last, digest, preprocess
-        self._buffers: dict[tuple, tuple[np.ndarray, torch.Tensor]] = {}
+        self._buffers: dict[tuple, tuple[np.ndarray, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.last if self.mid is None else self.mid)
 
-    def batch(
-        self, ids: Sequence[int], device: torch.device | str = "cpu"
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def batch(self, ids: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor | None, Tensor | None]:
         """`mid` and `last` of some pictures of one shape: float32 (B, C, H, W) on `device`, or None.
 
         The tensors are overwritten by the next call: fresh ones would cost more in page faults than the copy itself.
         """
         return self._read("mid", self.mid, ids, device), self._read("last", self.last, ids, device)
 
-    def _read(self, name: str, maps: Sequence[np.ndarray] | None, ids: Sequence[int], device) -> torch.Tensor | None:
+    def _read(self, name: str, maps: Sequence[np.ndarray] | None, ids: Sequence[int], device) -> Tensor | None:
         if maps is None:
             return None
         shape = (len(ids), *maps[ids[0]].shape)  # (B, H, W, C)

@@ -12,7 +12,6 @@ from ssr_lib.backbones import apply_relup, create_backbone
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.decode import ImageError, load_image
 from ssr_lib.extract import (
-    UnreadableImagesError,
     compute_maps,
     describe,
     describe_maps,
@@ -117,16 +116,14 @@ def test_unreadable_pictures_are_all_named_at_once_and_the_rest_is_kept(photos, 
     (root / names[3]).write_bytes(good[:100])
     (root / names[20]).unlink()
     for _ in range(2):
-        with pytest.raises(UnreadableImagesError, match=r"2 of the pictures") as caught:
+        with pytest.raises(ImageError, match=r"2 of the pictures .*03\.png: truncated.*20\.png: No such file"):
             run(photos, tmp_path / "out")
-        assert sorted(caught.value.failed) == [3, 20]
-        assert "03.png: truncated" in str(caught.value) and "20.png: No such file" in str(caught.value)
     (root / names[3]).write_bytes(good)
     (root / names[20]).write_bytes(good)
     net = TinyNet()
     np.testing.assert_allclose(run(photos, tmp_path / "out", net), one_by_one(photos, TinyNet()), atol=1e-6)
     assert net.seen == 16  # the two shards that held them
-    with pytest.raises(UnreadableImagesError, match=r"nowhere\.png"):
+    with pytest.raises(ImageError, match=r"nowhere\.png"):
         describe(TinyNet(), [root / "nowhere.png"], PREPROCESS)
 
 
@@ -135,7 +132,7 @@ def test_useless_descriptor_names_the_picture(photos, tmp_path, weight, bias):
     net = TinyNet()
     nn.init.constant_(net.conv.weight, weight)
     nn.init.constant_(net.conv.bias, bias)
-    with pytest.raises(ValueError, match=r"\d\d\.png: its descriptor is zero or not finite"):
+    with pytest.raises(ValueError, match=r"\d\d\.png: its descriptor is zero, or not finite"):
         run(photos, tmp_path / "out", net)
 
 
@@ -246,5 +243,5 @@ def test_maps_refuse_several_scales_a_broken_picture_and_what_float16_cannot_hol
     (photos[0] / photos[1][3]).write_bytes((photos[0] / photos[1][4]).read_bytes())
     mid = net.backbone.mid.forward
     monkeypatch.setattr(net.backbone.mid, "forward", lambda images: mid(images) + 1e5)
-    with pytest.raises(ValueError, match=r"\d\d\.png: its mid is zero or not finite in float16"):
+    with pytest.raises(ValueError, match=r"\d\d\.png: its mid is zero, or not finite in float16"):
         maps_of(net, photos, tmp_path / "maps")
