@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ssr_lib.benchmark import LISTS, Benchmark
-from ssr_lib.search.codes import NUMBERS, all_codes, first_codes
-from ssr_lib.search.prepared import Array, Prepared, as_pair, blocks
 
 # The lists that are positives; ids of the other lists are ignored.
 PROTOCOLS = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
-AT = (1, 5, 10)  # places at which precision is measured, as the revisited benchmarks do
+AT_ONCE = 1 << 22  # ids of a ranking looked at together: some 60 MB
 GroundTruth = Benchmark | Sequence[Mapping]
+Ranks = np.ndarray | torch.Tensor | Iterator[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,13 @@ class Evaluation:
     at: tuple[int, ...]
 
 
-def _listed(truth: GroundTruth, n_queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _listed(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every listed image: query, database id, place of its list in LISTS; a query's own image is junk."""
     if isinstance(truth, Benchmark):
         own = [[i] if i >= 0 and i not in junk else [] for i, junk in zip(truth.query_ids, truth.junk, strict=True)]
         junk = [np.append(ids, mine).astype(np.int64) for ids, mine in zip(truth.junk, own, strict=True)]
         truth = [dict(zip(LISTS, lists, strict=True)) for lists in zip(truth.easy, truth.hard, junk, strict=True)]
-    if len(truth) != n_queries:
-        raise ValueError(f"the ground truth has {len(truth)} queries, the ranking {n_queries}; one row each is wanted")
-    queries, ids, labels = [], [], []
+    queries, ids, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for q, lists in enumerate(truth):
         if missing := [key for key in LISTS if key not in lists]:
             raise ValueError(f"query {q}: the ground truth lacks {missing}; an empty list says that there are none")
@@ -52,7 +49,7 @@ def _listed(truth: GroundTruth, n_queries: int) -> tuple[np.ndarray, np.ndarray,
             ids.append(array.astype(np.int64))
             queries.append(np.full(len(array), q))
             labels.append(np.full(len(array), label))
-    queries, ids, labels = map(np.concatenate, (queries, ids, labels)) if queries else np.zeros((3, 0), np.int64)
+    queries, ids, labels = map(np.concatenate, (queries, ids, labels))
     order = np.lexsort((ids, queries))
     twice = (np.diff(queries[order]) == 0) & (np.diff(ids[order]) == 0)
     if twice.any():
@@ -62,67 +59,58 @@ def _listed(truth: GroundTruth, n_queries: int) -> tuple[np.ndarray, np.ndarray,
     return queries, ids, labels
 
 
-def _as_ranks(ranks: Array, truth: GroundTruth) -> np.ndarray:
-    """The ranking as an array, in the integers it came in; its ids are validated."""
-    ranks = np.asarray(ranks.cpu() if isinstance(ranks, torch.Tensor) else ranks)
-    if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
-        raise ValueError(f"ranks are {ranks.dtype} {ranks.shape}; wanted integers (queries, places), best first")
-    low, high = int(ranks.min(initial=0)), int(ranks.max(initial=0))
-    if low < 0:
-        advice = "; cut all rankings to one length instead of filling them with -1" if low == -1 else ""
-        raise ValueError(f"ranks hold ids from {low} to {high}; ids are integers from 0{advice}")
-    if isinstance(truth, Benchmark) and high >= len(truth.database):
-        raise ValueError(f"ranks hold ids from {low} to {high}; wanted 0 to {len(truth.database) - 1}")
-    return ranks
+def _blocks(ranks: Ranks, truth: GroundTruth) -> Iterator[np.ndarray]:
+    """The rankings of a few queries at a time (n, N) int64, their ids validated."""
+    for part in ranks if isinstance(ranks, Iterator) else [ranks]:
+        array = np.asarray(part.cpu() if isinstance(part, torch.Tensor) else part)
+        if array.ndim != 2 or array.dtype.kind not in "iu":
+            wanted = "wanted integers (queries, places), best first"
+            raise ValueError(f"ranks are {array.dtype} of shape {array.shape}; {wanted}")
+        low, high = int(array.min(initial=0)), int(array.max(initial=0))
+        if low < 0:
+            told = f"ranks hold ids from {low} to {high}; wanted ids from 0"
+            raise ValueError(f"{told}: rankings that end early are cut to one length, not filled up")
+        if isinstance(truth, Benchmark) and high >= len(truth.database):
+            raise ValueError(f"ranks hold ids from {low} to {high}; wanted 0 to {len(truth.database) - 1}")
+        step = max(1, AT_ONCE // (high + 1))
+        for start in range(0, len(array), step):
+            yield array[start : start + step].astype(np.int64)  # narrow and unsigned ones are no indices
 
 
-def _places(ranks: np.ndarray, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The place from 0 of each listed image in its query's ranking, -1 where it is not there."""
-    width = 1 + int(ranks.max(initial=0))
-    places = np.full(len(ids), -1)
-    for rows in blocks(len(ranks), NUMBERS // 4 // width):
-        part = ranks[rows].astype(np.int64)  # narrow and unsigned integers too can be taken as indices then
+def _places(ranks: Ranks, truth: GroundTruth, queries: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The place from 0 of each listed image in its query's ranking, -1 where it is not there; the rankings' lengths."""
+    places, lengths = np.full(len(ids), -1), []
+    for part in _blocks(ranks, truth):
+        width, start = 1 + part.max(initial=0), len(lengths)
         table = np.full((len(part), width), -1, dtype=np.int32)  # place of each id
         np.put_along_axis(table, part, np.arange(part.shape[1], dtype=np.int32)[None], axis=1)
         if (double := np.flatnonzero((table >= 0).sum(axis=1) < part.shape[1])).size:
-            query = rows.start + double[0]
+            query = start + double[0]
             raise ValueError(f"the ranking of query {query} holds an id twice; it should hold each image once")
-        mine = (queries >= rows.start) & (queries < rows.stop) & (ids < width)
-        places[mine] = table[queries[mine] - rows.start, ids[mine]]
-    return places
+        mine = (queries >= start) & (queries < start + len(part)) & (ids < width)
+        places[mine] = table[queries[mine] - start, ids[mine]]
+        lengths += [part.shape[1]] * len(part)
+    if len(lengths) != len(truth):
+        told = f"the ground truth has {len(truth)} queries, the ranking {len(lengths)}"
+        raise ValueError(f"{told}; one row for each is wanted")
+    return places, np.array(lengths, np.int64)
 
 
-def _counted_places(q: Prepared, d: Prepared, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The place from 0 of each listed image among all images by cosine: how many codes are smaller than its own."""
-    if ids.max(initial=0) >= len(d):
-        raise ValueError(f"the ground truth lists image {ids.max()}; the database has {len(d)} images, from 0")
-    places, wanted = np.empty((2, len(ids)), np.int64)
-    ends = np.searchsorted(queries, np.arange(len(q) + 1))  # of each query's lists
-    for rows in blocks(len(q), NUMBERS // len(d)):
-        codes, mine = all_codes(q, d, rows), slice(ends[rows.start], ends[rows.stop])
-        wanted[mine] = codes.cpu().numpy()[queries[mine] - rows.start, ids[mine]]
-        ordered = first_codes(codes, len(d)).cpu().numpy()
-        for i in range(rows.start, rows.stop):
-            mine = slice(ends[i], ends[i + 1])
-            places[mine] = np.searchsorted(ordered[i - rows.start], wanted[mine])
-    return places
-
-
-def _positives(listed: tuple[np.ndarray, ...], places: np.ndarray, n_queries: int, length: int) -> dict[str, tuple]:
+def _positives(ranks: Ranks, truth: GroundTruth) -> dict[str, tuple[np.ndarray, ...]]:
     """For each protocol, with ignored images removed: query and place of the positives found, sorted; how many are
     listed (Q,); how many images are left in the ranking (Q,)."""
-    queries, _, labels = listed
+    queries, ids, labels = _listed(truth)
+    places, lengths = _places(ranks, truth, queries, ids)
     order = np.lexsort((places, queries))
     order = order[places[order] >= 0]
-    query, place = queries[order], places[order]
-    found = {}
+    query, place, found = queries[order], places[order], {}
     for protocol, lists in PROTOCOLS.items():
         positive = np.isin(labels, [LISTS.index(key) for key in lists])
         hit, ignored = positive[order], ~positive[order]
-        ignored_in = np.bincount(query[ignored], minlength=n_queries)
+        ignored_in = np.bincount(query[ignored], minlength=len(lengths))
         before = np.cumsum(ignored) - (np.cumsum(ignored_in) - ignored_in)[query]  # ignored ones up to here
-        counts = np.bincount(queries[positive], minlength=n_queries)
-        found[protocol] = (query[hit], (place - before)[hit], counts, length - ignored_in)
+        counts = np.bincount(queries[positive], minlength=len(lengths))
+        found[protocol] = (query[hit], (place - before)[hit], counts, lengths - ignored_in)
     return found
 
 
@@ -143,69 +131,45 @@ def average_precision(places_of_positives: Sequence[int], number_of_positives: i
         raise ValueError(f"{len(places)} places for {number_of_positives} positives; count those not found too")
     if not number_of_positives:
         return np.nan
-    return float(_trapezoids(np.arange(len(places)), places).sum() / number_of_positives)
+    return float(_trapezoids(np.arange(len(places)), places.astype(np.int64)).sum() / number_of_positives)
 
 
-def evaluate(ranks: Array, ground_truth: GroundTruth, at: Sequence[int] = AT) -> Evaluation:
+def evaluate(ranks: Ranks, ground_truth: GroundTruth, at: Sequence[int] = (1, 5, 10)) -> Evaluation:
     """Mean average precision and precision at k by the Easy, Medium and Hard protocols.
 
-    `ranks` (Q, N) or cut at M: database ids, best first. `ground_truth`: a `Benchmark`, or for each query a mapping with
+    `ranks` (Q, N) or cut at M: database ids, best first; or an iterator over such blocks of queries, in their order,
+    where the rankings of all would not fit into memory. `ground_truth`: a `Benchmark`, or for each query a mapping with
     "easy", "hard", "junk". Positives: easy; easy and hard; hard. The other listed images, and the query's own where a
     `Benchmark` names it, leave the ranking before places are counted. AP is trapezoidal and divides by all positives,
     found or not; P@k divides by min(k, place from 1 of the last positive found).
     Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenovic et al., CVPR 2018, section 3.
     """
-    return _evaluation(_positives_ranked(ranks, ground_truth), at)
-
-
-@torch.no_grad()
-def evaluate_descriptors(
-    queries: Array | Prepared, database: Array | Prepared, ground_truth: GroundTruth, at: Sequence[int] = AT
-) -> Evaluation:
-    """What `evaluate` says of `search.rank`, with no ranking made: a block of queries at a time, at most 0.4 GB.
-
-    `queries` (Q, D), `database` (N, D): float32, NumPy, torch or prepared. Raises as `search.rank` and `evaluate` do.
-    """
-    q, d = as_pair(queries, database)
-    listed = _listed(ground_truth, len(q))
-    return _evaluation(_positives(listed, _counted_places(q, d, *listed[:2]), len(q), len(d)), at)
-
-
-def _positives_ranked(ranks: Array, ground_truth: GroundTruth) -> dict[str, tuple]:
-    ranks = _as_ranks(ranks, ground_truth)
-    listed = _listed(ground_truth, len(ranks))
-    return _positives(listed, _places(ranks, *listed[:2]), *ranks.shape)
-
-
-def _evaluation(found: dict[str, tuple], at: Sequence[int]) -> Evaluation:
     at = tuple(at)
     if any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in at):
         raise ValueError(f"at is {at}; wanted places from 1")
     maps, mps, aps, precisions = {}, {}, {}, {}
-    for protocol, (query, place, listed, _) in found.items():
-        n_queries = len(listed)
-        hits = np.bincount(query, minlength=n_queries)
-        order = np.arange(len(query)) - (np.cumsum(hits) - hits)[query]  # 0, 1, … within each query
-        sums = np.bincount(query, _trapezoids(order, place), minlength=n_queries)
+    for protocol, (query, place, listed, _) in _positives(ranks, ground_truth).items():
+        n_queries, asked = len(listed), listed > 0
+        found = np.bincount(query, minlength=n_queries)
+        order = np.arange(len(query)) - (np.cumsum(found) - found)[query]  # 0, 1, … within each query
         last = np.zeros(n_queries, np.int64)
         last[query] = place  # sorted: the last one stays
-        precision = np.full((n_queries, len(at)), np.nan)
+        ap, precision = np.full(n_queries, np.nan), np.full((n_queries, len(at)), np.nan)
+        ap[asked] = np.bincount(query, _trapezoids(order, place), minlength=n_queries)[asked] / listed[asked]
         for column, k in enumerate(at):
             depth = np.minimum(k, last + 1)
-            within = np.bincount(query, place < depth[query], minlength=n_queries)
-            precision[listed > 0, column] = (within / depth)[listed > 0]
-        ap = np.where(listed > 0, sums / np.maximum(listed, 1), np.nan)
+            hits = np.bincount(query, place < depth[query], minlength=n_queries)
+            precision[asked, column] = (hits / depth)[asked]
         aps[protocol], precisions[protocol] = ap, precision
-        any_left = (listed > 0).any()
-        maps[protocol] = float(np.nanmean(ap)) if any_left else np.nan
-        mps[protocol] = np.nanmean(precision, axis=0) if any_left else np.full(len(at), np.nan)
+        maps[protocol] = float(ap[asked].mean()) if asked.any() else np.nan
+        mps[protocol] = precision[asked].mean(axis=0) if asked.any() else np.full(len(at), np.nan)
     return Evaluation(maps, mps, aps, precisions, at)
 
 
-def false_positives_at_r(ranks: Array, ground_truth: GroundTruth) -> dict[str, np.ndarray]:
+def false_positives_at_r(ranks: Ranks, ground_truth: GroundTruth) -> dict[str, np.ndarray]:
     """Wrong images among each query's first R, (Q,) by protocol: R its number of positives, ignored images removed."""
     wrong = {}
-    for protocol, (query, place, listed, length) in _positives_ranked(ranks, ground_truth).items():
+    for protocol, (query, place, listed, length) in _positives(ranks, ground_truth).items():
         hits = np.bincount(query, place < listed[query], minlength=len(listed))
         wrong[protocol] = np.where(listed > 0, np.minimum(listed, length) - hits, np.nan)
     return wrong
@@ -232,7 +196,7 @@ def auc_against(
 ) -> np.ndarray:
     """For each query the `pair_auc` of its cosines with two lists of database ids: (Q,), NaN where one is empty.
 
-    On drawn landmarks: positives against "same_style"; "same_building" against "unrelated".
+    On drawn landmarks: positives against "same_style", or "same_building" against "unrelated".
     """
     rows = zip(_cosines(queries, database), positives, negatives, strict=True)
     return np.array([pair_auc(row[np.asarray(p, np.int64)], row[np.asarray(n, np.int64)]) for row, p, n in rows])
@@ -241,10 +205,13 @@ def auc_against(
 def intra_inter_distances(queries: np.ndarray, database: np.ndarray, ground_truth: GroundTruth) -> dict[str, float]:
     """How far classes are apart: mean Euclidean distance of unit descriptors from queries to their positives (easy and
     hard) and to wrong images, the ratio of the two, and the AUC with which similarity tells such pairs apart."""
+    if len(queries) != len(ground_truth):
+        raise ValueError(f"the ground truth has {len(ground_truth)} queries; there are {len(queries)} descriptors")
     cosines = _cosines(queries, database)
-    listed, ids, labels = _listed(ground_truth, len(queries))
-    kind = np.full(cosines.shape, -1, dtype=np.int8)  # wrong
-    kind[listed, ids] = labels
-    right, wrong = cosines[(kind >= 0) & (kind < LISTS.index("junk"))], cosines[kind < 0]
-    intra, inter = (float(np.sqrt(np.maximum(2 - 2 * c, 0)).mean()) if len(c) else np.nan for c in (right, wrong))
-    return {"intra": intra, "inter": inter, "intra / inter": intra / inter, "pair AUC": pair_auc(right, wrong)}
+    listed, ids, labels = _listed(ground_truth)
+    positive = labels < LISTS.index("junk")
+    wrong = np.ones(cosines.shape, bool)
+    wrong[listed, ids] = False
+    near, far = cosines[listed[positive], ids[positive]], cosines[wrong]
+    intra, inter = (float(np.sqrt(np.maximum(2 - 2 * c, 0)).mean()) if len(c) else np.nan for c in (near, far))
+    return {"intra": intra, "inter": inter, "intra / inter": intra / inter, "pair AUC": pair_auc(near, far)}

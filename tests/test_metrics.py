@@ -1,6 +1,7 @@
 """evaluate against stored outputs of the revisited benchmarks' evaluation, hand-made cases and a naive loop."""
 
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssr_lib import metrics
 from ssr_lib.benchmark import Benchmark
-from ssr_lib.metrics import (
-    auc_against,
-    average_precision,
-    evaluate,
-    false_positives_at_r,
-    intra_inter_distances,
-    pair_auc,
-)
+from ssr_lib.metrics import average_precision, evaluate, false_positives_at_r, pair_auc
+from ssr_lib.search import rank
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 LETTERS = {"E": "easy", "M": "medium", "H": "hard"}
@@ -26,21 +22,14 @@ HAND = [str(name) for name in GOLDEN["hand_names"]]
 
 
 def lists(case):
-    cut = lambda row: row[row >= 0]
-    tables = [GOLDEN[f"{case}_{key}"] for key in ("easy", "hard", "junk")]
-    return [dict(zip(("easy", "hard", "junk"), map(cut, rows), strict=True)) for rows in zip(*tables, strict=True)]
+    tables = {key: GOLDEN[f"{case}_{key}"] for key in ("easy", "hard", "junk")}
+    return [{key: rows[q][rows[q] >= 0] for key, rows in tables.items()} for q in range(len(tables["easy"]))]
 
 
 def benchmark(truth, n_database, **options):
     tables = {key: [query[key] for query in truth] for key in ("easy", "hard", "junk")}
-    return Benchmark(
-        "test",
-        ".",
-        [f"{i}.jpg" for i in range(n_database)],
-        [f"q{i}.jpg" for i in range(len(truth))],
-        **tables,
-        **options,
-    )
+    names = [f"{i}.jpg" for i in range(n_database)], [f"q{i}.jpg" for i in range(len(truth))]
+    return Benchmark("test", ".", *names, **tables, **options)
 
 
 def naive(ranks, ok, junk, at):
@@ -54,10 +43,6 @@ def naive(ranks, ok, junk, at):
         return 0.0, [0.0] * len(at)
     depths = [min(k, places[-1] + 1) for k in at]
     return ap, [sum(p < depth for p in places) / depth for depth in depths]
-
-
-def test_all_stored_cases_are_there():
-    assert len(CASES) == 20 and len(HAND) == 12
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -74,11 +59,10 @@ def test_as_the_public_evaluation(case, as_benchmark):
 
 @pytest.mark.parametrize("name", HAND)
 def test_as_the_public_evaluation_on_hand_made_cases(name):
-    value = lambda key: GOLDEN[f"hand_{name}_{key}"]
-    truth = [{"easy": value("ok"), "hard": [], "junk": value("junk")}]
-    got = evaluate(np.arange(int(value("n")))[None], truth)
-    assert got.map["easy"] == got.map["medium"] == pytest.approx(float(value("ap")), abs=1e-12)
-    np.testing.assert_allclose(got.mp["easy"], value("p"), atol=1e-12)
+    n, ok, junk, ap, p = (GOLDEN[f"hand_{name}_{key}"] for key in ("n", "ok", "junk", "ap", "p"))
+    got = evaluate(np.arange(int(n))[None], [{"easy": ok, "hard": [], "junk": junk}])
+    assert got.map["easy"] == got.map["medium"] == pytest.approx(float(ap), abs=1e-12)
+    np.testing.assert_allclose(got.mp["easy"], p, atol=1e-12)
     assert np.isnan(got.map["hard"]) and np.isnan(got.mp["hard"]).all()
 
 
@@ -90,10 +74,9 @@ def test_average_precision_by_hand():
     assert average_precision([5, 1, 3], 3) == average_precision([1, 3, 5], 3)
     assert average_precision([0, 1, 2], 3) == 1 and average_precision([0], 4) == 0.25
     assert average_precision([], 3) == 0 and np.isnan(average_precision([], 0))
-
-
-def test_an_id_far_beyond_the_ranking_is_not_found_and_costs_no_memory():
-    assert evaluate(np.array([[0, 1, 2]]), [{"easy": [0, 2**40], "hard": [], "junk": []}]).map["easy"] == 0.5
+    for places, number in (([1, 1], 2), ([-1], 1), ([0, 1], 1), ([0.5], 1)):
+        with pytest.raises(ValueError, match="places"):
+            average_precision(places, number)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -107,12 +90,8 @@ def test_evaluate_is_the_naive_loop(seed, n, n_queries, cut):
     ranks = np.stack([rng.permutation(n) for _ in range(n_queries)])[:, : n // 2 if cut else n]
     got = evaluate(ranks, truth, at=(1, 3, 100))
     wrong = false_positives_at_r(ranks, truth)
-    protocols = {
-        "easy": (["easy"], ["junk", "hard"]),
-        "medium": (["easy", "hard"], ["junk"]),
-        "hard": (["hard"], ["junk", "easy"]),
-    }
-    for key, (positive, ignored) in protocols.items():
+    for key, positive in (("easy", ["easy"]), ("medium", ["easy", "hard"]), ("hard", ["hard"])):
+        ignored = [name for name in ("easy", "hard", "junk") if name not in positive]
         for i, query in enumerate(truth):
             ok, junk = (np.concatenate([query[name] for name in names]) for names in (positive, ignored))
             ap, precision = naive(ranks[i], ok, junk, (1, 3, 100))
@@ -121,24 +100,8 @@ def test_evaluate_is_the_naive_loop(seed, n, n_queries, cut):
             first = [j for j in ranks[i] if j not in set(junk)][: len(ok)]
             expected = sum(j not in set(ok) for j in first) if len(ok) else np.nan
             np.testing.assert_array_equal(wrong[key][i], expected)
-        assert got.map[key] == pytest.approx(
-            np.nanmean(got.ap[key]) if np.isfinite(got.ap[key]).any() else np.nan, nan_ok=True
-        )
-
-
-def test_what_the_three_protocols_ignore():
-    """Ranking: hard, junk, easy, wrong. Easy: easy alone, first. Medium: both first. Hard: hard first."""
-    got = evaluate(np.array([[1, 2, 0, 3]]), [{"easy": [0], "hard": [1], "junk": [2]}])
-    assert got.map == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
-    swapped = evaluate(np.array([[3, 2, 0, 1]]), [{"easy": [0], "hard": [1], "junk": [2]}])
-    assert swapped.map["easy"] == swapped.map["hard"] == 0.25  # each at place 1, after the wrong image
-    assert swapped.mp["easy"].tolist() == [0, 0.5, 0.5]  # divided by 2, the place of the last positive
-
-
-def test_positives_that_were_not_found_count_and_do_not_crash():
-    got = evaluate(np.array([[3, 4]]), [{"easy": [0], "hard": [], "junk": []}])
-    assert got.map["easy"] == 0 and got.mp["easy"].tolist() == [0, 0, 0] and np.isnan(got.map["hard"])
-    assert false_positives_at_r(np.array([[3, 4]]), [{"easy": [0], "hard": [], "junk": []}])["easy"] == [1]
+        values = got.ap[key][np.isfinite(got.ap[key])]
+        assert got.map[key] == pytest.approx(values.mean() if len(values) else np.nan, nan_ok=True)
 
 
 def test_a_querys_own_image_is_ignored_wherever_it_stands():
@@ -146,21 +109,48 @@ def test_a_querys_own_image_is_ignored_wherever_it_stands():
     for ranks in ([0, 1, 2, 3], [1, 2, 3, 0], [1, 2, 3]):
         assert evaluate([ranks], benchmark(truth, 4, query_ids=[0])).map["easy"] == 1
     assert evaluate([[0, 1, 2, 3]], benchmark(truth, 4)).map["easy"] == 0.25
+    far = [{"easy": [1, 2**40], "hard": [], "junk": []}]  # not found, and costs no memory
+    assert evaluate([[1, 0]], far).map["easy"] == 0.5
     assert evaluate([[2, 1, 0, 3]], benchmark(truth, 4, query_ids=[2])).map["easy"] == 1  # junk already
     with pytest.raises(ValueError, match="id 1 is listed twice"):
         evaluate([[0, 1, 2, 3]], benchmark(truth, 4, query_ids=[1]))
 
 
-def test_torch_rankings_are_taken_too():
-    truth, ranks = lists("c00"), GOLDEN["c00_ranks"].T
-    assert evaluate(torch.from_numpy(ranks.copy()), truth).map == evaluate(ranks, truth).map
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64", torch.tensor])
+def test_every_kind_of_integers_is_taken(kind):
+    truth, ranks = lists("c10"), GOLDEN["c10_ranks"].T  # 116 images
+    given = kind(ranks.copy()) if callable(kind) else ranks.astype(kind)
+    assert evaluate(given, truth).map == evaluate(ranks, truth).map
+
+
+def test_blocks_of_queries_are_the_whole_in_bounded_memory(monkeypatch):
+    truth, ranks = lists("c03"), GOLDEN["c03_ranks"].T
+    expected, wrong = evaluate(ranks, truth), false_positives_at_r(ranks, truth)
+    for size in (1, 2, 100):
+        parts = [ranks[start : start + size] for start in range(0, len(ranks), size)]
+        np.testing.assert_array_equal(evaluate(iter(parts), truth).ap["medium"], expected.ap["medium"])
+        np.testing.assert_array_equal(false_positives_at_r(iter(parts), truth)["hard"], wrong["hard"])
+    with pytest.raises(ValueError, match=f"{len(ranks)} queries, the ranking 1"):
+        evaluate(iter(ranks[:1, None]), truth)
+    monkeypatch.setattr(metrics, "AT_ONCE", 1)
+    assert evaluate(ranks, truth).map == expected.map
+    monkeypatch.undo()
+    queries, database = (np.random.default_rng(n).standard_normal((n, 8), np.float32) for n in (2000, 10_000))
+    truth = [{"easy": [q], "hard": [q + 1], "junk": [9999]} for q in range(len(queries))]
+    searched = (rank(queries[start : start + 100], database) for start in range(0, 2000, 100))
+    tracemalloc.start()
+    evaluate(searched, truth)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # all rankings together take 160 MB
 
 
 @pytest.mark.parametrize(
     ("ranks", "truth", "message"),
     [
         ([[0, 1, 1]], {"easy": [0]}, "query 0 holds an id twice"),
-        ([[0, -1, 1]], {"easy": [0]}, "ids from -1 to 1"),
+        ([[0, 1, -1]], {"easy": [0]}, "ids from -1 to 1; wanted ids from 0: rankings that end early are cut"),
+        ([[0, -5, 1]], {"easy": [0]}, "ids from -5 to 1; wanted ids from 0"),
         ([[0, 1]], {"easy": [-2]}, "'easy' holds -2"),
         ([[0, 1]], {"easy": [0.5]}, "ids are integers"),
         ([[0, 1]], {"easy": [0, 0]}, "id 0 is listed twice"),
@@ -184,9 +174,6 @@ def test_other_bad_arguments_are_refused():
         evaluate(np.array([[0, 1]]), [{"easy": [0], "hard": []}])
     with pytest.raises(ValueError, match="wanted places from 1"):
         evaluate(np.array([[0, 1]]), truth, at=(0,))
-    for places, number in (([1, 1], 2), ([-1], 1), ([0, 1], 1), ([0.5], 1)):
-        with pytest.raises(ValueError, match="places"):
-            average_precision(places, number)
 
 
 def test_the_ground_truth_of_the_revisited_benchmarks_ranked_perfectly(extra_data):
@@ -201,13 +188,6 @@ def test_the_ground_truth_of_the_revisited_benchmarks_ranked_perfectly(extra_dat
         assert got.map == pytest.approx({"easy": 1, "medium": 1, "hard": 1})
         wrong = false_positives_at_r(np.stack(ranks), truth)["medium"]
         assert np.nansum(wrong) == 0 and len(wrong) == 70
-        rng = np.random.default_rng(0)
-        shuffled = np.stack([rng.permutation(n) for _ in truth])
-        expected = [
-            naive(row, np.r_[q["easy"], q["hard"]], q["junk"], (1, 5, 10))
-            for row, q in zip(shuffled, truth, strict=True)
-        ]
-        np.testing.assert_allclose(evaluate(shuffled, truth).ap["medium"], [ap for ap, _ in expected], atol=1e-12)
 
 
 def test_pair_auc_by_hand_and_by_counting():
@@ -222,12 +202,14 @@ def test_pair_auc_by_hand_and_by_counting():
 
 def test_auc_against_is_the_auc_of_each_querys_cosines():
     database = np.float32([[1, 0], [1, 1], [0, 3], [-1, 0]])
-    got = auc_against(np.float32([[5, 0], [0, 1], [1, 0]]), database, [[0, 1], [0], []], [[2, 3], [2, 3], [0]])
+    got = metrics.auc_against(np.float32([[5, 0], [0, 1], [1, 0]]), database, [[0, 1], [0], []], [[2, 3], [2, 3], [0]])
     np.testing.assert_allclose(got, [1, 0.25, np.nan])  # the second: a tie and a loss
 
 
 def test_intra_and_inter_class_distances_by_hand():
     database = np.float32([[0, 2], [-1, 0], [3, 0], [0, -1]])
     truth = [{"easy": [2], "hard": [0], "junk": [3]}]  # distances 0 and √2; the wrong image 1 is at 2; 3 is ignored
-    got = intra_inter_distances(np.float32([[1, 0]]), database, truth)
+    got = metrics.intra_inter_distances(np.float32([[1, 0]]), database, truth)
     assert got == pytest.approx({"intra": 2**-0.5, "inter": 2, "intra / inter": 2**-1.5, "pair AUC": 1}, abs=1e-7)
+    with pytest.raises(ValueError, match="has 1 queries; there are 2 descriptors"):
+        metrics.intra_inter_distances(database[:2], database, truth)

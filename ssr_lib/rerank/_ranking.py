@@ -89,7 +89,7 @@ def add_neighbours(x: Prepared, d: Prepared, ids: torch.Tensor, weights: torch.T
             bad = rows.start + int((lengths < 1e-12).nonzero()[0])
             raise ValueError(f"row {bad} and its neighbours cancel out; use a smaller alpha or similarity weights")
         norms[rows] = row_norms(torch.div(total, lengths.float()[:, None], out=out[rows]))
-    return Prepared(out, norms, True, x.source)
+    return Prepared(out, norms, True, x.numpy)
 
 
 def check_number(value: float, name: str) -> None:

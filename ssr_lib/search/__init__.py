@@ -18,11 +18,12 @@ __all__ = ["Prepared", "knn", "prepare", "rank"]
 
 SPARE = 16  # candidates beyond k: room for what float32 cannot tell apart; too few costs time, never correctness
 CLOSE = 2e-6  # much more than float32 products of unit rows err by
+WITH_FAISS = sys.platform != "darwin"  # there its OpenMP and that of torch end the process
 
 
 def _best_products(unit: torch.Tensor, x: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The m largest float32 products of each row of `unit` with rows of x: values and places (n, m), best first."""
-    if unit.device.type == "cpu" and sys.platform != "darwin":  # there the OpenMP of faiss and that of torch collide
+    if unit.device.type == "cpu" and WITH_FAISS:
         import faiss  # after torch: the other way round each waits for the other's threads
 
         values, ids = faiss.knn(unit.numpy(), x.numpy(), m, metric=faiss.METRIC_INNER_PRODUCT)

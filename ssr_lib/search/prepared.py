@@ -19,13 +19,13 @@ class Prepared:
     """Descriptors (N, D) float32 that `prepare` validated; every function of search and re-ranking takes them.
 
     `data`: the array, in memory, on a device or mapped from a file. `norms` (N,): its lengths, float64, on the device
-    that computes. `is_unit`: whether all are 1. `source`: the device that results go back to, None for NumPy.
+    that computes. `is_unit`: whether all are 1. `numpy`: whether results go back as NumPy arrays.
     """
 
     data: Array
     norms: torch.Tensor
     is_unit: bool
-    source: torch.device | None
+    numpy: bool
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -43,55 +43,46 @@ class Prepared:
 
     def unit(self, index: slice | torch.Tensor = slice(None)) -> torch.Tensor:
         """Some rows at unit length, (n, D) float32; as they came where all have that length."""
-        rows, norms = self.raw(index).contiguous(), self.norms[index]
-        if self.is_unit:
-            return rows
-        out = torch.empty_like(rows)
-        for part in blocks(len(rows), PIECE // rows.shape[1]):
-            out[part] = rows[part].double().div_(norms[part, None])
-        return out
+        rows = self.raw(index).contiguous()
+        return rows if self.is_unit else rows.double().div_(self.norms[index, None]).float()
 
     def take(self, ids: torch.Tensor) -> Prepared:
         """Some of the rows, in memory."""
-        return Prepared(self.raw(ids), self.norms[ids], self.is_unit, self.source)
+        return Prepared(self.raw(ids), self.norms[ids], self.is_unit, self.numpy)
 
     def features(self) -> Array:
-        """All rows at unit length, as the kind of array that came in; the array itself where that is what it holds."""
-        mapped = self.is_unit and isinstance(self.data, np.ndarray)
-        return self.data if mapped else self.like(self.unit())
+        """All rows at unit length, as the kind of array that came in."""
+        return self.like(self.unit())
 
     def like(self, result: torch.Tensor) -> Array:
-        """A result as the kind of array that came in, on its device."""
-        if self.source is None:
-            return result.cpu().numpy()
-        lost = self.source.type == "mps" and result.dtype == torch.float64  # Apple's GPU has no float64
-        return (result.float() if lost else result).to(self.source)
+        """A result as the kind of array that came in."""
+        return result.cpu().numpy() if self.numpy else result
 
 
 def prepare(array: Array | Prepared, name: str = "descriptors", device: torch.device | str | None = None) -> Prepared:
     """Validate descriptors and measure their lengths, block by block: once for all calls that take the result.
 
-    `array` (N, D) float32, NumPy (mapped files too, which stay where they are) or torch; `device`: where to compute.
+    `array` (N, D) float32, NumPy (mapped files too, which stay where they are) or torch; `device`: where to compute and
+    to leave the results, by default where the array is; the CPU for Apple's GPU, which has no float64.
     Raises `ValueError` for anything but a non-empty 2-D float32 array of finite rows that are not zero.
     """
     if isinstance(array, Prepared):
         return array
     if not isinstance(array, Array):
         raise ValueError(f"{name} are a {type(array).__name__}; wanted a float32 NumPy array or torch tensor")
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name} have shape {tuple(array.shape)}; wanted (rows, dimension), neither of them 0")
+    if array.ndim != 2 or 0 in array.shape or len(array) > MOST:
+        raise ValueError(f"{name} have shape {tuple(array.shape)}; wanted 1 to {MOST:,} rows of 1 dimension or more")
     if array.dtype not in (np.float32, torch.float32):
         raise ValueError(f"{name} are {array.dtype}; wanted float32: convert them first")
-    check_integer(len(array), f"the number of {name}", 1, MOST, "search more in several parts")
-    source = array.device if isinstance(array, torch.Tensor) else None
-    home = torch.device(device or source or "cpu")
+    numpy = isinstance(array, np.ndarray)
+    home = torch.device(device or array.device)
     home = torch.device("cpu") if home.type == "mps" else home
-    if source is not None:
+    if not numpy:
         array = array.detach().to(home)
     elif array.flags.c_contiguous and array.flags.writeable:
         array = torch.from_numpy(array).to(home)
-    norms = torch.ones(len(array), dtype=torch.float64, device=home)
-    rows = Prepared(array, norms, True, source)
+    norms = torch.empty(len(array), dtype=torch.float64, device=home)
+    rows = Prepared(array, norms, True, numpy)
     for part in blocks(len(array), PIECE // array.shape[1]):
         norms[part] = row_norms(rows.raw(part))
     wrong = (~torch.isfinite(norms) | (norms == 0)).nonzero()
@@ -99,7 +90,7 @@ def prepare(array: Array | Prepared, name: str = "descriptors", device: torch.de
         bad = int(wrong[0])
         what = "is zero and has no direction" if norms[bad] == 0 else "holds NaN or infinity"
         raise ValueError(f"{name}: row {bad} {what}; look at the image it was extracted from")
-    return Prepared(array, norms, bool(((norms - 1).abs() < 2.0**-21).all()), source)
+    return Prepared(array, norms, bool(((norms - 1).abs() < 2.0**-21).all()), numpy)
 
 
 def as_pair(queries: Array | Prepared, database: Array | Prepared) -> tuple[Prepared, Prepared]:
@@ -110,10 +101,8 @@ def as_pair(queries: Array | Prepared, database: Array | Prepared) -> tuple[Prep
     if q.device != d.device:
         raise ValueError(f"queries are on {q.device}, the database on {d.device}; move them to one device")
     if q.data.shape[1] != d.data.shape[1]:
-        raise ValueError(
-            f"database descriptors have dimension {d.data.shape[1]} but queries have {q.data.shape[1]}; "
-            "extract both with the same model"
-        )
+        sizes = f"database descriptors have dimension {d.data.shape[1]} but queries have {q.data.shape[1]}"
+        raise ValueError(f"{sizes}; extract both with the same model")
     return q, d
 
 
