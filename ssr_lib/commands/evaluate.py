@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import zipfile
 from argparse import Namespace
@@ -93,7 +94,7 @@ def _benchmark(args: Namespace) -> Benchmark:
 
 def _described(args: Namespace, benchmark: Benchmark, distractors: list[str]) -> tuple[np.ndarray, np.ndarray, dict]:
     """Descriptors of queries (Q, D) and database (N, D), the distractors behind it, and what made them."""
-    options = extraction_options(args)
+    options = extraction_options(args) | {"progress": sys.stderr.isatty()}
     net, preprocess = load_net(args)
     kept = tempfile.TemporaryDirectory(prefix="ssr-") if args.index is None else nullcontext(args.index)
     with kept as directory:

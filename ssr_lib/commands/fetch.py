@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ssr_lib.commands.main import note
+from ssr_lib.commands.main import note, shown
 from ssr_lib.datasets.catalogue import DATA_SETS
 from ssr_lib.datasets.fetch import fetch as fetch_data_set
 
@@ -20,4 +20,4 @@ def fetch(args: Namespace) -> None:
     if args.name in DATA_SETS:
         Path(args.to).mkdir(parents=True, exist_ok=True)
         note(DATA_SETS[args.name].announcement(Path(args.to)))
-    print(fetch_data_set(args.name, args.to, progress=sys.stderr.isatty()))
+    print(shown(str(fetch_data_set(args.name, args.to, progress=sys.stderr.isatty()))))

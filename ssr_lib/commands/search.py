@@ -43,7 +43,7 @@ def search(args: Namespace) -> None:
     reranker(args, max(1, len(list_pictures(args.gallery)[0]) - 1))
     options = extraction_options(args)
     net, preprocess = load_net(args)
-    gallery = index_folder(net, args.gallery, preprocess, args.index, **options)
+    gallery = index_folder(net, args.gallery, preprocess, args.index, sys.stderr.isatty(), **options)
     for reason in (*gallery.unreadable.values(), *(f"{count} × {why}" for why, count in gallery.skipped.items())):
         note(f"left out: {reason}")
     own = gallery.find(args.photo)
@@ -51,7 +51,6 @@ def search(args: Namespace) -> None:
     if others < 2:
         raise ValueError(f"{args.gallery} holds {others} usable pictures besides the query; two or more are wanted")
     part, parameters = reranker(args, len(gallery.files) - 1)
-    del options["progress"]
     query = describe(net, [args.photo], preprocess, **options)  # (1, D)
     database = prepare(gallery.descriptors)
     first = first_ranking(query, database, None if own is None else np.array([own]))
@@ -123,13 +122,12 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
 
 
 def extraction_options(args: Namespace) -> dict:
-    """What `extract` takes beside network and preparation. Raises `ValueError` for a value that cannot be."""
+    """What describing takes beside network and preparation. Raises `ValueError` for a value that cannot be."""
     batch_size = 16 if args.batch_size is None else args.batch_size
     if batch_size < 1 or (args.workers is not None and args.workers < 1):
         raise ValueError("--batch-size and --workers must be 1 or more")
     device, dtype = pick_device(args.device or "cpu"), getattr(torch, args.dtype or "float32")
-    options = {"device": device, "dtype": dtype, "batch_size": batch_size, "workers": args.workers}
-    return {**options, "progress": sys.stderr.isatty()}
+    return {"device": device, "dtype": dtype, "batch_size": batch_size, "workers": args.workers}
 
 
 def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | float]]:
