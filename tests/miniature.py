@@ -47,7 +47,7 @@ def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], dist
         shutil.copy(benchmark.root / file, shard / Path(file).name)
     listed = sorted(f"a0/{path.name}" for path in shard.iterdir())
     (folder / "revisitop1m" / "revisitop1m.txt").write_text("\n".join(listed) + "\n")
-    return Official(name, len(used), hashlib.sha256(data).hexdigest(), len(queries))
+    return Official(name, hashlib.sha256(data).hexdigest())
 
 
 def checkpoints(folder: Path) -> dict[str, dict[str, str]]:

@@ -29,9 +29,6 @@ def write_csv(folder, *lines, header="file,label,split", name="labels.csv", touc
     return path
 
 
-# ---- folders -------------------------------------------------------------------------------------------------------
-
-
 def test_folder_is_read_recursively_in_order_without_hidden_files_and_the_rest_is_counted(folder):
     files, skipped = list_pictures(folder)
     assert files == ["a.JPEG", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
@@ -62,6 +59,13 @@ def test_links_are_followed_once(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "x.jpg").touch()
     (elsewhere / "back").symlink_to(folder)  # in a circle
+    assert list_pictures(elsewhere)[0] == [
+        "back/a.JPEG",
+        "back/b.jpg",
+        "back/sub/c.png",
+        "back/sub/deeper/d.tif",
+        "x.jpg",
+    ]
     (folder / "album").symlink_to(elsewhere)
     (folder / "again").symlink_to(folder / "sub")
     (folder / "a_link.jpg").symlink_to(folder / "b.jpg")
@@ -71,14 +75,8 @@ def test_links_are_followed_once(folder, tmp_path_factory):
     assert files == ["a.JPEG", "album/x.jpg", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
     skipped.pop("the file is empty (0 bytes) (.txt)")
     assert skipped == {
-        "a link to a folder that is listed": 2, "a link to nothing": 1, "another name of a picture that is listed": 2,
+        "another name of a folder that is listed": 2, "a link to nothing": 1, "another name of a picture that is listed": 2,
     }  # fmt: skip
-
-
-def test_a_folder_of_nothing_but_a_link_to_pictures_holds_pictures(folder, tmp_path_factory):
-    outer = tmp_path_factory.mktemp("outer")
-    (outer / "link").symlink_to(folder)
-    assert list_pictures(outer)[0] == ["link/a.JPEG", "link/b.jpg", "link/sub/c.png", "link/sub/deeper/d.tif"]
 
 
 def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path):
@@ -103,8 +101,6 @@ def test_subfolder_without_the_right_to_read_is_an_error_not_an_omission(folder)
         os.chmod(folder / "sub", 0o700)
 
 
-# ---- labels with splits --------------------------------------------------------------------------------------------
-
 LINES = ("q1.jpg,tower,query", "q2.jpg,bridge,query", "1.jpg,tower,db", "2.jpg,bridge,db", "3.jpg,tower,db")
 MORE = ("4.jpg,tower,distractor", "5.jpg,,distractor", "6.jpg,,db", "7.jpg,tower,train")
 
@@ -117,12 +113,8 @@ def test_positives_are_the_database_pictures_of_the_same_label(tmp_path):
     assert all(len(ids) == 0 for ids in (*benchmark.hard, *benchmark.junk))
     assert benchmark.groups == ["tower", "bridge"] and benchmark.query_ids == [-1, -1]
     assert benchmark.root == tmp_path and benchmark.name == tmp_path.name
-
-
-def test_query_that_is_also_in_the_database_is_not_its_own_positive(tmp_path):
-    benchmark = read_labels(write_csv(tmp_path, *LINES, "q1.jpg,tower,db"))
-    assert benchmark.query_ids == [3, -1]
-    assert benchmark.easy[0].tolist() == [0, 2]
+    own = read_labels(write_csv(tmp_path, *LINES, "q1.jpg,tower,db"))  # a query is not its own positive
+    assert own.query_ids == [3, -1] and own.easy[0].tolist() == [0, 2]
 
 
 def test_query_without_positives_is_named_or_kept_on_request(tmp_path):
@@ -134,9 +126,6 @@ def test_query_without_positives_is_named_or_kept_on_request(tmp_path):
         read_labels(write_csv(tmp_path, "q3.jpg,castle,query", "1.jpg,tower,db"), on_lonely="keep")
 
 
-# ---- labels without splits -----------------------------------------------------------------------------------------
-
-
 def test_without_splits_every_picture_with_a_partner_asks_for_the_others(tmp_path):
     lines = ("a.jpg,tower", "b.jpg,bridge", "c.jpg,tower", "d.jpg,tower", "e.jpg,castle", "f.jpg,")
     benchmark = read_labels(write_csv(tmp_path, *lines, header="file,label"))
@@ -144,23 +133,16 @@ def test_without_splits_every_picture_with_a_partner_asks_for_the_others(tmp_pat
     assert benchmark.queries == ["a.jpg", "c.jpg", "d.jpg"] and benchmark.query_ids == [0, 2, 3]
     assert [ids.tolist() for ids in benchmark.easy] == [[2, 3], [0, 3], [0, 2]]
 
-
-def test_labels_that_nobody_shares_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="a label that two pictures share"):
+    with pytest.raises(ValueError, match="0 queries, 4 database pictures; a label that two pictures share"):
         read_labels(write_csv(tmp_path, "a.jpg,1", "b.jpg,2", "c.jpg,", "d.jpg,", header="file,label"))
 
 
-# ---- files ---------------------------------------------------------------------------------------------------------
-
-
-def test_missing_files_are_all_reported_at_once_or_counted(tmp_path):
+def test_missing_files_are_all_reported_at_once(tmp_path):
     path = write_csv(tmp_path, *LINES)
     (tmp_path / "q2.jpg").unlink()
     (tmp_path / "3.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"2 of the 5 files \(q2\.jpg, 3\.jpg\)"):
         read_labels(path)
-    with pytest.raises(FileNotFoundError, match="and 5 more"):
-        read_labels(write_csv(tmp_path, *(f"{i}.jpg,a,db" for i in range(100, 125)), touch=False))
 
 
 def test_pictures_may_lie_beside_the_csv_in_its_folder_images_or_where_one_says(tmp_path):
@@ -170,9 +152,6 @@ def test_pictures_may_lie_beside_the_csv_in_its_folder_images_or_where_one_says(
         for line in LINES:
             (tmp_path / place / line.split(",")[0]).touch()
         assert read_labels(tmp_path / "labels.csv", images).root == tmp_path / place
-
-
-# ---- one file, one picture -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", ["sub/../1.jpg", "absolute", "link.jpg", "hard.jpg", "linked/1.jpg"])
@@ -206,16 +185,11 @@ def test_names_and_labels_with_accents_are_found_composed_or_not(tmp_path, table
         read_labels(again)
 
 
-# ---- CSV -----------------------------------------------------------------------------------------------------------
-
-
 def test_semicolons_byte_order_mark_quotes_and_blank_lines_are_read(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_bytes('\ufeffFile;Label;Note\r\n"a; b.jpg";x;1\r\n\r\nc.jpg;ü;2\r\n'.encode())
-    assert [(row.file, row.label, row.split) for row in read_label_rows(path)] == [
-        ("a; b.jpg", "x", None),
-        ("c.jpg", "ü", None),
-    ]
+    rows = [(row.file, row.label, row.split) for row in read_label_rows(path)]
+    assert rows == [("a; b.jpg", "x", None), ("c.jpg", "ü", None)]
 
 
 def test_line_ends_and_odd_separators_inside_a_quoted_name_belong_to_it(tmp_path):
@@ -224,8 +198,7 @@ def test_line_ends_and_odd_separators_inside_a_quoted_name_belong_to_it(tmp_path
     assert rows == [(2, "a\nb.jpg"), (4, "c\u2028d\x0be.jpg"), (5, "f.jpg")]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("mark,end", [(",", "\n"), (";", "\r\n"), ("\t", "\r"), ("|", "\n")])
 def test_a_first_line_that_names_the_separator_is_obeyed(tmp_path, mark, end):
     text = end.join([f"sep={mark}", f"file{mark}label", f"a.jpg{mark}1", f'b.jpg{mark}"1,2"'])
     (tmp_path / "x.csv").write_bytes(text.encode())
@@ -236,22 +209,18 @@ def test_a_first_line_that_names_the_separator_is_obeyed(tmp_path, mark, end):
     "content,message",
     [
         (b'file,label\na.jpg,1\n"b.jpg,1\nc.jpg,2\nd.jpg,2\n', "line 3: unexpected end of data; is a quotation mark"),
-        (b'file,label\na.jpg,1\nb.jpg,"1\n', "line 3: unexpected end of data"),
         (b'file,label\n"a.jpg"x,1\n', "line 2: ',' expected after '\"'"),
-        (
-            b"file,label\na.jpg,1\n" + b"b" * 140_000 + b".jpg,1\n",
-            "line 3: 'b+'… of 140,004 characters is no file name",
-        ),
-        (b"file,label\na.jpg,1\n" + b"b" * 5000 + b".jpg,1\n", "line 3: 'b+'… of 5,004 characters is no file name"),
+        (b"file,label\na.jpg,1\n" + b"b" * 140_000, "line 3: 1 values for 2 columns"),
+        (b"file,label\na.jpg,1\n" + b"b" * 140_000 + b",1", "line 3: 'b+'… of 140,000 characters is no file name"),
         (b"file,label\na\0.jpg,1\n", "line 2: .* is no file name"),
         (b"file,label,label\na.jpg,1,2\n", "2 columns are called 'label'; one is wanted"),
         (b"File,file ,label\na.jpg,b.jpg,2\n", "2 columns are called 'file'"),
-        (b"", "columns 'file', 'label'"),
+        (b"", "columns file, label are wanted; found ''"),
         (b"name,class\na.jpg,1\n", "found 'name,class'"),
         (b"file,label\n", "lists no files"),
         (b"file,label,split\na.jpg,1,test\n", "line 2: split is 'test'; one of query, db, distractor, train"),
         (b"file,label\na.jpg,1\nb.jpg\n", "line 3: 1 values for 2 columns"),
-        (b"file,label\n,1\n", "line 2: no file name"),
+        (b"file,label\n,1\n", "line 2: ''… of 0 characters is no file name"),
         (b"file,label\na.jpg,1\nb.jpg,1\na.jpg,2\n", r"line 4: a\.jpg was already listed in line 2"),
         (b"file,label\n\xff\xfe.jpg,1\n", "not UTF-8"),
     ],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +31,22 @@ def list_pictures(folder: Path | str) -> tuple[list[str], dict[str, int]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder" if folder.exists() else f"{folder}: no such folder")
-    skipped: Counter[str] = Counter()
-    names, seen = [], set()
-    for path in sorted(_walk(folder, skipped), key=lambda path: (path.is_symlink(), path)):  # a link is the second name
-        reason = _why_not(path)
-        if reason is None and file_identity(path) in seen:
-            reason = "another name of a picture that is listed"
-        if reason is None:
+    names, skipped = [], Counter()
+    waiting, seen = [folder], {file_identity(folder)}
+    while waiting:
+        inside = sorted(waiting.pop().iterdir(), key=lambda path: (path.is_symlink(), path))  # a link: the second name
+        for path in inside:
+            if path.name.startswith("."):
+                continue
+            reason = _why_not(path, seen)
+            if reason is not None:
+                skipped[reason] += 1
+                continue
             seen.add(file_identity(path))
-            names.append(path.relative_to(folder).as_posix())
-        else:
-            skipped[reason] += 1
+            if path.is_dir():
+                waiting.append(path)
+            else:
+                names.append(path.relative_to(folder).as_posix())
     if not names:
         left_out = "".join(f"; {count} left out: {reason}" for reason, count in skipped.items())
         raise FileNotFoundError(f"{folder} holds no pictures{left_out}")
@@ -54,36 +59,18 @@ def file_identity(path: Path | str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _walk(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """All files below a folder whose names begin with no dot; each folder once, however many links lead to it."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    entered = {file_identity(folder)}
-    for inside, subfolders, files in os.walk(folder, onerror=fail, followlinks=True):
-        found = [name for name in subfolders if not name.startswith(".")]
-        subfolders.clear()
-        for name in sorted(found, key=lambda name: (os.path.islink(os.path.join(inside, name)), name)):
-            identity = file_identity(os.path.join(inside, name))
-            if identity in entered:
-                skipped["a link to a folder that is listed"] += 1
-            else:
-                entered.add(identity)
-                subfolders.append(name)
-        yield from (Path(inside, name) for name in files if not name.startswith("."))
-
-
-def _why_not(path: Path) -> str | None:
-    """Why a file is no picture to be read, with its extension, and None for one that is."""
-    extension = path.suffix.lower()
-    kind = f"({extension})" if extension else "(no extension)"
-    if path.is_symlink() and not path.exists():
+def _why_not(path: Path, seen: set[tuple[int, int]]) -> str | None:
+    """Why a path is left out, with its extension where it is no picture; None for what is read or entered."""
+    if not path.exists():
         return "a link to nothing"
+    if file_identity(path) in seen:
+        return f"another name of a {'folder' if path.is_dir() else 'picture'} that is listed"
+    extension = path.suffix.lower()
+    if path.is_dir() or (extension in EXTENSIONS and path.is_file()):
+        return None
+    kind = f"({extension or 'no extension'})"
     if extension in RAW:
         return f"a camera's raw data {kind}"
-    if extension in EXTENSIONS and path.is_file():
-        return None
     try:
         declared_sizes(path)
         return None
@@ -103,8 +90,6 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     positives, and the metrics leave it out. Raises `FileNotFoundError` with the names of all files that are missing,
     `ValueError` where one file is listed under two names.
     """
-    if on_lonely not in ("raise", "keep"):
-        raise ValueError(f"on_lonely is {on_lonely!r}; 'raise' or 'keep' is wanted")
     path = Path(path)
     rows = [row for row in read_label_rows(path) if row.split != "train"]
     root, names = _find_files(path, images, rows)
@@ -116,30 +101,31 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
         wanted = "a label that two pictures share"
     else:
         queries = [row for row in rows if row.split == "query"]
-        wanted = "a row with split 'query'"
+        wanted = "a row with split 'query' and one with 'db'"
     if not queries or not database:
-        raise ValueError(f"{path} has no {'queries' if database else 'database pictures'}; {wanted} is wanted")
+        raise ValueError(f"{path} has {len(queries)} queries, {len(database)} database pictures; {wanted} is wanted")
     ids = {names[row.file]: i for i, row in enumerate(database)}
     query_ids = [ids.get(names[row.file], -1) for row in queries]
-    by_label: dict[str, list[int]] = {}
+    by_label = defaultdict(list)
     for i, label in enumerate(labels):
-        if label:  # a distractor is right for no query
-            by_label.setdefault(label, []).append(i)
+        by_label[label].append(i)
+    by_label[""] = []  # a distractor is right for no query
     easy = []
     for row, own in zip(queries, query_ids, strict=True):
-        easy.append([i for i in by_label.get(row.label, []) if i != own])
+        easy.append([i for i in by_label[row.label] if i != own])
     lonely = [row for row, positives in zip(queries, easy, strict=True) if not positives]
     if lonely and (on_lonely == "raise" or len(lonely) == len(queries)):
         shown = [f"{row.file} (line {row.line}, label {row.label!r})" for row in lonely]
         raise ValueError(f"{path}: no database picture has the label of {listed(shown, 'queries')}")
+    none = [[]] * len(queries)
     return Benchmark(
-        name=path.stem if path.stem != "labels" else path.resolve().parent.name,
-        root=root,
-        database=[names[row.file] for row in database],
-        queries=[names[row.file] for row in queries],
-        easy=easy,
-        hard=[[]] * len(queries),
-        junk=[[]] * len(queries),
+        path.stem if path.stem != "labels" else path.resolve().parent.name,
+        root,
+        [names[row.file] for row in database],
+        [names[row.file] for row in queries],
+        easy,
+        hard=none,
+        junk=none,
         groups=[row.label for row in queries],
         query_ids=query_ids,
     )
@@ -161,37 +147,32 @@ def read_training_labels(path: Path | str, images: Path | str | None = None) -> 
 
 
 def _find_files(path: Path, images: Path | str | None, rows: Sequence[LabelRow]) -> tuple[Path, dict[str, str]]:
-    """The folder that holds all files of a table, and each one's name there: accents may be composed or not.
-
-    Raises `FileNotFoundError` naming those missing where it is fullest, `ValueError` where two names are one file.
-    """
-    folders = [path.parent, path.parent / "images"] if images is None else [Path(images)]
+    """The folder that holds all files of a table, and each one's name there: accents may be composed or not."""
     found = {}
-    for folder in folders:
+    for folder in [path.parent, path.parent / "images"] if images is None else [Path(images)]:
         found[folder] = {row.file: _on_disk(folder, row.file) for row in rows}
-    folder = min(folders, key=lambda folder: list(found[folder].values()).count(None))
-    missing = [file for file, name in found[folder].items() if name is None]
+    folder = min(found, key=lambda folder: list(found[folder].values()).count(None))
+    names = found[folder]
+    missing = [file for file, name in names.items() if name is None]
     if missing:
         raise FileNotFoundError(
-            f"{listed(missing, f'of the {len(found[folder])} files')} that {path} lists are not in {folder}; "
+            f"{listed(missing, f'of the {len(names)} files')} that {path} lists are not in {folder}; "
             "name the folder of the pictures (--images), or take the lines out"
         )
     seen: dict[tuple, LabelRow] = {}
     for row in rows:
-        first = seen.setdefault(file_identity(folder / found[folder][row.file]), row)
-        if found[folder][first.file] != found[folder][row.file] or (first.split == row.split and first is not row):
+        first = seen.setdefault(file_identity(folder / names[row.file]), row)
+        if names[first.file] != names[row.file] or (first.split == row.split and first is not row):
             raise ValueError(
                 f"{path}: {first.file} (line {first.line}) and {row.file} (line {row.line}) are one file; "
                 "list a picture once, or under one name where it is both query and database"
             )
-    return folder, found[folder]
+    return folder, names
 
 
 def _on_disk(folder: Path, file: str) -> str | None:
-    for name in (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file)):
-        if os.path.isfile(folder / name):
-            return name
-    return None
+    spellings = (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file))
+    return next((name for name in spellings if os.path.isfile(folder / name)), None)
 
 
 def listed(names: Sequence[str], what: str) -> str:

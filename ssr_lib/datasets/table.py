@@ -31,12 +31,10 @@ def read_label_rows(path: Path | str) -> list[LabelRow]:
     Raises `ValueError` naming the line.
     """
     rows = []
-    seen: dict[tuple, int] = {}
-    for line, record in read_records(path, ("file", "label"), ("split",)):
+    seen = {}
+    for line, record in read_records(path, ("file", "label")):
         where, file, split = f"{path}, line {line}", record["file"], record.get("split")
-        if not file:
-            raise ValueError(f"{where}: no file name")
-        if len(file) > LONGEST_NAME or "\0" in file:
+        if not 1 <= len(file) <= LONGEST_NAME or "\0" in file:
             raise ValueError(f"{where}: {file[:40]!r}… of {len(file):,} characters is no file name")
         if split is not None and split not in SPLITS:
             raise ValueError(f"{where}: split is {split!r}; one of {', '.join(SPLITS)} is wanted")
@@ -49,48 +47,48 @@ def read_label_rows(path: Path | str) -> list[LabelRow]:
     return rows
 
 
-def read_records(
-    path: Path | str, wanted: Sequence[str], optional: Sequence[str] = ()
-) -> Iterator[tuple[int, dict[str, str]]]:
+def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The line on which each record of a CSV begins, and its values by column.
 
-    Comma, semicolon or tab between the columns; further columns are ignored, and a first line "sep=;" is obeyed. Raises
+    Comma, semicolon or tab between the columns, or what a first line "sep=|" says; further columns are ignored. Raises
     `ValueError` naming the line.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
+        where = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"{path} is not UTF-8 text ({where}); save it as UTF-8") from error
     stream = io.StringIO(text, newline="")  # line ends inside a field stay what they are
     first = stream.readline()
     told = re.fullmatch(r'"?sep=(.)"?\s*', first)
-    header = stream.readline() if told else first
-    before = 1 if told else 0  # lines
-    marks = (told[1],) if told else (",", ";", "\t")
-    found = {mark: [name.strip().lower() for name in next(csv.reader([header], delimiter=mark), [])] for mark in marks}
-    mark = next((mark for mark in marks if set(wanted) <= set(found[mark])), None)
-    if mark is None:
-        more = "".join(f" and perhaps {name!r}" for name in optional)
-        raise ValueError(
-            f"{path}: columns {', '.join(map(repr, wanted))}{more} are wanted; found {header.strip()[:200]!r}"
-        )
-    columns = found[mark]
-    for name in (*wanted, *optional):
+    if told is None:
+        stream.seek(0)
+    mark = told[1] if told else max(",;\t", key=first.count)
+    lines = _lines(stream, mark, path, 2 if told else 1)
+    _, header = next(lines, (1, []))
+    columns = [name.lower() for name in header]
+    if not set(wanted) <= set(columns):
+        raise ValueError(f"{path}: columns {', '.join(wanted)} are wanted; found {mark.join(header)[:200]!r}")
+    for name in (*wanted, "split"):
         if columns.count(name) > 1:
             raise ValueError(f"{path}: {columns.count(name)} columns are called {name!r}; one is wanted")
-    reader = csv.reader(stream, delimiter=mark, strict=True)
-    while True:
-        line = before + 1 + reader.line_num + 1
-        try:
-            values = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {line}: {error}; is a quotation mark left open there?") from error
-        if values is None:
-            return
-        if not any(value.strip() for value in values):
-            continue
+    for line, values in lines:
         if len(values) != len(columns):
             raise ValueError(f"{path}, line {line}: {len(values)} values for {len(columns)} columns")
-        yield line, {name: value.strip() for name, value in zip(columns, values, strict=True)}
+        yield line, dict(zip(columns, values, strict=True))
+
+
+def _lines(stream: io.StringIO, mark: str, path: Path | str, line: int) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are not blank, each with its number; the first is `line`."""
+    reader = csv.reader(stream, delimiter=mark, strict=True)
+    before = line - 1
+    while True:
+        line = before + reader.line_num + 1
+        try:
+            values = [value.strip() for value in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {line}: {error}; is a quotation mark left open there?") from error
+        if any(values):
+            yield line, values
