@@ -362,6 +362,7 @@ def test_what_ends_a_command_is_told_in_one_line(photos, labels, monkeypatch, ca
         (["study", "--set", "steps"], "--set steps: KEY=VALUE is wanted"),
         (["study", "--set", "a=1", "--set", "a=2"], "--set a=2: a is set twice"),
         (["study", "--set", "a=[1"], "--set a=[1: '[1' is no value as a profile has it (YAML)"),
+        (["study", "--set", "notebooks=[]"], "--set notebooks=[]: notebooks cannot be changed this way"),
         (["fetch", "nowhere"], "no data set 'nowhere'; there are roxford5k, "),
         (["convert", "no.pth", "--family", "gem"], "no.pth: No such file or directory"),
         (["convert", "junk.pth", "--family", "gem"], "junk.pth (gem) is damaged"),

@@ -21,6 +21,8 @@ def study(args: Namespace) -> None:
         if not key or not equals or key in changes:
             told = f"{key} is set twice" if key in changes else "KEY=VALUE is wanted, for example training.steps=50"
             raise ValueError(f"--set {setting}: {told}")
+        if key in ("profile", "workspace", "notebooks", "progress"):  # names of `run`'s own
+            raise ValueError(f"--set {setting}: {key} cannot be changed this way; `ssr study --help` has its options")
         try:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
