@@ -27,8 +27,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A mean difference with its interval and two-sided p-value: the larger of the sign-flip test's over groups, which takes
-    the trained networks as given, and the bootstrap's, which does not."""
+    """A mean difference with its interval and two-sided p-value.
+
+    It is the larger of the sign-flip test's over groups, which takes trained networks as given, and the bootstrap's.
+    """
 
     p: float
 
@@ -51,7 +53,7 @@ def _by_group(values: np.ndarray, groups) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _weights(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Bootstrap weights (size, n) with mean 1, spread so that the resampled mean follows Student's t; all 1 for n = 1."""
+    """Bootstrap weights (size, n) of mean 1, so spread that the resampled mean follows Student's t; 1 for n = 1."""
     if n == 1:
         return np.ones((size, 1))
     draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
@@ -90,7 +92,7 @@ def _resample(values: np.ndarray, groups, n_resamples: int, seed: int) -> tuple[
 
 
 def bootstrap_p(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0) -> float:
-    """The two-sided p-value of mean 0 that belongs to `mean_interval`: the smallest level whose interval leaves out 0."""
+    """The two-sided p-value of mean 0 that belongs to `mean_interval`: the least level whose interval leaves out 0."""
     resampled = _resample(values, groups, n_resamples, seed)[1]
     tail = 1 + min((resampled <= 0).sum(), (resampled >= 0).sum())
     return float(min(1.0, 2 * tail / (1 + n_resamples)))

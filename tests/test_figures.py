@@ -113,13 +113,6 @@ def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_g
         coloured(["good"] * 5)
 
 
-def test_pictures_are_drawn_with_the_same_bytes_and_without_svg(photos, tmp_path):
-    for folder in ("a", "b"):
-        figures.contact_sheet([("one", photos), ("two", photos[:2])], tmp_path / folder / "c.png")
-    assert (tmp_path / "a" / "c.png").read_bytes() == (tmp_path / "b" / "c.png").read_bytes()
-    assert not list(tmp_path.rglob("*.svg"))
-
-
 def test_the_self_similarity_panel_marks_places_where_they_are(tmp_path):
     image, maps = np.full((200, 400, 3), (220, 0, 0), np.uint8), np.zeros((10, 20, 5, 5), np.float32)
 

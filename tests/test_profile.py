@@ -66,20 +66,14 @@ def test_a_network_is_like_another_but_for_what_its_line_says():
         ({"training.steps": True}, r"training\.steps is True; wanted a number"),
         ({"training.steps": 0}, r"training\.steps is 0; wanted greater than or equal to 1"),
         ({"training.rate": "nan"}, r"training\.rate is 'nan'; wanted a finite number"),
-        ({"training.batch_size": 1}, r"training\.batch_size is 1; wanted greater than or equal to 2"),
         ({"training.seeds": [0, 0]}, r"seeds is \[0, 0\]; wanted numbers, each once"),
         ({"training.seeds": [0, None]}, r"seeds is \[0, None\]; wanted numbers, each once"),
         ({"training.seeds": 3}, r"training\.seeds is 3; wanted a valid list"),
         ({"networks.untrained.seeds": [1]}, r"networks\.untrained\.seeds is \[1\]; wanted \[null\]"),
         ({"networks.plain.steps": 0, "training.start": "random"}, r"networks\.plain\.steps is 0, which wants"),
-        ({"networks.plain.views": "photographs"}, r"plain\.views is photographs, but data\.training_labels is null"),
         ({"networks.mine": {"like": "nothing"}}, r"networks\.mine\.like is 'nothing'; wanted another line of networks"),
         ({"networks.mine": {"like": "mine"}}, r"networks\.mine\.like is 'mine'; wanted another"),
         ({"tables.main": ["mine"]}, r"tables\.main has 'mine'; wanted lines of networks: untrained; "),
-        (
-            {"data.datasets": ["oxford"]},
-            r"data\.datasets has \['oxford'\]; wanted drawn, or names of data\.labels: none",
-        ),
         ({"rerankers.GFR.candidates.k": [400, 356]}, r"GFR\.candidates\.k is \[400, 356\]; .* has 356 images at most"),
         ({"data.validation.views": [3]}, r"data\.validation\.views\.1 Field required"),
         ({"title": 7}, "title is 7; wanted a valid string"),
@@ -143,9 +137,3 @@ def test_a_library_installed_without_the_repository_works_in_the_current_folder(
     assert provenance.repository_root() == tmp_path and provenance.data_folder() == tmp_path / "data"
     with pytest.raises(ValueError, match=f"there are none in {tmp_path}"):
         load_profile("demo")
-
-
-def test_data_that_is_not_there_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("SSR_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"labels\.csv is not there; .*SSR_DATA"):
-        provenance.data_file("photos/labels.csv")

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,9 +39,8 @@ def measured(seeds=(0, 1, 2), benchmark=SIX, **key):
 @pytest.fixture
 def study(tmp_path):
     """As much of a study as rows need."""
-    return SimpleNamespace(
-        profile=load_profile("smoke"), results_dir=tmp_path / "smoke", notebook="05_ablation", source="smoke"
-    )
+    profile, folder = load_profile("smoke"), tmp_path / "smoke"
+    return SimpleNamespace(profile=profile, results_dir=folder, notebook="05_ablation", source="smoke")
 
 
 def test_scores_have_a_line_a_query_and_leave_out_difficulties_without_values():
@@ -82,6 +80,9 @@ def test_figures_stand_beside_scores_and_other_columns_are_refused(study):
     assert table["value"].tolist() == [1.5] and table["network"].tolist() == [""] and table["seed"].isna().all()
     with pytest.raises(ValueError, match="figures have columns unit; legal are dataset, network"):
         rows.write(study, None, costs.assign(unit="ms"))
+    study.notebook = None
+    with pytest.raises(ValueError, match="rows belong to a notebook"):
+        rows.write(study, None, costs)
 
 
 def test_a_figure_is_written_once(study):
@@ -140,16 +141,3 @@ def test_rows_of_another_profile_or_notebook_are_refused_with_the_command(study,
     study.profile = load_profile("smoke", {"training.steps": 3})
     with pytest.raises(ValueError, match="is of another profile than now and is of another code than now"):
         rows.read_rows(study, "05_ablation")
-
-
-def test_the_record_of_a_run_keeps_what_else_stands_there(study):
-    provenance.update(study.results_dir / "run.json", title="A study", rows={"04": {"code": "x"}})
-    rows.write(study, measured(), None)
-    record = json.loads((study.results_dir / "run.json").read_text())
-    assert record["title"] == "A study" and set(record["rows"]) == {"04", "05_ablation"}
-
-
-def test_rows_belong_to_a_notebook(study):
-    study.notebook = None
-    with pytest.raises(ValueError, match="rows belong to a notebook"):
-        rows.write(study, measured(), None)

@@ -1,7 +1,6 @@
 """significance: intervals that cover what they say, exact small tests, verdicts."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -101,12 +100,6 @@ def test_the_sign_flip_test_flips_whole_groups():
     assert sign_flip_p(np.ones(40), np.repeat([0, 1], 20)) == pytest.approx(0.5, abs=0.03)
 
 
-def test_p_values_are_even_where_nothing_differs():
-    rng = np.random.default_rng(4)
-    p = [sign_flip_p(*simulate(rng, 1, 30, 0, 1, 0.5), n_resamples=500, seed=i) for i in range(300)]
-    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09 and 0.42 <= np.mean(p) <= 0.58
-
-
 def test_interaction_is_the_difference_of_differences():
     rng = np.random.default_rng(5)
     both, first, second, neither = rng.random((4, 3, 30))
@@ -130,13 +123,6 @@ def test_verdicts():
     assert verdict(above, adjusted_p=0.05) == "not shown" and verdict(above, adjusted_p=0.04) == "supported"
     assert verdict(Interval(0, 0.0, 1.0, 50, 5)) == "not shown"
     assert verdict(mean_interval(np.arange(1.0, 9), np.arange(8))) == "no verdict", "one seed"
-
-
-def test_five_seeds_and_400_queries_take_less_than_a_second_of_work():
-    a, b = np.random.default_rng(6).random((2, 5, 400))
-    start = time.process_time()
-    paired_difference(a, b, np.arange(400))
-    assert time.process_time() - start < 3  # idle: 0.4 s
 
 
 @pytest.mark.parametrize(

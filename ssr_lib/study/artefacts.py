@@ -1,6 +1,6 @@
 """A profile opened: its folders, and every artefact of the study, made on first use and then found again.
 
-Artefacts lie in `data/cache/<kind>/<12 hexadecimal digits>`, named by a digest of the record of all that made them, which
+They lie in `data/cache/<kind>/<12 hexadecimal digits>`, named by a digest of the record of all that made them, which
 lies beside them: profiles share what is equal and never mix what is not.
 """
 
@@ -34,17 +34,17 @@ Pair = tuple[np.ndarray, np.ndarray]  # descriptors of queries (Q, D) and of the
 class Study:
     """Profile `profile`, with results in `<workspace>/results/<profile>` and artefacts in `<workspace>/data/cache`.
 
-    `workspace` None is the repository, or the current folder without one. `changes`: dotted keys of the profile and their
-    values, or their JSON text; where they change anything, results go to `results/custom-<digest>`. `notebook`: whose rows
-    `write_rows` writes. Raises `ValueError` for every key, value and part that is refused.
+    `workspace` None is the repository, or the current folder without one. `changes`: dotted keys of the profile and
+    their values, or their JSON text; where they change anything, results go to `results/custom-<digest>`. `notebook`:
+    whose rows `write_rows` writes. Raises `ValueError` for every key, value and part that is refused.
     """
 
     def __init__(self, profile="demo", workspace=None, changes=None, notebook=None, progress: bool = True):
         self.profile, self.source = load_profile(profile, changes), profile
         check_parts(self.profile)
-        values = self.profile.model_dump()
-        custom = values != load_profile(profile).model_dump()
-        self.name = f"custom-{digest([profile, values])[:12]}" if custom else Path(profile).stem
+        values, self.name = self.profile.model_dump(), Path(profile).stem
+        if values != load_profile(profile).model_dump():
+            self.name = f"custom-{digest([profile, values])[:12]}"
         self.workspace = Path(workspace or repository_root())
         self.results_dir, self.cache = self.workspace / "results" / self.name, self.workspace / "data" / "cache"
         self.notebook, self.progress = notebook, progress
@@ -71,10 +71,8 @@ class Study:
             self._made[name] = make()
         return self._made[name]
 
-    # ---- pictures
-
     def training_views(self, regime: str = "ordinary") -> LabelledImages:
-        """The training pictures of `regime`: "ordinary" or "restyled" drawn ones, or the "photographs" of the profile."""
+        """The training pictures: drawn "ordinary" or "restyled" ones, or the "photographs" of the profile."""
         data = self.profile.data
         if regime == "photographs":
             return self._once(regime, lambda: read_training_labels(data_file(data.training_labels)))
@@ -98,8 +96,6 @@ class Study:
         folder = data_file(self.profile.data.distractors)
         return with_distractors(self.benchmark(dataset), read_distractors(folder), folder)
 
-    # ---- networks
-
     def networks(self, table: str) -> list[str]:
         """The names of the networks of a table of the profile."""
         return list(line_of(self.profile.tables, table, "tables"))
@@ -122,7 +118,7 @@ class Study:
         return pd.DataFrame(self._once(("curve", name, seed), lambda: self._trained(name, seed)[1]), columns=columns)
 
     def _trained(self, name: str, seed: int | None) -> tuple[RetrievalNet, list[dict]]:
-        """The network and its curve; the last one is remembered, since its descriptors are asked for one after another."""
+        """The network and its curve; the last one is remembered: its descriptors are asked for one after another."""
         if (name, seed) not in self._last:
             self._last = {(name, seed): self._train(name, seed)}
         return self._last[name, seed]
@@ -152,10 +148,8 @@ class Study:
         curve = train_head(net, maps, views.labels, config, directory=folder, progress=self.progress)
         return net.eval(), curve
 
-    # ---- maps and descriptors
-
     def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None) -> Maps:
-        """The frozen part's maps of pictures at `size` pixels, whose record is `pictures`; heads and seeds share them."""
+        """Maps of the frozen part for pictures of `size` pixels and record `pictures`; heads and seeds share them."""
         preprocess = dataclasses.replace(PRESETS["lite"], size_rule="fixed", size=size)
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         how = {"root": root, "boxes": boxes, "progress": self.progress}
@@ -172,8 +166,6 @@ class Study:
         queries, database = self.descriptors(name, seed, dataset)
         return queries, np.concatenate((database, describe.distractors(self, name, seed)))
 
-    # ---- re-ranking
-
     def reranker(self, name: str) -> ModuleType:
         """The module of a line of the profile's rerankers."""
         return load_part(line_of(self.profile.rerankers, name, "rerankers").module, "rerank")
@@ -186,8 +178,6 @@ class Study:
     def trials(self, dataset: str = "drawn") -> pd.DataFrame:
         """Every trial of that choice: reranker, parameters, mAP (mean Medium)."""
         return pd.DataFrame(choose.record(self, dataset)["trials"], columns=["reranker", "parameters", "mAP"])
-
-    # ---- results
 
     def figure(self, name: str, dataset: str = "drawn") -> Path:
         """Where the figure `name` (with its extension) of a dataset is written."""

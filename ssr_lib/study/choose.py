@@ -1,4 +1,4 @@
-"""The choice of re-ranking parameters: on validation pictures or other data sets, never on the queries that are measured."""
+"""The choice of re-ranking parameters: on validation pictures or other data sets, never on what is measured."""
 
 import itertools
 import json

@@ -1,6 +1,7 @@
 """What names the artefacts of a study, and how descriptors of its benchmarks are made from them."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,13 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
 
 
 def read_benchmark(path: Path, dataset: str) -> Benchmark:
-    """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); `ValueError` where queries are in the database."""
-    if path.suffix == ".pkl":
-        subset = dataset not in [known.name for known in OFFICIAL]
-        benchmark = read_ground_truth(path, path.parent, subset=subset)
-    else:
-        benchmark = read_labels(path)
+    """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database."""
+    official = dataset in [known.name for known in OFFICIAL]
+    read = functools.partial(read_ground_truth, images=path.parent, subset=not official)
+    benchmark = read(path) if path.suffix == ".pkl" else read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
-        wanted = "the study compares queries that stand apart: give every file a split, query or db"
-        raise ValueError(f"{path}: {inside} queries are database images too; {wanted}")
+        wanted = "queries that stand apart: give every file a split, query or db"
+        raise ValueError(f"{path}: {inside} queries are database images too; wanted {wanted}")
     return benchmark
 
 

@@ -114,7 +114,7 @@ def line_of(section: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def _misfits(profile: Profile) -> Iterator[str]:
-    data, drawn = profile.data, profile.data.validation
+    drawn = profile.data.validation
     tables = {name: table for table, names in profile.tables.items() for name in names}
     for name, table in tables.items():
         if name not in profile.networks:
@@ -125,14 +125,10 @@ def _misfits(profile: Profile) -> Iterator[str]:
         several = None not in spec.seeds and len(set(spec.seeds)) == len(spec.seeds)
         if not (spec.seeds == [None] if one else several):
             yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null]' if one else 'numbers, each once'}"
-        if spec.views == "photographs" and data.training_labels is None:
-            yield f"networks.{name}.views is photographs, but data.training_labels is null"
         if spec.steps == 0 and profile.training.start == "random":
             yield f"networks.{name}.steps is 0, which wants training.start fitted; it is random"
-    if unknown := [name for name in data.datasets if name not in ("drawn", *data.labels)]:
-        yield f"data.datasets has {unknown}; wanted drawn, or names of data.labels: {', '.join(data.labels) or 'none'}"
     most = drawn.landmarks * (drawn.views[1] + drawn.same_style + drawn.same_building) + drawn.distractors
-    for name, line in profile.rerankers.items() if data.choices_from == "validation" else ():
+    for name, line in profile.rerankers.items() if profile.data.choices_from == "validation" else ():
         if min(line.candidates.get("k", [0])) >= most:
             yield f"rerankers.{name}.candidates.k is {line.candidates['k']}; data.validation has {most} images at most"
 
@@ -150,7 +146,7 @@ def _kind(example: Any, place: str = "") -> Any:
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> Profile:
-    """profiles/<name>.yaml, or the file `name`, with the dotted keys of `changes` or of their JSON text; `ValueError` for faults."""
+    """profiles/<name>.yaml, or the file `name`, with `changes`: dotted keys or their JSON text; refused in one line."""
     values = _read(name)
     if isinstance(changes, str):  # papermill hands a mapping on the command line on as text
         with suppress(json.JSONDecodeError):

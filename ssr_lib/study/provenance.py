@@ -14,7 +14,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "faiss-c
 
 
 def repository_root() -> Path:
-    """The folder of `ssr_lib`, `profiles` and `notebooks`; the current folder where ssr_lib is installed without them."""
+    """The folder of `ssr_lib`, `profiles`, `notebooks`; the current folder where ssr_lib is installed without them."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
 
@@ -25,7 +25,7 @@ def data_folder() -> Path:
 
 
 def data_file(name: str | None) -> Path:
-    """The file or folder `name` below `data_folder()`. Raises `FileNotFoundError` where it is not there, or not named."""
+    """The file or folder `name` below `data_folder()`; `FileNotFoundError` where it is not there, or null."""
     path = data_folder() / (name or "null, which the profile has for a name")
     if not path.exists():
         where = "data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"

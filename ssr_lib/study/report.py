@@ -13,7 +13,8 @@ from ssr_lib.files import read_json, write_atomic
 from ssr_lib.study.provenance import repository_root
 from ssr_lib.study.tables import of_dataset
 
-CELLS = """{% extends 'basic/index.html.j2' %}{% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}
+CELLS = """{% extends 'basic/index.html.j2' %}
+{% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}
 {% block input_group %}<details><summary>code</summary>{{ super() }}</details>{% endblock %}"""
 
 

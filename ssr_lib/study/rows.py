@@ -15,7 +15,7 @@ from ssr_lib.study import provenance
 KEY = ["dataset", "network", "reranker", "seed", "difficulty", "measure", "chosen"]
 SCORES = [*KEY[:-1], "query", "group", "value", "chosen"]
 ROWS = [*KEY[:-1], "value", "low", "high", "n", "chosen", "spec"]
-KINDS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), float)  # others: text
+KINDS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), float)
 
 
 def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None, chosen=None, measure="AP"):
@@ -60,10 +60,7 @@ def summarise(scores: pd.DataFrame, **resampling: int) -> pd.DataFrame:
 
 
 def matrix(scores, *, network, reranker="none", difficulty="medium", dataset="drawn", measure="AP"):
-    """The values (S, Q) of one network and re-ranker, a frame with seeds as index, queries as columns: for paired differences.
-
-    Raises `ValueError` where there are none, or those of several settings of the re-ranker.
-    """
+    """The values (S, Q) of one network and one setting of a re-ranker, a frame: seeds down, queries across."""
     wanted = {
         "dataset": dataset,
         "network": network,
@@ -81,9 +78,6 @@ def matrix(scores, *, network, reranker="none", difficulty="medium", dataset="dr
 def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
     """The group of each query (Q,) of a dataset."""
     return scores[scores["dataset"] == dataset].drop_duplicates("query").sort_values("query")["group"].to_numpy()
-
-
-# ---- files
 
 
 def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
@@ -126,7 +120,7 @@ def _made_by(study, notebook: str) -> dict[str, str]:
 
 
 def to_wide(scores: pd.DataFrame) -> str:
-    """Scores as CSV, a column a query, with 4 decimals; the line of measure "group" has the groups of a dataset's queries."""
+    """Scores as CSV, a column a query, with 4 decimals; lines of measure "group" have the groups of the queries."""
     named = scores.drop_duplicates(["dataset", "query"])[["dataset", "query", "group"]].assign(measure="group")
     cells = scores.assign(value=scores["value"].map("{:.4f}".format, na_action="ignore")).astype({"seed": str})
     cells = pd.concat([named.rename(columns={"group": "value"}), cells.replace({"seed": {"<NA>": ""}})]).fillna("")

@@ -1,4 +1,4 @@
-"""The study as one command: the notebooks of a profile executed in order, freed of what belongs to one machine, reported."""
+"""The study as one command: notebooks executed in order, freed of what belongs to one machine, reported."""
 
 import json
 import os
@@ -37,9 +37,9 @@ def run(
 ) -> Path:
     """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
 
-    One that was executed, and of which neither its source, the notebooks before it, the profile nor the code has changed
-    since, is not run again: a killed run resumes. `notebooks`: only these. `changes`: dotted keys of the profile. Raises
-    `NotebookError` naming the cell, `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for data.
+    One of which neither source, notebooks before it, profile nor code has changed since it was executed is not run
+    again: a killed run resumes. `notebooks`: only these. `changes`: dotted keys of the profile. Raises `NotebookError`
+    naming the cell, `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for missing data.
     """
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
@@ -95,7 +95,7 @@ def _digests(study: Study, names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _execute(study: Study, name: str, **parameters: Any) -> str:
-    """The text of an executed notebook; while it runs, and after a failure, it stands in build/running as far as it is."""
+    """The text of an executed notebook; until it is done, and after a failure, it stands in build/running."""
     root, before = provenance.repository_root(), dict(os.environ)
     running = study.workspace / "build" / "running" / study.name / f"{name}.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,7 @@ from ssr_lib.files import write_atomic
 
 
 def mean_and_deviation(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Means of scores in percent, a row for each value of the columns `by`, a column a difficulty.
-
-    Over several seeds a cell reads "43.1 ± 0.6", the mean and the standard deviation of their means; `seeds` counts them.
-    """
+    """Mean scores in percent, a row for each value of `by`, a column a difficulty: "43.1 ± 0.6" over several seeds."""
     means = 100 * scores.groupby([*by, "difficulty", "seed"], sort=False, dropna=False)["value"].mean()
     cells = means.groupby([*by, "difficulty"], sort=False).agg(["mean", "std", "count"])
     deviation = cells["std"].map(" ± {:.1f}".format).where(cells["count"] > 1, "")
@@ -28,7 +25,7 @@ def styled(frame: pd.DataFrame, digits: int = 2) -> Styler:
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, digits: int = 1) -> None:
-    """Write `<path>.csv` (six significant digits) and `<path>.md` (`digits` decimals); a meaningful index becomes columns."""
+    """Write `<path>.csv` (six significant digits) and `<path>.md` (`digits` decimals); an index becomes columns."""
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     rule = ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in frame.dtypes]

@@ -95,7 +95,7 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_study(table: pd.DataFrame) -> bool:
-    """Whether all figures are in both runs, and outside are at most `SHARE` of the trained ones, none `FURTHEST` away."""
+    """Whether all figures are in both runs, and at most `SHARE` of the trained ones outside, none `FURTHEST` away."""
     wrong = table[~table["agrees"]]
     near = (wrong["first"] - wrong["second"]).abs() <= FURTHEST * wrong["tolerance"]  # not so where one is missing
     return bool(wrong["trained"].all() and near.all() and len(wrong) <= SHARE * table["trained"].sum())
