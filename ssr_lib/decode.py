@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import stat
+import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-T = TypeVar("T")
 Image.init()  # registers TIFF and WebP, which Pillow otherwise loads late
 warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file; what matters is raised here, and names it
 _SAFE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "JPEG2000", "PSD")  # run no other program
 FORMATS = tuple(name for name in _SAFE if name in Image.OPEN)
 TARGA = (".tga", ".vda", ".icb", ".vst")  # a format without a mark of its own: believed by extension only
 LEAST_BRIGHT = 1 << 14  # of 16 bits: below, the file may hold 10, 12 or 14 bits in 16, or a dark picture
-_SYSTEM = {os.strerror(number) for number in errno.errorcode}  # how `load_image` ends where the file was not to be had
 _PNG = b"\x89PNG\r\n\x1a\n"
-# What a file is that is none of `FORMATS`, by its first bytes: place, bytes, name.
-_KINDS = (
-    (0, b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` brings the picture)"),
-    *((4, b"ftyp" + brand, "HEIC/HEIF") for brand in (b"hei", b"hev", b"mif1", b"msf1")),
-    *(
-        (4, b"ftyp" + brand, name)
-        for brand, name in ((b"avi", "AVIF"), (b"crx", "a camera's raw data"), (b"", "a video"))
-    ),
-    (0, b"FUJIFILMCCD-RAW", "a camera's raw data"),
-    *((place, mark, "JPEG XL") for place, mark in ((0, b"\xff\x0a"), (4, b"JXL "))),
-    *(
-        (0, mark, name)
-        for mark, name in ((b"%PDF", "PDF"), (b"%!PS", "PostScript"), (b"<svg", "SVG"), (b"<?xml", "XML"))
-    ),
-    *((0, mark, "a web page") for mark in (b"<!DOCTYPE html", b"<!doctype html", b"<html")),
-)
+_KINDS = {  # what a file is that is none of `FORMATS`, by its first bytes
+    rb"version https://git-lfs": "a Git LFS pointer (`git lfs pull` brings the picture)",
+    rb".{4}ftyp(hei|hev|mif1|msf1)": "HEIC/HEIF",
+    rb".{4}ftypavi": "AVIF",
+    rb".{4}ftypcrx|FUJIFILMCCD-RAW": "a camera's raw data",
+    rb".{4}ftyp": "a video",
+    rb"\xff\x0a|.{4}JXL ": "JPEG XL",
+    rb"%PDF|%!PS": "PDF or PostScript",
+    rb"<svg|<\?xml": "SVG or XML",
+    rb"(?i:<!DOCTYPE html|<html)": "a web page",
+}
 
 
 class ImageError(ValueError):
@@ -55,13 +47,9 @@ def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray
     naming the file where it is missing, empty, no picture, truncated, damaged, has grey levels of no certain scale, or
     declares more than 178,956,970 pixels (Pillow's limit against bombs).
     """
-    path = Path(path)
-
-    def read(picture: Image.Image) -> np.ndarray:
-        rgb = _to_rgb(picture, path)
+    with _opened(Path(path)) as picture:
+        rgb = _to_rgb(picture)
         return np.array(_upright(rgb, _orientation(picture)) if exif_orientation else rgb)
-
-    return _read(path, read)
 
 
 def declared_sizes(path: Path | str) -> list[tuple[int, int]]:
@@ -69,53 +57,41 @@ def declared_sizes(path: Path | str) -> list[tuple[int, int]]:
 
     Raises `ImageError` as `load_image`.
     """
-
-    def read(picture: Image.Image) -> list[tuple[int, int]]:
+    with _opened(Path(path)) as picture:
         on_its_side = _orientation(picture) in (5, 6, 7, 8)
         return [picture.size, picture.size[::-1]] if on_its_side else [picture.size]
 
-    return _read(Path(path), read)
 
-
-def may_pass(reason: str) -> bool:
-    """Whether the text of an `ImageError` tells of the system (permission, disk, open files), not of the picture."""
-    return reason.rpartition(": ")[2] in _SYSTEM
-
-
-def _read(path: Path, read: Callable[[Image.Image], T]) -> T:
-    """What `read` makes of the opened picture; all kinds of errors that decoders raise become an `ImageError`."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture, opened; whatever is raised on the way or in the block becomes an `ImageError` that names the file."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ImageError(f"{path}: a folder, a pipe or a device, not a file")
-        if found.st_size == 0:
-            raise ImageError(f"{path}: the file is empty (0 bytes)")
-        try:
-            with Image.open(path, formats=_formats(path)) as picture:
-                return read(picture)
-        except (ImageError, MemoryError, Image.DecompressionBombError):
-            raise
-        except Exception:
-            bare = _bare_png(path)
-            if bare is None:
-                raise
-        with Image.open(bare, formats=("PNG",)) as picture:
-            return read(picture)
-    except (ImageError, MemoryError):
+        if path.exists() and not path.is_file():
+            raise ImageError("a folder, a pipe or a device, not a file")
+        formats = (*FORMATS, "TGA") if path.suffix.lower() in TARGA else FORMATS
+        with open(path, "rb") as file:
+            is_png = file.read(len(_PNG)) == _PNG
+            source = _bare_png(file.read()) if is_png else file
+            with Image.open(source, formats=formats) as picture:
+                yield picture
+    except MemoryError:
         raise
-    except Image.DecompressionBombError as error:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise ImageError(f"{path}: declares more than {limit:,} pixels; shrink it with another program") from error
     except Exception as error:  # decoders fed with damaged bytes raise all kinds: struct.error, SyntaxError, zlib.error
         raise ImageError(f"{path}: {_reason(path, error)}") from error
 
 
 def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, ImageError):
+        return str(error)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"declares more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; shrink it with another program"
     with open(path, "rb") as file:
         head = file.read(64).removeprefix(b"\xef\xbb\xbf")  # a mark before UTF-8 text
-    kind = next((name for place, mark, name in _KINDS if head.startswith(mark, place)), None)
+    if not head:
+        return "the file is empty (0 bytes)"
+    kind = next((name for mark, name in _KINDS.items() if re.match(mark, head, re.DOTALL)), None)
     if kind is not None and kind not in FORMATS:
         return f"not a picture that is read here but {kind}"
     if isinstance(error, UnidentifiedImageError):
@@ -123,17 +99,10 @@ def _reason(path: Path, error: Exception) -> str:
     return f"truncated or damaged ({type(error).__name__}: {error})"
 
 
-def _formats(path: Path) -> tuple[str, ...]:
-    return (*FORMATS, "TGA") if path.suffix.lower() in TARGA else FORMATS
-
-
-def _bare_png(path: Path) -> io.BytesIO | None:
-    """A PNG without its text and profiles, which may be large or damaged while the picture is whole; else None."""
-    with open(path, "rb") as file:
-        if file.read(len(_PNG)) != _PNG:
-            return None
-        data = _PNG + file.read()
-    kept, place = [_PNG], len(_PNG)
+def _bare_png(data: bytes) -> io.BytesIO:
+    """A PNG without its text and profiles, which may be large or damaged while the picture is whole."""
+    kept = [_PNG]
+    place = 0
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         chunk = data[place : place + length + 12]  # with its length, name and checksum
@@ -145,36 +114,36 @@ def _bare_png(path: Path) -> io.BytesIO | None:
     return io.BytesIO(b"".join(kept))
 
 
-def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(picture: Image.Image) -> Image.Image:
     sixteen_bits = any(";16" in str(tile.args) for tile in picture.tile)
     picture.load()
     if picture.mode == "I" or picture.mode.startswith("I;16"):
-        picture = _scaled(picture, path)
+        picture = _scaled(picture)
     elif picture.mode == "F":
-        raise ImageError(f"{path}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
+        raise ImageError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
     elif sixteen_bits:  # of colours Pillow has kept the upper 8 bits
-        _want_bright(max(high for _, high in picture.convert("RGB").getextrema()) << 8, path)
+        _want_bright(max(high for _, high in picture.convert("RGB").getextrema()) << 8)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     try:
         return picture.convert("RGB")
     except ValueError as error:
-        raise ImageError(f"{path}: pixels of kind {picture.mode} are not read; save it as RGB") from error
+        raise ImageError(f"pixels of kind {picture.mode} are not read; save it as RGB") from error
 
 
-def _scaled(picture: Image.Image, path: Path) -> Image.Image:
+def _scaled(picture: Image.Image) -> Image.Image:
     """Grey of more than 8 bits brought to 8, by the level of white that the file declares."""
     levels = np.asarray(picture).astype(np.int64)
     low, high = int(levels.min()), int(levels.max())
     white = _declared_white(picture)
     if white is None and picture.mode == "I":
-        raise ImageError(f"{path}: 32 bits with values {low} to {high}, no range declared; save it with 8 or 16 bits")
+        raise ImageError(f"32 bits with values {low} to {high}, no range declared; save it with 8 or 16 bits")
     if white is None:
-        _want_bright(high, path)
+        _want_bright(high)
         white = 65535
     if low < 0 or high > white:
-        raise ImageError(f"{path}: values {low} to {high} where 0 to {white} are declared; save it with 8 or 16 bits")
+        raise ImageError(f"values {low} to {high} where 0 to {white} are declared; save it with 8 or 16 bits")
     return Image.fromarray((levels * 256 // (white + 1)).astype(np.uint8))
 
 
@@ -190,12 +159,10 @@ def _declared_white(picture: Image.Image) -> int | None:
     return 2**bits - 1 if bits < 16 else None
 
 
-def _want_bright(high: int, path: Path) -> None:
+def _want_bright(high: int) -> None:
     if high < LEAST_BRIGHT:
-        raise ImageError(
-            f"{path}: 16 bits with values up to {high} of 65535: a dark picture, or fewer bits than it declares; "
-            "save it with 8 bits"
-        )
+        told = f"16 bits with values up to {high} of 65535: a dark picture, or fewer bits than it declares"
+        raise ImageError(f"{told}; save it with 8 bits")
 
 
 def _orientation(picture: Image.Image) -> int:

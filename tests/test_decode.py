@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ssr_lib.decode import ImageError, declared_sizes, load_image, may_pass
+from ssr_lib.decode import ImageError, declared_sizes, load_image
 
 
 @pytest.fixture
@@ -98,29 +98,26 @@ def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept)
 
 
 @pytest.mark.parametrize(
-    "content,message,passing",
+    "content,message",
     [
-        (None, "No such file", True),
-        (b"", "the file is empty", False),
-        (b"I am no picture\n" * 40, "not a picture that is read here$", False),
-        (np.random.default_rng(4).bytes(4096), "not a picture that is read here$", False),
-        (png(100_000, 100_000, bytes(1000)), "178,956,970 pixels", False),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "but HEIC/HEIF$", False),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1", "but a camera's raw data$", False),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "but a Git LFS pointer .*git lfs pull", False),
-        (b"<!DOCTYPE html><html>", "but a web page$", False),
-        (b"\xff\x0a\0\0", "but JPEG XL$", False),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "but PostScript$", False),
+        (None, "No such file"),
+        (b"", "the file is empty"),
+        (b"I am no picture\n" * 40, "not a picture that is read here$"),
+        (png(100_000, 100_000, bytes(1000)), "178,956,970 pixels"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "but HEIC/HEIF$"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "but a camera's raw data$"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "but a Git LFS pointer .*git lfs pull"),
+        (b"<!DOCTYPE html><html>", "but a web page$"),
+        (b"\xff\x0a\0\0", "but JPEG XL$"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "but PDF or PostScript$"),
     ],
 )
-def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message, passing):
-    path = tmp_path / "bad.jpg"
+def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message):
     if content is not None:
-        path.write_bytes(content)
+        (tmp_path / "bad.jpg").write_bytes(content)
     for read in (load_image, declared_sizes):
-        with pytest.raises(ImageError, match=rf"bad\.jpg: .*{message}") as caught:
-            read(path)
-        assert may_pass(str(caught.value)) == passing, "only what lies outside the picture may do at the next try"
+        with pytest.raises(ImageError, match=rf"bad\.jpg: {message}|bad\.jpg: .* {message}"):
+            read(tmp_path / "bad.jpg")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on damaged TIFF tags

@@ -51,7 +51,7 @@ def test_what_decodes_is_read_whatever_its_name_and_the_rest_is_counted_by_its_k
     other = "not a picture that is read here"
     assert skipped == {
         f"{other} but HEIC/HEIF (.hif)": 1, f"{other} but HEIC/HEIF (.heic)": 2, "a camera's raw data (.raf)": 1, "a camera's raw data (.nef)": 1,
-        f"{other} (.txt)": 1, f"{other} but JPEG XL (.jxl)": 1, f"{other} but SVG (no extension)": 1,
+        f"{other} (.txt)": 1, f"{other} but JPEG XL (.jxl)": 1, f"{other} but SVG or XML (no extension)": 1,
     }  # fmt: skip
 
 
