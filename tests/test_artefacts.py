@@ -124,7 +124,7 @@ def unit(count: int) -> np.ndarray:
 def two_data_sets(tmp_path, ks, source="others"):
     """As much of a study as a choice needs: two data sets of 4 and 20 images; the third chooses on them."""
     changes = {"data.choices_from": source, "rerankers": {"base": None, "GFR": {"module": "gfr"}}}
-    changes |= {"rerankers.GFR.candidates": {"k": ks, "alpha": [1.0]}, "data.labels": {n: n for n in "abc"}}
+    changes |= {"rerankers.GFR.candidates": {"k": ks, "alpha": [1.0]}}
     profile = load_profile("smoke", changes | {"data.datasets": ["a", "b", "c"]})
 
     def benchmark(name, split):
@@ -132,17 +132,19 @@ def two_data_sets(tmp_path, ks, source="others"):
         lists = [np.array([q]) for q in range(2)], [np.array([], int)] * 2, [np.array([], int)] * 2
         return Benchmark(name, tmp_path, [f"{i}.jpg" for i in range(count)], ["q0.jpg", "q1.jpg"], *lists)
 
-    return SimpleNamespace(
-        profile=profile, results_dir=tmp_path, benchmark=benchmark, networks=lambda table: ["plain"],
-        seeds=lambda name: [0], descriptors=lambda n, s, name, split: (unit(2), unit({"a": 4, "b": 20}[name])),
-    )  # fmt: skip
+    study = SimpleNamespace(profile=profile, results_dir=tmp_path, benchmark=benchmark, reranker=lambda name: gfr)
+    study.networks, study.seeds = lambda table: ["plain"], lambda name: [0]
+    study.descriptors = lambda network, seed, name, split: (unit(2), unit({"a": 4, "b": 20}[name]))
+    return study
 
 
 def test_candidates_are_averaged_over_the_same_data_sets(tmp_path):
     """k = 10 fits one of two databases: left out for both, not averaged over the one."""
     record = choose.record(two_data_sets(tmp_path, [1, 3, 10]), "c")
     assert [trial["parameters"]["k"] for trial in record["trials"]] == [1, 3]
-    with pytest.raises(ValueError, match=r"every k of rerankers\.GFR\.candidates is as large as .* 4 images"):
+    with pytest.raises(
+        ValueError, match=r"every k of rerankers\.GFR\.candidates is above the smallest database, 4 images"
+    ):
         choose.record(two_data_sets(tmp_path, [4, 10]), "c")
 
 

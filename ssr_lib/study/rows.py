@@ -93,10 +93,8 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
         raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")
     statistics, profile = study.profile.statistics, study.profile
     _refuse_twice(scores, [*KEY, "query"])
-    table = summarise(scores, n_resamples=statistics.resamples, seed=statistics.seed).replace(
-        {"measure": {"AP": "mAP"}}
-    )
-    table = pd.concat([table, _of_kinds(further, ROWS)], ignore_index=True)
+    table = summarise(scores, n_resamples=statistics.resamples, seed=statistics.seed)
+    table = pd.concat([table, _of_kinds(further, ROWS)], ignore_index=True).replace({"measure": {"AP": "mAP"}})
     _refuse_twice(table, KEY)
     for names, lines in table.groupby(["network", "reranker"]).groups.items():  # what the profile says of both
         known = zip((profile.networks, profile.rerankers), names, strict=True)
