@@ -1,12 +1,18 @@
-"""Speed of `metrics` and `significance` as ratios to loops over queries and resamples (see search.py).
+"""Speed and memory of `metrics` and `significance` beside plain ways (see search.py).
 
-python benchmarks/metrics.py
+python benchmarks/metrics.py [images, each a query]
 """
 
+import sys
+import time
+
 import numpy as np
-from search import best_seconds, report
+import torch
+from search import best_seconds, compare, draw, peak_megabytes, report
 
 from ssr_lib.metrics import evaluate
+from ssr_lib.search import prepare, rank
+from ssr_lib.search.codes import IDS, as_codes, first_codes
 from ssr_lib.significance import mean_interval
 
 
@@ -32,16 +38,43 @@ def plain_interval(values, groups, n_resamples):
     return np.quantile(means, [0.025, 0.975])
 
 
-def main():
+def lists(rng, n, count=150):
+    """Easy, hard and junk of one query: distinct ids below n."""
+    return dict(zip(("easy", "hard", "junk"), np.split(rng.permutation(n)[:count], 3), strict=True))
+
+
+def main(n=20_000):
     rng = np.random.default_rng(0)
     ranks = np.stack([rng.permutation(4993) for _ in range(70)])
-    truth = [
-        dict(zip(("easy", "hard", "junk"), np.split(rng.permutation(4993)[:150], [50, 100]), strict=True))
-        for _ in ranks
-    ]
+    truth = [lists(rng, 4993) for _ in ranks]
     ours, plain = lambda: evaluate(ranks, truth), lambda: plain_average_precision(ranks, truth)
     agree = f"largest difference {np.abs(np.stack(list(ours().ap.values())) - plain()).max():.1e}"
     report("evaluate, 70 x 4,993", *best_seconds(ours, plain), agree)
+
+    million, truth = 1_000_000, [lists(rng, 1_000_000)]
+    sums, ids = torch.from_numpy(rng.random((1, million))) * 2.0**52, torch.arange(million)
+    order = (first_codes(as_codes(sums.clone(), ids), million) & IDS).numpy()
+
+    def stable():
+        return sums.argsort(dim=1, descending=True, stable=True)
+
+    assert np.array_equal(order, stable().numpy())
+    compare(
+        "order of 1,000,000 scores",
+        lambda: first_codes(as_codes(sums.clone(), ids), million),
+        "stable argsort",
+        stable,
+        "",
+    )
+    compare("places among 1,000,000", lambda: evaluate(order, truth), "stable argsort", stable, 0.1)
+
+    _, database = draw(1, n, 512)
+    prepared, truth, step = prepare(database), [lists(rng, n, 30) for _ in range(n)], max(1, 2**24 // n)
+    start = time.perf_counter()
+    blocks = (rank(database[i : i + step], prepared) for i in range(0, n, step))
+    memory = peak_megabytes(lambda: evaluate(blocks, truth))
+    seconds = time.perf_counter() - start
+    print(f"rank and evaluate, {n:,} x {n:,} x 512: {seconds:.1f} s, {memory:.0f} MB on top (goal 600 MB)")
 
     values, groups = rng.random((5, 400)), np.repeat(np.arange(200), 2)
     ours, plain = best_seconds(
@@ -51,4 +84,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -18,7 +18,7 @@ NEEDS = "descriptors"
 
 
 def expand(q: Prepared, d: Prepared, k: int, exponent: float, own=None, known=None) -> Prepared:
-    """Expanded queries (Q, D), on prepared rows; `known`: scores and ids of their neighbours, where they are at hand."""
+    """Expanded queries (Q, D), on prepared rows; `known`: scores and ids of their neighbours, found before."""
     check_number(exponent, "exponent")
     scores, ids = nearest(q, d, k, own, known)
     return add_neighbours(q, d, ids, scores.clamp(min=0) ** exponent)  # 0 ** 0 is 1

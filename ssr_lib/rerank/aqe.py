@@ -18,7 +18,7 @@ NEEDS = "descriptors"
 def average_query_expansion(
     queries: Array | Prepared, database: Array | Prepared, k: int, *, query_ids: Array | None = None
 ) -> Array:
-    """AQE: the unit mean of each query and its k nearest database images, (Q, D) float32; see `alpha_query_expansion`."""
+    """AQE: the unit mean of each query and its k nearest images (Q, D) float32; see `alpha_query_expansion`."""
     return alpha_query_expansion(queries, database, k, 0.0, query_ids=query_ids)
 
 

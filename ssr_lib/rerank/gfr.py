@@ -29,7 +29,7 @@ NEEDS = "descriptors"
 
 
 def _rerank_in_shortlists(q: Prepared, d: Prepared, ids: torch.Tensor, sides: str, how: NeighbourSum):
-    """Refine each query and its shortlist (Q, M), in the order of ids, among themselves: scores, ids and refined queries."""
+    """Refine each query and its shortlist (Q, M), by id, among themselves: scores, ids and refined queries."""
     m = ids.shape[1]
     check_integer(how.k, "k", 1, m - (sides != "query"), "the images of the shortlist, without the one itself")
     scores, refined = torch.empty(ids.shape, dtype=torch.float64, device=q.device), []
@@ -109,7 +109,7 @@ def global_rerank(
 
 
 def rerank(queries, database, first: Ranking | None, *, prepared: Augmented | None = None, **parameters) -> Reranking:
-    """`global_rerank` with these parameters: k, alpha, weighting, power, reduce, sides, neighbourhood, shortlist, rounds."""
+    """`global_rerank` with its parameters, k and alpha at least; `prepared`: what `prepare` returned."""
     own = None if first is None else first.own
     return global_rerank(queries, database, augmented=prepared, query_ids=own, **parameters)
 

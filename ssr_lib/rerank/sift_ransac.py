@@ -1,4 +1,4 @@
-"""Re-ranking by local features and geometric verification: the costly way that global re-ranking is measured against."""
+"""Re-ranking by local features and geometric verification: the costly way, which global re-ranking is set against."""
 
 from __future__ import annotations
 

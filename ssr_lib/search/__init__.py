@@ -62,7 +62,7 @@ def neighbours(q: Prepared, d: Prepared, k: int, own: torch.Tensor | None = None
 
 
 def full_ranking(q: Prepared, d: Prepared, own: torch.Tensor | None = None, scored: bool = True):
-    """Scores, None unless `scored`, and ids (Q, N), best first; (Q, N − 1) where every query has its own to leave out."""
+    """Scores, None unless `scored`, and ids (Q, N), best first; (Q, N − 1) where every query leaves out its own."""
     width = len(d) - int(own is not None and bool((own >= 0).all()))
     if width == 0:
         raise ValueError("the database holds nothing but the query itself; there is no ranking without it")

@@ -69,8 +69,8 @@ def pair_codes(q: Prepared, d: Prepared, ids: torch.Tensor, wanted: torch.Tensor
     """Codes (Q, m) of each query with its own list of images (Q, m); those that are not `wanted` come last."""
     wanted = torch.ones_like(ids, dtype=torch.bool) if wanted is None else wanted
     codes, dimension = OWN + ids, d.data.shape[1]
-    at_once = len(q) if len(d) * dimension <= NUMBERS else NUMBERS // (ids.shape[1] * dimension)
-    for rows in blocks(len(q), at_once):
+    numbers = TILE if len(d) * dimension <= NUMBERS else ids.shape[1] * dimension  # numbers for each query
+    for rows in blocks(len(q), NUMBERS // numbers):
         counts, listed = wanted[rows].sum(dim=1), ids[rows][wanted[rows]]  # (n,), (P,)
         seen = torch.zeros(len(d), dtype=torch.bool, device=d.device).index_fill_(0, listed, True)
         used, places = seen.nonzero()[:, 0], (seen.cumsum(0) - 1)[listed]
