@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from ssr_lib.datasets.folder import EXTENSIONS
+from ssr_lib.datasets.folder import EXTENSIONS, list_pictures
 from ssr_lib.datasets.gldv2 import read_clean
 from ssr_lib.datasets.revisited import OFFICIAL, check_distractors, read_distractors, read_ground_truth
 from ssr_lib.files import write_atomic
@@ -54,13 +54,10 @@ class DataSet:
 
     def announcement(self, folder: Path) -> str:
         """What a fetch costs, said before it begins: download, disk that is wanted, disk that is free."""
-        archives = sum(source.archive for source in self.sources)
         kept = "as much" if self.kept is None else f"{self.kept:g} GB"
         free = shutil.disk_usage(folder).free / 1e9
-        return (
-            f"{self.about}: about {self.size} to download in {archives} archives, {kept} on disk afterwards and the "
-            f"size of one archive more while it is unpacked; {free:,.0f} GB are free in {folder}"
-        )
+        cost = f"about {self.size} to download, {kept} on disk afterwards, more while an archive is unpacked"
+        return f"{self.about}: {cost}; {free:,.0f} GB are free in {folder}"
 
 
 # ---- what becomes of an archive's entries
@@ -103,15 +100,16 @@ def _store_ground_truth(folder: Path) -> None:
 
 
 def _check_list(path: Path) -> None:
-    found = len(read_distractors(path.parent))
-    if found != N_DISTRACTORS:
-        raise ValueError(f"{path} names {found:,} distractors; {N_DISTRACTORS:,} are published")
+    _check_count(path, len(read_distractors(path.parent)), N_DISTRACTORS, "distractors")
 
 
 def _check_clean(path: Path) -> None:
-    found = len(set(read_clean(path)[1]))
-    if found != N_LANDMARKS:
-        raise ValueError(f"{path} has {found:,} landmarks; {N_LANDMARKS:,} are published")
+    _check_count(path, len(set(read_clean(path)[1])), N_LANDMARKS, "landmarks")
+
+
+def _check_count(path: Path, found: int, published: int, what: str) -> None:
+    if found != published:
+        raise ValueError(f"{path} has {found:,} {what}; {published:,} are published")
 
 
 def _check_distractors(folder: Path) -> None:
@@ -123,30 +121,25 @@ def _label_holidays(folder: Path) -> None:
     names = sorted(path.name for path in (folder / "jpg").iterdir() if path.stem.isdecimal())
     if len(names) != 1491:
         raise FileNotFoundError(f"{folder / 'jpg'} holds {len(names)} numbered pictures; INRIA Holidays has 1,491")
-    rows = ((f"jpg/{n}", f"scene-{Path(n).stem[:-2]}", "query" if n[-6:-4] == "00" else "db") for n in names)
-    _write_labels(folder, rows)
+    _write_labels(folder, [(f"jpg/{n}", f"scene-{n[:-6]}", "query" if n[-6:-4] == "00" else "db") for n in names])
 
 
 def _label_grocery(folder: Path) -> None:
     """The folder of a picture is its fine-grained class; all are for training."""
-    files = sorted(path.relative_to(folder) for path in (folder / "images").rglob("*") if _is_picture(path))
-    if not files:
-        raise FileNotFoundError(f"{folder / 'images'} holds no pictures; delete {folder} and fetch it again")
-    _write_labels(folder, ((file.as_posix(), file.parent.name, "train") for file in files))
+    files = [Path("images", name) for name in list_pictures(folder / "images")[0]]
+    _write_labels(folder, [(file.as_posix(), file.parent.name, "train") for file in files])
 
 
 def _label_landmarks(folder: Path) -> None:
     files, landmarks = read_clean(folder / "train_clean.csv")
     missing = sum(not (folder / "jpg" / file).is_file() for file in files)
     if missing:
-        raise FileNotFoundError(
-            f"{missing:,} of {len(files):,} pictures of train_clean.csv are not in {folder / 'jpg'}"
-        )
-    rows = ((f"jpg/{file}", str(landmark), "train") for file, landmark in zip(files, landmarks, strict=True))
-    _write_labels(folder, rows)
+        told = f"{missing:,} of {len(files):,} pictures of train_clean.csv"
+        raise FileNotFoundError(f"{told} are not in {folder / 'jpg'}")
+    _write_labels(folder, [(f"jpg/{file}", id, "train") for file, id in zip(files, landmarks, strict=True)])
 
 
-def _write_labels(folder: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+def _write_labels(folder: Path, rows: list[tuple]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *rows])
     write_atomic(folder / "labels.csv", text.getvalue())

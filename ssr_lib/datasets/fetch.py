@@ -50,9 +50,7 @@ def fetch(name: str, to: Path | str = "data", *, progress: bool = True) -> Path:
         for left in folder.glob("tmp????????"):  # of a download that was killed
             left.unlink()
         state_file = folder / "unpacked.json"  # archive → number of files it gave
-        unpacked = read_json(state_file) if state_file.is_file() else {}
-        if unpacked is None:
-            raise ValueError(f"{state_file} is damaged; delete it to have the archives fetched again")
+        unpacked = read_json(state_file) or {}
         if not unpacked and data_set.kept is not None:
             there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             want_room(folder, 1e9 * data_set.kept - there, name)
@@ -60,7 +58,7 @@ def fetch(name: str, to: Path | str = "data", *, progress: bool = True) -> Path:
             if source.file not in unpacked:
                 path = bring(source, folder, progress)
                 given = _used(path, source, data_set)
-                if given is not None:
+                if source.archive:
                     unpacked[source.file] = given
                     write_atomic(state_file, json.dumps(unpacked, indent=1) + "\n")
                     path.unlink()
@@ -78,10 +76,9 @@ def _used(path: Path, source: Source, data_set: DataSet) -> int | None:
             source.check(path)
         return unpack(path, path.parent, data_set.place) if source.archive else None
     except ValueError as error:
-        aside = path.rename(path.with_name(path.name + ".refused"))
-        raise ValueError(
-            f"{error}; it came from {source.urls[0]} or by hand, and is now {aside.name}: run the same again"
-        ) from error
+        aside = path.rename(f"{path}.refused")
+        came = f"it came from {source.urls[0]} or by hand, and is now {aside.name}"
+        raise ValueError(f"{error}; {came}: run the same again") from error
 
 
 def bring(source: Source, folder: Path, progress: bool = True) -> Path:
@@ -96,7 +93,6 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
         if wanted and hash_file(path, algorithm) != wanted:
             raise ValueError(f"{path} has not the published {algorithm.upper()} {wanted}; delete it")
         return path
-    folder.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # it tells of every file
     load = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20, timeout=TIMEOUT)
     problems = {}
@@ -120,6 +116,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
 def _known_hash(source: Source, folder: Path) -> str | None:
     if source.md5_url is None:
         return None if source.sha256 is None else f"sha256:{source.sha256}"
+    (folder / "md5").mkdir(exist_ok=True)
     text = bring(Source((source.md5_url,)), folder / "md5", progress=False)
     found = re.match(r"[0-9a-fA-F]{32}\b", text.read_text(encoding="utf-8", errors="replace"))
     if found is None:
@@ -132,8 +129,8 @@ def want_room(folder: Path, needed: float, what: str) -> None:
     """Raise `OSError` where the disk of `folder` has not the `needed` bytes that `what` takes."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        short = f"{what} needs about {needed / 1e9:,.1f} GB more of disk, {free / 1e9:,.1f} GB are free"
-        raise OSError(errno.ENOSPC, f"{short}; make room or choose another folder", str(folder))
+        room = f"{what} needs about {needed / 1e9:,.1f} GB more of disk, {free / 1e9:,.1f} GB are free"
+        raise OSError(errno.ENOSPC, f"{room}; make room or choose another folder", str(folder))
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath, Path], str | None]) -> int:
@@ -168,15 +165,16 @@ def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath, Path], s
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as bundle:
                 for info in bundle.infolist():
-                    if info.is_dir():
-                        continue
                     is_file = (info.external_attr >> 28) in (0, 8)  # kind of file on Unix: none told, or regular
-                    info.filename = target(info.filename, is_file, info.file_size)
-                    if info.filename is not None:
+                    name = None if info.is_dir() else target(info.filename, is_file, info.file_size)
+                    if name is not None:
+                        info.filename = name
                         bundle.extract(info, folder)
         else:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter=admitted)
+                if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:  # the block that marks the end
+                    raise ValueError("it ends early")
                 while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
                     pass
     except (*DAMAGED, OSError, ValueError) as error:
