@@ -52,14 +52,10 @@ def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray
         return np.array(_upright(rgb, _orientation(picture)) if exif_orientation else rgb)
 
 
-def declared_sizes(path: Path | str) -> list[tuple[int, int]]:
-    """Width and height in pixels as a picture's header declares them, and upright where its EXIF note turns it.
-
-    Raises `ImageError` as `load_image`.
-    """
-    with _opened(Path(path)) as picture:
-        on_its_side = _orientation(picture) in (5, 6, 7, 8)
-        return [picture.size, picture.size[::-1]] if on_its_side else [picture.size]
+def check_header(path: Path | str) -> None:
+    """Raise `ImageError` as `load_image` where a file does not begin as a picture."""
+    with _opened(Path(path)):
+        pass
 
 
 @contextmanager

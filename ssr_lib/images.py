@@ -39,9 +39,7 @@ class Preprocess:
     box_size: Literal["absolute", "relative"] = "absolute"  # longest: a crop gets `size`, or what its picture's would
     enlarge: bool = False  # longest: whether a smaller picture is blown up to `size`
     scales: tuple[float, ...] = (1.0,)  # one tensor, and one descriptor, for each
-    resize_dtype: Literal["uint8", "float32"] = (
-        "uint8"  # size and scale in one resize; float32: scale after normalising
-    )
+    resize_dtype: Literal["uint8", "float32"] = "uint8"  # in one resize; float32: the scale after normalising
     resize_by: Literal["factor", "size"] = "factor"  # float32: sample on the grid of the factor, or of whole pixels
     antialias: bool = False  # float32: low-pass when shrinking
     interpolation_down: Literal["area", "linear", "cubic", "lanczos"] = "area"  # uint8: OpenCV's; Pillow's lanczos
@@ -65,9 +63,8 @@ class Preprocess:
         if not self.scales or not all(math.isfinite(scale) and scale > 0 for scale in self.scales):
             raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(
-                f"preprocess mean {self.mean}, std {self.std}: three numbers each, std positive, are wanted"
-            )
+            found = f"mean {self.mean}, std {self.std}"
+            raise ValueError(f"preprocess {found}: three numbers each, std positive, are wanted")
         if self.join == "max" and not self.normalize_scales:
             raise ValueError("preprocess join: 'max' compares scales, so normalize_scales must be True")
 
@@ -110,21 +107,16 @@ def crop(image: np.ndarray, box, rounding: str = "truncate") -> np.ndarray:
     Raises `ImageError` where the box leaves the picture by more than 2 px or holds no pixel: then the box was drawn
     on another picture, or on this one at another size.
     """
-    x0, y0, x1, y1 = check_box(box, image.shape[1], image.shape[0], rounding)
-    return image[y0:y1, x0:x1]
-
-
-def check_box(box, width: int, height: int, rounding: str = "truncate") -> tuple[int, int, int, int]:
-    """The whole pixels (x0, y0, x1, y1) of a picture that `box` covers. Raises `ImageError` as `crop`."""
+    height, width = image.shape[:2]
     x0, y0, x1, y1 = (int(v) if rounding == "truncate" else round(v) for v in box)
+    part = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     inside = min(x0, y0) >= -BOX_SLACK and x1 <= width + BOX_SLACK and y1 <= height + BOX_SLACK
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    if not inside or x0 >= x1 or y0 >= y1:
+    if not inside or part.size == 0:
         raise ImageError(
             f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px; "
             "boxes are (x0, y0, x1, y1) in pixels of the original file"
         )
-    return x0, y0, x1, y1
+    return part
 
 
 def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torch.Tensor]:
@@ -166,9 +158,8 @@ def _resize_uint8(image: np.ndarray, size: tuple[int, int] | None, factor: float
     if size is None and min(round(width * factor), round(height * factor)) < 1:  # a line of a few pixels
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
     interpolation = _OPENCV[preprocess.interpolation_down if shrink else preprocess.interpolation_up]
-    if size is not None:
-        return cv2.resize(image, size, interpolation=interpolation)
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)  # (round(fH), round(fW), 3)
+    scale = {"fx": factor, "fy": factor} if size is None else {}
+    return cv2.resize(image, size, interpolation=interpolation, **scale)  # (round(fH), round(fW), 3)
 
 
 def _normalized(image: np.ndarray, preprocess: Preprocess) -> torch.Tensor:

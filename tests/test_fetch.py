@@ -135,14 +135,6 @@ def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(s
         ask(site, tmp_path, way, sha256=SHA256)
 
 
-def test_too_small_a_disk_is_found_before_the_first_byte(site, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 500_000}))
-    with pytest.raises(OSError, match=r"GB more of disk, 0\.0 GB are free; make room"):
-        ask(site, tmp_path, "", archive=True)
-    assert list((tmp_path / "to").iterdir()) == []
-    ask(site, tmp_path, "")
-
-
 # ---- archives ------------------------------------------------------------------------------------------------------
 
 FILES = {"top/a.jpg": b"a" * 100, "top/sub/b.jpg": b"b" * 5000, "top/readme.txt": b"no picture"}

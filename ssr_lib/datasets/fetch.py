@@ -53,7 +53,11 @@ def fetch(name: str, to: Path | str = "data", *, progress: bool = True) -> Path:
         unpacked = read_json(state_file) or {}
         if not unpacked and data_set.kept is not None:
             there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            want_room(folder, 1e9 * data_set.kept - there, name)
+            needed = data_set.kept - there / 1e9
+            free = shutil.disk_usage(folder).free / 1e9
+            if needed > free:
+                told = f"{name} needs about {needed:,.1f} GB more of disk, {free:,.1f} GB are free"
+                raise OSError(errno.ENOSPC, f"{told}; make room or choose another folder", str(folder))
         for source in data_set.sources:
             if source.file not in unpacked:
                 path = bring(source, folder, progress)
@@ -85,7 +89,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
     """The file of `source` in `folder`, from the first address that gives it whole, unless it is there already.
 
     It gets its name when its checksum is right. Raises `TransferError` where no address gives it, `ValueError` where
-    a file put there by hand is another one, `OSError` where the disk is too small for it.
+    a file put there by hand is another one.
     """
     path, known = folder / source.file, _known_hash(source, folder)
     if path.is_file():
@@ -98,11 +102,6 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
     problems = {}
     for url in source.urls * ROUNDS:
         try:
-            with requests.get(url, stream=True, timeout=TIMEOUT) as answer:  # for its headers
-                answer.raise_for_status()
-                size = int(answer.headers.get("Content-Length", 0))
-            copies = 2.1 if source.archive else 1.0  # the archive and its pictures, which pack no further
-            want_room(folder, copies * size, url)
             return Path(pooch.retrieve(url, known, source.file, folder, downloader=load))
         except requests.ConnectionError:
             problems[url] = "cannot be reached, or broke off"
@@ -123,14 +122,6 @@ def _known_hash(source: Source, folder: Path) -> str | None:
         text.unlink()
         raise ValueError(f"{source.md5_url} gave no MD5 checksum; run the same again to ask anew")
     return f"md5:{found[0].lower()}"
-
-
-def want_room(folder: Path, needed: float, what: str) -> None:
-    """Raise `OSError` where the disk of `folder` has not the `needed` bytes that `what` takes."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        room = f"{what} needs about {needed / 1e9:,.1f} GB more of disk, {free / 1e9:,.1f} GB are free"
-        raise OSError(errno.ENOSPC, f"{room}; make room or choose another folder", str(folder))
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[PurePosixPath, Path], str | None]) -> int:

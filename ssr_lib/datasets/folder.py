@@ -12,7 +12,7 @@ import numpy as np
 
 from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.datasets.table import LabelRow, read_label_rows
-from ssr_lib.decode import TARGA, ImageError, declared_sizes
+from ssr_lib.decode import TARGA, ImageError, check_header
 
 # Believed unopened; of other names the content decides.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib",
@@ -72,7 +72,7 @@ def _why_not(path: Path, seen: set[tuple[int, int]]) -> str | None:
     if extension in RAW:
         return f"a camera's raw data {kind}"
     try:
-        declared_sizes(path)
+        check_header(path)
         return None
     except ImageError as error:
         return f"{str(error).removeprefix(f'{path}: ')} {kind}"
