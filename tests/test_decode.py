@@ -80,12 +80,6 @@ def test_exif_orientation_is_applied_as_pillow_defines_it_and_only_when_told(tmp
     np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
 
 
-def test_damaged_exif_block_leaves_a_picture_as_it_lies_in_the_file(tmp_path, photo):
-    (tmp_path / "x.jpg").write_bytes(encode(photo, dpi=(72, 72), exif=b"Exif\0\0garbage"))
-    (tmp_path / "plain.jpg").write_bytes(encode(photo))
-    np.testing.assert_array_equal(load_image(tmp_path / "x.jpg"), load_image(tmp_path / "plain.jpg"))
-
-
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.95])
 def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept):
@@ -119,26 +113,7 @@ def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message):
             read(tmp_path / "bad.jpg")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow comments on damaged TIFF tags
-def test_damaged_bytes_never_raise_anything_but_image_error(tmp_path, photo):
-    rng = np.random.default_rng(5)
-    for format in ("JPEG", "PNG", "TIFF", "GIF", "WEBP"):
-        data = encode(photo[:30, :40], format)
-        for _ in range(40):
-            damaged = bytearray(data)
-            for place in rng.integers(0, len(data), 5):
-                damaged[place] = rng.integers(256)
-            (tmp_path / "x").write_bytes(damaged)
-            with contextlib.suppress(ImageError):
-                assert load_image(tmp_path / "x").dtype == np.uint8
-
-
-# ---- what files declare, and what they are -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "mode,format", [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("RGBA", "GIF")]
-)
+@pytest.mark.parametrize("mode,format", [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF")])
 def test_what_is_transparent_shows_white(tmp_path, mode, format):
     drawing = np.zeros((20, 30, 4), np.uint8)
     drawing[5:10, 5:20, 3] = 255  # black ink
@@ -146,11 +121,8 @@ def test_what_is_transparent_shows_white(tmp_path, mode, format):
     picture.save(tmp_path / "x", format, lossless=True)
     decoded = load_image(tmp_path / "x")
     assert (decoded[5:10, 5:20] == 0).all() and (decoded[:5] == 255).all() and (decoded[10:] == 255).all()
-
-
-def test_half_transparent_ink_is_half_way_to_white(tmp_path):
-    Image.fromarray(np.full((4, 4, 4), (100, 0, 200, 128), np.uint8)).save(tmp_path / "x.png")
-    assert np.abs(load_image(tmp_path / "x.png").astype(int) - (177, 127, 227)).max() <= 1
+    Image.fromarray(np.full((4, 4, 4), (100, 0, 200, 128), np.uint8)).save(tmp_path / "half.png")
+    assert np.abs(load_image(tmp_path / "half.png").astype(int) - (177, 127, 227)).max() <= 1
 
 
 LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
@@ -161,12 +133,6 @@ LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
 def test_grey_is_scaled_by_what_the_file_declares(tmp_path, kind, declared, white):
     Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
     assert np.abs(load_image(tmp_path / "x.tif")[:, :, 0] - 255 * LEVELS).max() <= 1.5
-
-
-def test_maxval_of_a_pgm_is_its_white(tmp_path):
-    levels = (LEVELS * 4095).astype(">u2")
-    (tmp_path / "x.pgm").write_bytes(b"P5 30 20 4095\n" + levels.tobytes())
-    assert np.abs(load_image(tmp_path / "x.pgm")[:, :, 0] - 255 * LEVELS).max() <= 1.5
 
 
 @pytest.mark.parametrize(
@@ -199,14 +165,10 @@ def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, photo, kind, 
     at = 33 if place == "before" else len(data) - 12  # IEND has 12 bytes
     (tmp_path / "x.png").write_bytes(with_chunk(data, kind.encode(), body, intact=intact, at=at))
     np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
-    if kind != "eXIf":
-        assert load_image(tmp_path / "x.png").shape == (120, 90, 3)
-
-
-def test_a_png_whose_pixels_are_damaged_is_none_whatever_notes_it_has(tmp_path, photo):
-    data = bytearray(with_chunk(encode(photo, "PNG"), b"tEXt", b"Comment\0hello", intact=False))
-    data[len(data) // 2] ^= 255
-    (tmp_path / "x.png").write_bytes(data)
+    assert kind == "eXIf" or load_image(tmp_path / "x.png").shape == (120, 90, 3), "still turned"
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 255
+    (tmp_path / "x.png").write_bytes(damaged)
     with pytest.raises(ImageError, match=r"x\.png: truncated or damaged"):
         load_image(tmp_path / "x.png")
 

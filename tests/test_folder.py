@@ -14,7 +14,7 @@ from ssr_lib.datasets.table import read_label_rows
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("b.jpg", "a.JPEG", "sub/c.png", "sub/deeper/d.tif", ".hidden.jpg", ".cache/e.jpg", "notes.txt"):
+    for name in ("b.jpg", "a.JPEG", "sub/c.png", "sub/deeper/d.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
@@ -29,20 +29,15 @@ def write_csv(folder, *lines, header="file,label,split", name="labels.csv", touc
     return path
 
 
-def test_folder_is_read_recursively_in_order_without_hidden_files_and_the_rest_is_counted(folder):
-    files, skipped = list_pictures(folder)
-    assert files == ["a.JPEG", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
-    assert skipped == {"the file is empty (0 bytes) (.txt)": 1}
-
-
 def test_what_decodes_is_read_whatever_its_name_and_the_rest_is_counted_by_its_kind(tmp_path):
     formats = {"a.mpo": "MPO", "b.pbm": "PPM", "c.apng": "PNG", "d.dib": "DIB", "e.tga": "TGA", "f.jpx": "JPEG2000",
                "no_extension": "PNG", "g.photo": "JPEG", "IMG_1.JPG.bak": "JPEG"}  # fmt: skip
     for name, format in formats.items():
         Image.new("1" if format == "PPM" else "RGB", (20, 20)).save(tmp_path / name, format)
+    (tmp_path / ".cache").mkdir()
     heic = b"\0\0\0\x18ftypheic\0\0\0\0"
     contents = {"h.hif": heic, "i.HEIC": heic, "sub/j.heic": heic, "k.raf": b"x", "l.nef": b"x", "m.txt": b"hello",
-                "n.jxl": b"\xff\x0a", "o": b"<svg>", ".hidden.heic": b"x"}  # fmt: skip
+                "n.jxl": b"\xff\x0a", "o": b"<svg>", ".hidden.jpg": b"x", ".cache/e.jpg": b"x"}  # fmt: skip
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -73,10 +68,8 @@ def test_links_are_followed_once(folder, tmp_path_factory):
     os.link(folder / "b.jpg", folder / "hard.jpg")
     files, skipped = list_pictures(folder)
     assert files == ["a.JPEG", "album/x.jpg", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
-    skipped.pop("the file is empty (0 bytes) (.txt)")
-    assert skipped == {
-        "another name of a folder that is listed": 2, "a link to nothing": 1, "another name of a picture that is listed": 2,
-    }  # fmt: skip
+    another = "another name of a {} that is listed"
+    assert skipped == {another.format("folder"): 2, another.format("picture"): 2, "a link to nothing": 1}
 
 
 def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path):
@@ -89,16 +82,6 @@ def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path):
     ):  # fmt: skip
         with pytest.raises(error, match=words):
             list_pictures(tmp_path / name)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
-def test_subfolder_without_the_right_to_read_is_an_error_not_an_omission(folder):
-    os.chmod(folder / "sub", 0)
-    try:
-        with pytest.raises(PermissionError, match="sub"):
-            list_pictures(folder)
-    finally:
-        os.chmod(folder / "sub", 0o700)
 
 
 LINES = ("q1.jpg,tower,query", "q2.jpg,bridge,query", "1.jpg,tower,db", "2.jpg,bridge,db", "3.jpg,tower,db")

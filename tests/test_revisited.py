@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.benchmark import Benchmark
-from ssr_lib.datasets import revisited
 from ssr_lib.datasets.revisited import read_distractors, read_ground_truth, same_landmark, with_distractors
 from ssr_lib.decode import ImageError
 from ssr_lib.images import PRESETS
@@ -39,9 +37,6 @@ def write(folder, record=RECORD, protocol=2):
 
 def changed(**entries):
     return {**RECORD, **entries}
-
-
-# ---- the published files -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name,n_database,n_groups", [("roxford5k", 4993, 12), ("rparis6k", 6322, 11)])
@@ -75,9 +70,6 @@ def test_a_landmark_is_one_group_though_panoramas_show_several(gnd, extra_data):
     alone = cut.queries.index("balliol_000187.jpg")
     assert [i for i, ids in enumerate(cut.positives) if len(ids) == 0] == [alone]
     assert len(set(cut.groups[:alone] + cut.groups[alone + 1 :])) == 11
-
-
-# ---- cut-down files ------------------------------------------------------------------------------------------------
 
 
 def test_cut_down_file_is_read_when_said_to_be_one(tmp_path):
@@ -150,9 +142,6 @@ def test_queries_are_of_one_landmark_from_a_jaccard_index_of_three_tenths_on():
     assert same_landmark([[7], [], []]) == [0, 1, 2]
 
 
-# ---- pictures ------------------------------------------------------------------------------------------------------
-
-
 def draw(folder, *files):
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -197,8 +186,6 @@ def test_a_box_outside_its_picture_is_found_when_that_is_opened(tmp_path):
         load_tensors(tmp_path / benchmark.queries[0], PRESETS["senet"], benchmark.boxes[0])
 
 
-# ---- contradictions ------------------------------------------------------------------------------------------------
-
 Q0, Q1 = RECORD["gnd"]
 
 
@@ -227,9 +214,6 @@ Q0, Q1 = RECORD["gnd"]
 def test_ground_truth_that_contradicts_itself_is_refused(tmp_path, record, words):
     with pytest.raises(ValueError, match=words):
         read_ground_truth(write(tmp_path, record), subset=True)
-
-
-# ---- hostile files -------------------------------------------------------------------------------------------------
 
 
 class Runs:
@@ -266,24 +250,6 @@ def test_hostile_pickle_is_refused_and_runs_nothing(tmp_path, kind):
     assert not marker.exists()
 
 
-def test_truncated_and_damaged_pickles_are_refused(tmp_path):
-    data = pickle.dumps(RECORD, protocol=2)
-    rng = np.random.default_rng(0)
-    path = tmp_path / "gnd.pkl"
-    for length in range(0, len(data), 7):
-        path.write_bytes(data[:length])
-        with pytest.raises(ValueError, match=r"gnd\.pkl"):
-            read_ground_truth(path, subset=True)
-    for _ in range(150):
-        damaged = bytearray(data)
-        damaged[rng.integers(len(data))] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            assert isinstance(read_ground_truth(path, subset=True), Benchmark)
-        except ValueError:
-            continue  # the only kind of error there may be
-
-
 @pytest.mark.parametrize("made,words", [
     (gzip.compress, "is compressed .gzip.; unpack it first"), (lambda data: data[:100], "is refused: it is cut off"),
     (lambda data: data.replace(b"qimlist", b"qimlis\x81"), "'qimlist' missing"), (lambda data: b"", "has 0 bytes"),
@@ -292,16 +258,6 @@ def test_compressed_cut_and_damaged_pickles_are_called_so(tmp_path, made, words)
     (tmp_path / "gnd.pkl").write_bytes(made(pickle.dumps(RECORD, protocol=0)))
     with pytest.raises(ValueError, match=rf"gnd\.pkl .*{words}"):
         read_ground_truth(tmp_path / "gnd.pkl", subset=True)
-
-
-def test_enormous_file_is_not_even_read(tmp_path):
-    with open(tmp_path / "gnd.pkl", "wb") as file:
-        file.truncate(revisited.MAX_BYTES + 1)  # sparse: it takes no room
-    with pytest.raises(ValueError, match="bytes; 1 to"):
-        read_ground_truth(tmp_path / "gnd.pkl", subset=True)
-
-
-# ---- distractors ---------------------------------------------------------------------------------------------------
 
 
 def test_distractors_follow_the_database_and_change_no_answer(tmp_path):
@@ -315,10 +271,6 @@ def test_distractors_follow_the_database_and_change_no_answer(tmp_path):
     assert larger.name == "cut (cut down)+2"
     assert larger.database[:4] == benchmark.database and len(larger.database) == 6
     assert [ids.tolist() for ids in larger.easy] == [ids.tolist() for ids in benchmark.easy]
-
-
-@pytest.mark.parametrize("content", ["", "../../etc/passwd\n", "/etc/passwd\n"])
-def test_bad_list_of_distractors_is_refused(tmp_path, content):
-    (tmp_path / "revisitop1m.txt").write_text(content)
-    with pytest.raises(ValueError, match=r"revisitop1m\.txt"):
+    (tmp_path / "revisitop1m.txt").write_text("../../etc/passwd\n")
+    with pytest.raises(ValueError, match=r"revisitop1m\.txt is empty, or names a file outside"):
         read_distractors(tmp_path)
