@@ -23,7 +23,6 @@ from ssr_lib.datasets import catalogue, fetch, revisited
 from ssr_lib.datasets.catalogue import DATA_SETS, Source
 from ssr_lib.datasets.fetch import TransferError, bring, unpack
 from ssr_lib.datasets.folder import read_labels
-from ssr_lib.datasets.revisited import read_ground_truth
 from ssr_lib.files import FolderBusyError, locked
 
 
@@ -91,8 +90,6 @@ def make_zip(path, files, special=()):
     return path
 
 
-# ---- one file ------------------------------------------------------------------------------------------------------
-
 DATA = np.random.default_rng(0).bytes(300_000)
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -135,8 +132,6 @@ def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(s
         ask(site, tmp_path, way, sha256=SHA256)
 
 
-# ---- archives ------------------------------------------------------------------------------------------------------
-
 FILES = {"top/a.jpg": b"a" * 100, "top/sub/b.jpg": b"b" * 5000, "top/readme.txt": b"no picture"}
 BOTH = pytest.mark.parametrize("make,name", [(make_tar, "x.tgz"), (make_zip, "x.zip")])
 PLAIN = functools.partial(make_tar, mode="w")
@@ -157,14 +152,13 @@ def test_wanted_files_are_written_and_counted_over_what_a_killed_run_left(tmp_pa
 
 @pytest.mark.parametrize("entry", ["../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:/evil.jpg"])
 @pytest.mark.parametrize("make", [make_tar, make_zip])
-@pytest.mark.parametrize("place", [lambda path, _: str(path), pictures, lambda path, _: None])
-def test_an_entry_that_would_leave_the_folder_is_refused_even_if_it_is_not_wanted(tmp_path, make, entry, place):
+def test_an_entry_that_would_leave_the_folder_is_refused(tmp_path, make, entry):
     with pytest.raises(ValueError, match="would leave the folder"):
-        unpack(make(tmp_path / "x", {**FILES, entry: b"evil"}), tmp_path / "deep" / "out", place)
+        unpack(make(tmp_path / "x", {**FILES, entry: b"evil"}), tmp_path / "deep" / "out", lambda path, _: str(path))
     assert not list(tmp_path.rglob("evil.jpg"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, None])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, None])
 def test_links_and_devices_are_refused(tmp_path, kind):
     archive = (make_tar if kind else make_zip)(tmp_path / "x", FILES, special=[("top/link.jpg", kind)])
     with pytest.raises(ValueError, match=r"'top/link\.jpg' is a link or a device"):
@@ -206,8 +200,6 @@ def test_what_is_damaged_or_no_archive_is_one_line_that_names_it(tmp_path, make,
         unpack(tmp_path / name, tmp_path / "out", pictures)
 
 
-# ---- a whole fetch, on a small benchmark of the revisited form -----------------------------------------------------
-
 GROUND_TRUTH = pickle.dumps({"imlist": ["t1", "t2"], "qimlist": ["q1"],
                              "gnd": [{"easy": [0], "hard": [], "junk": [1], "bbx": [0, 0, 20, 20]}]})  # fmt: skip
 
@@ -241,11 +233,10 @@ def test_a_benchmark_is_downloaded_verified_unpacked_and_stored_as_json_too(smal
     assert pictures_of(folder) == ["q1.jpg", "t1.jpg", "t2.jpg"] and (folder / "jpg" / "t1.jpg").read_bytes() == jpeg(1)
     names = [path.name for path in folder.iterdir() if path.name != "jpg"]
     assert sorted(names) == [".lock", "gnd_small.pkl", "small.json", "unpacked.json"]
-    stored, read = Benchmark.load(folder / "small.json"), read_ground_truth(folder / "gnd_small.pkl", folder)
-    assert (stored.database, stored.boxes) == (read.database, read.boxes) and stored.root.samefile(read.root)
-    assert [ids.tolist() for ids in stored.junk] == [[1]]
-    asked = len(small.asked)
-    assert get("small", tmp_path) == folder and len(small.asked) == asked, "a second call needs no network"
+    stored = Benchmark.load(folder / "small.json")
+    assert stored.database == ["t1.jpg", "t2.jpg"] and stored.root.samefile(folder / "jpg")
+    small.asked.clear()
+    assert get("small", tmp_path) == folder and not small.asked, "a second call needs no network"
 
 
 def test_an_interrupted_fetch_goes_on_with_what_is_missing(small, tmp_path):
@@ -260,11 +251,8 @@ def test_an_interrupted_fetch_goes_on_with_what_is_missing(small, tmp_path):
     assert not list((tmp_path / "data" / "small").glob("tmp*"))
 
 
-@pytest.mark.parametrize("wrong", [b"<!DOCTYPE html><html>Please sign in</html>", None])
-def test_a_wrong_archive_is_set_aside_with_its_address_and_the_right_one_taken_later(small, tmp_path, wrong):
+def test_a_wrong_archive_is_set_aside_with_its_address_and_the_right_one_taken_later(small, tmp_path):
     make_tar(small.folder / "part_2.tgz", {"../../../evil.jpg": b"evil", "t2.jpg": jpeg()})
-    if wrong is not None:
-        (small.folder / "part_2.tgz").write_bytes(wrong)
     with pytest.raises(ValueError, match=r"part_2\.tgz is refused: .* it came from http://127.*part_2\.tgz\.refused"):
         get("small", tmp_path)
     assert not list(tmp_path.rglob("evil.jpg"))
@@ -287,9 +275,6 @@ def test_what_cannot_fit_or_is_being_fetched_is_refused_before_anything_is_asked
     with pytest.raises(OSError, match=r"small needs about 1,000,000\.0 GB more of disk, .* GB are free"):
         get("small", tmp_path)
     assert small.asked == []
-
-
-# ---- the catalogue -------------------------------------------------------------------------------------------------
 
 
 def serve(monkeypatch, name, *sources):
@@ -330,8 +315,8 @@ def test_holidays_numbers_become_scenes_and_queries(tmp_path):
 
 def test_of_google_landmarks_only_the_clean_pictures_are_kept_and_md5_is_checked(site, tmp_path, monkeypatch):
     kept, noise = "0a1b2c", "0a1fff"
-    (site.folder / "train_clean.csv").write_text(f"landmark_id,images\n17,{kept} 9z9z9z\n")
-    files = {f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg": i.encode() for i in (kept, noise, "9z9z9z")}
+    (site.folder / "train_clean.csv").write_text(f"landmark_id,images\n17,{kept}\n")
+    files = {f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg": i.encode() for i in (kept, noise)}
     md5 = hashlib.md5(PLAIN(site.folder / "images_000.tar", files).read_bytes()).hexdigest()
     table, archive = DATA_SETS["google-landmarks-v2-clean"].sources[:2]
     md5_url = f"{site.address}md5.txt"
@@ -348,7 +333,7 @@ def test_of_google_landmarks_only_the_clean_pictures_are_kept_and_md5_is_checked
             get("google-landmarks-v2-clean", tmp_path)
     (place / "md5" / "md5.txt").write_text(f"{md5}  images_000.tar\n")
     get("google-landmarks-v2-clean", tmp_path)
-    assert rows_of(place) == [["jpg/0/a/1/0a1b2c.jpg", "17", "train"], ["jpg/9/z/9/9z9z9z.jpg", "17", "train"]]
+    assert rows_of(place) == [["jpg/0/a/1/0a1b2c.jpg", "17", "train"]]
     assert not list(place.rglob(f"{noise}.jpg"))
 
 
@@ -366,30 +351,10 @@ def test_distractors_are_checked_against_their_list_and_that_against_their_numbe
         get("revisitop1m", tmp_path)
 
 
-def test_the_table_names_every_file_once_and_knows_the_ground_truth_by_its_checksum():
-    assert list(DATA_SETS) == [
-        "roxford5k",
-        "rparis6k",
-        "revisitop1m",
-        "google-landmarks-v2-clean",
-        "holidays",
-        "grocery",
-    ]
-    for name, data_set in DATA_SETS.items():
-        files = [source.file for source in data_set.sources]
-        assert len(set(files)) == len(files) and data_set.announcement(".").startswith(data_set.about)
-        for source in data_set.sources:
-            assert all(url.startswith("http") and url.endswith(source.file) for url in source.urls)
-        if name in ("roxford5k", "rparis6k"):
-            assert data_set.sources[0].file == f"gnd_{name}.pkl" and len(data_set.sources[0].sha256) == 64
-
-
 @pytest.mark.parametrize("name,entry,place", [
-    ("roxford5k", "all_souls_000013.jpg", "jpg/all_souls_000013.jpg"),
     ("rparis6k", "paris/eiffel/paris_eiffel_000001.jpg", "jpg/paris_eiffel_000001.jpg"),
     ("rparis6k", "paris/eiffel/._paris_eiffel_000001.jpg", None),
     ("revisitop1m", "0d3/0d3abc.jpg", "jpg/0d3/0d3abc.jpg"),
-    ("holidays", "jpg/100000.jpg", "jpg/100000.jpg"),
 ])  # fmt: skip
 def test_entries_go_where_the_project_looks_for_them(name, entry, place):
     assert DATA_SETS[name].place(PurePosixPath(entry), None) == place

@@ -24,11 +24,6 @@ RECORD = {
 }
 
 
-@pytest.fixture
-def gnd(extra_data):
-    return extra_data / "gnd"
-
-
 def write(folder, record=RECORD, protocol=2):
     path = folder / "gnd_cut.pkl"
     path.write_bytes(pickle.dumps(record, protocol=protocol))
@@ -39,37 +34,22 @@ def changed(**entries):
     return {**RECORD, **entries}
 
 
-@pytest.mark.parametrize("name,n_database,n_groups", [("roxford5k", 4993, 12), ("rparis6k", 6322, 11)])
-def test_published_ground_truth_is_read_as_it_is(gnd, name, n_database, n_groups):
-    benchmark = read_ground_truth(gnd / f"gnd_{name}.pkl")
-    with open(gnd / f"gnd_{name}.pkl", "rb") as file:
-        expected = pickle.load(file)
-    assert (benchmark.name, len(benchmark), len(benchmark.database)) == (name, 70, n_database)
+@pytest.mark.parametrize("name,n_database,n_groups,n_cut", [("roxford", 4993, 12, 11), ("rparis", 6322, 11, 6)])
+def test_published_ground_truth_is_read_as_it_is_in_groups_of_landmarks(extra_data, name, n_database, n_groups, n_cut):
+    (file,) = (extra_data / "gnd").glob(f"gnd_{name}?k.pkl")
+    benchmark, expected = read_ground_truth(file), pickle.loads(file.read_bytes())
+    assert (f"gnd_{benchmark.name}", len(benchmark), len(benchmark.database)) == (file.stem, 70, n_database)
     assert benchmark.database == [f"{image}.jpg" for image in expected["imlist"]]
     assert benchmark.queries == [f"{image}.jpg" for image in expected["qimlist"]]
-    for i, truth in enumerate(expected["gnd"]):
-        assert [getattr(benchmark, key)[i].tolist() for key in ("easy", "hard", "junk")] == [
-            list(truth[key]) for key in ("easy", "hard", "junk")
-        ]
-        assert benchmark.boxes[i] == tuple(map(float, truth["bbx"]))
-    assert len(set(benchmark.groups)) == n_groups and benchmark.query_ids == [-1] * 70
-
-
-def test_a_landmark_is_one_group_though_panoramas_show_several(gnd, extra_data):
-    groups = {}
-    for name, file in {"roxford": gnd / "gnd_roxford5k.pkl", "rparis": gnd / "gnd_rparis6k.pkl"}.items():
-        groups[name] = read_ground_truth(file)
-        folder = extra_data / "photos" / f"{name}_subset"
-        groups[f"{name} subset"] = read_ground_truth(folder / f"gnd_{name}_subset.pkl", subset=True)
-    assert {name: len(set(benchmark.groups)) for name, benchmark in groups.items()} == {
-        "roxford": 12, "roxford subset": 11, "rparis": 11, "rparis subset": 6,
-    }  # fmt: skip
-    alone = groups["roxford"].queries.index("balliol_000187.jpg")
-    assert groups["roxford"].groups.count(groups["roxford"].groups[alone]) == 1
-    cut = groups["roxford subset"]
-    alone = cut.queries.index("balliol_000187.jpg")
-    assert [i for i, ids in enumerate(cut.positives) if len(ids) == 0] == [alone]
-    assert len(set(cut.groups[:alone] + cut.groups[alone + 1 :])) == 11
+    for key in ("easy", "hard", "junk"):
+        assert [ids.tolist() for ids in getattr(benchmark, key)] == [list(truth[key]) for truth in expected["gnd"]]
+    assert benchmark.boxes == [tuple(map(float, truth["bbx"])) for truth in expected["gnd"]]
+    folder = extra_data / "photos" / f"{name}_subset"
+    cut = read_ground_truth(folder / f"gnd_{name}_subset.pkl", subset=True)
+    assert (len(set(benchmark.groups)), len(set(cut.groups))) == (n_groups, n_cut)
+    if name == "roxford":  # balliol_000187 stands alone, and has no positive in the subset
+        assert benchmark.groups.count("balliol_000187") == 1
+        assert [cut.queries[i] for i, ids in enumerate(cut.positives) if len(ids) == 0] == ["balliol_000187.jpg"]
 
 
 def test_cut_down_file_is_read_when_said_to_be_one(tmp_path):
