@@ -60,7 +60,7 @@ def check_header(path: Path | str) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture, opened; whatever is raised on the way or in the block becomes an `ImageError` that names the file."""
+    """The picture, opened; what is raised on the way or in the block becomes an `ImageError` that names the file."""
     try:
         if path.exists() and not path.is_file():
             raise ImageError("a folder, a pipe or a device, not a file")

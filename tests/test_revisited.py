@@ -214,6 +214,8 @@ def hostile(marker):
         "bytearray bomb": b"cbuiltins\nbytearray\n(L1000000000000L\ntR.",
         "array bomb": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L1000000000000L\ntS'b'\ntR.",
         "array of structures": b"cnumpy\ndtype\n(S'V1000000000'\nI0\nI1\ntR.",
+        "array that points anywhere": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\nt"
+        b"cnumpy\ndtype\n(S'i8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI63\ntbI00\nS'AAAAAAAAAAAAAAAA'\ntb.",
         "bytes claimed": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
         "memory claimed": b"\x80\x02Nr" + (2**31).to_bytes(4, "little") + b".",
         "persistent id": b"Pgo\n.",
