@@ -144,7 +144,8 @@ class Study:
         rates = {"lr_tail": spec.rate, "lr_new": spec.rate * recipe.new_rate_factor}
         shared = recipe.model_dump(exclude={"seeds", "steps", "rate", "new_rate_factor"})
         config = TrainConfig(steps=spec.steps, seed=seed, **rates, **shared)
-        folder = self.store("networks", describe.network_record(self.profile, name, seed))
+        record = describe.network_record(self.profile, name, seed)
+        folder = self.store("networks", record | {"recipe": dataclasses.asdict(config), "net": net.config})
         curve = train_head(net, maps, views.labels, config, directory=folder, progress=self.progress)
         return net.eval(), curve
 

@@ -19,7 +19,7 @@ KINDS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value",
 
 
 def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None, chosen=None, measure="AP"):
-    """A frame with the scores of one ranking, a line a query: `values` {difficulty: (Q,)}, NaN for one without positives.
+    """The scores of one ranking as a frame, a line a query: `values` {difficulty: (Q,)}, NaN without positives.
 
     `chosen`: the re-ranker's parameters. Difficulties at which no query has a value are left out.
     """
