@@ -1,4 +1,7 @@
-"""Published weights of SENet, CVNet and cirtorch's GeM networks, read once and written as checkpoints."""
+"""Published weights of SENet, CVNet and cirtorch's GeM networks, read once and written as checkpoints.
+
+`official_head` also reads the head of the independent implementation of reading B, family "attention".
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 from ssr_lib.backbones import plain_names
 from ssr_lib.files import hash_file, read_json
-from ssr_lib.heads import check_choice, plain, product
+from ssr_lib.heads import attention, check_choice, plain, product
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
 from ssr_lib.weights import check_tensors, checkpoint_files, inside, read_file, save_checkpoint
@@ -29,11 +32,17 @@ _PYCLS_LAYERS = {"conv1": "f.a", "bn1": "f.a_bn", "conv2": "f.b", "bn2": "f.b_bn
 _PYCLS_LAYERS |= {"downsample.0": "proj", "downsample.1": "bn"}
 _SENET = {"head.reduce": "SSM.ch_reduction_encoder", "head.encoder": "SSM.SSE.conv_in"}
 _SENET |= {"head.expand": "SSM.SSE.conv1x1_out", "head.feed_forward": "SSM.FFN"}
+_ATTENTION = {"head.reduce": "input_projection", "head.score": "attention", "head.encoder": "tensor_encoder.blocks"}
+_ATTENTION |= {"head.expand": "tensor_encoder.restore", "head.norm": "initial_norm"}
+_ATTENTION |= {"head.feed_forward": "feature_fusion", "head.pooling.p": "gem_p"}
+_RENAMED = {"senet": _SENET, "attention": _ATTENTION}
 
 
-def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) -> tuple[dict[str, Tensor], str]:
+def read_official(
+    path_or_state: Path | str | Mapping[str, Any], family: str, families: tuple[str, ...] = tuple(FAMILIES)
+) -> tuple[dict[str, Tensor], str]:
     """The tensors of a published checkpoint under their published names, and what to call it in an error."""
-    check_choice("family", family, tuple(FAMILIES))
+    check_choice("family", family, families)
     state, source = path_or_state, f"this state ({family})"
     if not isinstance(state, Mapping):
         source = f"{state} ({family})"
@@ -77,6 +86,17 @@ def official_config(state: Mapping[str, Tensor], family: str) -> dict[str, Any]:
     return config
 
 
+def attention_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the shapes of a published head of reading B say about it; it stands before no whitening."""
+    c = rows(state, "initial_norm.weight", 512)
+    window = 2 * max(1, count(r"tensor_encoder\.blocks\.(\d+)\.", state)) + 1
+    projection = state.get("input_projection.0.weight")  # absent where X has c channels
+    inside = c if projection is None or projection.ndim != 4 else projection.shape[1]
+    options = {"mid_channels": c, "window": window, "start": "random"}
+    found = {"head": "attention", "options": options, "channels": inside}
+    return found | {"normalize_pooled": False, "descriptor_dim": None}
+
+
 def count(pattern: str, state: Mapping[str, Tensor]) -> int:
     """How many different things the group of `pattern` finds at the start of the names of `state`."""
     return len({match[1] for match in map(re.compile(pattern).match, state) if match})
@@ -99,7 +119,7 @@ def official_name(ours: str, state: Mapping[str, Tensor], family: str) -> str:
     layer, _, kind = ours.rpartition(".")
     if layer == "whitening":
         return f"{official_linear(state, family)}.{kind}"
-    for prefix, published in _SENET.items():
+    for prefix, published in _RENAMED.get(family, {}).items():
         if ours.startswith(prefix):
             return ours.replace(prefix, published, 1)
     name = re.sub(r"^backbone\.(mid|last)\.", "", layer)
@@ -126,6 +146,8 @@ def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, so
         value = state[name]
         # SENet writes its convolutions over (u, v) as 3-D ones: (c, c, 1, 3, 3) → (c, c, 3, 3)
         values[ours] = value.squeeze(2) if value.ndim == 5 else value
+        if own[ours].ndim == 0 and value.numel() == 1:  # an exponent that is published as a vector of one number
+            values[ours] = value.reshape(())
         if values[ours].shape != own[ours].shape:
             wrong.append(f"{name} is {tuple(value.shape)}, wanted {tuple(own[ours].shape)}")
     if wrong:
@@ -152,12 +174,12 @@ def load_official(path_or_state: Path | str | Mapping[str, Any], family: str, **
 
 
 class OfficialHead(nn.Module):
-    """What follows the last feature map of a published network: (B, 2048, H, W) → unit descriptors (B, D)."""
+    """What follows the last feature map of a published network: (B, C, H, W) → unit descriptors (B, D)."""
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
-        kind = product.Head if config["head"] == "product" else plain.Head
-        self.head = kind((2048, 2048, 2048), **config["options"])
+        kind = {"attention": attention.Head, "plain": plain.Head, "product": product.Head}[config["head"]]
+        self.head = kind(3 * (config.get("channels", 2048),), **config["options"])
         self.normalize_pooled = config["normalize_pooled"]
         self.whitening = nn.Linear(2048, config["descriptor_dim"]) if config["descriptor_dim"] else nn.Identity()
 
@@ -169,10 +191,15 @@ class OfficialHead(nn.Module):
 
 
 def official_head(state: Path | str | Mapping[str, Any], family: str) -> OfficialHead:
-    """The head of a published checkpoint in eval mode; `state` may lack the backbone. Raises as `load_official`."""
-    state, source = read_official(state, family)
-    module = OfficialHead(official_config(state, family))
-    of_head = {name: value for name, value in state.items() if not re.match(_BACKBONE[family], name)}
+    """The head of a published checkpoint in eval mode; `state` may lack the backbone. Raises as `load_official`.
+
+    `family`: those of `load_official`, and "attention", for which `state` must be of the head alone.
+    """
+    state, source = read_official(state, family, (*FAMILIES, "attention"))
+    config = attention_config(state) if family == "attention" else official_config(state, family)
+    module = OfficialHead(config)
+    backbone = _BACKBONE.get(family)
+    of_head = {name: value for name, value in state.items() if backbone is None or not re.match(backbone, name)}
     load_renamed(module, of_head, family, source)
     return module.eval()
 

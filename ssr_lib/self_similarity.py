@@ -92,11 +92,11 @@ def structural_descriptor(x: Tensor, window: int = 7) -> Tensor:
     return F.normalize(torch.cat([second, first], dim=1), dim=1)
 
 
-def encoder_layers(channels: int, window: int, padding: int = 0) -> nn.ModuleList:
+def encoder_layers(channels: int, window: int, padding: int = 0, bias: bool = True) -> nn.ModuleList:
     """3 × 3 convolutions with batch norm and ReLU: without padding they bring `window` × `window` offsets to one."""
     layers = nn.ModuleList()
     for _ in range(check_window(window) // 2):
-        convolution = nn.Conv2d(channels, channels, 3, padding=padding)
+        convolution = nn.Conv2d(channels, channels, 3, padding=padding, bias=bias)
         layers.append(nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)))
     return layers
 
@@ -119,11 +119,15 @@ def encode(f: Tensor, encoder: nn.ModuleList, window: int) -> Tensor:
 
 def encode_products(padded: Tensor, encoder: nn.ModuleList, window: int) -> Tensor:
     """Padded F (B, H + window − 1, W + window − 1, c) → encoded products (B, c, H, W)."""
-    products = Products.apply(padded, window)  # (B, H, W, U, V, c)
-    z = products.flatten(0, 2).permute(0, 3, 1, 2)  # (B·H·W, c, U, V): little images, channels last in memory
+    return encode_windows(Products.apply(padded, window), encoder)
+
+
+def encode_windows(relations: Tensor, encoder: nn.ModuleList) -> Tensor:
+    """What relates each place to its window (B, H, W, U, V, c), encoded: (B, c, H, W)."""
+    z = relations.flatten(0, 2).permute(0, 3, 1, 2)  # (B·H·W, c, U, V): little images, channels last in memory
     for block in encoder[:-1]:
         z = block(z)  # U and V shrink by 2
     convolution, norm, relu = encoder[-1]  # 3 × 3 → 1 × 1 is one matrix product, twice as fast as the convolution
     rows, weight = (x.permute(0, 2, 3, 1).flatten(1) for x in (z, convolution.weight))  # (B·H·W, 9·c), (c, 9·c)
     z = relu(norm(F.linear(rows, weight, convolution.bias)[:, :, None, None]))
-    return z.reshape(*products.shape[:3], -1).permute(0, 3, 1, 2)
+    return z.reshape(*relations.shape[:3], -1).permute(0, 3, 1, 2)

@@ -35,6 +35,7 @@ class EmbeddingHead(nn.Module):
 
     A subclass has `encode`: F (B, c, H, W) → the same shape. `place`: "mid": X is `last`, and `project` follows the
     join; "last": X is `project(last)`, and a feed-forward follows unless `feed_forward` is False. `mid_channels`: c.
+    `encoder`: "full", convolutions c → c with bias; "shared", one kernel without bias for every channel by itself.
     `fusion`: "add" X + S, "concat" a 1 × 1 convolution of [X, S]. `initial_gain`: of the last batch norm; None: 0 at
     "mid", so that the head starts as the identity, else 1. `product_scale` multiplies the products (as its root on F,
     so that the controls get the same scale); None: c. 1 is the published arithmetic; there a product is about 1/c, and
@@ -51,6 +52,7 @@ class EmbeddingHead(nn.Module):
         place: str = "mid",
         mid_channels: int = 64,
         window: int = 7,
+        encoder: str = "full",
         fusion: str = "add",
         feed_forward: bool | None = None,
         initial_gain: float | None = None,
@@ -61,15 +63,17 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         check_choice("place", place, ("mid", "last"))
         check_choice("fusion", fusion, ("add", "concat"))
+        check_choice("encoder", encoder, ("full", "shared"))
         if place == "mid" and feed_forward:
             raise ValueError("feed_forward=True at place 'mid' would feed random layers to pretrained ones; use 'last'")
-        self.place, self.window, self.fusion = place, window, fusion
+        self.place, self.window, self.fusion, self.shared = place, window, fusion, encoder == "shared"
         self.product_scale = mid_channels if product_scale is None else product_scale
         self.width = channels[2]
         inside = channels[1] if place == "mid" else channels[2]  # C
         with seeded(seed, "embedding"):
             self.reduce = nn.Conv2d(inside, mid_channels, 1, bias=False)
-            self.encoder = encoder_layers(mid_channels, window, self.padding)
+            width, bias = (1, False) if self.shared else (mid_channels, True)
+            self.encoder = encoder_layers(width, window, self.padding, bias)
             self.expand = nn.Sequential(nn.Conv2d(mid_channels, inside, 1), nn.BatchNorm2d(inside))
             if fusion == "concat":
                 self.join = nn.Conv2d(2 * inside, inside, 1)
@@ -97,8 +101,12 @@ class EmbeddingHead(nn.Module):
         """The dense feature map S of X (B, C, H, W), same shape."""
         f = F.normalize(self.reduce(x), dim=1, eps=1e-12) * math.sqrt(self.product_scale)  # (B, c, H, W)
         with torch.autocast(x.device.type, enabled=False):  # an outer one would narrow products of small numbers
-            encoded = self.encode(f.to(self.reduce.weight.dtype))  # (B, c, H, W)
+            encoded = self.encode_channels(f.to(self.reduce.weight.dtype))  # (B, c, H, W)
         return self.expand(encoded.to(x.dtype))  # (B, C, H, W)
+
+    def encode_channels(self, f: Tensor) -> Tensor:
+        """`encode`, which with the shared encoder is given every channel as a map of one channel."""
+        return self.encode(f.flatten(0, 1)[:, None]).reshape(f.shape) if self.shared else self.encode(f)
 
     def added(self, mid: Tensor | None, last: Tensor) -> tuple[Tensor, Tensor]:
         """X and what joining S adds to it; at place "last" X is given as `last`, already projected."""

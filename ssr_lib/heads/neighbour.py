@@ -20,13 +20,18 @@ class Head(EmbeddingHead):
     """
 
     def encode(self, f: Tensor) -> Tensor:
-        height, width = f.shape[2:]
-        z = pad(f, self.window).relu().permute(0, 3, 1, 2)  # (B, c, H + window − 1, W + window − 1)
-        for convolution, norm, relu in self.encoder:
-            z = convolution(z)
-            left = z.shape[2] - height + 1  # side of the window after this convolution
-            z = relu(shared_batch_norm(z, norm, repeats(height, left), repeats(width, left)))
-        return z
+        return encode_neighbourhood(pad(f, self.window).relu(), self.encoder, self.window)
+
+
+def encode_neighbourhood(padded: Tensor, encoder: nn.ModuleList, window: int) -> Tensor:
+    """Padded F (B, H + window − 1, W + window − 1, c) → the encoded windows F[:, h + u, w + v] (B, c, H, W)."""
+    height, width = padded.shape[1] - window + 1, padded.shape[2] - window + 1
+    z = padded.permute(0, 3, 1, 2)  # (B, c, H + window − 1, W + window − 1)
+    for convolution, norm, relu in encoder:
+        z = convolution(z)
+        left = z.shape[2] - height + 1  # side of the window after this convolution
+        z = relu(shared_batch_norm(z, norm, repeats(height, left), repeats(width, left)))
+    return z
 
 
 def repeats(length: int, window: int) -> Tensor:

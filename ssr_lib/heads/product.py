@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ssr_lib.heads import EmbeddingHead
+from ssr_lib.heads._shared import encode_shared
 from ssr_lib.self_similarity import encode
 
 
@@ -16,3 +17,9 @@ class Head(EmbeddingHead):
 
     def encode(self, f: Tensor) -> Tensor:
         return encode(f, self.encoder, self.window)
+
+    def encode_channels(self, f: Tensor) -> Tensor:
+        if not self.shared:
+            return self.encode(f)
+        up, down = f.relu(), (-f).relu()  # max(ab, 0) = max(a, 0) max(b, 0) + max(−a, 0) max(−b, 0)
+        return encode_shared([(up, up), (down, down)], self.encoder, self.window)
