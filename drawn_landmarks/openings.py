@@ -65,7 +65,7 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
     lights = [whole + PAD]
     if (kind == PAIR or style.window == "lancets") and kind not in (OCULUS, DOOR):
         narrow = outline(shape, width * 0.42, height)
-        lights = [narrow + PAD, narrow + (PAD + width * 0.58, PAD)]
+        lights = [narrow + PAD, narrow + np.array([PAD + width * 0.58, PAD])]
     for light in lights:
         _light(style, kind, light, patch)
     return patch

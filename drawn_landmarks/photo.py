@@ -100,7 +100,7 @@ def _add_grain(image: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.
 
 @lru_cache(maxsize=4)
 def _grain(number: int, grey: bool, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sensor noise, in sixteenths of a standard deviation, mostly of lightness: what lightens, and what darkens, uint8."""
+    """Sensor noise, in sixteenths of a standard deviation, mostly of lightness: what lightens and what darkens."""
     light, colour = _white_noise()
     noise = np.round(16 * (0.9 * light[number] + (0.0 if grey else 0.45) * colour[number]))
     noise = np.tile(noise, (reach, reach, 1))

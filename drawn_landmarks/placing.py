@@ -42,7 +42,7 @@ class Thing:
 
 
 def draw_things(rng: np.random.Generator, camera: Camera, structure: Structure, kerb: float | None) -> list[Thing]:
-    """Random trees, cars, lamps and people before a building, the farthest first; cars along a `kerb`, if there is one."""
+    """Random trees, cars, lamps and people before a building, the farthest first; cars along a `kerb`, if any."""
     depth = max(camera.centre[2], 6.0)
     things = []
 

@@ -12,7 +12,7 @@ from .styles import Style
 
 
 def gable_size(mass: Mass, style: Style) -> tuple[float, float]:
-    """Width and height of the gable on a front, metres: as wide as the front unless that is broad or the gable ornate."""
+    """Width and height of the gable on a front, metres: as wide as it unless that is broad or the gable ornate."""
     span = mass.width
     if style.gable in ("stepped", "curved") and span > 10.5:
         span = max(6.0, 0.5 * span)

@@ -144,7 +144,10 @@ def car(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     h, w = round(tall * SCALE), round((length + 0.1) * SCALE)
     image, alpha = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
     paint = PAINT[rng.integers(len(PAINT))]
-    at = lambda points: [(x, tall - y) for x, y in points]
+
+    def at(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(x, tall - y) for x, y in points]
+
     _poly(image, alpha, at([*line, (length - 0.02, 0.28), (0.05, 0.28)]), paint)
     _poly(
         image, alpha, at([(0.05, 0.62), (length - 0.05, 0.62), (length - 0.03, 0.26), (0.05, 0.26)]), _dark(paint, 0.74)

@@ -65,8 +65,13 @@ def draw_style(rng: np.random.Generator, *, held_out: bool = False, unlike: Styl
 def style_of(family: str, rng: np.random.Generator) -> Style:
     """A random style of one family. Raises `KeyError` for an unknown family."""
     choices = DEFAULTS | {"door": (*DARK_PAINT, (112, 74, 48), (90, 58, 40))} | FAMILIES[family]
-    pick = lambda key: choices[key][rng.integers(len(choices[key]))]
-    between = lambda key: float(rng.uniform(*choices[key]))
+
+    def pick(key: str):
+        return choices[key][rng.integers(len(choices[key]))]
+
+    def between(key: str) -> float:
+        return float(rng.uniform(*choices[key]))
+
     roof_material = pick("roof_material")
     shutters = pick("shutters")
     return Style(
