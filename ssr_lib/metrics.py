@@ -176,7 +176,7 @@ def false_positives_at_r(ranks: Ranks, ground_truth: GroundTruth) -> dict[str, n
 
 
 def pair_auc(scores_positive: np.ndarray, scores_negative: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counted half (area under the ROC); NaN for an empty one."""
+    """The chance that a positive scores above a negative, ties half (area under the ROC); NaN where one is empty."""
     positive, negative = np.ravel(scores_positive), np.sort(scores_negative, axis=None)
     if np.isnan(positive).any() or np.isnan(negative).any():
         raise ValueError("scores hold NaN; an AUC needs an order")

@@ -37,7 +37,7 @@ class Prepared:
     def raw(self, index: slice | torch.Tensor) -> torch.Tensor:
         """Some rows as they came; a view where that can be."""
         if isinstance(self.data, torch.Tensor):
-            return self.data[index]
+            return self.data[index] if isinstance(index, slice) else self.data.index_select(0, index)
         part = np.ascontiguousarray(self.data[index if isinstance(index, slice) else index.cpu().numpy()])
         return torch.from_numpy(part if part.flags.writeable else part.copy()).to(self.device)
 
