@@ -59,13 +59,11 @@ def main(n=20_000):
         return sums.argsort(dim=1, descending=True, stable=True)
 
     assert np.array_equal(order, stable().numpy())
-    compare(
-        "order of 1,000,000 scores",
-        lambda: first_codes(as_codes(sums.clone(), ids), million),
-        "stable argsort",
-        stable,
-        "",
-    )
+
+    def ours():
+        return first_codes(as_codes(sums.clone(), ids), million)
+
+    compare("order of 1,000,000 scores", ours, "stable argsort", stable, 0.2)
     compare("places among 1,000,000", lambda: evaluate(order, truth), "stable argsort", stable, 0.1)
 
     _, database = draw(1, n, 512)

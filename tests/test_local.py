@@ -123,7 +123,6 @@ def test_a_picture_that_cannot_be_used_and_a_wrong_box_are_named(files, tmp_path
     ("ranks", "shortlist", "message"),
     [
         ([[0, 1, 2, 4]], 2, "there are 4 files"),
-        ([[0, 1], [1, 0]], 2, "1 rows"),
         ([[0.0, 1.0]], 2, "ranks are float64"),
         ([[0, 1]], 3, "shortlist is 3"),
     ],

@@ -54,13 +54,6 @@ def test_rank_weights_fall_evenly_from_the_image_itself():
     np.testing.assert_allclose(got[0], expected / np.linalg.norm(expected), atol=1e-6)
 
 
-def test_the_own_image_is_left_out_of_a_querys_neighbours():
-    with_self = alpha_query_expansion(X[:4], X, 3, 3)
-    without = alpha_query_expansion(X[:4], X, 3, 3, query_ids=range(4))
-    np.testing.assert_allclose(without, database_augmentation(X, 3, 3)[:4], atol=1e-6)
-    assert np.abs(with_self - without).max() > 1e-3
-
-
 def expanded(name, queries, own):
     """New queries and database by the exported functions."""
     database = database_augmentation(X, 5, 3) if name.endswith("dba") else X
