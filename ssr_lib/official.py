@@ -140,7 +140,8 @@ def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, so
     missing, unexpected = sorted(expected - state.keys()), sorted(state.keys() - expected)
     if missing or unexpected:
         found = f"Missing: {shortened(missing)}. Unexpected: {shortened(unexpected)}"
-        raise ValueError(f"{source} is no complete checkpoint of family {family!r} (of {', '.join(FAMILIES)}). {found}")
+        families = ", ".join({**FAMILIES, family: None})
+        raise ValueError(f"{source} is no complete checkpoint of family {family!r} (of {families}). {found}")
     wrong, values = [], {}
     for ours, name in names.items():
         value = state[name]

@@ -54,7 +54,7 @@ def test_published_weights_give_the_stored_outputs(name):
 def test_published_weights_that_do_not_fit_are_refused_by_name():
     stored = np.load(GOLDEN / "attention.npz")
     state = {k[6:]: torch.from_numpy(v) for k, v in stored.items() if k.startswith("param/")}
-    with pytest.raises(ValueError, match=r"Missing: gem_p\. Unexpected: p$"):
+    with pytest.raises(ValueError, match=r"gem, attention\)\. Missing: gem_p\. Unexpected: p$"):
         official_head({**{k: v for k, v in state.items() if k != "gem_p"}, "p": torch.ones(1)}, "attention")
 
 
