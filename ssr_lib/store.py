@@ -15,6 +15,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,7 @@ class Store:
         return digest([self.made_by, [record["contents"] for record in self.records]])
 
 
+@dataclass(eq=False)
 class Maps:
     """Maps of N pictures, float16: `mid` (stride 16) and `last` (stride 32), each None or arrays (H, W, C) in a list.
 
@@ -178,11 +180,11 @@ class Maps:
     bytes included. `preprocess`: how the pictures were prepared.
     """
 
-    def __init__(
-        self, mid: Sequence[np.ndarray] | None, last: Sequence[np.ndarray] | None, digest: str, preprocess: dict
-    ):
-        self.mid, self.last, self.digest, self.preprocess = mid, last, digest, preprocess
-        self._buffers: dict[tuple, tuple[np.ndarray, Tensor]] = {}
+    mid: Sequence[np.ndarray] | None
+    last: Sequence[np.ndarray] | None
+    digest: str
+    preprocess: dict
+    _buffers: dict[tuple, tuple[np.ndarray, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.last if self.mid is None else self.mid)
@@ -201,7 +203,8 @@ class Maps:
         size = int(np.prod(shape))
         stored, batch = self._buffers.get((name, str(device)), ((), ()))
         if len(stored) < size:
-            stored, batch = np.empty(size, np.float16), torch.empty(size, device=device)
+            with torch.inference_mode(False):  # a buffer made in inference mode could not be trained on later
+                stored, batch = np.empty(size, np.float16), torch.empty(size, device=device)
             self._buffers[name, str(device)] = stored, batch
         rows = stored[:size].reshape(shape)
         for row, i in enumerate(ids):

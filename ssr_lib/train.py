@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import trange
 
 from ssr_lib.extract import Maps, pooled_features
@@ -201,7 +201,7 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
         loss.to(device)
         if hasattr(net.head, "fit"):
             with torch.no_grad():
-                net.eval().head.fit(net.inputs(*_read(maps, ids, device)) for ids in maps.batches(config.batch_size))
+                net.eval().head.fit(net.inputs(*maps.batch(ids, device)) for ids in maps.batches(config.batch_size))
         if config.start == "fitted":
             fit_start(net, loss, maps, targets, config.shrinkage)
         optimizer = make_optimizer(net, loss, config)
@@ -209,7 +209,7 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
         net.train()
         for step in trange(config.steps, unit="step", disable=not progress):
             ids = batch_ids(step, targets, config.batch_size, config.seed, loss.per_class)
-            loss_value, accuracy = loss(net.from_maps(*_read(maps, ids, device)), labels[ids])
+            loss_value, accuracy = loss(net.from_maps(*maps.batch(ids, device)), labels[ids])
             row = {"step": step + 1, "loss": loss_value.item(), "accuracy": float(accuracy)}
             if not math.isfinite(row["loss"]):
                 raise FloatingPointError(f"loss {row['loss']} at step {step + 1}; lower lr_tail and lr_new")
@@ -222,10 +222,3 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
             optimizer.step()
             rows.append(row | {"lr": rate * config.lr_tail, "seconds": round(time.perf_counter() - started, 3)})
     return rows
-
-
-def _read(maps: Maps, ids: np.ndarray, device: torch.device) -> tuple[Tensor | None, ...]:
-    """Maps of a batch as tensors of their own: `Maps` reuses its buffers, perhaps made in inference mode."""
-    with torch.inference_mode():
-        batch = maps.batch(ids, device)
-    return tuple(None if x is None else x.clone() for x in batch)
