@@ -1,8 +1,4 @@
-"""Pictures to arrays on disk: global descriptors of a whole network, or the maps that its frozen part gives to heads.
-
-Both go one way: pictures are decoded ahead, batches of one size go through the network, and a shard is stored as soon
-as its pictures are done (`ssr_lib.store`).
-"""
+"""Pictures to arrays on disk: descriptors of a whole network, or the maps that its frozen part gives to heads."""
 
 from __future__ import annotations
 
@@ -74,10 +70,7 @@ def _computed(
 def _stored(
     compute, made_by, files, preprocess, directory, *, root=".", boxes=None, batch_size=16, workers=None, progress=True
 ) -> Store:
-    """What `compute` makes of some pictures, in a complete store; shards that it lacked are made.
-
-    A shard with a picture that cannot be used is not stored; all such pictures are raised together at the end.
-    """
+    """What `compute` makes of some pictures, in a complete store; `ImageError` at the end names all unusable ones."""
     store = Store(directory, {**made_by, "preprocess": preprocess.to_dict()}, files, root, boxes)
 
     def make(missing: list[int]) -> None:

@@ -75,12 +75,7 @@ class Gallery:
 
 
 def index_folder(
-    net: nn.Module,
-    folder: Path | str,
-    preprocess: Preprocess,
-    index: Path | str | None = None,
-    progress=True,
-    **options,
+    net: nn.Module, folder: Path | str, preprocess: Preprocess, index=None, progress=True, **options
 ) -> Gallery:
     """Describe the pictures below `folder` that `index` does not know yet, and return all that are there now.
 

@@ -1,8 +1,7 @@
 """Arrays of many pictures on disk: made a shard at a time, resumable after any interruption, checked before trusted.
 
-A shard holds the arrays of up to `SHARD` pictures: for each kind of array one `.npy` file, in which the pictures lie
-flat one behind the other, and a sidecar `.json`, written last, that says what made them, their shapes and the SHA-256
-of each file. Shards stay files of their own, so that several machines can make them.
+A shard holds up to `SHARD` pictures: one `.npy` file for each kind of array, the pictures flat one behind the other,
+and a sidecar `.json`, written last: what made them, their shapes and the SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,10 +136,7 @@ class Store:
         return record
 
     def complete(self, make: Callable[[list[int]], None]) -> None:
-        """Have `make` write the shards that are missing; it gets their numbers. What is there is only read.
-
-        Raises `FolderBusyError` where another process is writing in the folder.
-        """
+        """Have `make` write the missing shards, by number; `FolderBusyError` where another process is writing here."""
         self.records = [self.record(shard) for shard in range(len(self.shards))]
         if not all(self.records):
             with locked(self.directory):
@@ -160,11 +157,10 @@ class Store:
     def arrays(self, name: str, *, mapped: bool = False) -> Iterator[np.ndarray]:
         """The arrays `name` of all pictures of a complete store, in their own shapes; `mapped`: as in `load_array`."""
         for shard, record in enumerate(self.records):
-            flat, start = np.asarray(load_array(self._stem(shard), name, mapped=mapped)), 0
-            for shape in record["shapes"][name]:
-                size = int(np.prod(shape))
-                yield flat[start : start + size].reshape(shape)
-                start += size
+            flat = np.asarray(load_array(self._stem(shard), name, mapped=mapped))
+            ends = np.cumsum([math.prod(shape) for shape in record["shapes"][name]])
+            for piece, shape in zip(np.split(flat, ends[:-1]), record["shapes"][name], strict=True):
+                yield piece.reshape(shape)
 
     @property
     def digest(self) -> str:
@@ -200,7 +196,7 @@ class Maps:
         if maps is None:
             return None
         shape = (len(ids), *maps[ids[0]].shape)  # (B, H, W, C)
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         stored, batch = self._buffers.get((name, str(device)), ((), ()))
         if len(stored) < size:
             with torch.inference_mode(False):  # a buffer made in inference mode could not be trained on later
