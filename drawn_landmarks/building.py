@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
 from .facade import compose_wall
 from .faces import FRONT, RIGHT, UP, Face, Texture, plane_face
 from .materials import PPM, cover, weather
-from .openings import Openings
 from .roofs import cap_faces, gable_size, roof_faces, top_line
 from .structures import BLANK, DOOR, WINDOW, Mass, Structure
 from .styles import Style
@@ -41,13 +41,12 @@ class Block:
     @cached_property
     def solid(self) -> np.ndarray:
         """The corners (8, 3) of its walls, for the shadow it casts."""
-        ys = (0.0, self.eaves)
-        return np.array([(x, y, z) for x in (self.left, self.right) for y in ys for z in (self.back, self.front)])
+        return np.array(list(product((self.left, self.right), (0.0, self.eaves), (self.back, self.front))))
 
     @cached_property
-    def starts(self) -> np.ndarray:
-        """Where each face's corners begin among `corners`, and their number."""
-        return self.base.starts if self.base else np.cumsum([0, *(len(face.points) for face in self.faces)])
+    def lengths(self) -> np.ndarray:
+        """How many corners each face has, (n,)."""
+        return self.base.lengths if self.base else np.array([len(face.points) for face in self.faces])
 
     @cached_property
     def corners(self) -> np.ndarray:
@@ -58,11 +57,6 @@ class Block:
     def normals(self) -> np.ndarray:
         """Of its faces, (n, 3)."""
         return self.base.normals if self.base else np.array([face.normal for face in self.faces])
-
-    def facing(self, eye: np.ndarray, margin: float = 0.0) -> list[int]:
-        """The numbers of the faces whose planes have `eye` (3,) more than `margin` metres before them."""
-        offsets = (self.normals * self.corners[self.starts[:-1]]).sum(1)
-        return np.flatnonzero(self.normals @ eye - offsets > margin).tolist()
 
     def face(self, number: int) -> Face:
         """A face where it stands."""
@@ -76,67 +70,65 @@ class Block:
 
 def build(structure: Structure, style: Style, rng: np.random.Generator, *, landmark: bool = True) -> list[Block]:
     """The blocks of a building, left to right; each texture is drawn once, when it is first seen."""
-    roof, openings = _roof_surface(rng, style, structure), Openings(style)
-    return [_block(rng, mass, openings, roof, landmark) for mass in structure.masses]
+    roof = _roof_surface(rng, style, structure)
+    return [_block(rng, mass, style, roof, landmark) for mass in structure.masses]
 
 
 def _wall(rng, *layout) -> Texture:
     """The texture of `compose_wall`, by a generator of its own: what is seen first does not matter."""
     seed = int(rng.integers(1 << 62))
-    return Texture(lambda: compose_wall(np.random.default_rng(seed), *layout))
+    return Texture(lambda: compose_wall(np.random.default_rng(seed), *layout), glazed=True)
 
 
 def _roof_surface(rng, style: Style, structure: Structure) -> Texture:
     longest = max(max(mass.width, mass.depth) for mass in structure.masses) + 3
-    shape, seed = (round(11 * PPM), min(1100, round(longest * PPM))), int(rng.integers(1 << 62))
+    shape = (round(11 * PPM), min(1100, round(longest * PPM)))
+    seed = int(rng.integers(1 << 62))
 
     def draw() -> Surface:
         own = np.random.default_rng(seed)
         return Surface(weather(own, cover(own, style.roof_material, style.roof_colour, shape), 1.4))
 
-    return Texture(draw)
+    return Texture(draw, glazed=False)
 
 
-def _block(rng, mass: Mass, openings: Openings, roof: Texture, landmark: bool) -> Block:
-    style = openings.style
+def _block(rng, mass: Mass, style: Style, roof: Texture, landmark: bool) -> Block:
     tower = mass.kind == "tower"
     crowned = tower and style.cap in ("flat", "crenels")
-    edge = "crenels" if tower and style.cap == "crenels" else "parapet" if crowned else style.edge
-    if mass.gable and style.roof != "flat":
+    edge = style.edge
+    if crowned:
+        edge = "crenels" if style.cap == "crenels" else "parapet"
+    if (mass.gable and style.roof != "flat") or (tower and not crowned):
         edge = "eaves"
     top = EDGES[edge]
-    if tower and not crowned:
-        top, edge = 0.0, "eaves"
     span, rise = gable_size(mass, style) if mass.gable and not tower else (0.0, 0.0)
     gable = (mass.attic, span) if rise > 0 else None
-    front = _wall(rng, openings, mass.cells, mass.bays, mass.floors, max(top, rise), gable)
+    front = _wall(rng, style, mass.cells, mass.bays, mass.floors, max(top, rise), gable)
     cells = mass.cells if tower else mass.side_cells
     bays = mass.bays if tower else (mass.depth / mass.side_bays,) * mass.side_bays
-    side = _wall(rng, openings, cells, bays, mass.floors, top)
+    side = _wall(rng, style, cells, bays, mass.floors, top)
     x0, x1, z1 = mass.left, mass.right, mass.front
     z0 = z1 - mass.depth
     height = mass.height
-    faces = []
+    walls = []
     for name, surface in (("left", side), ("right", side), ("front", front)):
         u, normal = FRAMES[name]
-        corner = {"left": (x0, 0, z0), "right": (x1, 0, z1), "front": (x0, 0, z1)}[name]
+        corner = np.array({"left": (x0, 0, z0), "right": (x1, 0, z1), "front": (x0, 0, z1)}[name], float)
         length = mass.width if name == "front" else mass.depth
         line = top_line(style, edge, length, height, top, span, rise if name == "front" else 0.0)
-        corner = np.array(corner, float)
-        points = corner + line[:, :1] * u + line[:, 1:] * UP
-        faces.append(Face(points, corner, u, UP, normal, surface))
-    above = (
-        cap_faces(mass, style, roof, height + top) if tower else roof_faces(mass, style, roof, height, span, rise, edge)
-    )
+        walls.append(Face(corner + line[:, :1] * u + line[:, 1:] * UP, corner, u, UP, normal, surface))
+    if tower:
+        above = cap_faces(mass, style, roof, height + top)
+    else:
+        above = roof_faces(mass, style, roof, height, span, rise, edge)
     # Seen from the street a wall hides the foot of the roof where it stands higher than it (parapets, gables).
     high_front = edge != "eaves" or rise > 0
-    ordered = [*above, *faces] if high_front else [*faces, *above]
-    details = (
-        [] if tower else [*_dormers(rng, mass, openings, roof, height), *_chimneys(rng, mass, style, height, rise)]
-    )
-    ordered += details
+    ordered = [*above, *walls] if high_front else [*walls, *above]
+    if not tower:
+        ordered += _dormers(rng, mass, style, roof, height)
+        ordered += _chimneys(rng, mass, style, height, rise)
     if mass.porch is not None:
-        ordered += _porch(rng, mass, openings, roof)
+        ordered += _porch(rng, mass, style, roof)
     return Block(x0, x1, z1, z0, height + top, tuple(ordered), landmark)
 
 
@@ -153,15 +145,14 @@ def _box(x0, x1, y0, y1, z0, z1, front: Surface | Texture, side: Surface | Textu
     return faces
 
 
-def _dormers(rng, mass: Mass, openings: Openings, roof: Texture, height: float) -> list[Face]:
+def _dormers(rng, mass: Mass, style: Style, roof: Texture, height: float) -> list[Face]:
     """Windows in the roof, above every second bay."""
-    style = openings.style
     if not style.dormers or style.roof == "flat" or (mass.gable and style.gable != "pediment"):
         return []
     if style.roof != "mansard" and style.pitch * mass.depth / 2 < 2.6:
         return []
     width, tall = 1.5, 1.9
-    window = _wall(rng, openings, ((WINDOW,),), (width,), (tall,), 0.0)
+    window = _wall(rng, style, ((WINDOW,),), (width,), (tall,), 0.0)
     cheek = Surface(cover(rng, style.roof_material, style.roof_colour, (round(tall * PPM), round(2 * PPM))))
     pediment = Surface(np.full((4, 4, 3), style.trim, np.uint8))
     centres = np.cumsum(mass.bays) - np.array(mass.bays) / 2 + mass.left
@@ -188,20 +179,20 @@ def _chimneys(rng, mass: Mass, style: Style, height: float, rise: float) -> list
     climb = 2.6 if style.roof == "mansard" else min(style.pitch * mass.depth / 2, 7.5)
     zm = mass.front - mass.depth / 2
     inset = mass.depth / 2 if style.roof == "hip" else 0.3
-    faces: list[Face] = []
+    faces = []
     for x in (mass.left + inset, mass.right - inset - 0.9):
         if mass.left < x < mass.right - 0.8:
             faces += _box(x, x + 0.9, height + climb * 0.7, height + climb + 1.6, zm - 0.4, zm + 0.5, brick, brick)
     return faces
 
 
-def _porch(rng, mass: Mass, openings: Openings, roof: Texture) -> list[Face]:
+def _porch(rng, mass: Mass, style: Style, roof: Texture) -> list[Face]:
     """A projecting entrance with a pitched or flat top."""
     edges = mass.left + np.concatenate([[0], np.cumsum(mass.bays)])
     x0, x1 = edges[mass.porch] + 0.2, edges[mass.porch + 1] - 0.2
     tall, out = mass.floors[0] * 0.92, 1.8
-    front = _wall(rng, openings, ((DOOR,),), (x1 - x0,), (tall,), 0.0)
-    side = _wall(rng, openings, ((BLANK,),), (out,), (tall,), 0.0)
+    front = _wall(rng, style, ((DOOR,),), (x1 - x0,), (tall,), 0.0)
+    side = _wall(rng, style, ((BLANK,),), (out,), (tall,), 0.0)
     z0, z1 = mass.front, mass.front + out
     faces = _box(x0, x1, 0.0, tall, z0, z1, front, side)
     fl, fr = np.array([x0 - 0.2, tall, z1 + 0.2]), np.array([x1 + 0.2, tall, z1 + 0.2])

@@ -77,26 +77,20 @@ class Camera:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points (n, 3) of one polygon as pixels (m, 2), cut where they leave a wide field; m = 0 outside it."""
-        return self.project_all([points])[0]
+        return self.project_all(points, np.array((0, len(points))))[0]
 
-    def project_all(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
-        """As `project`, for several polygons."""
-        if not polygons:
-            return []
-        points = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
-        return self.project_rows(points, np.cumsum([0, *map(len, polygons)]).tolist())
-
-    def project_rows(self, points: np.ndarray, starts: list[int]) -> list[np.ndarray]:
+    def project_all(self, points: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
         """As `project`, for polygons whose points (n, 3) follow each other: `starts` of each, and n."""
         turned, shift = self._linear
         seen = points @ turned + shift  # (n, 3): pixels times depth, and depth
         depth = seen[:, 2:]
-        wide = FIELD * self.size
-        if depth.min() >= NEAR:
-            pixels = seen[:, :2] / depth
-            if np.abs(pixels).max() < wide:
-                return [pixels[a:b] for a, b in pairwise(starts)]
-        return [self._clip(seen[a:b]) for a, b in pairwise(starts)]
+        pixels = seen[:, :2] / depth
+        places = pairwise(starts.tolist())
+        if depth.min() >= NEAR and np.abs(pixels).max() < FIELD * self.size:
+            return [pixels[a:b] for a, b in places]
+        outside = (np.abs(pixels).max(1) >= FIELD * self.size) | (depth[:, 0] < NEAR)
+        cut = np.logical_or.reduceat(outside, starts[:-1]).tolist()
+        return [self._clip(seen[a:b]) if c else pixels[a:b] for (a, b), c in zip(places, cut, strict=True)]
 
     def _clip(self, seen: np.ndarray) -> np.ndarray:
         """The pixels (m, 2) of a polygon (n, 3) of pixels times depth, and depth; cut where it leaves a wide field."""
@@ -109,6 +103,18 @@ class Camera:
                 if len(points) < 3:
                     return np.empty((0, 2))
         return np.array([(x / z, y / z) for x, y, z in points])
+
+    def plane_to_image(self, origin: np.ndarray, u: np.ndarray, v: np.ndarray, ppm: float, rows: int) -> list[list]:
+        """The map (3, 3) from pixels of a picture in a plane, so many rows high, to homogeneous pixels of the image.
+
+        `origin`: its lower left corner, metres; `u`, `v`: its axes; `ppm`: its pixels in a metre.
+        """
+        (o0, o1, o2), (u0, u1, u2), (v0, v1, v2) = origin.tolist(), u.tolist(), v.tolist()
+        lines = []
+        for a, b, c, d in self.matrix.tolist():
+            across, up = (a * u0 + b * u1 + c * u2) / ppm, (a * v0 + b * v1 + c * v2) / ppm
+            lines.append([across, -up, a * o0 + b * o1 + c * o2 + d + 0.5 * across + (rows - 0.5) * up])
+        return lines
 
     def locate(self, point: np.ndarray) -> tuple[float, float, float]:
         """A world point's pixel x and y, and its depth in metres (meaningless pixels where that is not positive)."""

@@ -14,13 +14,7 @@ from ssr_lib.benchmark import Benchmark, LabelledImages
 from .dataset import draw_benchmark, draw_training
 from .spec import SyntheticSpec
 
-KINDS = {  # of database pictures on a benchmark's sheet
-    "easy": "easy",
-    "hard": "hard",
-    "junk": "junk",
-    "same_style": "same style",
-    "same_building": "same building",
-}
+COLUMNS = ("query", "easy", "hard", "junk", "same style", "same building")
 GAP = 3  # pixels between pictures
 EMPTY = 235  # grey of a cell without a picture
 
@@ -31,17 +25,15 @@ def benchmark_sheet(benchmark: Benchmark, *, rows: int = 6, side: int = 160, see
     chosen = sorted(rng.permutation(len(benchmark))[:rows])
     cells = []
     for q in chosen:
-        lists = {"easy": benchmark.easy[q], "hard": benchmark.hard[q]}
-        lists["junk"] = np.setdiff1d(benchmark.junk[q], benchmark.extra["same_building"][q])
-        lists |= {key: benchmark.extra[key][q] for key in ("same_style", "same_building")}
-        row = [_boxed(benchmark, q, side)]
-        for ids in lists.values():
+        alike, same = (benchmark.extra[key][q] for key in ("same_style", "same_building"))
+        row = [_read(benchmark.root / benchmark.queries[q], side, benchmark.boxes[q])]
+        for ids in (benchmark.easy[q], benchmark.hard[q], np.setdiff1d(benchmark.junk[q], same), alike, same):
             if len(ids):
                 row.append(_read(benchmark.root / benchmark.database[ids[rng.integers(len(ids))]], side))
             else:
                 row.append(np.full((side, side, 3), EMPTY, np.uint8))
         cells.append(row)
-    return np.concatenate([_header(["query", *KINDS.values()], side), _tile(cells)])
+    return np.concatenate([_header(COLUMNS, side), _tile(cells)])
 
 
 def form_sheet(forms: dict[str, Benchmark], *, rows: int = 4, side: int = 160, seed: int = 0) -> np.ndarray:
@@ -49,7 +41,7 @@ def form_sheet(forms: dict[str, Benchmark], *, rows: int = 4, side: int = 160, s
     first = next(iter(forms.values()))
     chosen = sorted(np.random.default_rng(seed).permutation(len(first))[:rows])
     cells = [[_read(form.root / form.queries[q], side) for form in forms.values()] for q in chosen]
-    return np.concatenate([_header(list(forms), side), _tile(cells)])
+    return np.concatenate([_header(forms, side), _tile(cells)])
 
 
 def training_sheet(images: LabelledImages, *, side: int = 160) -> np.ndarray:
@@ -61,22 +53,19 @@ def training_sheet(images: LabelledImages, *, side: int = 160) -> np.ndarray:
     return _tile(cells)
 
 
-def _read(path: Path, side: int) -> np.ndarray:
+def _read(path: Path, side: int, box: tuple[float, ...] | None = None) -> np.ndarray:
+    """A picture, or the picture with a box in it, at another size."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"{path} is not a readable picture; draw the set again")
-    return cv2.resize(image[..., ::-1], (side, side), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)[..., ::-1].copy()
+    if box is not None:
+        x0, y0, x1, y1 = (round(edge * side / len(image)) for edge in box)
+        cv2.rectangle(small, (x0, y0), (x1 - 1, y1 - 1), (255, 210, 0), 1)
+    return small
 
 
-def _boxed(benchmark: Benchmark, q: int, side: int) -> np.ndarray:
-    path = benchmark.root / benchmark.queries[q]
-    height, width = cv2.imread(str(path)).shape[:2]
-    scale = np.array([side / width, side / height] * 2)
-    x0, y0, x1, y1 = np.round(np.array(benchmark.boxes[q]) * scale).astype(int)
-    return cv2.rectangle(np.ascontiguousarray(_read(path, side)), (x0, y0), (x1 - 1, y1 - 1), (255, 210, 0), 1)
-
-
-def _header(names: list[str], side: int) -> np.ndarray:
+def _header(names, side: int) -> np.ndarray:
     strip = np.full((22, len(names) * (side + GAP) + GAP, 3), 255, np.uint8)
     for i, name in enumerate(names):
         place = (6 + i * (side + GAP), 16)
@@ -85,13 +74,9 @@ def _header(names: list[str], side: int) -> np.ndarray:
 
 
 def _tile(cells: list[list[np.ndarray]]) -> np.ndarray:
-    side, columns = len(cells[0][0]) + GAP, max(map(len, cells))
-    sheet = np.full((len(cells) * side + GAP, columns * side + GAP, 3), 255, np.uint8)
-    for r, row in enumerate(cells):
-        for c, picture in enumerate(row):
-            y, x = GAP + r * side, GAP + c * side
-            sheet[y : y + len(picture), x : x + len(picture)] = picture
-    return sheet
+    margin = ((0, GAP), (0, GAP), (0, 0))
+    rows = [np.concatenate([np.pad(cell, margin, constant_values=255) for cell in row], 1) for row in cells]
+    return np.pad(np.concatenate(rows), ((GAP, 0), (GAP, 0), (0, 0)), constant_values=255)
 
 
 def draw_card(folder: Path | str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def draw_training(
     jobs = plan.training_jobs(spec, views)
     records = _draw_all(spec, task, root, jobs, processes, progress)
     _finish(spec, task, root, records)
-    files = [picture["file"] for record in records for picture in record["pictures"]]
+    files = []
+    for record in records:
+        files += [picture["file"] for picture in record["pictures"]]
     return LabelledImages(root, files, np.repeat(np.arange(spec.landmarks), views))
 
 
@@ -126,14 +129,12 @@ def _claim(root: Path, spec: SyntheticSpec, task: str, digest: str) -> None:
 
 def _finish(spec, task, root: Path, records: list[dict]) -> None:
     """Write, unless it is there, what was drawn: counts by role and difficulty."""
-    counts: dict[str, int] = {}
+    counts = Counter()
     for record in records:
         for picture in record["pictures"]:
-            keys = [picture["role"]]
+            counts[picture["role"]] += 1
             if "difficulty" in picture:
-                keys.append(f"{picture['role']} {picture['difficulty']}")
-            for key in keys:
-                counts[key] = counts.get(key, 0) + 1
+                counts[f"{picture['role']} {picture['difficulty']}"] += 1
     done = {"digest": spec.digest(task), "task": task, "pictures": dict(sorted(counts.items()))}
     if read_json(root / "drawn.json") != done:  # a finished set may lie on a disk that cannot be written
         write_atomic(root / "drawn.json", json.dumps(done, indent=1) + "\n")
@@ -143,12 +144,10 @@ def _is_stored(benchmark: Benchmark, path: Path) -> bool:
     """Whether the file `path` says what `benchmark` does."""
     try:
         stored = Benchmark.load(path)
-    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
+    except (OSError, ValueError):  # absent or damaged
         return False
-    return _content(stored) == _content(benchmark)
-
-
-def _content(benchmark: Benchmark) -> str:
-    """All a benchmark says, as text that two of them can be compared by."""
-    record = asdict(benchmark) | {"root": str(benchmark.root.resolve())}
-    return json.dumps(record, default=np.ndarray.tolist)
+    contents = []
+    for found in (stored, benchmark):
+        record = asdict(found) | {"root": str(found.root.resolve())}
+        contents.append(json.dumps(record, default=np.ndarray.tolist))
+    return contents[0] == contents[1]

@@ -8,56 +8,39 @@ import cv2
 import numpy as np
 
 from .materials import BASE, PPM, cover, masonry, weather
-from .openings import Openings
-from .patch import PAD, stamp
+from .openings import opening
+from .patch import PAD, fill, stamp
 from .structures import ARCADE, BLANK, CLOCK, DOOR, OCULUS, SHOP, SMALL, TALL, Grid
 from .styles import Style
 from .surface import Surface
 
-SILLS = {
-    DOOR: 0.0,
-    ARCADE: 0.0,
-    SHOP: 0.0,
-    CLOCK: 0.2,
-    TALL: 0.12,
-    SMALL: 0.4,
-    OCULUS: 0.32,
-}  # height, share of a floor
-CURTAIN = np.array([150, 146, 136])
+# Height of an opening above its floor, as a share of the floor; 0.24 for what is not listed.
+SILLS = {DOOR: 0.0, ARCADE: 0.0, SHOP: 0.0, CLOCK: 0.2, TALL: 0.12, SMALL: 0.4, OCULUS: 0.32}
+CURTAIN = (150, 146, 136)
 
 
-def _band(surface, y0: float, y1: float, colour, up: int, x0: int = 0, x1: int | None = None, step: int = 1) -> None:
-    """A projecting strip over the surface, `up` cm proud of it; of its columns every `step`th."""
-    rows, columns = slice(max(0, round(y0)), max(0, round(y1))), slice(x0, x1, step)
-    surface.colour[rows, columns] = colour
-    surface.relief[rows, columns] = BASE + up
+def _band(surface: Surface, y0: float, y1: float, colour, up: int, x0: int = 0, x1: int | None = None) -> None:
+    """A projecting strip over the surface, `up` cm proud of it."""
+    there = (slice(max(0, round(y0)), max(0, round(y1))), slice(x0, x1))
+    fill(surface.colour[there], colour)
+    fill(surface.relief[there], BASE + up)
 
 
-def compose_wall(
-    rng: np.random.Generator,
-    openings: Openings,
-    cells: Grid,
-    bays: tuple[float, ...],
-    floors: tuple[float, ...],
-    top: float,
-    gable: tuple[int, float] | None = None,
-) -> Surface:
+def compose_wall(rng, style: Style, cells: Grid, bays, floors, top: float, gable=None) -> Surface:
     """The wall of a grid of cells in a style; `top` metres of parapet, or of a gable, stand above the last floor.
 
-    `gable`: what opens in the gable, and how wide that is, metres.
+    `bays`, `floors`: widths and heights, metres; `gable`: what opens in the gable, and how wide that is, metres.
     """
-    style = openings.style
-    xs = (np.concatenate([[0], np.cumsum(bays)]) * PPM).tolist()
     total = sum(floors) + top
-    ys = (
-        (total - np.concatenate([[0], np.cumsum(floors)])) * PPM
-    ).tolist()  # rows of the floor lines, from the ground up
+    xs = (np.concatenate([[0], np.cumsum(bays)]) * PPM).tolist()
+    ys = ((total - np.concatenate([[0], np.cumsum(floors)])) * PPM).tolist()  # rows of floor lines, the lowest first
     shape = (round(total * PPM), round(xs[-1]))
     base = "stucco" if style.material == "timber" else style.material
     colour, relief = masonry(rng, base, style.wall, shape)
     surface = Surface(colour, relief, np.zeros(shape, np.uint8), np.zeros(shape, np.uint8))
     if style.bands:
-        _stripe(surface, style)
+        dark = (np.arange(shape[0]) // round(0.55 * PPM)) % 2 == 1
+        surface.colour[dark] = (surface.colour[dark] * (1 - style.bands)).astype(np.uint8)
     if style.base != "same":
         _ground_floor(rng, surface, style, ys)
     surface.colour = weather(rng, surface.colour, eaves=round(ys[-1]))
@@ -65,18 +48,12 @@ def compose_wall(
     for level, row in enumerate(cells):
         for column, kind in enumerate(row):
             if kind != BLANK:
-                _place(rng, surface, openings, kind, level, xs[column : column + 2], ys[level : level + 2])
+                _place(rng, surface, style, kind, level, xs[column : column + 2], ys[level : level + 2])
     if gable is not None and gable[0] != BLANK and top > 2.4:
         half = min(gable[1] * 0.2, 1.6) * PPM
         tall = min(0.62 * top, 3.2) * PPM
-        _place(rng, surface, openings, gable[0], 0, (xs[-1] / 2 - half, xs[-1] / 2 + half), (ys[-1], ys[-1] - tall))
+        _place(rng, surface, style, gable[0], 0, (xs[-1] / 2 - half, xs[-1] / 2 + half), (ys[-1], ys[-1] - tall))
     return surface
-
-
-def _stripe(surface: Surface, style: Style) -> None:
-    course = round(0.55 * PPM)
-    dark = (np.arange(surface.colour.shape[0]) // course) % 2 == 1
-    surface.colour[dark] = (surface.colour[dark] * (1 - style.bands)).astype(np.uint8)
 
 
 def _ground_floor(rng, surface: Surface, style: Style, ys) -> None:
@@ -98,7 +75,8 @@ def _ground_floor(rng, surface: Surface, style: Style, ys) -> None:
 def _members(surface: Surface, style: Style, xs, ys, gabled: bool) -> None:
     """Plinth, string courses, pilasters, quoins, timbers, cornice."""
     h, w = surface.colour.shape[:2]
-    trim, dim = style.trim, tuple(int(v * 0.85) for v in style.trim)
+    trim = style.trim
+    dim = tuple(int(v * 0.85) for v in trim)
     _band(surface, h - 0.45 * PPM, h, dim if style.material != "siding" else (140, 136, 128), 6)
     if style.material == "timber":
         _timbers(surface, style, xs, ys)
@@ -154,13 +132,12 @@ def _timbers(surface: Surface, style: Style, xs, ys) -> None:
                 cv2.line(surface.colour, (round(b), round(low)), (round(b - (b - a) * 0.3), round(foot)), style.trim, 4)
 
 
-def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, y) -> None:
+def _place(rng, surface: Surface, style: Style, kind: int, level: int, x, y) -> None:
     """Paste one opening into its cell; `y` holds the rows of the floor's bottom and top."""
-    style = openings.style
     (left, right), (bottom, top) = x, y
     bay, floor = right - left, bottom - top
     variant = int(rng.integers(3)) if kind == SHOP else 0
-    patch = openings.get(kind, round(bay / 14) * 14, round(floor / 12) * 12, variant)
+    patch = opening(style, kind, round(bay / 14) * 14, round(floor / 12) * 12, variant)
     h, w = patch.mask.shape
     sill = SILLS.get(kind, 0.24) * floor
     left, upper = round((left + right) / 2 - w / 2), round(bottom - sill - (h - PAD))
@@ -169,7 +146,8 @@ def _place(rng, surface: Surface, openings: Openings, kind: int, level: int, x, 
     if y1 <= y0 or x1 <= x0:
         return
     there = (slice(y0, y1), slice(x0, x1))
-    patch = patch.part(slice(y0 - upper, y1 - upper), slice(x0 - left, x1 - left))
+    if (y1 - y0, x1 - x0) != (h, w):
+        patch = patch.part(slice(y0 - upper, y1 - upper), slice(x0 - left, x1 - left))
     cv2.copyTo(patch.colour, patch.mask, surface.colour[there])
     cv2.copyTo(patch.relief, patch.mask, surface.relief[there])
     cv2.copyTo(patch.glass, patch.mask, surface.glass[there])
@@ -189,11 +167,11 @@ def _curtain(rng, surface: Surface, y0: int, y1: int, x0: int, x1: int) -> None:
     else:
         wide = max(2, round((x1 - x0) * 0.28))
         x0, x1 = (x0, x0 + wide) if rng.random() < 0.5 else (x1 - wide, x1)
-    cloth = tuple((CURTAIN * rng.uniform(0.5, 1.1)).astype(int).tolist())
+    bright = rng.uniform(0.5, 1.1)
     if y1 > y0:
         there = (slice(y0, y1), slice(x0, x1))
         panes = cv2.threshold(surface.glass[there], 0, 255, cv2.THRESH_BINARY)[1]
-        stamp(surface.colour[there], panes, cloth)
+        stamp(surface.colour[there], panes, tuple(int(tone * bright) for tone in CURTAIN))
         stamp(surface.glass[there], panes, 110)
 
 
@@ -204,4 +182,6 @@ def _balcony(surface: Surface, style: Style, x: int, y: float, half: float) -> N
     top = max(0, round(y - 0.95 * PPM))
     _band(surface, y, y + 4, style.trim, 60, x0, x1)
     _band(surface, top, top + 2, iron, 55, x0, x1)
-    _band(surface, top, y, iron, 50, x0, x1, step=3)
+    bars = (slice(top, max(0, round(y))), slice(x0, x1, 3))
+    surface.colour[bars] = iron
+    surface.relief[bars] = BASE + 50

@@ -18,10 +18,11 @@ RIGHT, UP, FRONT = np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, 0,
 
 
 class Texture:
-    """A surface that is drawn when it is first looked at: many walls never are."""
+    """A surface that is drawn when it is first looked at: many walls never are. `glazed`: it may have windows."""
 
-    def __init__(self, draw: Callable[[], Surface]):
+    def __init__(self, draw: Callable[[], Surface], glazed: bool):
         self._draw = draw
+        self.glazed = glazed
 
     @cached_property
     def surface(self) -> Surface:
@@ -45,13 +46,9 @@ class Face:
         return self.texture.surface if isinstance(self.texture, Texture) else self.texture
 
     @cached_property
-    def plane(self) -> np.ndarray:
-        """The map (4, 3) from plane coordinates (s, t, 1), in metres, to homogeneous world points."""
-        return np.array([[*self.u, 0.0], [*self.v, 0.0], [*self.origin, 1.0]]).T
-
-    def texture_plane(self, ppm: float, rows: int) -> np.ndarray:
-        """The map (4, 3) from pixels of a texture of so many rows to homogeneous world points."""
-        return self.plane @ np.array([[1 / ppm, 0, 0.5 / ppm], [0, -1 / ppm, (rows - 0.5) / ppm], [0, 0, 1]])
+    def axes(self) -> np.ndarray:
+        """The directions along, up and out of the plane as columns (3, 3)."""
+        return np.array((self.u, self.v, self.normal)).T
 
     def level(self, seen: float) -> int:
         """How often its texture is to be halved so that one texel is about one of the `seen` pixels."""
@@ -61,8 +58,7 @@ class Face:
     @cached_property
     def area(self) -> float:
         """Square metres."""
-        out = self.points - self.origin
-        return cv2.contourArea(np.stack([out @ self.u, out @ self.v], 1).astype(np.float32))
+        return cv2.contourArea(((self.points - self.origin) @ self.axes[:, :2]).astype(np.float32))
 
     @cached_property
     def middle(self) -> list[float]:
@@ -80,10 +76,10 @@ def plane_face(points, u, texture: Surface | Texture, ppm: float = PPM) -> Face:
     """A face whose texture starts at the lowest, leftmost corner of its polygon; `u` lies in its plane."""
     points = np.asarray(points, float)
     u = unit(u)
-    normal = unit(cross(points[1] - points[0], points[2] - points[0]))
-    v = cross(normal, u)
+    first, second, third = points[0], points[1], points[2]
+    normal = unit(cross((second - first).tolist(), (third - first).tolist()))
+    v = cross(normal.tolist(), u.tolist())
     if v[1] < 0:
         v = -v
-    out = points - points[0]
-    origin = points[0] + u * (out @ u).min() + v * (out @ v).min()
-    return Face(points, origin, u, v, normal, texture, ppm)
+    low = ((points - first) @ np.array((u, v)).T).min(0)
+    return Face(points, first + u * low[0] + v * low[1], u, v, normal, texture, ppm)

@@ -13,7 +13,7 @@ import filelock
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write under a temporary name, then move it to `path`, whose folder exists: readers see the old or the new."""
+    """Write under a temporary name, then move it to `path`: readers see the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -92,9 +92,9 @@ def _leaves(rng, big, middle, radii, clusters: int, each: int, size: float, tips
         across = np.stack([-axis[:, 1], axis[:, 0]], 1) * 0.5
         at = at + centres[i]
         quads = np.stack([at - axis, at + across, at + axis, at - across], 1)
-        shades = np.clip(tone * 255, 12, 250).astype(int)
+        shades = np.clip(tone * 255, 12, 250).astype(int).tolist()
         for quad, shade in zip(np.round(quads * 16).astype(np.int32), shades, strict=True):
-            cv2.fillConvexPoly(big, quad, (int(shade), 0, 255), cv2.LINE_AA, 4)
+            cv2.fillConvexPoly(big, quad, (shade, 0, 255), cv2.LINE_AA, 4)
 
 
 LEAVES = (  # shade, middle, sunlit; sRGB

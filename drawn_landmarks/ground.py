@@ -11,28 +11,20 @@ import numpy as np
 
 from .building import Block
 from .camera import Camera
+from .chance import pick
 from .faces import FRONT, RIGHT, UP, Face
 from .light import Light
 from .materials import TILE, cover
 from .noise import ASSETS
 from .placing import Thing
-from .render import Canvas, draw_face
+from .render import Canvas, Piece, window_of
 from .shading import colours, darken
 from .surface import Surface
 
 GROUND_PPM = 14
 CIRCLE = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 14, endpoint=False)])
-
-
-GROUNDS = {
-    "asphalt": (112, 111, 109),
-    "paving": (168, 162, 150),
-    "cobbles": (138, 132, 124),
-    "grass": (92, 108, 62),
-    "gravel": (178, 167, 146),
-    "kerb": (158, 156, 150),
-    "paint": (212, 210, 204),
-}
+GROUNDS = {"asphalt": (112, 111, 109), "paving": (168, 162, 150), "cobbles": (138, 132, 124), "grass": (92, 108, 62)}
+GROUNDS |= {"gravel": (178, 167, 146), "kerb": (158, 156, 150), "paint": (212, 210, 204)}
 
 
 @lru_cache(maxsize=32)
@@ -59,18 +51,16 @@ class Ground:
 
 def draw_plan(rng: np.random.Generator) -> Ground:
     """A random ground."""
-    kind = ("street", "street", "square", "lawn")[rng.integers(4)]
-    square = ("paving", "cobbles", "gravel")[rng.integers(3)]
+    kind = pick(rng, ("street", "street", "square", "lawn"))
+    square = pick(rng, ("paving", "cobbles", "gravel"))
     first, main = {"street": ("paving", "asphalt"), "square": (square, square), "lawn": ("gravel", "grass")}[kind]
     strip, road = rng.uniform(2.5, 5.0), rng.uniform(6.0, 9.5)
     # Two numbers are drawn, one is used: what follows in this stream, and so every picture, stays as it was.
     return Ground(kind, first, main, strip, road, int(rng.integers(4)), bool(rng.random(2)[0] < 0.5))
 
 
-def draw_ground(
-    canvas: Canvas, camera: Camera, light: Light, rng, ground: Ground, row: list[Block], things: list[Thing]
-) -> None:
-    """Draw the ground, and on it the shadows of the blocks of `row` and of trees and lamps among `things`."""
+def lay_ground(camera: Camera, ground: Ground) -> list[Piece]:
+    """The ground around the camera."""
     x0, x1, near = camera.centre[0] - 170, camera.centre[0] + 170, camera.centre[2] + 2
     cuts = (-170.0, max(-169.0, near - 27.0), near - 10.0, near)  # bands in depth, each with a resolution of its own
     bands = [(x0, x1, z0, z1, ground.main) for z0, z1 in pairwise(cuts)]
@@ -86,20 +76,27 @@ def draw_ground(
             middle = ground.strip + ground.road / 2
             dashes = np.arange(x0 + 145, x1 - 145, 5.0)
             bands += [(x, x + 2.5, middle, middle + 0.14, "dash") for x in dashes]
-    corners = [np.array([(x0, 0.0, z1), (x1, 0.0, z1), (x1, 0.0, z0), (x0, 0.0, z0)]) for x0, x1, z0, z1, _ in bands]
-    polygons = camera.project_all(corners)
-    for points, polygon, (*_, material) in zip(corners, polygons, bands, strict=True):
-        surface = _ground_surface("paint", 0) if material == "dash" else _ground_surface(material, ground.variant)
-        face = Face(points, points[0], RIGHT, -FRONT, UP, surface, GROUND_PPM)
-        draw_face(canvas, camera, face, polygon, light, rng, wrap=True)
-    _shadows(canvas, camera, light, [block.solid for block in row], things)
+    corners = np.zeros((4 * len(bands), 3))
+    for i, (x0, x1, z0, z1, _) in enumerate(bands):
+        corners[4 * i : 4 * i + 4, 0] = (x0, x1, x1, x0)
+        corners[4 * i : 4 * i + 4, 2] = (z1, z1, z0, z0)
+    pieces = []
+    for i, polygon in enumerate(camera.project_all(corners, np.arange(0, len(corners) + 1, 4))):
+        window = window_of(polygon, camera.size)
+        if window is not None:
+            material, points = bands[i][4], corners[4 * i : 4 * i + 4]
+            surface = _ground_surface("paint", 0) if material == "dash" else _ground_surface(material, ground.variant)
+            face = Face(points, points[0], RIGHT, -FRONT, UP, surface, GROUND_PPM)
+            pieces.append(Piece(face, polygon, window, wrap=True))
+    return pieces
 
 
-def _shadows(canvas: Canvas, camera: Camera, light: Light, solids: list[np.ndarray], things: list[Thing]) -> None:
+def draw_shadows(canvas: Canvas, camera: Camera, light: Light, row: list[Block], things: list[Thing]) -> None:
     """Darken the ground where the sun does not reach it, and close to walls, where the sky is half hidden."""
     first = max(0, int(camera.horizon()) - camera.size // 12)  # row; the ground lies below
     if first >= camera.size:
         return
+    solids = [block.solid for block in row]
     shape = (camera.size - first, camera.size)
     mask, foot = np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)
     _fill(mask, first, camera, _cast(light, solids, things))
@@ -125,7 +122,7 @@ Patches = list[tuple[np.ndarray, int]]  # polygons (n, 2) of the ground, x and z
 
 def _cast(light: Light, solids: list[np.ndarray], things: list[Thing]) -> Patches:
     """Where the sun does not reach the ground."""
-    if light.direct.max() <= 0 or light.towards[1] <= 0.05:
+    if not light.sunny or light.towards[1] <= 0.05:
         return []
     slope = -light.towards[[0, 2]] / light.towards[1]  # of a shadow, metres for each metre of height
     patches = []
@@ -157,6 +154,6 @@ def _fill(mask: np.ndarray, first: int, camera: Camera, patches: Patches) -> Non
     points = np.zeros((len(flat), 3))
     points[:, 0], points[:, 2] = flat.T
     starts = np.cumsum([0, *(len(corners) for corners, _ in patches)])
-    for polygon, (_, value) in zip(camera.project_rows(points, starts), patches, strict=True):
+    for polygon, (_, value) in zip(camera.project_all(points, starts), patches, strict=True):
         if len(polygon) >= 3:
             cv2.fillPoly(mask, [np.rint(polygon - (0, first)).astype(np.int32)], value)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from . import noise
 from .camera import Camera, unit
+from .chance import pick
 
 
 @dataclass(frozen=True)
@@ -24,20 +27,35 @@ class Light:
     reflection: np.ndarray  # (3,) RGB, sRGB units: what window glass mirrors
     haze: np.ndarray  # (3,) RGB, sRGB units: the colour of distance
     visibility: float  # metres
-    _gains: dict = field(default_factory=dict, repr=False, compare=False)
+    _incident: dict[bytes, Incident] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def sunny(self) -> bool:
+        """Whether there is a sun, or flood lights, to cast shadows."""
+        return bool(self.direct.max() > 0)
 
     def ambient(self, normal: np.ndarray) -> np.ndarray:
         """Diffuse light (3,) on a surface of this normal."""
-        up = 0.5 + 0.5 * normal[1]
+        up = 0.5 + 0.5 * float(normal[1])
         return self.sky * up + self.ground * (1 - up)
 
-    def gain(self, normal: np.ndarray) -> np.ndarray:
-        """What a texture on a surface of this normal is multiplied with where the sun reaches it, (3,)."""
+    def incident(self, normal: np.ndarray) -> Incident:
+        """What falls on a surface of this normal where nothing shades it."""
         key = normal.tobytes()
-        if key not in self._gains:
-            full = self.ambient(normal) + self.direct * max(0.0, float(normal @ self.towards))
-            self._gains[key] = np.sqrt(full)
-        return self._gains[key]
+        if key not in self._incident:
+            ambient = self.ambient(normal)
+            facing = float(normal @ self.towards)
+            gain = np.sqrt(ambient + self.direct * max(0.0, facing))
+            self._incident[key] = Incident(ambient, facing, gain)
+        return self._incident[key]
+
+
+class Incident(NamedTuple):
+    """Light on a surface. Textures hold the square root of reflectance, so they are multiplied with that of light."""
+
+    ambient: np.ndarray  # (3,)
+    facing: float  # cosine of the angle between its normal and the sun
+    gain: np.ndarray  # (3,): what a texture is multiplied with
 
 
 SKIES = {  # zenith and horizon, sRGB
@@ -67,7 +85,7 @@ def draw_light(rng: np.random.Generator, kind: str) -> Light:
     if kind == "night":
         towards = unit((rng.uniform(-0.5, 0.5), -0.75, 0.7))
         direct = direct * rng.uniform(0.6, 1.4) * np.array([1.0, rng.uniform(0.9, 1.15), rng.uniform(0.8, 1.6)])
-    ground = 0.42 * (sky + direct * max(0.0, towards[1]) * (kind != "night")) + (0.03 if kind == "night" else 0)
+    ground = 0.42 * sky + 0.03 if kind == "night" else 0.42 * (sky + direct * max(0.0, towards[1]))
     zenith, horizon = (np.array(c, float) for c in SKIES[kind])
     return Light(
         kind=kind,
@@ -89,40 +107,52 @@ def paint_sky(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndar
     zenith = zenith * rng.uniform(0.88, 1.12) + rng.normal(0, 4, 3)
     small = size // 3
     rows = (np.arange(small) * (size / small) - camera.horizon()) / camera.focal
-    angle = np.maximum(-rows, 0.012).astype(np.float32)  # tangent of the height above the horizon
-    blend = np.clip(angle / 0.9, 0, 1)[:, None] ** 0.6
-    sky = np.repeat(((1 - blend) * np.float32(horizon) + blend * np.float32(zenith))[:, None], small, 1)
+    angle = np.maximum(-rows, 0.012).astype(np.float32)[:, None]  # tangent of the height above the horizon
+    blend = np.clip(angle / 0.9, 0, 1) ** 0.6
+    planes = [np.repeat((1 - blend) * low + blend * high, small, 1) for low, high in _pairs(horizon, zenith)]
     if light.kind in ("golden", "dusk"):
         side = np.linspace(0.5 - 0.5 * light.towards[0], 0.5 + 0.5 * light.towards[0], small, dtype=np.float32)
-        glow = np.exp(-angle / 0.22)[:, None] * side[None] * 0.7
-        warm = np.array([255, 196, 120] if light.kind == "golden" else [228, 164, 126], np.float32)
-        sky += glow[..., None] * (warm - sky)
-    sky = _clouds(rng, sky, angle, light)
-    return cv2.resize(cv2.convertScaleAbs(sky), (size, size), interpolation=cv2.INTER_CUBIC)
+        glow = np.exp(-angle / 0.22) * side[None] * 0.7
+        warm = [255, 196, 120] if light.kind == "golden" else [228, 164, 126]
+        planes = [plane + glow * (np.float32(tone) - plane) for plane, tone in zip(planes, warm, strict=True)]
+    sky = cv2.convertScaleAbs(cv2.merge(_clouds(rng, planes, angle, light)))
+    return cv2.resize(sky, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _clouds(rng, sky: np.ndarray, angle: np.ndarray, light: Light) -> np.ndarray:
-    small = sky.shape[0]
-    cover = {"sun": rng.choice([0.0, 0.25, 0.42]), "haze": 0.45, "cloud": 0.8, "night": 0.3}.get(light.kind, 0.4)
+def _pairs(first, second) -> list[tuple[np.float32, np.float32]]:
+    """The channels of two colours."""
+    return list(zip(np.float32(first), np.float32(second), strict=True))
+
+
+CLOUDS = {  # the bright and the dark side, sRGB
+    "sun": ((252, 251, 248), (198, 204, 214)),
+    "haze": ((236, 236, 234), (204, 208, 212)),
+    "cloud": ((226, 228, 230), (158, 164, 172)),
+    "golden": ((255, 214, 168), (166, 138, 142)),
+    "dusk": ((172, 138, 140), (86, 88, 116)),
+    "night": ((58, 52, 54), (34, 34, 42)),
+}
+
+
+def _clouds(rng, planes: list[np.ndarray], angle: np.ndarray, light: Light) -> list[np.ndarray]:
+    """The planes (small, small) of a sky, red, green and blue, with clouds before it."""
+    small = len(angle)
+    clear = pick(rng, (0.0, 0.25, 0.42))  # drawn for every kind: what follows in this stream stays as it is
+    cover = {"sun": clear, "haze": 0.45, "cloud": 0.8, "night": 0.3}.get(light.kind, 0.4)
     if cover == 0.0:
-        return sky
+        return planes
     texture = noise.field(2.6 if light.kind != "cloud" else 3.0, int(rng.integers(noise.FIELDS)))
-    stretch, x, y = rng.uniform(28, 60) / rng.uniform(0.7, 1.6), *rng.uniform(0, 512, 2)
+    stretch = rng.uniform(28, 60) / rng.uniform(0.7, 1.6)
+    x, y = rng.uniform(0, 512, 2)
     reach = np.float32(stretch) / (angle + np.float32(0.25))  # of the layer of clouds, texels
-    xs = np.linspace(-1, 1, small, dtype=np.float32)[None] * reach[:, None] + np.float32(x)
-    ys = np.repeat((2.4 * reach + np.float32(y))[:, None], small, 1)
+    xs = np.linspace(-1, 1, small, dtype=np.float32)[None] * reach + np.float32(x)
+    ys = np.repeat(2.4 * reach + np.float32(y), small, 1)
     density = cv2.remap(texture, xs, ys, cv2.INTER_LINEAR, None, cv2.BORDER_WRAP)
-    edge = 0.5 + (0.5 - cover) * 0.42
-    shape = np.clip((density - np.float32(edge)) / np.float32(rng.uniform(0.12, 0.3)), 0, 1)
-    shade = np.clip((density - np.float32(edge)) / np.float32(0.3), 0, 1)
-    bright, dark = {
-        "sun": ((252, 251, 248), (198, 204, 214)),
-        "haze": ((236, 236, 234), (204, 208, 212)),
-        "cloud": ((226, 228, 230), (158, 164, 172)),
-        "golden": ((255, 214, 168), (166, 138, 142)),
-        "dusk": ((172, 138, 140), (86, 88, 116)),
-        "night": ((58, 52, 54), (34, 34, 42)),
-    }[light.kind]
-    shade, opacity = shade[..., None], (shape * np.clip(angle * 18.4, 0.18, 0.92)[:, None])[..., None]
-    colour = np.float32(bright) + (np.float32(dark) - np.float32(bright)) * shade
-    return sky + (colour - sky) * opacity
+    density -= np.float32(0.5 + (0.5 - cover) * 0.42)
+    opacity = np.clip(density / np.float32(rng.uniform(0.12, 0.3)), 0, 1) * np.clip(angle * 18.4, 0.18, 0.92)
+    shade = np.clip(density / np.float32(0.3), 0, 1)
+    covered = []
+    for plane, (bright, dark) in zip(planes, _pairs(*CLOUDS[light.kind]), strict=True):
+        colour = bright + (dark - bright) * shade
+        covered.append(plane + (colour - plane) * opacity)
+    return covered

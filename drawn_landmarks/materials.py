@@ -7,6 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from .chance import pick
 from .noise import FIELDS, field, patch
 
 PPM = 24  # pixels per metre of every texture
@@ -39,67 +40,72 @@ def _rubble(rng, stones: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.uniform(-1, 1, labels.max() + 1)[middle[1:, 1:]], joints
 
 
+TONES = {  # of masonry: how much stones, grain and patches vary, and the joints' share of the tone
+    "brick": (0.13, 0.22, 0.0, 1.16),  # mortar is paler
+    "ashlar": (0.065, 0.16, 0.0, 0.84),
+    "rubble": (0.16, 0.3, 0.0, 0.72),
+    "concrete": (0.04, 0.24, 0.0, 0.82),
+    "slate": (0.12, 0.2, 0.0, 0.85),
+    "paving": (0.06, 0.16, 0.25, 0.86),
+    "cobbles": (0.10, 0.2, 0.3, 0.84),
+}
+DEPTHS = {"ashlar": 2, "rubble": 4}  # of joints, cm
+
+
+def _stones(rng, material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each stone of masonry (TILE, TILE), and its joints (bool)."""
+    if material == "rubble":
+        return _rubble(rng, 560)
+    if material == "brick":
+        values, joints = _grid(rng, 3, 8, 0.5)
+        return values, joints & (np.arange(TILE)[:, None] % 3 == 0)
+    if material == "ashlar":
+        return _grid(rng, pick(rng, (8, 10, 12, 16)), pick(rng, (16, 21, 25, 32)), 0.5)
+    if material == "concrete":
+        panels = pick(rng, (32, 64))
+        return _grid(rng, panels, panels * 2, 0.0 if variant % 2 else 0.5)
+    if material == "paving":
+        size = pick(rng, (10, 14, 20))
+        return _grid(rng, size, size, 0.5 * (variant % 2))
+    return _grid(rng, *{"slate": (6, 9), "cobbles": (4, 5)}[material], 0.5)
+
+
+def _tone(rng, material: str, variant: int, grain: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """The tone (TILE, TILE) about 1 of what is no masonry."""
+    rows, columns = np.arange(TILE)[:, None], np.arange(TILE)[None]
+    if material == "siding":
+        tone = np.broadcast_to(1.04 - 0.035 * (rows % 5), (TILE, TILE)) + 0.06 * grain
+        return np.where(rows % 5 == 4, tone * 0.78, tone)
+    if material == "tile":  # a roof of pantiles
+        values, _ = _grid(rng, 8, 6, 0.0)
+        tone = 1 + 0.12 * values + 0.12 * np.sin(columns * 2 * np.pi / 6) + 0.25 * grain
+        return np.where(rows % 8 == 7, tone * 0.7, tone)
+    if material in ("metal", "copper"):  # standing seams run up the slope
+        seams = columns % 14
+        return 1 + 0.3 * grain + np.where(seams == 0, 0.12, np.where(seams == 1, -0.2, 0.0))
+    speckle = np.resize(field(0.5, variant % FIELDS), (TILE, TILE)) - 0.5
+    if material == "grass":
+        return 1 + 0.5 * speckle + 0.4 * grain + 0.4 * patches
+    rough = 0.1 if material in ("stucco", "timber") else 0.16
+    tone = 1 + rough * speckle + 0.16 * grain  # stucco, asphalt, gravel: no pattern but grain
+    return tone + 0.35 * patches if material in ("asphalt", "gravel") else tone
+
+
 @lru_cache(maxsize=64)
 def _pattern(material: str, variant: int) -> tuple[np.ndarray, np.ndarray]:
     """The tile of a material without colour: tone (TILE, TILE) float32 about 1, and relief (uint8)."""
     rng = np.random.default_rng([7, sum(material.encode()), variant])
-    grain = np.tile(field(1.0, variant % FIELDS)[:TILE, :TILE], 1) - 0.5
+    grain = field(1.0, variant % FIELDS)[:TILE, :TILE] - 0.5
+    patches = cv2.resize(field(2.0, (variant + 2) % FIELDS), (TILE, TILE), interpolation=cv2.INTER_AREA) - 0.5
     relief = np.full((TILE, TILE), BASE, np.uint8)
-    patches = (
-        np.tile(cv2.resize(field(2.0, (variant + 2) % FIELDS), (TILE, TILE), interpolation=cv2.INTER_AREA), 1) - 0.5
-    )
-    if material == "brick":
-        values, joints = _grid(rng, 3, 8, 0.5)
-        tone = 1 + 0.13 * values + 0.22 * grain
-        tone[joints & (np.arange(TILE)[:, None] % 3 == 0)] *= 1.16  # mortar is paler
-    elif material == "ashlar":
-        course = int(rng.choice([8, 10, 12, 16]))
-        values, joints = _grid(rng, course, int(rng.choice([16, 21, 25, 32])), 0.5)
-        tone = 1 + 0.065 * values + 0.16 * grain
-        tone[joints] *= 0.84
-        relief[joints] = BASE - 2
-    elif material == "rubble":
-        values, joints = _rubble(rng, 560)
-        tone = 1 + 0.16 * values + 0.3 * grain
-        tone[joints] *= 0.72
-        relief[joints] = BASE - 4
-    elif material == "siding":
-        rows = np.arange(TILE)[:, None] % 5
-        tone = np.broadcast_to(1.04 - 0.035 * rows, (TILE, TILE)) + 0.06 * grain
-        tone = np.where(rows == 4, tone * 0.78, tone)
-    elif material == "concrete":
-        panels = int(rng.choice([32, 64]))
-        values, joints = _grid(rng, panels, panels * 2, 0.0 if variant % 2 else 0.5)
-        tone = 1 + 0.04 * values + 0.24 * grain
-        tone[joints] *= 0.82
-    elif material == "tile":  # a roof of pantiles
-        rows, columns = np.arange(TILE)[:, None], np.arange(TILE)[None]
-        values, _ = _grid(rng, 8, 6, 0.0)
-        tone = 1 + 0.12 * values + 0.12 * np.sin(columns * 2 * np.pi / 6) + 0.25 * grain
-        tone = np.where(rows % 8 == 7, tone * 0.7, tone)
-    elif material == "slate":
-        values, joints = _grid(rng, 6, 9, 0.5)
-        tone = 1 + 0.12 * values + 0.2 * grain
-        tone[joints] *= 0.85
-    elif material in ("metal", "copper"):  # standing seams run up the slope
-        seams = np.arange(TILE)[None] % 14
-        tone = 1 + 0.3 * grain + np.where(seams == 0, 0.12, np.where(seams == 1, -0.2, 0.0))
-    elif material == "paving":
-        size = int(rng.choice([10, 14, 20]))
-        values, joints = _grid(rng, size, size, 0.5 * (variant % 2))
-        tone = 1 + 0.06 * values + 0.16 * grain + 0.25 * patches
-        tone[joints] *= 0.86
-    elif material == "cobbles":
-        values, joints = _grid(rng, 4, 5, 0.5)
-        tone = 1 + 0.10 * values + 0.2 * grain + 0.3 * patches
-        tone[joints] *= 0.84
-    elif material == "grass":
-        blades = np.resize(field(0.5, variant % FIELDS), (TILE, TILE)) - 0.5
-        tone = 1 + 0.5 * blades + 0.4 * grain + 0.4 * patches
-    else:  # stucco, asphalt, gravel: no pattern but grain
-        speckle = np.resize(field(0.5, variant % FIELDS), (TILE, TILE)) - 0.5
-        rough = {"stucco": 0.1, "timber": 0.1}.get(material, 0.16)
-        tone = 1 + rough * speckle + 0.16 * grain + (0.35 * patches if material in ("asphalt", "gravel") else 0)
+    if material in TONES:
+        values, joints = _stones(rng, material, variant)
+        by_stone, by_grain, by_patch, by_joint = TONES[material]
+        tone = 1 + by_stone * values + by_grain * grain + by_patch * patches
+        tone[joints] *= by_joint
+        relief[joints] -= DEPTHS.get(material, 0)
+    else:
+        tone = _tone(rng, material, variant, grain, patches)
     tone = np.ascontiguousarray(tone, np.float32)
     tone.setflags(write=False)
     return tone, relief
@@ -146,14 +152,15 @@ def _painted(material: str, colour, variant: int, shape: tuple[int, int]) -> np.
 
 def _spread(tile: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The tile, repeated and cut to `shape`."""
-    height, width = shape
-    rows, columns = -(-height // len(tile)), -(-width // tile.shape[1])
-    return cv2.repeat(tile, rows, columns)[:height, :width].copy()
+    (height, width), (tall, wide) = shape, tile.shape[:2]
+    spread = np.empty((height, width, *tile.shape[2:]), np.uint8)
+    for y in range(0, height, tall):
+        for x in range(0, width, wide):
+            spread[y : y + tall, x : x + wide] = tile[: height - y, : width - x]
+    return spread
 
 
-def weather(
-    rng: np.random.Generator, surface: np.ndarray, strength: float = 1.0, eaves: int | None = None
-) -> np.ndarray:
+def weather(rng, surface: np.ndarray, strength: float = 1.0, eaves: int | None = None) -> np.ndarray:
     """The surface (h, w, 3) uint8 with the stains of years: large patches, runs of rain water, a dirty foot.
 
     Below row `eaves`, half the sky is hidden by the roof's edge.
@@ -166,6 +173,6 @@ def weather(
     tone = 1 + strength * (0.34 * stains - 0.22 * np.maximum(runs - 0.55, 0) - 0.14 * foot)
     if eaves is not None:
         below = np.arange(small[0])[:, None] * 4 - eaves
-        tone = tone * (1 - 0.24 * np.exp(-np.maximum(below, 0) / (0.9 * PPM)) * (below >= 0))
+        tone = np.where(below >= 0, tone * (1 - 0.24 * np.exp(-np.maximum(below, 0) / (0.9 * PPM))), tone)
     tone = cv2.resize(tone.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.multiply(surface, cv2.merge((tone, tone, tone)), dtype=cv2.CV_8U)

@@ -11,17 +11,22 @@ ASSETS = 20250101  # the seed of what no landmark owns: noise, trees, cloud fiel
 FIELDS = 4  # how many different fields of one kind there are
 
 
+@lru_cache(maxsize=8)
+def _amplitudes(size: int, beta: float) -> np.ndarray:
+    """What frequencies of a field are multiplied with, (size, size / 2 + 1): 1 / f^(beta / 2), and 0 for the mean."""
+    f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    f[0, 0] = 1.0
+    amplitudes = f ** (-beta / 2)
+    amplitudes[0, 0] = 0.0
+    return amplitudes
+
+
 def spectral_noise(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:
     """A periodic random field (size, size) float32 in [0, 1], power spectrum 1 / f^beta, median 0.5.
 
     beta near 1 is rough (plaster, leaves), near 3 smooth (clouds). Made by shaping white noise in Fourier space.
     """
-    fy = np.fft.fftfreq(size)[:, None]
-    fx = np.fft.rfftfreq(size)[None]
-    f = np.hypot(fy, fx)
-    f[0, 0] = 1.0
-    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) * f ** (-beta / 2)
-    spectrum[0, 0] = 0.0
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) * _amplitudes(size, beta)
     field = np.fft.irfft2(spectrum, s=(size, size))
     return np.clip(0.5 + field / (5.0 * field.std()), 0, 1).astype(np.float32)
 

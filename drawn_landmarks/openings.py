@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -13,21 +16,6 @@ from .styles import Style
 
 GLASS = (30, 33, 38)  # what shows through a window by day; reflections are added to it
 SQUARE = np.ones((3, 3), np.uint8)
-
-
-class Openings:
-    """The openings of one style, each drawn when it is first wanted."""
-
-    def __init__(self, style: Style):
-        self.style = style
-        self._drawn: dict[tuple[int, int, int, int], Patch] = {}
-
-    def get(self, kind: int, bay: int, floor: int, variant: int = 0) -> Patch:
-        """As `opening`."""
-        key = (kind, bay, floor, variant)
-        if key not in self._drawn:
-            self._drawn[key] = opening(self.style, *key)
-        return self._drawn[key]
 
 
 SHARES = {TALL: (1.0, 1.16), SMALL: (0.8, 0.5), OCULUS: (0.9, 0.5), PAIR: (1.25, 1.0), WIDE: (1.45, 1.05)}
@@ -47,6 +35,7 @@ def _size(style: Style, kind: int, bay: int, floor: int) -> tuple[int, int]:
     return (min(width, height),) * 2 if kind == OCULUS else (width, height)
 
 
+@lru_cache(maxsize=256)  # the openings of a few buildings
 def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patch:
     """The picture of one opening of a style for a cell of `bay` x `floor` pixels. Variants differ in shop signs."""
     width, height = _size(style, kind, bay, floor)
@@ -65,7 +54,7 @@ def opening(style: Style, kind: int, bay: int, floor: int, variant: int) -> Patc
     lights = [whole + PAD]
     if (kind == PAIR or style.window == "lancets") and kind not in (OCULUS, DOOR):
         narrow = outline(shape, width * 0.42, height)
-        lights = [narrow + PAD, narrow + np.array([PAD + width * 0.58, PAD])]
+        lights = [narrow + PAD, np.add(narrow, (PAD + width * 0.58, PAD))]
     for light in lights:
         _light(style, kind, light, patch)
     return patch
@@ -91,14 +80,15 @@ def _surround(patch: Patch, style: Style, kind: int, shape: str, whole: np.ndarr
         raised((whole - centre) * ((width + 2 * t) / width, (height + 2 * t) / height) + centre, trim, 5)
     if shape == "circle":
         return
+    x = width / 2
     if style.surround == "keyed":
-        k, x = max(3.0, width * 0.1), width / 2
+        k = max(3.0, width * 0.1)
         lighter = tuple(int(min(255, v * 1.05)) for v in trim)
         raised([(x - k * 1.3, -8), (x + k * 1.3, -8), (x + k, 3), (x - k, 3)], lighter, 9)
     if style.surround in ("hood", "pediment"):
         raised([(-7, -9), (width + 7, -9), (width + 7, -5), (-7, -5)], trim, 18)
         if style.surround == "pediment" and kind in (TALL, DOOR, WIDE, PAIR):
-            x, darker = width / 2, tuple(int(v * 0.86) for v in trim)
+            darker = tuple(int(v * 0.86) for v in trim)
             raised([(-8, -9), (width + 8, -9), (x, -19)], darker, 12)
             raised([(-9, -9), (x, -22), (x, -18), (-4, -9)], trim, 20)
             raised([(width + 9, -9), (x, -22), (x, -18), (width + 4, -9)], trim, 20)
@@ -108,14 +98,15 @@ def _surround(patch: Patch, style: Style, kind: int, shape: str, whole: np.ndarr
 
 def _light(style: Style, kind: int, points: np.ndarray, patch: Patch) -> None:
     """One opening in the wall: reveal, frame, panes; or a door's leaf under its fanlight."""
-    left, top = np.maximum(0, np.floor(points.min(0)).astype(int) - 1).tolist()
-    right, bottom = (points.max(0).astype(int) + 2).tolist()
-    patch, points = patch.part(slice(top, bottom), slice(left, right)), points - (left, top)
+    (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+    left, top = max(0, math.floor(x0) - 1), max(0, math.floor(y0) - 1)
+    patch = patch.part(slice(top, int(y1) + 2), slice(left, int(x1) + 2))
+    points = points - (left, top)
     inside = np.zeros(patch.mask.shape, np.uint8)
     leaf = style.door if kind == DOOR else style.frame
     deep = BASE - (38 if style.material in ("ashlar", "rubble") else 24)
     paint(points, (inside, 255), (patch.mask, 255), (patch.colour, leaf), (patch.relief, deep))
-    (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+    x0, y0, x1, y1 = x0 - left, y0 - top, x1 - left, y1 - top
     if kind == DOOR:
         fanlight = y0 + (y1 - y0) * 0.26
         panes = np.zeros(patch.mask.shape, np.uint8)

@@ -75,8 +75,14 @@ def paint(points, *layers) -> None:
         cv2.fillPoly(target, fixed, value, cv2.LINE_8, 4)
 
 
+def fill(target: np.ndarray, value) -> None:
+    """Set all of `target` (h, w) or (h, w, 3) uint8, in place; much faster than NumPy's assignment of a colour."""
+    if target.size:
+        cv2.rectangle(target, (0, 0), (target.shape[1], target.shape[0]), value, -1)
+
+
 def stamp(target: np.ndarray, mask: np.ndarray, value) -> None:
     """Set `target` (h, w) or (h, w, 3), in place, to a value where `mask` (h, w) is 255; all uint8."""
     sheet = np.empty(target.shape, np.uint8)
-    cv2.rectangle(sheet, (0, 0), (target.shape[1], target.shape[0]), value, -1)
+    fill(sheet, value)
     cv2.copyTo(sheet, mask, target)

@@ -39,7 +39,9 @@ def draw_photo(rng: np.random.Generator, kind: str) -> Photo:
     """Random camera settings for light of a kind."""
     dark = kind in ("dusk", "night")
     shaken = rng.random() < (0.2 if dark else 0.07)
-    angle, length = rng.uniform(0, np.pi), rng.uniform(1.5, 4.0) * shaken
+    angle, length = rng.uniform(0, np.pi), rng.uniform(1.5, 4.0)
+    if not shaken:
+        length = 0.0
     return Photo(
         exposure=float(rng.normal(0.0, 0.28)),
         warmth=float(rng.normal(0, 0.032)),
@@ -89,7 +91,8 @@ def _curves(photo: Photo) -> np.ndarray:
 
 def _add_grain(image: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.ndarray:
     """The picture (size, size, 3) with sensor noise."""
-    number, size = int(rng.integers(2)), len(image)
+    number = int(rng.integers(2))
+    size = len(image)
     reach = -(-size // GRAIN)  # repetitions of the stored noise
     y, x = rng.integers(0, reach * GRAIN - size + 1, 2).tolist()
     lighter, darker = _grain(number, photo.grey, reach)
@@ -100,7 +103,7 @@ def _add_grain(image: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.
 
 @lru_cache(maxsize=4)
 def _grain(number: int, grey: bool, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sensor noise, in sixteenths of a standard deviation, mostly of lightness: what lightens and what darkens."""
+    """Sensor noise, in sixteenths of a deviation, mostly of lightness: what lightens, and what darkens, uint8."""
     light, colour = _white_noise()
     noise = np.round(16 * (0.9 * light[number] + (0.0 if grey else 0.45) * colour[number]))
     noise = np.tile(noise, (reach, reach, 1))
@@ -118,15 +121,13 @@ def _spill(image: np.ndarray, amount: float) -> np.ndarray:
     """The picture with the light of its brightest places spread around them."""
     h, w = image.shape[:2]
     bright = cv2.resize(cv2.subtract(image, (110, 110, 110, 0)), (w // 4, h // 4), interpolation=cv2.INTER_AREA)
-    wide = cv2.resize(
-        cv2.GaussianBlur(bright, (0, 0), 1.6) + cv2.GaussianBlur(bright, (0, 0), 5.0),
-        (w, h),
-        interpolation=cv2.INTER_LINEAR,
-    )
-    return cv2.addWeighted(image, 1.0, wide, 0.9 * amount, 0.0)
+    spread = cv2.GaussianBlur(bright, (0, 0), 1.6) + cv2.GaussianBlur(bright, (0, 0), 5.0)
+    spread = cv2.resize(spread, (w, h), interpolation=cv2.INTER_LINEAR)
+    return cv2.addWeighted(image, 1.0, spread, 0.9 * amount, 0.0)
 
 
 def _shake(motion: tuple[float, float]) -> np.ndarray:
+    """The path of a shaken camera as a kernel."""
     reach = int(np.ceil(np.hypot(*motion) / 2)) + 1
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
     end = np.array(motion) / 2
@@ -137,6 +138,7 @@ def _shake(motion: tuple[float, float]) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _vignette(size: int, strength: int) -> np.ndarray:
+    """What the picture is multiplied with, (size, size, 3) uint8, 255 for 1; `strength` in twentieths."""
     axis = np.linspace(-1, 1, size)
     radius = (axis[:, None] ** 2 + axis[None] ** 2) / 2
     falloff = 255 * (1 - strength / 20 * radius)

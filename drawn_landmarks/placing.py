@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -65,7 +65,7 @@ def draw_things(rng: np.random.Generator, camera: Camera, structure: Structure, 
 
 
 def stand_things(canvas: Canvas, camera: Camera, light: Light, things: list[Thing]) -> None:
-    """Draw what stands before the building."""
+    """Draw what stands before the building, and note that it hides what is behind it."""
     strength = light.ambient(FRONTAL) + light.direct * max(0.25, light.towards[2]) * 0.8
     gain = np.minimum(np.sqrt(strength), 1.15)
     for thing in things:
@@ -141,11 +141,15 @@ def blend(there: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
 def _contact(canvas: Canvas, x: float, y: float, radius: float) -> None:
     """The soft shadow under what stands on the ground."""
     wide, flat = max(2, round(radius)), max(1, round(radius * 0.22))
-    x, y, size = round(x), round(y), canvas.image.shape[0]
-    x0, x1, y0, y1 = max(0, x - 2 * wide), min(size, x + 2 * wide), max(0, y - 3 * flat), min(size, y + 3 * flat)
-    if x1 <= x0 or y1 <= y0:
-        return
-    across = np.exp(-(((np.arange(x0, x1) - x) / wide) ** 2))
-    along = np.exp(-(((np.arange(y0, y1) - y) / flat) ** 2))
-    gain = (255 * (1 - 0.45 * along[:, None] * across)).astype(np.uint8)
-    darken(canvas.image[y0:y1, x0:x1], cv2.cvtColor(gain, cv2.COLOR_GRAY2RGB))
+    left, top, size = round(x) - 2 * wide, round(y) - 3 * flat, canvas.image.shape[0]
+    x0, x1, y0, y1 = max(0, left), min(size, left + 4 * wide), max(0, top), min(size, top + 6 * flat)
+    if x1 > x0 and y1 > y0:
+        darken(canvas.image[y0:y1, x0:x1], _soft(wide, flat)[y0 - top : y1 - top, x0 - left : x1 - left])
+
+
+@lru_cache(maxsize=256)
+def _soft(wide: int, flat: int) -> np.ndarray:
+    """What the ground is darkened with, (6 flat, 4 wide, 3) uint8."""
+    across = np.exp(-((np.arange(-2 * wide, 2 * wide) / wide) ** 2))
+    along = np.exp(-((np.arange(-3 * flat, 3 * flat) / flat) ** 2))
+    return cv2.cvtColor((255 * (1 - 0.45 * along[:, None] * across)).astype(np.uint8), cv2.COLOR_GRAY2RGB)

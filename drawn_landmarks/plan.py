@@ -19,7 +19,7 @@ UNRELATED_VIEWS = 4  # of one unrelated building, among the distractors
 
 @dataclass(frozen=True)
 class Job:
-    """All pictures of one landmark: views of itself, queries, views of what resembles it, or one distractor."""
+    """All pictures of one landmark: how many views of it, queries, views of what is like it; or one distractor."""
 
     kind: str  # landmark, distractor, training
     index: int

@@ -11,11 +11,11 @@ from . import spec
 from .building import Block
 from .camera import Camera
 from .chance import weighted
-from .ground import draw_ground, draw_plan
+from .ground import draw_plan, draw_shadows, lay_ground
 from .light import draw_light, paint_sky
 from .photo import develop, draw_photo
 from .placing import draw_things, stand_things
-from .render import Canvas, draw_blocks
+from .render import Canvas, Outline, draw_piece, lay_blocks, outline_blocks
 from .structures import Structure
 from .surroundings import Neighbourhood, beside, draw_background, draw_hills, opposite
 from .viewpoint import draw_camera
@@ -50,7 +50,7 @@ def well_framed(seed: tuple[int, ...], structure: Structure, blocks: list[Block]
     """Whether the query view of this seed shows enough of the building if nothing stands before it."""
     rng = np.random.default_rng(np.random.SeedSequence([*seed, 0]))
     camera = draw_camera(rng, structure, round(size * spec.SUPERSAMPLE), query=True)
-    whole, inside = silhouette(camera, blocks)
+    whole, inside = silhouette(camera, outline_blocks(camera, blocks))
     return inside >= spec.QUERY_SEEN * whole and inside >= spec.QUERY_SCALE * camera.size**2
 
 
@@ -75,23 +75,31 @@ def draw_view(
     photo = draw_photo(photo_rng, light.kind)
     if query:
         photo = replace(photo, coarse=1.0, motion=(0.0, 0.0), grey=False, blur=min(photo.blur, 0.8))
-    canvas = Canvas(paint_sky(sky_rng, camera, light), np.zeros((big, big), np.uint8))
+    sky = paint_sky(sky_rng, camera, light)
     left, right = beside(street_rng, structure, town.blocks)
-    shading, ground = opposite(street_rng, structure), draw_plan(street_rng)
-    things = draw_things(street_rng, camera, structure, ground.strip if ground.kind == "street" else None)
+    shading, plan = opposite(street_rng, structure), draw_plan(street_rng)
+    things = draw_things(street_rng, camera, structure, plan.strip if plan.kind == "street" else None)
     row = [*left, *blocks, *right]
+    outlines = outline_blocks(camera, row)
+    ground, walls = lay_ground(camera, plan), lay_blocks(camera, row, outlines, light, shading)
+    canvas = Canvas(sky, [*ground, *walls])
     draw_hills(canvas, camera, light, street_rng)
     draw_background(canvas, camera, light, street_rng, town)
-    draw_ground(canvas, camera, light, texture_rng, ground, row, things)
-    draw_blocks(canvas, camera, row, light, texture_rng, shading)
-    whole, inside = silhouette(camera, blocks)
+    for piece in ground:
+        draw_piece(canvas, camera, piece, light, texture_rng)
+    draw_shadows(canvas, camera, light, row, things)
+    for piece in walls:
+        draw_piece(canvas, camera, piece, light, texture_rng)
+    canvas.mark_landmark()
     stand_things(canvas, camera, light, things)
+    whole, inside = silhouette(camera, outlines[len(left) : len(left) + len(blocks)])
     return measure(develop(canvas.image, photo, size, texture_rng), canvas.landmark, whole, inside, photo.quality)
 
 
 def measure(image: np.ndarray, landmark: np.ndarray, whole: float, inside: float, quality: int) -> View:
     """The view of an image in which `landmark` (uint8, larger than the image) marks what is seen of the building."""
-    seen, side = float(np.count_nonzero(landmark)), landmark.shape[0]
+    seen = float(cv2.countNonZero(landmark))
+    side = len(landmark)
     box = None
     if seen:
         x, y, w, h = cv2.boundingRect(landmark)
@@ -100,16 +108,21 @@ def measure(image: np.ndarray, landmark: np.ndarray, whole: float, inside: float
     return View(image, min(1.0, seen / max(whole, 1.0)), seen / side**2, hidden, box, quality)
 
 
-def silhouette(camera: Camera, blocks: list[Block]) -> tuple[float, float]:
+def silhouette(camera: Camera, outlines: list[Outline]) -> tuple[float, float]:
     """Pixels of the building's whole silhouette, nothing before it, and of the part inside the frame."""
     coarse = 2
     third = camera.size // coarse  # the frame in the middle of a field three times as wide
     mask = np.zeros((3 * third, 3 * third), np.uint8)
-    for block in blocks:
-        polygons = camera.project_rows(block.corners, block.starts)
-        for k in block.facing(camera.centre):
-            if len(polygons[k]) >= 3:
-                points = (polygons[k] / coarse + third).clip(-9000, 9000)
-                cv2.fillPoly(mask, [np.rint(points - 0.25).astype(np.int32)], 1)
-    inside = np.count_nonzero(mask[third : 2 * third, third : 2 * third])
-    return float(np.count_nonzero(mask)) * coarse**2, float(inside) * coarse**2
+    seen = []
+    for outline in outlines:
+        seen += [polygon for polygon, facing in zip(outline.polygons, outline.facing, strict=True) if facing > 0]
+    if seen:
+        points = (np.concatenate(seen) / coarse + third).clip(-9000, 9000)
+        fixed = np.rint(points - 0.25).astype(np.int32)
+        end = 0
+        for polygon in seen:
+            start, end = end, end + len(polygon)
+            if len(polygon) >= 3:
+                cv2.fillPoly(mask, [fixed[start:end]], 1)
+    inside = cv2.countNonZero(mask[third : 2 * third, third : 2 * third])
+    return float(cv2.countNonZero(mask)) * coarse**2, float(inside) * coarse**2

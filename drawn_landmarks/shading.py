@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -9,13 +10,15 @@ import numpy as np
 
 from .camera import Camera
 from .faces import Face
-from .light import Light
+from .light import Incident, Light
 from .materials import BASE
 from .surface import Surface
 
 SHADOW_STEPS = 8
 SOLID = 8  # corners of a solid; an outline has any other number
 LAMPLIGHT = np.array((255, 204, 128))
+SHARES = np.linspace(0, 1, 256)[:, None]
+SIDE = (0.78,) * 3  # of the light on a wall: on the sides of its windows
 REVEAL = 0.22  # metres: how deep windows lie in the wall, for oblique views
 
 
@@ -36,30 +39,25 @@ def colours(index: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def shade_surface(
-    surface: Surface,
-    face: Face,
-    light: Light,
-    camera: Camera,
-    ppm: float,
-    corner: tuple[int, int],
-    rng,
-    shades: tuple[np.ndarray, ...],
+    surface: Surface, face: Face, incident: Incident, light: Light, camera: Camera, ppm: float, corner, rng, shades
 ) -> np.ndarray:
-    """The surface (h, w, 3) uint8 as lit: textures hold about the square root of reflectance, so light does, too.
+    """The surface (h, w, 3) uint8 as lit.
 
-    `corner`: where in the face's whole texture this part begins.
+    `corner`: where in the face's whole texture this part begins, x and y. `shades`: as of a `Piece`.
     """
-    ambient = light.ambient(face.normal)
-    facing = float(face.normal @ light.towards)
-    if facing > 0.04 and light.direct.max() > 0:
+    ambient, facing, _ = incident
+    if facing > 0.04 and light.sunny:
         sunlit = _sunlit(surface, face, light, facing, ppm, corner, shades)
-        ramp = np.linspace(0, facing, 256)[:, None] * light.direct + ambient
-        lit = cv2.multiply(surface.colour, colours(sunlit, np.sqrt(ramp) * 160), scale=1 / 160)
+        ramp = np.sqrt(SHARES * (facing * light.direct) + ambient)
+        lit = cv2.multiply(surface.colour, colours(sunlit, ramp * 160), scale=1 / 160)
     else:
-        lit = dim(surface.colour, np.sqrt(ambient), np.zeros(3))
+        lit = dim(surface.colour, np.sqrt(ambient))
     if surface.relief is not None:
         _reveals(lit, surface, face, camera, ppm)
-        _glaze(lit, surface, light, rng)
+        if cv2.hasNonZero(surface.glass):
+            glass = cv2.cvtColor(surface.glass, cv2.COLOR_GRAY2RGB)
+            shown = cv2.multiply(colours(surface.panes, reflections(light, rng)), glass, scale=1 / 255)
+            cv2.add(lit, shown, lit)
     return lit
 
 
@@ -67,11 +65,18 @@ def _sunlit(surface: Surface, face: Face, light: Light, facing: float, ppm: floa
     """Where sun or flood light reaches the surface, (h, w) uint8."""
     h, w = surface.colour.shape[:2]
     sunlit = np.full((h, w), 255, np.uint8)
+    along, up, _ = (light.towards @ face.axes / facing).tolist()  # metres to the sun for each metre out
     if surface.relief is not None:
-        sun = (float(face.u @ light.towards) / facing, -float(face.v @ light.towards) / facing)  # axes of the texture
-        _cast(sunlit, surface.relief, sun, ppm / 100)
+        _cast(sunlit, surface.relief, (along, -up), ppm / 100)
+    whole = len(face.surface.colour) * ppm / face.ppm  # rows of the face's whole texture
     for solid in shades:
-        _shadow_of(sunlit, solid, face, light, ppm, corner)
+        local = (solid - face.origin) @ face.axes  # (n, 3), metres along, up and out
+        if local[:, 2].max() >= 0.05:
+            out = np.maximum(local[:, 2], 0.02)  # its part before the face
+            spots = np.empty((len(local), 2))  # its shadow, pixels of this part of the texture
+            spots[:, 0] = (local[:, 0] - along * out) * ppm - corner[0]
+            spots[:, 1] = whole - (local[:, 1] - up * out) * ppm - corner[1]
+            _blacken(sunlit, spots)
     if light.kind == "night":  # flood lights stand on the ground
         height = (np.arange(h)[::-1] + 0.5) / ppm + (face.points[:, 1].max() - h / ppm - corner[1] / ppm)
         falloff = (255 / (1 + np.maximum(height, 0) / 14)).astype(np.uint8)
@@ -92,10 +97,10 @@ def _overlap(shape: tuple[int, int], dx: int, dy: int):
 def _cast(sunlit: np.ndarray, relief: np.ndarray, sun: tuple[float, float], ppc: float) -> None:
     """Darken, in place, what the wall's own relief keeps in shadow; `ppc` pixels per cm."""
     highest = int(relief.max()) - BASE + 25
-    reach = np.hypot(*sun) * highest * ppc
+    reach = math.hypot(*sun) * highest * ppc
     if reach < 0.7:
         return
-    steps = int(min(SHADOW_STEPS, max(2, np.ceil(reach))))
+    steps = min(SHADOW_STEPS, max(2, math.ceil(reach)))
     last = (0, 0)
     for k in range(1, steps + 1):
         up = highest * k / steps
@@ -105,23 +110,16 @@ def _cast(sunlit: np.ndarray, relief: np.ndarray, sun: tuple[float, float], ppc:
         if cut:
             here, there = cut
             _, dark = cv2.threshold(cv2.subtract(relief[there], relief[here]), up - 1.5, 255, cv2.THRESH_BINARY)
-            sunlit[here] = cv2.subtract(sunlit[here], dark)
+            cv2.subtract(sunlit[here], dark, sunlit[here])
 
 
-def _shadow_of(sunlit: np.ndarray, solid: np.ndarray, face: Face, light: Light, ppm: float, corner) -> None:
-    """Darken, in place, where a convex solid or an upright outline stands between the face and the sun."""
-    heights = (solid - face.origin) @ face.normal
-    if heights.max() < 0.05:
-        return
-    above = solid + np.maximum(0.02 - heights, 0)[:, None] * face.normal  # its part before the face
-    along = ((above - face.origin) @ face.normal) / (face.normal @ light.towards)
-    on = above - along[:, None] * light.towards - face.origin
-    whole = len(face.surface.colour) * ppm / face.ppm  # rows of the face's whole texture
-    spots = np.stack([on @ face.u * ppm - corner[0], whole - on @ face.v * ppm - corner[1]], 1).clip(-20000, 20000)
+def _blacken(sunlit: np.ndarray, spots: np.ndarray) -> None:
+    """Darken, in place, the shadow of a convex solid's corners (8, 2) or of an outline (n, 2)."""
     h, w = sunlit.shape
-    low, high = spots.min(0), spots.max(0)
-    if high[0] > 0 and high[1] > 0 and low[0] < w and low[1] < h:
-        outline = cv2.convexHull(spots.astype(np.float32)) if len(solid) == SOLID else spots
+    xs, ys = spots.T.tolist()
+    if max(xs) > 0 and max(ys) > 0 and min(xs) < w and min(ys) < h:
+        spots = spots.clip(-20000, 20000)
+        outline = cv2.convexHull(spots.astype(np.float32)) if len(spots) == SOLID else spots
         cv2.fillPoly(sunlit, [np.rint(outline).astype(np.int32)], 0)
 
 
@@ -129,25 +127,22 @@ def _reveals(lit: np.ndarray, surface: Surface, face: Face, camera: Camera, ppm:
     """Where the eye looks obliquely into a recess, it sees the wall's thickness, not the window."""
     eye = camera.centre - face.middle
     scale = REVEAL * ppm / max(float(eye @ face.normal), 0.1)
-    dx, dy = (max(-8, min(8, round(v * scale))) for v in (-float(eye @ face.u), float(eye @ face.v)))
-    cut = _overlap(surface.relief.shape, dx, dy)
+    dx, dy = round(-float(eye @ face.u) * scale), round(float(eye @ face.v) * scale)
+    cut = _overlap(surface.relief.shape, max(-8, min(8, dx)), max(-8, min(8, dy)))
     if cut:
         here, there = cut
         deep = cv2.subtract(surface.relief[there], surface.relief[here])
         _, hidden = cv2.threshold(deep, 14, 255, cv2.THRESH_BINARY)
-        side = dim(lit[there], np.full(3, 0.78), np.zeros(3))
-        lit[here] = cv2.copyTo(side, hidden, np.ascontiguousarray(lit[here]))
+        cv2.copyTo(dim(lit[there], SIDE), hidden, lit[here])
 
 
-def _glaze(lit: np.ndarray, surface: Surface, light: Light, rng) -> None:
-    """Add what the glass shows: the sky mirrored, each window a little differently, and lamps behind some."""
-    if not surface.glass.any():
-        return
-    mirror = rng.uniform(0.05, 0.75, 256) ** 1.5
-    table = mirror[:, None] * light.reflection
+def reflections(light: Light, rng: np.random.Generator) -> np.ndarray:
+    """What each window shows, (256, 3), sRGB: the sky mirrored, each a little differently, and lamps behind some."""
+    mirror = rng.uniform(0.05, 0.75, (256, 1))
+    table = (mirror * np.sqrt(mirror)) * light.reflection
     lamps = np.flatnonzero(rng.random(256) < light.lit)
-    bright = rng.uniform(0.5, 0.95, (len(lamps), 1))
-    table[lamps] = np.maximum(LAMPLIGHT * bright + rng.normal(0, 12, (len(lamps), 3)), 0)
+    if len(lamps):
+        bright = rng.uniform(0.5, 0.95, (len(lamps), 1))
+        table[lamps] = np.maximum(LAMPLIGHT * bright + rng.normal(0, 12, (len(lamps), 3)), 0)
     table[0] = 0
-    shown = colours(surface.panes, table)
-    cv2.add(lit, cv2.multiply(shown, cv2.merge([surface.glass] * 3), scale=1 / 255), lit)
+    return table

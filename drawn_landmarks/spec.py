@@ -41,16 +41,8 @@ QUERY_OCCLUDED = 0.22  # at most this much hidden
 QUERY_TRIES = 20
 
 
-LEAST = {  # of the numbers of a specification
-    "seed": 0,
-    "landmarks": 1,
-    "size": 32,
-    "queries_per_landmark": 1,
-    "same_style": 0,
-    "same_building": 0,
-    "distractors": 0,
-    "fixed_views": 1,
-}
+LEAST = {"seed": 0, "landmarks": 1, "size": 32, "queries_per_landmark": 1, "fixed_views": 1}
+LEAST |= {"same_style": 0, "same_building": 0, "distractors": 0}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .chance import pick
+
 BLANK, WINDOW, DOOR, TALL, SMALL, OCULUS, PAIR, WIDE, CLOCK, ARCADE, SHOP = range(11)  # what stands in a wall's cell
 Grid = tuple[tuple[int, ...], ...]  # cells, ground floor first, left to right
 
@@ -56,61 +58,39 @@ class Structure:
 
 
 # Outlines of whole buildings; each letter a mass: b body, w low wing, t tower, c tall centre.
-PLANS = (
-    "b",
-    "bt",
-    "tb",
-    "tbt",
-    "wbw",
-    "wcw",
-    "wb",
-    "bw",
-    "wtw",
-    "bwb",
-    "btb",
-    "wct",
-    "tcw",
-    "bwt",
-    "twb",
-    "cbw",
-    "wbc",
-)
+PLANS = ("b", "bt", "tb", "tbt", "wbw", "wcw", "wb", "bw", "wtw")
+PLANS += ("bwb", "btb", "wct", "tcw", "bwt", "twb", "cbw", "wbc")
 
 
 def draw_structure(rng: np.random.Generator) -> Structure:
     """A random layout: plan, floors, rhythm of bays, openings, wings in depth, each drawn on its own."""
-    plan = PLANS[rng.integers(len(PLANS))]
+    plan = pick(rng, PLANS)
     mirrored = plan == plan[::-1] and rng.random() < 0.7
     floors = int(rng.choice([2, 3, 4, 5, 6], p=[0.22, 0.32, 0.25, 0.14, 0.07]))
     ground = rng.uniform(3.4, 5.2)
     upper = rng.uniform(2.9, 4.1)
     bay = rng.uniform(2.5, 4.0)
     budget = int(rng.integers(5, 12))  # bays of the whole front, shared among the masses
-    bodies = [k for k in plan if k != "t"]
+    bodies = len(plan) - plan.count("t")
     masses: list[Mass] = []
     for i, letter in enumerate(plan):
         if mirrored and i > len(plan) // 2 - (len(plan) % 2 == 0):
-            partner = masses[len(plan) - 1 - i]
-            masses.append(_mirror(partner))
+            masses.append(_mirror(masses[len(plan) - 1 - i]))
             continue
-        count = 1 if letter == "t" else max(2, round(budget / len(bodies) + rng.uniform(-1.2, 1.2)))
+        count = 1 if letter == "t" else max(2, round(budget / bodies + rng.uniform(-1.2, 1.2)))
         if letter == "t" and rng.random() < 0.3:
             count = 2
         masses.append(_draw_mass(rng, letter, count, floors, ground, upper, bay))
-    left, placed = 0.0, []
-    for mass in masses:
-        placed.append(replace(mass, left=left))
+    left = 0.0
+    for i, mass in enumerate(masses):
+        masses[i] = replace(mass, left=left)
         left += mass.width
-    return Structure(_with_door(rng, placed))
+    return Structure(_with_door(rng, masses))
 
 
 def _draw_mass(rng, letter: str, count: int, floors: int, ground: float, upper: float, bay: float) -> Mass:
-    number = {
-        "b": floors,
-        "w": max(1, floors - int(rng.integers(1, 3))),
-        "c": floors + int(rng.integers(1, 3)),
-        "t": floors + int(rng.integers(1, 4)),
-    }[letter]
+    fewer, more, most = int(rng.integers(1, 3)), int(rng.integers(1, 3)), int(rng.integers(1, 4))
+    number = {"b": floors, "w": max(1, floors - fewer), "c": floors + more, "t": floors + most}[letter]
     cells = _cells(rng, number, count, symmetric=rng.random() < 0.6)
     if letter == "t" and rng.random() < 0.45:
         cells = (*cells[:-1], (CLOCK if count == 1 else cells[-1][0],) * count)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .families import DARK_PAINT, DEFAULTS, FAMILIES, HELD_OUT_FAMILIES, ROOFS, TRAINING_FAMILIES
+from .chance import pick
+from .families import (
+    DARK_PAINT,
+    DEFAULTS,
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    ROOFS,
+    TRAINING_FAMILIES,
+)
 
 Colour = tuple[int, int, int]  # sRGB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: it is a key of what was drawn in it
 class Style:
     """Everything visible of a building that is not its layout; colours are sRGB."""
 
@@ -56,51 +64,33 @@ def draw_style(rng: np.random.Generator, *, held_out: bool = False, unlike: Styl
     names = sorted(FAMILIES if held_out else TRAINING_FAMILIES)
     if held_out:  # the held-out families appear twice as often as the others
         names = names + sorted(HELD_OUT_FAMILIES)
-    family = names[rng.integers(len(names))]
+    family = pick(rng, names)
     while unlike is not None and family == unlike.family:
-        family = names[rng.integers(len(names))]
+        family = pick(rng, names)
     return style_of(family, rng)
+
+
+RANGES = ("width", "height", "cornice", "pitch")  # attributes drawn between two limits, not chosen
+JITTERS = {"wall": 12.0, "trim": 9.0, "frame": 5.0, "door": 9.0}  # of colours
+DOORS = (*DARK_PAINT, (112, 74, 48), (90, 58, 40))
 
 
 def style_of(family: str, rng: np.random.Generator) -> Style:
     """A random style of one family. Raises `KeyError` for an unknown family."""
-    choices = DEFAULTS | {"door": (*DARK_PAINT, (112, 74, 48), (90, 58, 40))} | FAMILIES[family]
-
-    def pick(key: str):
-        return choices[key][rng.integers(len(choices[key]))]
-
-    def between(key: str) -> float:
-        return float(rng.uniform(*choices[key]))
-
-    roof_material = pick("roof_material")
-    shutters = pick("shutters")
-    return Style(
-        family=family,
-        material=pick("material"),
-        wall=jitter(rng, pick("wall"), 12),
-        base=pick("base"),
-        trim=jitter(rng, pick("trim")),
-        frame=jitter(rng, pick("frame"), 5),
-        door=jitter(rng, pick("door")),
-        window=pick("window"),
-        width=between("width"),
-        height=between("height"),
-        bars=pick("bars"),
-        surround=pick("surround"),
-        shutters=None if shutters is None else jitter(rng, shutters),
-        balcony=pick("balcony"),
-        quoins=pick("quoins"),
-        courses=pick("courses"),
-        bands=pick("bands"),
-        pilasters=pick("pilasters"),
-        cornice=between("cornice"),
-        edge=pick("edge"),
-        roof=pick("roof"),
-        roof_material=roof_material,
-        roof_colour=jitter(rng, ROOFS[roof_material][rng.integers(len(ROOFS[roof_material]))]),
-        pitch=between("pitch"),
-        cap=pick("cap"),
-        gable=pick("gable"),
-        dormers=pick("dormers"),
-        chimneys=pick("chimneys"),
-    )
+    choices = DEFAULTS | {"door": DOORS} | FAMILIES[family]
+    values = {"family": family}
+    roof_material, shutters = (pick(rng, choices[name]) for name in ("roof_material", "shutters"))
+    for name in [field.name for field in fields(Style)][1:]:
+        if name == "roof_material":
+            values[name] = roof_material
+        elif name == "roof_colour":
+            values[name] = jitter(rng, pick(rng, ROOFS[roof_material]))
+        elif name == "shutters":
+            values[name] = None if shutters is None else jitter(rng, shutters)
+        elif name in RANGES:
+            values[name] = float(rng.uniform(*choices[name]))
+        else:
+            values[name] = pick(rng, choices[name])
+        if name in JITTERS:
+            values[name] = jitter(rng, values[name], JITTERS[name])
+    return Style(**values)

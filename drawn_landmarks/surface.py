@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ class Surface:
     relief: np.ndarray | None = None  # (h, w) uint8: cm above the wall, plus BASE
     glass: np.ndarray | None = None  # (h, w) uint8: 255 where glass
     panes: np.ndarray | None = None  # (h, w) uint8: a number for each window, 0 where none
+    glazed: ClassVar[bool] = False  # only a `Texture` may have windows
     _levels: dict[int, Surface] = field(default_factory=dict, repr=False)
 
     @cached_property

@@ -10,10 +10,11 @@ import numpy as np
 from . import spec
 from .building import Block, build
 from .camera import Camera
+from .chance import pick
 from .light import Light, draw_light
 from .noise import patch
 from .placing import blend, stand_tree
-from .render import Canvas, draw_blocks
+from .render import Canvas, draw_piece, lay_blocks, outline_blocks
 from .shading import dim
 from .structures import Structure, draw_structure
 from .styles import draw_style
@@ -22,10 +23,8 @@ POOL = 18  # buildings
 STRIPS = 3  # backdrops
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_PPM = 110.0, 26.0, 8
 HILLSIDE = np.array([0.0, 0.4, 0.9])  # normal
-HILLS = (  # distance, lowest and highest top, metres; share of haze; colour
-    (2400.0, 10, 90, 0.82, (84, 92, 84)),
-    (420.0, 3, 17, 0.55, (66, 78, 52)),
-)
+# Distance, lowest and highest top, metres; share of haze; colour.
+HILLS = ((2400.0, 10, 90, 0.82, (84, 92, 84)), (420.0, 3, 17, 0.55, (66, 78, 52)))
 
 
 @dataclass
@@ -51,17 +50,22 @@ class Neighbourhood:
         """A row of houses in light of a kind as seen from afar: (h, w, 4) uint8, its last channel the opacity."""
         if (index, kind) not in self._strips:
             rng = np.random.default_rng(np.random.SeedSequence([*self.seed, index + 1]))
-            row, x = [], 0.0
+            row = []
+            x = 0.0
             while x < STRIP_WIDTH:
-                block = self.blocks[rng.integers(len(self.blocks))]
+                block = pick(rng, self.blocks)
                 row.append(replace(block.moved(x - block.left, 0.0), landmark=True))  # to know where they are
-                x += block.right - block.left + rng.choice([0.0, 0.0, 4.0])
-            size, away = round(STRIP_WIDTH * STRIP_PPM), 900.0
+                x += block.right - block.left + pick(rng, (0.0, 0.0, 4.0))
+            size = round(STRIP_WIDTH * STRIP_PPM)
+            away = 900.0
             eye = (STRIP_WIDTH / 2, 1.7, away)
             camera = Camera.look_at(eye, (STRIP_WIDTH / 2, 1.7, 0.0), STRIP_PPM * away, size)
             light = replace(draw_light(rng, kind), visibility=1e9)
-            canvas = Canvas(np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8))
-            draw_blocks(canvas, camera, row, light, rng)
+            pieces = lay_blocks(camera, row, outline_blocks(camera, row), light)
+            canvas = Canvas(np.zeros((size, size, 3), np.uint8), pieces)
+            for piece in pieces:
+                draw_piece(canvas, camera, piece, light, rng)
+            canvas.mark_landmark()
             foot = size // 2 + round(1.7 * STRIP_PPM)
             rows = slice(foot - round(STRIP_HEIGHT * STRIP_PPM), foot)
             self._strips[index, kind] = cv2.merge([canvas.image[rows], canvas.landmark[rows]])
@@ -74,11 +78,11 @@ def beside(rng: np.random.Generator, structure: Structure, pool: list[Block]) ->
     for side in (0, 1):
         if rng.random() > spec.NEIGHBOUR:
             continue
-        gap = rng.choice([0.0, 0.0, rng.uniform(1, 9)])
+        gap = pick(rng, (0.0, 0.0, rng.uniform(1, 9)))
         edge = -gap if side == 0 else structure.width + gap
         back = rng.uniform(-4, 0.5)
         for _ in range(2):
-            block = pool[rng.integers(len(pool))]
+            block = pick(rng, pool)
             width = block.right - block.left
             left = edge - width if side == 0 else edge
             sides[side].append(block.moved(left - block.left, back))
@@ -86,17 +90,15 @@ def beside(rng: np.random.Generator, structure: Structure, pool: list[Block]) ->
     return sides[0][::-1], sides[1]
 
 
-def draw_background(
-    canvas: Canvas, camera: Camera, light: Light, rng: np.random.Generator, town: Neighbourhood
-) -> None:
+def draw_background(canvas: Canvas, camera: Camera, light: Light, rng, town: Neighbourhood) -> None:
     """Far behind: rows of houses in the haze, and trees."""
     forward = camera.rotation[2]
     centre = camera.centre[0] - forward[0] / min(-0.2, forward[2]) * (camera.centre[2] + 45)
     if rng.random() < 0.65:
         strip = town.backdrop(int(rng.integers(STRIPS)), light.kind)
-        flip, start, z = rng.random() < 0.5, rng.uniform(-30, 30), rng.uniform(-75, -35)
-        if flip:
+        if rng.random() < 0.5:
             strip = cv2.flip(strip, 1)
+        start, z = rng.uniform(-30, 30), rng.uniform(-75, -35)
         for k in (-1, 0, 1):
             _billboard(canvas, camera, light, strip, centre + start + (k - 0.5) * STRIP_WIDTH, z)
     for _ in range(int(rng.integers(0, 6))):

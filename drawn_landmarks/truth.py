@@ -32,7 +32,8 @@ def ground_truth(spec: SyntheticSpec, root: Path, jobs: list[Job], records: list
     role = np.array([picture["role"] for picture in database])
     difficulty = np.array([picture["difficulty"] for picture in database])
     owners = np.array(owners)
-    outside = np.flatnonzero(((role == "view") & (difficulty != "junk")) | (role == "distractor"))
+    good = (role == "view") & (difficulty != "junk")
+    outside = np.flatnonzero(good | (role == "distractor"))
     lists: dict[str, list[np.ndarray]] = {key: [] for key in (*LISTS, *EXTRA)}
     boxes = []
     for landmark, query in queries:

@@ -55,7 +55,9 @@ class Studio:
     """Draws the jobs of one spec; keeps what they share."""
 
     def __init__(self, spec: SyntheticSpec, task: str, root: Path):
-        self.spec, self.task, self.root = spec, task, Path(root)
+        self.spec = spec
+        self.task = task
+        self.root = Path(root)
         self.digest = spec.digest(task)
         self.stream = plan.stream(spec, task)
         self.held_out = spec.held_out_styles and not task.startswith("training")
@@ -107,28 +109,27 @@ class Studio:
             target.write(data)
         return zlib.crc32(data)
 
+    def _views(self, job: Job, purpose: int, count: int, structure, blocks, stem: str, role: str) -> list[dict]:
+        """Draw and write `count` views of a building."""
+        pictures = []
+        for v in range(count):
+            view = self._view(job, purpose, v, structure, blocks)
+            pictures.append(self._save(view, f"{stem}{v:02d}.jpg", role))
+        return pictures
+
     def _landmark(self, job: Job) -> list[dict]:
         structure, style = self.structure(job), self.style(job)
         blocks = self.build(job, structure, style)
         name = f"{job.index:05d}"
-        pictures = []
-        for v in range(job.views):
-            view = self._view(job, plan.VIEW, v, structure, blocks)
-            pictures.append(self._save(view, f"database/{name}_v{v:02d}.jpg", "view"))
+        pictures = self._views(job, plan.VIEW, job.views, structure, blocks, f"database/{name}_v", "view")
         for q in range(job.queries):
             pictures += self._query(job, q, structure, blocks, name)
-        if job.same_style:
-            other = self.structure(job, plan.OTHER_STRUCTURE)
-            others = self.build(job, other, style, 1)
-            for v in range(job.same_style):
-                view = self._view(job, plan.SAME_STYLE, v, other, others)
-                pictures.append(self._save(view, f"database/{name}_s{v:02d}.jpg", "same_style"))
-        if job.same_building:
-            others = self.build(job, structure, self.style(job, plan.OTHER_STYLE, unlike=style), 2)
-            for v in range(job.same_building):
-                view = self._view(job, plan.SAME_BUILDING, v, structure, others)
-                pictures.append(self._save(view, f"database/{name}_b{v:02d}.jpg", "same_building"))
-        return pictures
+        other = self.structure(job, plan.OTHER_STRUCTURE)
+        others = (plan.SAME_STYLE, job.same_style, other, self.build(job, other, style, 1))
+        pictures += self._views(job, *others, f"database/{name}_s", "same_style")
+        blocks = self.build(job, structure, self.style(job, plan.OTHER_STYLE, unlike=style), 2)
+        others = (plan.SAME_BUILDING, job.same_building, structure, blocks)
+        return pictures + self._views(job, *others, f"database/{name}_b", "same_building")
 
     def _query(self, job: Job, q: int, structure, blocks, name: str) -> list[dict]:
         """The query in all its forms."""
@@ -151,7 +152,8 @@ class Studio:
 
     def _best_view(self, job: Job, q: int, structure, blocks) -> tuple[View, int]:
         """The first of some views that shows the landmark well, else the best of them; and its number."""
-        best, number = None, 0
+        best = None
+        number = 0
         for attempt in range(QUERY_TRIES):
             tried = 100 * q + attempt
             seed = (*self.stream, plan.QUERY, self._number(job), tried)
@@ -159,7 +161,8 @@ class Studio:
                 continue
             view = self._view(job, plan.QUERY, tried, structure, blocks, query=True)
             if best is None or view.seen * (1 - view.occluded) > best.seen * (1 - best.occluded):
-                best, number = view, tried
+                best = view
+                number = tried
             if good_query(view):
                 break
         return best, number
@@ -169,11 +172,7 @@ class Studio:
         blocks = []
         if job.index % 4:  # one in four shows a street only
             blocks = self.build(job, structure, self.style(job))
-        pictures = []
-        for v in range(job.views):
-            view = self._view(job, plan.VIEW, v, structure, blocks)
-            pictures.append(self._save(view, f"database/x{job.index:05d}_{v:02d}.jpg", "distractor"))
-        return pictures
+        return self._views(job, plan.VIEW, job.views, structure, blocks, f"database/x{job.index:05d}_", "distractor")
 
     def _training(self, job: Job) -> list[dict]:
         structure = self.structure(job)
