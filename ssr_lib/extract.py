@@ -77,7 +77,7 @@ def _stored(
         numbers = [i for shard in missing for i in store.shards[shard]]
         paths, failed = [store.paths[i] for i in numbers], []
         crops = None if boxes is None else [boxes[i] for i in numbers]
-        loaded = load_ahead(paths, preprocess, crops, workers=workers, ahead=2 * batch_size)
+        loaded = load_ahead(paths, preprocess, crops, workers=workers)
         with tqdm(total=len(files), initial=len(files) - len(paths), unit="image", disable=not progress) as bar:
             for shard in missing:
                 done = {}
@@ -123,7 +123,7 @@ def described(
     `dtype`: of autocast. `loading`: `boxes` and `workers`, as for `load_ahead`.
     """
     compute = partial(_descriptors, net.to(device).eval(), preprocess, device, dtype)
-    loaded = load_ahead(files, preprocess, ahead=2 * batch_size, **loading)
+    loaded = load_ahead(files, preprocess, **loading)
     for i, arrays in _computed(compute, loaded, files, batch_size):
         yield i, arrays if isinstance(arrays, ImageError) else arrays["descriptor"]
 

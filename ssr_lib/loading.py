@@ -14,7 +14,9 @@ from ssr_lib.decode import ImageError, load_image
 from ssr_lib.images import Preprocess, to_tensors
 
 LEAST_SIDE = 17  # px: at 16 the last map of an EfficientNet-Lite is zero, and every picture looks the same
-WAITING = 32  # pictures that wait for others of their size: 0.4 GB at 1024 x 1024 px
+WAITING = (
+    1 << 28
+)  # float32 numbers (1 GB) that wait for others of their size: 80 pictures of 1024 x 1024 px at one scale
 
 Loaded = tuple[int, "list[torch.Tensor] | ImageError"]  # number of the picture, its tensors for each scale
 
@@ -37,9 +39,9 @@ def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[tor
 
 
 def load_ahead(
-    paths: Sequence, preprocess: Preprocess, boxes: Sequence | None = None, *, workers: int | None = None, ahead=32
+    paths: Sequence, preprocess: Preprocess, boxes: Sequence | None = None, *, workers: int | None = None
 ) -> Iterator[Loaded]:
-    """Yield each picture's number and tensors, or its `ImageError`, in order; `ahead` are decoded before their turn.
+    """Yield each picture's number and tensors, or its `ImageError`, in order; two a thread are decoded before their turn.
 
     `workers`: threads, by default one for each core, 16 at most (decoders and OpenCV let other threads run).
     """
@@ -50,11 +52,12 @@ def load_ahead(
         except ImageError as error:
             return i, error
 
-    pool, waiting = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16)), deque()
+    workers = workers or min(os.cpu_count() or 1, 16)
+    pool, waiting = ThreadPoolExecutor(workers), deque()
     try:
         for i in range(len(paths)):
             waiting.append(pool.submit(load, i))
-            if len(waiting) > ahead:
+            if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -67,13 +70,17 @@ def batches_of_one_size(
 ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
     """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size."""
     groups: dict[tuple, list[tuple[int, list[torch.Tensor]]]] = {}
+
+    def numbers_in(shape: tuple) -> int:
+        return len(groups[shape]) * sum(scale.numel() for scale in shape)
+
     for i, tensors in loaded:
         shape = tuple(tensor.shape for tensor in tensors)
         groups.setdefault(shape, []).append((i, tensors))
         if len(groups[shape]) == batch_size:
             yield _stacked(groups.pop(shape))
-        elif sum(map(len, groups.values())) > WAITING:  # the largest group leaves, not full
-            yield _stacked(groups.pop(max(groups, key=lambda key: len(groups[key]))))
+        elif sum(map(numbers_in, groups)) > WAITING:  # the largest group leaves, not full
+            yield _stacked(groups.pop(max(groups, key=numbers_in)))
     yield from map(_stacked, groups.values())
 
 

@@ -25,7 +25,7 @@ def files(tmp_path):
 
 
 def test_pictures_come_in_order_with_their_tensors(files):
-    loaded = list(load_ahead(files, PLAIN, workers=3, ahead=4))
+    loaded = list(load_ahead(files, PLAIN, workers=3))
     assert [i for i, _ in loaded] == list(range(12))
     assert [round((t[0].mean().item() + 1) * 127.5) for _, t in loaded] == [10 * i for i in range(12)]
 
@@ -42,7 +42,7 @@ def test_box_outside_the_picture_names_the_file(files):
         load_tensors(files[0], PLAIN, (0, 0, 500, 20))
 
 
-def test_no_more_than_ahead_are_decoded_and_none_after_the_caller_stops(files, monkeypatch):
+def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(files, monkeypatch):
     started = []
 
     def load(path, preprocess, box=None):
@@ -50,10 +50,10 @@ def test_no_more_than_ahead_are_decoded_and_none_after_the_caller_stops(files, m
         return [torch.zeros(3, 20, 20)]
 
     monkeypatch.setattr(loading, "load_tensors", load)
-    loaded = load_ahead(files * 10, PLAIN, workers=2, ahead=5)
+    loaded = load_ahead(files * 10, PLAIN, workers=2)
     for used in range(1, 8):
         next(loaded)
-        assert len(started) <= used + 5
+        assert len(started) <= used + 2 * 2 + 1
     loaded.close()
     at_close = len(started)
     time.sleep(0.05)
@@ -69,17 +69,19 @@ def test_batches_hold_one_size_and_everything_comes_once(files):
             assert round((tensor.mean().item() + 1) * 127.5) == 10 * i
 
 
-def test_pictures_of_many_sizes_leave_before_too_many_wait():
-    seen, waiting = 0, []
+def test_pictures_of_many_sizes_leave_before_too_many_numbers_wait(monkeypatch):
+    monkeypatch.setattr(loading, "WAITING", 10_000)
+    seen, waiting = 0, [0]
 
     def watched():  # no two alike: none would ever fill a batch
         for i in range(200):
-            waiting.append(i - seen)
+            waiting.append(waiting[-1] + 3 * (8 + i) * 8)
             yield i, [torch.zeros(3, 8 + i, 8)]
 
-    for numbers, _ in batches_of_one_size(watched(), batch_size=8):
+    for numbers, (scale,) in batches_of_one_size(watched(), batch_size=8):
         seen += len(numbers)
-    assert seen == 200 and max(waiting) <= loading.WAITING + 1
+        waiting[-1] -= scale.numel()
+    assert seen == 200 and max(waiting) <= loading.WAITING + 3 * 208 * 8
 
 
 @pytest.mark.parametrize("side,size", [(16, 384), (200, 16)])
