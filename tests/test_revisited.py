@@ -158,10 +158,20 @@ def test_missing_pictures_are_named(tmp_path):
         read_ground_truth(write(tmp_path), tmp_path, subset=True)
 
 
-def test_a_box_outside_its_picture_is_found_when_that_is_opened(tmp_path):
+@pytest.mark.parametrize("box,orientation,fits", [((10, 10, 640, 480), 1, False), ((0, 0, 40, 60), 1, False),
+                                                  ((0, 0, 40, 60), 6, True), ((0, 0, 64, 48), 6, True)])  # fmt: skip
+def test_a_box_fits_its_picture_on_its_side_or_upright_or_is_refused_first(tmp_path, box, orientation, fits):
     draw(tmp_path, *FILES)
-    file = write(tmp_path, changed(gnd=[{**RECORD["gnd"][0], "bbx": (10, 10, 640, 480)}, RECORD["gnd"][1]]))
-    benchmark = read_ground_truth(file, tmp_path, subset=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (64, 48)).save(tmp_path / "tower_q.jpg", exif=exif)
+    file = write(tmp_path, changed(gnd=[{**RECORD["gnd"][0], "bbx": box}, RECORD["gnd"][1]]))
+    if fits:
+        assert read_ground_truth(file, tmp_path, subset=True).boxes[0] == box
+        return
+    with pytest.raises(ValueError, match=r"1 queries cannot be cropped \(tower_q\.jpg: box .* of 64 x 48 px"):
+        read_ground_truth(file, tmp_path, subset=True)
+    benchmark = read_ground_truth(file, subset=True)  # without pictures it is found when one is opened
     with pytest.raises(ImageError, match=r"tower_q\.jpg: box .* does not lie in a picture of 64 x 48 px"):
         load_tensors(tmp_path / benchmark.queries[0], PRESETS["senet"], benchmark.boxes[0])
 

@@ -12,11 +12,17 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from ssr_lib.benchmark import LISTS, Benchmark
 from ssr_lib.datasets.folder import EXTENSIONS, file_identity, listed
 from ssr_lib.datasets.ground_truth import read_record, stays_inside
+from ssr_lib.decode import ImageError
+from ssr_lib.images import crop
 
 MAX_BYTES = 64 * 2**20  # of a pickle; the published ones have 0.3 MB
+ORIENTATION = 0x0112  # of EXIF: from 5 on the picture lies on its side in the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +45,8 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
     `images`: the folder of the pictures, or the one above their folder jpg; None leaves the files unchecked, for
     rankings that are already there. `subset`: the file need not be one of the two published ones; "ok" and "junk", as
     the benchmarks had them before, count as easy and junk. Groups are those of `same_landmark`.
-    Raises `ValueError` for a file that is no such ground truth, contradicts itself, or is not the published one;
-    `FileNotFoundError` with the names of missing pictures.
+    Raises `ValueError` for a file that is no such ground truth, contradicts itself, or is not the published one, and
+    naming the queries whose box lies outside their picture; `FileNotFoundError` with the names of missing pictures.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -62,7 +68,7 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
         if query_ids[i] >= 0 and query_ids[i] in positives[i]:
             raise ValueError(f"{path}, query {i}: {name} is a positive of itself; wanted among its junk")
     groups = same_landmark([found or truth["junk"].tolist() for found, truth in zip(positives, truths, strict=True)])
-    return Benchmark(
+    benchmark = Benchmark(
         official.name if official else f"{path.stem.removeprefix('gnd_')} (cut down)",
         root,
         [names[name] for name in database],
@@ -72,6 +78,9 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
         query_ids=query_ids,
         **{key: [truth[key] for truth in truths] for key in LISTS},
     )
+    if images is not None:
+        _check_boxes(benchmark, path)
+    return benchmark
 
 
 def same_landmark(positives: Sequence[Iterable[int]]) -> list[int]:
@@ -88,6 +97,31 @@ def same_landmark(positives: Sequence[Iterable[int]]) -> list[int]:
             kept, joined = sorted((first[i], first[j]))
             first = [kept if landmark == joined else landmark for landmark in first]
     return first
+
+
+def _check_boxes(benchmark: Benchmark, path: Path) -> None:
+    """Raise `ValueError` naming the queries whose box is not inside their picture, read off the files' headers."""
+    wrong = []
+    for name, box in zip(benchmark.queries, benchmark.boxes, strict=True):
+        try:
+            with Image.open(benchmark.root / name) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(ORIENTATION, 1) >= 5
+        except OSError:  # a damaged picture is named when it is described
+            continue
+        problems = []
+        sizes = (
+            [(height, width), (width, height)] if turned else [(height, width)]
+        )  # as it lies in the file, or upright
+        for size in sizes:
+            try:
+                crop(np.broadcast_to(np.uint8(0), (*size, 3)), box or (0, 0, *size[::-1]))
+            except ImageError as error:
+                problems.append(f"{name}: {error}")
+        if len(problems) == len(sizes):
+            wrong.append(problems[0])
+    if wrong:
+        raise ValueError(f"{path}: {listed(wrong, 'queries cannot be cropped')}")
 
 
 def _find_images(images: Path | str | None, names: Sequence[str], path: Path) -> tuple[Path, dict[str, str]]:
