@@ -41,7 +41,7 @@ def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[tor
 def load_ahead(
     paths: Sequence, preprocess: Preprocess, boxes: Sequence | None = None, *, workers: int | None = None
 ) -> Iterator[Loaded]:
-    """Yield each picture's number and tensors, or its `ImageError`, in order; two a thread are decoded before their turn.
+    """Yield each picture's number and tensors, or its `ImageError`, in order; two a thread are decoded early.
 
     `workers`: threads, by default one for each core, 16 at most (decoders and OpenCV let other threads run).
     """

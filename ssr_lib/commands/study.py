@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 import yaml
 
@@ -45,4 +46,4 @@ def report(args: Namespace) -> None:
     profile = _profile(args)
     from ssr_lib.study.report import report
 
-    print(report(profile, workspace=args.workspace))
+    print(report(Path(profile).stem, workspace=args.workspace))  # a profile may be a .yaml file
