@@ -20,9 +20,7 @@ from ssr_lib.study.profile import Profile, Section
 from ssr_lib.study.provenance import data_file
 from ssr_lib.weights import stored_preprocess
 
-VERSION = (
-    3  # of what networks and training compute: raise it when their numbers change, so that old ones are not reused
-)
+VERSION = 3  # of what networks and training compute: raised when their numbers change, so that old ones are left
 
 
 def to_draw(data: Section, split: str) -> SyntheticSpec:
