@@ -214,6 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FolderBusyError, FloatingPointError) as error:
         # what a loading process raises comes with its traceback, the message last
         line = str(error).strip().rpartition("\n")[2].rpartition("ImageError: ")[2]
+        if isinstance(error, OSError) and error.filename is not None:
+            line = f"{error.filename}: {error.strerror}"
         if rank == 0 or isinstance(error, ImageError):  # every process meets the same fault, but for its pictures
             print(f"train: {line}", file=sys.stderr)
         return 1

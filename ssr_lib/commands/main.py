@@ -39,6 +39,13 @@ def check_file(path: Path | str) -> Path:
     return Path(path)
 
 
+def count(text: str) -> int:
+    """A whole number of the command line, 1 or more."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"ssr: {shown(message)}; `{self.prog} --help` says what is wanted\n")
@@ -55,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("photo", metavar="PHOTO")
     add("--gallery", required=True, metavar="FOLDER", help="pictures to search, with all subfolders")
     add("--index", metavar="DIR", help="where their descriptors are kept; default FOLDER/.ssr-index")
-    add("--top", type=int, default=10, metavar="N", help="pictures to list; default %(default)s")
+    add("--top", type=count, default=10, metavar="N", help="pictures to list; default %(default)s")
     add("--out", metavar="FILE.png", help="a picture of the ranked lists")
     _add_shared_options(search)
     evaluate = commands.add_parser("evaluate", help="mAP on your labelled pictures, or on ROxford5k and RParis6k")
@@ -73,8 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     study.add_argument("--notebook", action="append", metavar="NAME", help="only this one (may be repeated)")
     what = "change the profile, as training.steps=50; results go to results/custom-…"
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help=what)
-    what = "run a profile again and compare every figure with the committed one"
-    _add_profile(commands.add_parser("verify", help=what))
+    verify = commands.add_parser("verify", help="run a profile again and compare every figure with the committed one")
+    _add_profile(verify, "build/verify")
     _add_profile(commands.add_parser("report", help="assemble report.html from the executed notebooks of a profile"))
     add = commands.add_parser("fetch", help="download a public benchmark or training set").add_argument
     add("name", nargs="?", metavar="NAME", help="without it: what there is, with sizes")
@@ -97,17 +104,18 @@ def _add_shared_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="NAME|FILE", help="lite0 (default), lite1, lite2: ImageNet weights, or a checkpoint file")
     add("--preprocess", metavar="PRESET", help="lite, senet, cvnet, superglobal, cirtorch; default: the checkpoint's")
-    add("--size", type=int, metavar="PX", help="longest side in pixels; default: the preset's or checkpoint's")
+    add("--size", type=count, metavar="PX", help="longest side in pixels; default: the preset's or checkpoint's")
     add("--device", help="cpu (default), cuda, cuda:1, mps …")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default float32")
-    add("--batch-size", type=int, metavar="B", help="default 16")
-    add("--workers", type=int, metavar="N", help="decoding threads; default: one for each core")
+    add("--batch-size", type=count, metavar="B", help="default 16")
+    add("--workers", type=count, metavar="N", help="decoding threads; default: one for each core")
 
 
-def _add_profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("profile", nargs="?", help="smoke, demo (default), or another of profiles/")
+def _add_profile(parser: argparse.ArgumentParser, workspace: str = "the repository") -> None:
+    parser.add_argument("profile", nargs="?", help="smoke, demo (default), another of profiles/, or a .yaml file")
     parser.add_argument("--profile", dest="profile_option", metavar="PROFILE", help=argparse.SUPPRESS)
-    parser.add_argument("--workspace", metavar="DIR", help="folder for results/ and data/; default: the repository")
+    what = f"for results/ and data/cache/; default: {workspace}. Labels lie in SSR_DATA or the repository's data/"
+    parser.add_argument("--workspace", metavar="DIR", help=what)
 
 
 def _reuse_large_buffers() -> None:

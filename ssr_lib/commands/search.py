@@ -35,8 +35,6 @@ LARGEST_ALPHA = 1000.0  # beyond, a picture's own feature has no part in the sum
 def search(args: Namespace) -> None:
     """Rank the pictures of a folder by likeness to one; print the list before and after re-ranking."""
     # all of it before the gallery is indexed, which can take long
-    if args.top < 1:
-        raise ValueError(f"--top {args.top}: 1 or more is wanted")
     if args.out and (Path(args.out).suffix != ".png" or not Path(args.out).absolute().parent.is_dir()):
         raise ValueError(f"--out {args.out}: a name that ends in .png is wanted, in a folder that is there")
     load_image(check_file(args.photo))
@@ -122,12 +120,9 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
 
 
 def extraction_options(args: Namespace) -> dict:
-    """What describing takes beside network and preparation. Raises `ValueError` for a value that cannot be."""
-    batch_size = 16 if args.batch_size is None else args.batch_size
-    if batch_size < 1 or (args.workers is not None and args.workers < 1):
-        raise ValueError("--batch-size and --workers must be 1 or more")
+    """What describing takes beside network and preparation. Raises `ValueError` for a device that is not there."""
     device, dtype = pick_device(args.device or "cpu"), getattr(torch, args.dtype or "float32")
-    return {"device": device, "dtype": dtype, "batch_size": batch_size, "workers": args.workers}
+    return {"device": device, "dtype": dtype, "batch_size": args.batch_size or 16, "workers": args.workers}
 
 
 def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | float]]:
@@ -153,10 +148,9 @@ def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | 
             chosen[name] = given
     if args.k is None and "k" in chosen:
         chosen["k"] = min(chosen["k"], max(others, 1))
-    if not 1 <= chosen.get("k", others) <= others:
-        raise ValueError(
-            f"--k {chosen['k']}: wanted is 1 to {others}, as many others as each picture has to choose from"
-        )
+    k = chosen.get("k")
+    if k is not None and not 1 <= k <= others:
+        raise ValueError(f"--k {k}: wanted is 1 to {others}, as many others as each picture has to choose from")
     if not 0 <= chosen.get("alpha", 0) <= LARGEST_ALPHA:  # NaN is not, either
         raise ValueError(f"--alpha {args.alpha:g}: a number from 0 to {LARGEST_ALPHA:g} is wanted")
     return part, chosen

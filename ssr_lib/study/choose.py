@@ -18,7 +18,8 @@ def record(study, dataset: str) -> dict[str, Any]:
     """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and every one of its `trials`.
 
     `data.choices_from` of the profile: "validation" landmarks; "others", the profile's other data sets; or another
-    profile, as it chose on its validation landmarks. Chosen once, then read from choices.json of the results.
+    profile, as it chose on its validation landmarks in this workspace, or else in the repository. Chosen once, then
+    read from choices.json of the results.
     """
     source = study.profile.data.choices_from
     if source == "validation":
@@ -28,10 +29,11 @@ def record(study, dataset: str) -> dict[str, Any]:
         if not others:
             raise ValueError(f"data.choices_from others wants a second data set beside {dataset!r} in data.datasets")
         return _chosen_once(study, others, "test")
-    path = repository_root() / "results" / source / "choices.json"
-    stored = read_json(path) or {}
+    file = f"results/{source}/choices.json"
+    stored = read_json(study.workspace / file) or read_json(repository_root() / file) or {}
     if "drawn" not in stored:
-        raise ValueError(f"{path} holds no choice on drawn landmarks; run `ssr study --profile {source}` first")
+        command = f"ssr study --profile {source}"
+        raise ValueError(f"{study.workspace / file} holds no choice on drawn landmarks; run `{command}` first")
     return stored["drawn"]
 
 

@@ -84,7 +84,8 @@ def _digests(study: Study, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     parts = [line.head for line in profile.networks.values()] + [line.module for line in profile.rerankers.values()]
     files = [*sorted(Path(__file__).parents[1].rglob("*.py")), *sorted((root / "drawn_landmarks").rglob("*.py"))]
     files += [Path(part) for part in (*parts, profile.training.loss) if part.endswith(".py")]
-    files.append(root / "results" / profile.data.choices_from / "choices.json")
+    chosen = f"results/{profile.data.choices_from}/choices.json"
+    files += [folder / chosen for folder in dict.fromkeys((study.workspace, root))]
     chain = digest([profile.model_dump(exclude={"title", "notebooks"}), [hash_file(f) for f in files if f.is_file()]])
     for name in names:
         cells = (read_json(root / "notebooks" / f"{name}.ipynb") or {"cells": []})["cells"]

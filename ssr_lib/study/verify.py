@@ -62,7 +62,7 @@ def _read(folder: Path) -> pd.DataFrame:
     """The rows of every notebook that are compared. Raises `FileNotFoundError` where there are none."""
     files = sorted(folder.glob("*.csv"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no rows; run `ssr study` first")
+        raise FileNotFoundError(f"{folder} holds no rows; run `ssr study {folder.parent.name}` first")
     rows = pd.concat([pd.read_csv(file).assign(notebook=file.stem) for file in files], ignore_index=True)
     rows = rows.fillna(dict.fromkeys([*KEY[:-1], "chosen"], ""))
     return rows[~rows["measure"].str.contains(TIMES) & ~rows["chosen"].str.contains("dtype")]
