@@ -133,6 +133,7 @@ def two_data_sets(tmp_path, ks, source="others"):
         return Benchmark(name, tmp_path, [f"{i}.jpg" for i in range(count)], ["q0.jpg", "q1.jpg"], *lists)
 
     study = SimpleNamespace(profile=profile, results_dir=tmp_path, benchmark=benchmark, reranker=lambda name: gfr)
+    study.workspace = tmp_path / "workspace"
     study.networks, study.seeds = lambda table: ["plain"], lambda name: [0]
     study.descriptors = lambda network, seed, name, split: (unit(2), unit({"a": 4, "b": 20}[name]))
     return study
@@ -155,8 +156,8 @@ def test_another_profiles_choice_has_to_be_there(tmp_path, monkeypatch):
         ValueError, match=r"choices\.json holds no choice on drawn landmarks; run `ssr study --profile demo`"
     ):
         choose.record(study, "a")
-    (tmp_path / "results" / "demo").mkdir(parents=True)
-    (tmp_path / "results" / "demo" / "choices.json").write_text(
-        '{"drawn": {"chosen": {"GFR": {"k": 2}}, "trials": []}}'
-    )
-    assert choose.record(study, "a")["chosen"]["GFR"] == {"k": 2}
+    for k, place in ((2, tmp_path), (3, study.workspace)):  # the repository's, then the workspace's own
+        (place / "results" / "demo").mkdir(parents=True)
+        chosen = {"drawn": {"chosen": {"GFR": {"k": k}}, "trials": []}}
+        (place / "results" / "demo" / "choices.json").write_text(json.dumps(chosen))
+        assert choose.record(study, "a")["chosen"]["GFR"] == {"k": k}

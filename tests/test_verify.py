@@ -83,8 +83,8 @@ def test_times_and_other_arithmetic_are_another_machines_own(tmp_path):
     lines.append({"value": 1.0, "chosen": '{"dtype": "bfloat16"}'})
     frame(*lines).drop(columns="notebook").to_csv(tmp_path / "08_cost.csv", index=False)
     assert verify._read(tmp_path)["measure"].tolist() == ["P@10"]
-    with pytest.raises(FileNotFoundError, match="holds no rows"):
-        verify._read(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="holds no rows; run `ssr study real` first"):
+        verify._read(tmp_path / "real" / "rows")
 
 
 @pytest.fixture
