@@ -1,113 +1,79 @@
-"""Intervals, p-values and verdicts for comparisons over queries and training seeds.
+"""Intervals and verdicts for comparisons over queries and training seeds.
 
-Queries of one landmark are not independent, so **groups** of queries are resampled, crossed with resampled seeds. Plain
-resampling of 3 to 5 seeds gives intervals that cover far less than they say (it takes their spread as known), so each
-resampled deviation of n units is scaled by sqrt(n / χ²_{n−1}), a fresh draw of χ² each time: the bootstrap's mean then
-spreads like Student's t. The tests measure the coverage.
+Queries of one landmark are not independent, and neither are the queries of one training. So the interval of a mean
+counts both as samples: a two-way jackknife over **groups** of queries (landmarks) and **seeds** (trainings), as in the
+analysis of readers and cases in radiology (Dorfman, Berbaum and Metz, Investigative Radiology 1992; Hillis, Statistics
+in Medicine 2007). The tests measure how often such intervals hold the true value.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+from scipy.stats import t as student
+
+SEEDS = 5  # trainings: with fewer a comparison of trained networks gets no verdict
+INERT = 1 / 4  # of the margin: a head that moves APs by less cannot move their mean by the margin
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds and queries with its interval; units of what was averaged."""
+    """A mean over seeds and queries with its interval, its standard error and degrees of freedom, in its own units."""
 
     estimate: float
     ci_low: float
     ci_high: float
+    error: float
+    df: float
     n_groups: int
     n_seeds: int
 
 
-@dataclass(frozen=True)
-class Difference(Interval):
-    """A mean difference with its interval and two-sided p-value.
-
-    It is the larger of the sign-flip test's over groups, which takes trained networks as given, and the bootstrap's.
-    """
-
-    p: float
-
-
-def _by_group(values: np.ndarray, groups) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and counts (S, G) over the queries of each group, NaN left out; groups without any value are dropped."""
+def _table(values: np.ndarray, groups) -> tuple[np.ndarray, np.ndarray]:
+    """Means (S, G) of the queries of each group, NaN left out, and each group's share of the queries (G,)."""
     values, groups = np.atleast_2d(np.asarray(values, dtype=np.float64)), np.asarray(groups)
     if values.ndim != 2 or groups.shape != values.shape[1:]:
-        raise ValueError(
-            f"values {values.shape} with {len(groups)} groups; wanted (seeds, queries), a group for each query"
-        )
+        wanted = "wanted (seeds, queries), a group for each query"
+        raise ValueError(f"values {values.shape} with {len(groups)} groups; {wanted}")
     if np.isinf(values).any():
         raise ValueError("values hold infinity; wanted numbers, or NaN for queries without positives")
-    member = np.unique(groups, return_inverse=True)[1][:, None] == np.arange(len(np.unique(groups)))  # (Q, G)
-    counts = (~np.isnan(values)).astype(float) @ member
-    used = counts.any(axis=0)
-    if used.sum() < 2:
-        raise ValueError(f"{used.sum()} group of queries has values; an interval needs at least 2")
-    return (np.nan_to_num(values) @ member)[:, used], counts[:, used]
+    known = ~np.isnan(values).any(axis=0)  # a query that one training lacks is left out of all
+    names, member = np.unique(groups[known], return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} group of queries has values; an interval needs at least 2")
+    counts = np.bincount(member)
+    sums = np.stack([np.bincount(member, row) for row in values[:, known]])
+    return sums / counts, counts / counts.sum()
 
 
-def _weights(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Bootstrap weights (size, n) of mean 1, so spread that the resampled mean follows Student's t; 1 for n = 1."""
-    if n == 1:
-        return np.ones((size, 1))
-    draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-    counts = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n)
-    return 1 + (counts - 1) * np.sqrt(n / rng.chisquare(n - 1, size=(size, 1)))
+def mean_interval(values: np.ndarray, groups, level: float = 0.95) -> Interval:
+    """The mean of `values` (S, Q) over seeds and queries, NaN left out, and where it lies at confidence `level`.
 
-
-@lru_cache(maxsize=4)
-def _crossed_weights(n_seeds: int, n_groups: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of seeds (size, S) and of groups (size, G); a study asks for the same ones for nearly every figure."""
-    rng = np.random.default_rng(seed)
-    weights = _weights(n_seeds, size, rng), _weights(n_groups, size, rng)
-    for array in weights:
-        array.flags.writeable = False  # they are shared
-    return weights
-
-
-def mean_interval(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0) -> Interval:
-    """The mean of `values` (S, Q) over seeds and queries, NaN left out, with its 95 % bootstrap interval.
-
-    `values` (Q,) or (1, Q): only groups are resampled. `groups` (Q,). Raises `ValueError` for fewer than two groups
-    with values and shapes that do not fit. Source: Owen, Annals of Applied Statistics 2007 (crossed bootstrap).
+    `values` (Q,) or (1, Q): one training, taken as given; only groups are sampled. `groups` (Q,). Raises `ValueError`
+    for fewer than two groups with values and shapes that do not fit. Formulas: docs/method.md, section 7.
     """
-    estimate, resampled, shape = _resample(values, groups, n_resamples, seed)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Interval(estimate, float(low), float(high), shape[1], shape[0])
+    means, share = _table(values, groups)
+    n_seeds, n_groups = means.shape  # S, G
+    by_seed, by_group = means @ share, means.mean(axis=0)  # (S,), (G,)
+    estimate = float(by_seed.mean())
+    without = (estimate - share * by_group) / (1 - share)  # the mean without one group, (G,)
+    of_groups = (n_groups - 1) / n_groups * np.square(without - estimate).sum()
+    variance, df = of_groups, n_groups - 1.0
+    if n_seeds > 1:
+        of_seeds = by_seed.var(ddof=1) / n_seeds
+        residual = means - by_seed[:, None] - by_group + estimate
+        of_both = n_groups / ((n_seeds - 1) * (n_groups - 1) * n_seeds) * np.square(share * residual).sum()
+        total = of_groups + of_seeds - of_both
+        variance = max(total, of_groups, of_seeds)
+        parts = of_groups**2 / (n_groups - 1) + of_seeds**2 / (n_seeds - 1)
+        df = max(total**2 / parts if parts > 0 else 0.0, min(n_seeds, n_groups) - 1.0)
+    error = float(np.sqrt(variance))
+    reach = float(student.ppf((1 + level) / 2, df)) * error
+    return Interval(estimate, estimate - reach, estimate + reach, error, float(df), n_groups, n_seeds)
 
 
-def _resample(values: np.ndarray, groups, n_resamples: int, seed: int) -> tuple[float, np.ndarray, tuple[int, int]]:
-    """The mean, its `n_resamples` resampled values, and the numbers of seeds and groups behind it."""
-    sums, counts = _by_group(values, groups)
-    estimate = sums.sum() / counts.sum()
-    residuals = (sums - estimate * counts) / counts.sum()  # linear in the weights: no resampled divisor near 0
-    seeds, groups_ = _crossed_weights(*sums.shape, n_resamples, seed)
-    return float(estimate), estimate + ((seeds @ residuals) * groups_).sum(axis=1), sums.shape
-
-
-def bootstrap_p(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0) -> float:
-    """The two-sided p-value of mean 0 that belongs to `mean_interval`: the least level whose interval leaves out 0."""
-    resampled = _resample(values, groups, n_resamples, seed)[1]
-    tail = 1 + min((resampled <= 0).sum(), (resampled >= 0).sum())
-    return float(min(1.0, 2 * tail / (1 + n_resamples)))
-
-
-def sign_flip_p(values: np.ndarray, groups, n_resamples: int = 10_000, seed: int = 0) -> float:
-    """The two-sided p-value of mean 0 if each group's sign were arbitrary: flips of whole groups, drawn at random."""
-    totals = _by_group(values, groups)[0].sum(axis=0)  # (G,)
-    flips = np.random.default_rng(seed).integers(0, 2, size=(n_resamples, len(totals)), dtype=np.int8)
-    flipped = np.abs(totals.sum() - 2 * (flips @ totals))
-    as_far = flipped >= abs(totals.sum()) * (1 - 1e-9)  # rounding must not make a tie smaller
-    return float((1 + as_far.sum()) / (1 + n_resamples))
-
-
-def paired_difference(ap_a, ap_b, groups, n_resamples: int = 10_000, seed: int = 0) -> Difference:
+def paired_difference(ap_a, ap_b, groups, level: float = 0.95) -> Interval:
     """Mean of a − b, query by query and seed by seed: (S, Q) each, or (Q,); pairs with a NaN are left out.
 
     Raises `ValueError` as `mean_interval`, and for shapes that differ.
@@ -115,36 +81,50 @@ def paired_difference(ap_a, ap_b, groups, n_resamples: int = 10_000, seed: int =
     a, b = (np.atleast_2d(np.asarray(ap, dtype=np.float64)) for ap in (ap_a, ap_b))
     if a.shape != b.shape:
         raise ValueError(f"the compared values have shapes {a.shape} and {b.shape}; pair the same seeds and queries")
-    interval = mean_interval(a - b, groups, n_resamples, seed)
-    p = max(test(a - b, groups, n_resamples, seed) for test in (sign_flip_p, bootstrap_p))
-    return Difference(interval.estimate, interval.ci_low, interval.ci_high, interval.n_groups, interval.n_seeds, p)
+    return mean_interval(a - b, groups, level)
 
 
-def interaction(both, first, second, neither, groups, **options) -> Difference:
+def interaction(both, first, second, neither, groups, level: float = 0.95) -> Interval:
     """How much more the first part adds where the second is there: (both − second) − (first − neither), (S, Q) each."""
     both, first, second, neither = (np.asarray(ap, dtype=np.float64) for ap in (both, first, second, neither))
-    return paired_difference(both - second, first - neither, groups, **options)
+    return paired_difference(both - second, first - neither, groups, level)
 
 
-def holm(p_values) -> np.ndarray:
-    """P-values adjusted for their number, in their order: Holm, Scandinavian Journal of Statistics 1979."""
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p-values are {p}; wanted a list of numbers from 0 to 1")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return adjusted
+def chance_of_equivalence(found: Interval, margin: float, level: float) -> float:
+    """How likely such an interval lies within ± `margin` where the true difference is 0: what "equivalent" can be."""
+    if found.error == 0:
+        return 1.0
+    room = margin / found.error - student.ppf((1 + level) / 2, found.df)
+    return float(max(0.0, 2 * student.cdf(room, found.df) - 1))
 
 
-def verdict(difference: Interval, *, adjusted_p: float | None = None) -> str:
-    """What an interval says of the claim that the difference is above 0: "supported", "refuted" or "not shown".
+def verdict(
+    found: Interval | None,
+    margin: float | None = None,
+    *,
+    trained: bool = True,
+    control: bool | None = True,
+    activity: float | None = None,
+) -> str:
+    """What the interval of a difference says of the claim that it is above 0; the first line that applies decides.
 
-    "no verdict" for a comparison of trainings from one seed. With `adjusted_p` (`holm`), 0.05 or more is not shown
-    whatever the interval.
+    `margin`: differences below it do not matter, in the units of `found`; None: only superiority is claimed.
+    `trained`: whether the compared networks were trained. `control`: whether the positive control passed; None where
+    it was not run. `activity`: the least mean |change of AP| that the compared heads make, None where none does.
     """
-    if difference.n_seeds < 2:
+    if found is None:
+        return "not tested here"
+    if (trained and found.n_seeds < SEEDS) or control is None:
         return "no verdict"
-    if difference.ci_low <= 0 <= difference.ci_high or (adjusted_p is not None and adjusted_p >= 0.05):
-        return "not shown"
-    return "supported" if difference.ci_low > 0 else "refuted"
+    if not control:
+        return "blind"
+    if activity is not None and margin is not None and activity < INERT * margin:
+        return "inert"
+    low, high = found.ci_low, found.ci_high
+    if low > 0:
+        return "supported, by less than the margin" if margin is not None and high < margin else "supported"
+    if high < 0:
+        return "refuted, by less than the margin" if margin is not None and low > -margin else "refuted"
+    if margin is not None and -margin < low and high < margin:
+        return "equivalent"
+    return "undecided"

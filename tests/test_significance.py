@@ -1,40 +1,48 @@
-"""significance: intervals that cover what they say, exact small tests, verdicts."""
+"""significance: intervals that cover what they say, small cases by hand, verdicts."""
 
-import itertools
+import dataclasses
 
 import numpy as np
 import pytest
 
-from ssr_lib.significance import (
-    Interval,
-    bootstrap_p,
-    holm,
-    interaction,
-    mean_interval,
-    paired_difference,
-    sign_flip_p,
-    verdict,
-)
+from ssr_lib.significance import Interval, chance_of_equivalence, interaction, mean_interval, paired_difference, verdict
 
-
-def simulate(rng, n_seeds, n_groups, seed_noise, group_noise, noise):
-    """Values (S, Q) with mean 0: effects of seeds and of groups of 1 to 5 queries, and noise."""
-    groups = np.repeat(np.arange(n_groups), rng.integers(1, 6, n_groups))
-    effects = group_noise * rng.standard_normal(n_groups)[groups]
-    values = seed_noise * rng.standard_normal((n_seeds, 1)) + effects
-    return values + noise * rng.standard_normal(values.shape), groups
+SIZES = [3, 5, 6, 6, 6, 7, 7, 8, 5, 5, 12]  # queries of 11 landmarks
 
 
 @pytest.mark.parametrize(
-    "shape",
-    [(1, 12, 0, 1, 0.5), (1, 80, 0, 1, 0.5), (3, 60, 1, 1, 0.5), (3, 60, 0.1, 1, 0.5), (5, 60, 1, 0.1, 0.1)],
-    ids=["12 groups", "80 groups", "3 seeds as noisy as groups", "3 quiet seeds", "5 seeds that make all the noise"],
+    "noise",
+    [(1, 0.3, 0.3, 2), (1, 0, 0, 2), (0.1, 1, 0.1, 1), (0, 0, 0, 1), (1, 1, 1, 1)],
+    ids=["all kinds", "landmarks", "seeds", "queries", "alike"],
 )
-def test_the_interval_covers_the_truth_about_95_times_in_100(shape):
-    rng = np.random.default_rng(0)
-    intervals = [mean_interval(*simulate(rng, *shape), n_resamples=500, seed=i) for i in range(300)]
-    covered = np.mean([i.ci_low <= 0 <= i.ci_high for i in intervals])
-    assert 0.91 <= covered <= 0.995
+def test_the_interval_covers_the_truth_about_95_times_in_100(noise):
+    rng, groups, covered = np.random.default_rng(0), np.repeat(np.arange(11), SIZES), []
+    of_group, of_seed, of_both, of_query = noise
+    for _ in range(400):
+        values = of_group * rng.standard_normal(11)[groups] + of_seed * rng.standard_normal((5, 1))
+        values = (
+            values + of_both * rng.standard_normal((5, 11))[:, groups] + of_query * rng.standard_normal(len(groups))
+        )
+        found = mean_interval(values, groups)
+        covered.append(found.ci_low <= 0 <= found.ci_high)
+    assert 0.93 <= np.mean(covered) <= 0.99
+
+
+def test_one_seeds_interval_is_students():
+    values = np.random.default_rng(1).standard_normal(20)
+    found = mean_interval(values, np.arange(20))
+    half = 2.0930 * values.std(ddof=1) / np.sqrt(20)  # t with 19 degrees of freedom
+    assert (found.ci_high - found.ci_low) / 2 == pytest.approx(half, rel=1e-4)
+    assert (found.df, found.n_groups, found.n_seeds) == (19, 20, 1)
+
+
+def test_two_seeds_and_two_groups_by_hand():
+    """Means of seeds 0 and 2, of groups 0 and 2, no residual: V_L = V_S = 1, V_E = 0, so V = 2 with 2 degrees."""
+    found = mean_interval([[-1, 1], [1, 3]], ["a", "b"])
+    assert found.estimate == 1
+    assert found.error**2 == pytest.approx(2)
+    assert found.df == pytest.approx(2)
+    assert found.ci_high == pytest.approx(1 + 4.3027 * np.sqrt(2), rel=1e-4)
 
 
 def test_queries_of_a_group_are_not_independent():
@@ -43,98 +51,72 @@ def test_queries_of_a_group_are_not_independent():
     one = mean_interval(values, np.arange(50))
     grouped = mean_interval(np.repeat(values, 10), np.repeat(np.arange(50), 10))
     separate = mean_interval(np.repeat(values, 10), np.arange(500))
-    assert grouped.estimate == pytest.approx(one.estimate)
-    assert (grouped.ci_low, grouped.ci_high) == pytest.approx((one.ci_low, one.ci_high))
-    assert separate.ci_high - separate.ci_low < 0.4 * (one.ci_high - one.ci_low)
-    assert (grouped.n_groups, grouped.n_seeds) == (50, 1)
+    assert dataclasses.astuple(grouped) == pytest.approx(dataclasses.astuple(one))
+    assert separate.error < 0.4 * one.error
 
 
-def test_one_seeds_interval_is_students():
-    values = np.random.default_rng(1).standard_normal(20)
-    got = mean_interval(values, np.arange(20), n_resamples=50_000)
-    half = 2.093 * values.std(ddof=1) / np.sqrt(20)  # t with 19 degrees of freedom
-    assert (got.ci_high - got.ci_low) / 2 == pytest.approx(half, rel=0.06)
-
-
-def test_seeds_that_disagree_widen_the_interval():
-    rng = np.random.default_rng(2)
-    values, groups = rng.standard_normal((3, 60)) * 0.1, np.arange(60)
-    quiet = mean_interval(values, groups)
-    loud = mean_interval(values + np.array([[-1], [0], [1]]), groups)
-    assert loud.estimate == pytest.approx(quiet.estimate)
-    assert loud.ci_high - loud.ci_low > 10 * (quiet.ci_high - quiet.ci_low)
-
-
-def test_the_difference_is_paired_and_leaves_out_queries_without_positives():
-    rng = np.random.default_rng(3)
-    difficulty = rng.random((2, 40))
-    a, b = difficulty + 0.01, difficulty + 0.001 * rng.standard_normal((2, 40))
-    a[:, 5] = b[:, 5] = np.nan
-    b[0, 7] = np.nan
-    got = paired_difference(a, b, np.arange(40))
-    assert got.estimate == pytest.approx(np.nanmean(a - b))
-    assert got.n_groups == 39 and got.n_seeds == 2  # group 5 has no values
-    assert 0.008 < got.ci_low < got.ci_high < 0.012 and got.p < 0.01
-    assert paired_difference(a, b, np.arange(40)) == got  # the seed is an argument
-
-
-def test_the_p_value_is_never_below_that_of_the_interval_nor_of_the_sign_flips():
-    rng = np.random.default_rng(4)
-    for shift in (0.0, 0.01, 0.05):
-        difference = shift + 0.05 * rng.standard_normal((3, 1)) + 0.1 * rng.standard_normal((3, 60))
-        got = paired_difference(difference, np.zeros_like(difference), np.arange(60))
-        outside = not got.ci_low <= 0 <= got.ci_high
-        assert (bootstrap_p(difference, np.arange(60)) < 0.05) == outside
-        assert got.p == max(bootstrap_p(difference, np.arange(60)), sign_flip_p(difference, np.arange(60)))
-
-
-def test_the_sign_flip_test_is_the_share_of_all_sign_patterns():
-    values = np.array([0.9, 0.2, -0.4, 0.7, 0.5, 0.1, -0.3, 0.6])
-    flips = np.array(list(itertools.product([1, -1], repeat=8)))
-    exact = np.mean(np.abs(flips @ values) >= abs(values.sum()) - 1e-12)
-    assert sign_flip_p(values, np.arange(8), n_resamples=100_000) == pytest.approx(exact, abs=0.005)
-
-
-def test_the_sign_flip_test_flips_whole_groups():
-    """40 equal queries of 2 landmarks are 2 observations: p is 1/2, not 2^-40."""
-    assert sign_flip_p(np.ones(40), np.repeat([0, 1], 20)) == pytest.approx(0.5, abs=0.03)
-
-
-def test_interaction_is_the_difference_of_differences():
-    rng = np.random.default_rng(5)
-    both, first, second, neither = rng.random((4, 3, 30))
-    got = interaction(both, first, second, neither, np.arange(30), n_resamples=500)
-    assert got.estimate == pytest.approx((both - second - first + neither).mean())
-    additive = interaction(neither + 0.3, neither + 0.1, neither + 0.2, neither, np.arange(30))
-    assert additive.estimate == pytest.approx(0, abs=1e-12)
-
-
-def test_holm_by_hand():
-    np.testing.assert_allclose(holm([0.04, 0.01, 0.03]), [0.06, 0.03, 0.06])  # 0.01·3; 0.03·2; max(0.06, 0.04·1)
-    np.testing.assert_allclose(holm([0.6, 0.9]), [1, 1])
-    assert len(holm([])) == 0
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        holm([0.1, np.nan])
-
-
-def test_verdicts():
-    above, across, below = (Interval(0.0, low, high, 50, 5) for low, high in ((0.1, 0.2), (-0.1, 0.2), (-0.2, -0.1)))
-    assert [verdict(interval) for interval in (above, across, below)] == ["supported", "not shown", "refuted"]
-    assert verdict(above, adjusted_p=0.05) == "not shown" and verdict(above, adjusted_p=0.04) == "supported"
-    assert verdict(Interval(0, 0.0, 1.0, 50, 5)) == "not shown"
-    assert verdict(mean_interval(np.arange(1.0, 9), np.arange(8))) == "no verdict", "one seed"
+def test_missing_values_are_left_out_and_the_level_widens():
+    values = np.array([[0.1, np.nan, 0.4, 0.5], [0.2, 0.3, 0.5, 0.6]])
+    found = mean_interval(values, [0, 0, 1, 2])
+    assert found.estimate == pytest.approx(np.mean(values[:, [0, 2, 3]]))
+    assert mean_interval(values, [0, 0, 1, 2], level=0.998).ci_low < found.ci_low
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "groups", "message"),
+    ("values", "groups", "message"),
     [
-        (np.ones((2, 4)), np.ones((3, 4)), range(4), r"shapes \(2, 4\) and \(3, 4\)"),
-        (np.ones(4), np.zeros(4), range(3), r"values \(1, 4\) with 3 groups"),
-        (np.ones(4), np.zeros(4), [0, 0, 0, 0], "at least 2"),
-        (np.full(4, np.nan), np.zeros(4), range(4), "0 group of queries has values"),
-        (np.full(4, np.inf), np.zeros(4), range(4), "infinity"),
+        ([[1.0, 2.0]], [0], r"values \(1, 2\) with 1 groups"),
+        ([[1.0, 2.0]], [0, 0], "1 group of queries has values"),
+        ([[np.inf, 2.0]], [0, 1], "values hold infinity"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(a, b, groups, message):
+def test_what_has_no_interval_is_refused(values, groups, message):
     with pytest.raises(ValueError, match=message):
-        paired_difference(a, b, list(groups))
+        mean_interval(values, groups)
+
+
+def test_a_difference_is_paired():
+    rng = np.random.default_rng(3)
+    a, groups = rng.random((5, 30)), np.arange(30) // 2
+    found = paired_difference(a + 0.01, a, groups)
+    assert (found.estimate, found.ci_low) == (pytest.approx(0.01), pytest.approx(0.01))
+    assert interaction(a + 0.3, a + 0.1, a + 0.1, a, groups).estimate == pytest.approx(0.1)
+    with pytest.raises(ValueError, match=r"shapes \(5, 30\) and \(4, 30\)"):
+        paired_difference(a, a[:4], groups)
+
+
+def interval(low, high, n_seeds=5):
+    return Interval((low + high) / 2, low, high, (high - low) / 5, 20.0, 40, n_seeds)
+
+
+@pytest.mark.parametrize(
+    ("found", "options", "expected"),
+    [
+        (None, {}, "not tested here"),
+        (interval(2, 3, n_seeds=4), {}, "no verdict"),
+        (interval(2, 3, n_seeds=1), {"trained": False}, "supported"),
+        (interval(2, 3), {"control": None}, "no verdict"),
+        (interval(2, 3), {"control": False, "activity": 0.1}, "blind"),
+        (interval(2, 3), {"activity": 0.24}, "inert"),
+        (interval(2, 3), {"activity": 0.25}, "supported"),
+        (interval(0.1, 0.9), {}, "supported, by less than the margin"),
+        (interval(0.1, 1.1), {}, "supported"),
+        (interval(-0.9, -0.1), {}, "refuted, by less than the margin"),
+        (interval(-3, -2), {}, "refuted"),
+        (interval(-0.9, 0.9), {}, "equivalent"),
+        (interval(-1, 0.9), {}, "undecided"),
+        (interval(-0.9, 0.9), {"margin": None}, "undecided"),
+        (interval(0.1, 0.2), {"margin": None}, "supported"),
+    ],
+)
+def test_the_first_line_that_applies_is_the_verdict(found, options, expected):
+    assert verdict(found, **{"margin": 1.0, **options}) == expected
+
+
+def test_the_chance_of_equivalence_is_what_a_simulation_finds():
+    rng, margin, groups = np.random.default_rng(4), 0.9, np.arange(25)
+    samples = [mean_interval(rng.standard_normal(25), groups) for _ in range(2000)]
+    share = np.mean([-margin < found.ci_low and found.ci_high < margin for found in samples])
+    known = dataclasses.replace(samples[0], error=1 / 5)  # the true standard error
+    assert chance_of_equivalence(known, margin, 0.95) == pytest.approx(share, abs=0.05)
+    assert chance_of_equivalence(dataclasses.replace(known, error=1.0), margin, 0.95) == 0
