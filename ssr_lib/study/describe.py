@@ -58,7 +58,7 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
 
 def read_benchmark(path: Path, dataset: str) -> Benchmark:
     """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database."""
-    official = dataset in [known.name for known in OFFICIAL]
+    official = dataset in OFFICIAL
     read = functools.partial(read_ground_truth, images=path.parent, subset=not official)
     benchmark = read(path) if path.suffix == ".pkl" else read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
