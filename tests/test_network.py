@@ -62,7 +62,7 @@ def test_ten_steps_move_every_parameter_that_is_not_frozen(head, protocol):
 def test_configuration_is_json_names_every_option_and_rebuilds_the_same_net():
     net = small("neighbour", place="last", descriptor_dim=8, seed=3).eval()
     assert net.config["options"]["fusion"] == "add", "a default is written out"
-    again = RetrievalNet.from_config(json.loads(json.dumps(net.config))).eval()
+    again = RetrievalNet(**json.loads(json.dumps(net.config))).eval()
     with torch.inference_mode():
         assert torch.equal(again(IMAGES), net(IMAGES))
     assert again.config == net.config
