@@ -122,7 +122,7 @@ def test_every_kind_of_integers_is_taken(kind):
     assert evaluate(given, truth).map == evaluate(ranks, truth).map
 
 
-def test_blocks_of_queries_are_the_whole_in_bounded_memory(monkeypatch):
+def test_blocks_of_queries_are_the_whole_in_bounded_memory():
     truth, ranks = lists("c03"), GOLDEN["c03_ranks"].T
     expected, wrong = evaluate(ranks, truth), false_positives_at_r(ranks, truth)
     for size in (1, 2, 100):
@@ -131,9 +131,6 @@ def test_blocks_of_queries_are_the_whole_in_bounded_memory(monkeypatch):
         np.testing.assert_array_equal(false_positives_at_r(iter(parts), truth)["hard"], wrong["hard"])
     with pytest.raises(ValueError, match=f"{len(ranks)} queries, the ranking 1"):
         evaluate(iter(ranks[:1, None]), truth)
-    monkeypatch.setattr(metrics, "AT_ONCE", 1)
-    assert evaluate(ranks, truth).map == expected.map
-    monkeypatch.undo()
     queries, database = (np.random.default_rng(n).standard_normal((n, 8), np.float32) for n in (2000, 10_000))
     truth = [{"easy": [q], "hard": [q + 1], "junk": [9999]} for q in range(len(queries))]
     searched = (rank(queries[start : start + 100], database) for start in range(0, 2000, 100))
