@@ -56,7 +56,7 @@ def test_pictures_are_described_once_new_ones_alone_and_removed_ones_leave(folde
     check(first)
     net = TinyNet()
     again = index(folder, net)
-    assert net.seen == 0 and again.n_new == 0 and again.files == first.files
+    assert net.seen == again.n_new == 0 and again.files == first.files
     np.testing.assert_array_equal(again.descriptors, first.descriptors)
     add(folder, "d.png", "0.png", seed=1)
     (folder / "b.png").unlink()
@@ -78,13 +78,11 @@ def test_an_overwritten_picture_is_described_again_though_size_and_date_are_equa
 
 
 def test_two_galleries_of_equal_names_sizes_and_dates_share_an_index_without_mixing(tmp_path):
-    for i, place in enumerate(("one", "two")):
-        add(tmp_path / place, "a.bmp", "b.bmp", seed=i)
-        for name in ("a.bmp", "b.bmp"):
-            os.utime(tmp_path / place / name, ns=(10**18, 10**18))
-    for place in ("one", "two"):
+    for seed, place in enumerate(("one", "two")):
+        add(tmp_path / place, "a.bmp", seed=seed)
+        os.utime(tmp_path / place / "a.bmp", ns=(10**18, 10**18))
         gallery = index(tmp_path / place, index=tmp_path / "index")
-        assert gallery.n_new == 2
+        assert gallery.n_new == 1
         check(gallery)
     assert index(tmp_path / "one", index=tmp_path / "index").n_new == 0
     assert not (tmp_path / "one" / ".ssr-index").exists()
