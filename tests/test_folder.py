@@ -12,14 +12,6 @@ from ssr_lib.datasets.folder import list_pictures, read_labels, read_training_la
 from ssr_lib.datasets.table import read_label_rows
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for name in ("b.jpg", "a.JPEG", "sub/c.png", "sub/deeper/d.tif"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    return tmp_path
-
-
 def write_csv(folder, *lines, header="file,label,split", name="labels.csv", touch=True):
     path = folder / name
     path.write_text("\n".join((header, *lines)) + "\n", encoding="utf-8")
@@ -50,11 +42,13 @@ def test_what_decodes_is_read_whatever_its_name_and_the_rest_is_counted_by_its_k
     }  # fmt: skip
 
 
-def test_links_are_followed_once(folder, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / "x.jpg").touch()
-    (elsewhere / "back").symlink_to(folder)  # in a circle
+def test_links_are_followed_once(tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
     inside = ["a.JPEG", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
+    for path in (*(folder / name for name in inside), elsewhere / "x.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (elsewhere / "back").symlink_to(folder)  # in a circle
     assert list_pictures(elsewhere)[0] == [*(f"back/{name}" for name in inside), "x.jpg"]
     (folder / "album").symlink_to(elsewhere)
     (folder / "again").symlink_to(folder / "sub")

@@ -137,15 +137,6 @@ def test_pictures_are_found_in_the_folder_or_in_its_jpg_with_their_extension(tmp
     benchmark = read_ground_truth(write(tmp_path), tmp_path, subset=True)
     assert benchmark.root == tmp_path / place
     assert benchmark.database == FILES[:4] and benchmark.queries == FILES[4:]
-    assert all((benchmark.root / name).is_file() for name in FILES)
-
-
-def test_one_file_under_two_names_is_refused(tmp_path):
-    draw(tmp_path, *FILES)
-    (tmp_path / "bridge_q.jpg").unlink()
-    os.link(tmp_path / "hill.jpeg", tmp_path / "bridge_q.jpg")
-    with pytest.raises(ValueError, match=r"gnd_cut\.pkl: hill and bridge_q are one file"):
-        read_ground_truth(write(tmp_path), tmp_path, subset=True)
     own = changed(qimlist=["tower_q", "hill.jpeg"])  # the file's own name, with and without its extension
     assert read_ground_truth(write(tmp_path, own), tmp_path, subset=True).query_ids == [-1, 3]
 
