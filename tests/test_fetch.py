@@ -213,7 +213,9 @@ def pictures_of(folder):
 
 
 def test_a_benchmark_is_downloaded_verified_unpacked_and_stored_as_json_too(small, tmp_path):
-    folder = get("small", tmp_path)
+    told = []
+    folder = fetch.fetch("small", tmp_path / "data", progress=False, tell=told.append)
+    assert len(told) == 1 and "about 2.5 GB to download, 0 GB on disk afterwards" in told[0]
     assert pictures_of(folder) == ["q1.jpg", "t1.jpg", "t2.jpg"] and (folder / "jpg" / "t1.jpg").read_bytes() == b"1"
     names = [path.name for path in folder.iterdir() if path.name != "jpg"]
     assert sorted(names) == [".lock", "gnd_small.pkl", "small.json", "unpacked.json"]

@@ -1,1 +1,1 @@
-"""Data sets as `Benchmark` or `LabelledImages`: your own photographs, the revisited benchmarks, GLDv2, what is public."""
+"""Data sets as `Benchmark` or `LabelledImages`: own photographs, the revisited benchmarks, public training sets."""

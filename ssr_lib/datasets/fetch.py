@@ -31,14 +31,16 @@ BOMB = 10  # an archive that would unpack to more than this multiple of itself a
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
-def fetch(name: str, to: Path | str = "data", *, progress: bool = True, tell: Callable[[str], object] = str) -> Path:
+def fetch(
+    name: str, to: Path | str = "data", *, progress: bool = True, tell: Callable[[str], object] | None = None
+) -> Path:
     """The folder `to`/`name` with the data set in it.
 
     `tell` is called with one line that says what it costs, before it begins. An interrupted call goes on with the file
     where it stopped. A file put there by hand is used if it is the published one. Archives are deleted when they are
     unpacked. Raises `ValueError` for an unknown name, a wrong or damaged file, or a list of another length than the
-    published one, `ConnectionError` where no address gives a file, `FileNotFoundError` where pictures are missing in the
-    end, `OSError` for a full disk or a file in the folder's place, `FolderBusyError` where another run is at work.
+    published one, `ConnectionError` where no address gives a file, `FileNotFoundError` where pictures are missing in
+    the end, `OSError` for a full disk or a file in the folder's place, `FolderBusyError` where another run is at work.
     """
     if name not in DATA_SETS:
         raise ValueError(f"no data set {name!r}; there are {', '.join(DATA_SETS)}")
@@ -54,8 +56,9 @@ def fetch(name: str, to: Path | str = "data", *, progress: bool = True, tell: Ca
         unpacked = read_json(state_file) or {}
         free = shutil.disk_usage(folder).free / 1e9
         kept = "as much" if data_set.kept is None else f"{data_set.kept:,g} GB"
-        cost = f"about {data_set.size} to download, {kept} on disk afterwards, more while an archive is unpacked"
-        tell(f"{data_set.about}: {cost}; {free:,.0f} GB are free in {to}")
+        if tell is not None:
+            cost = f"about {data_set.size} to download, {kept} on disk afterwards, more while an archive is unpacked"
+            tell(f"{data_set.about}: {cost}; {free:,.0f} GB are free in {to}")
         if not unpacked and (data_set.kept or 0) > free:
             told = f"{name} needs about {kept} of disk, {free:,.1f} GB are free"
             raise OSError(errno.ENOSPC, f"{told}; make room or choose another folder", str(folder))
