@@ -106,38 +106,34 @@ class Backbone(nn.Module):
 
 
 def cut(model: nn.Module, ends: tuple[str, str]) -> list[nn.Sequential]:
-    """The layers of `model` up to its classifier in three sequences, the first two ending with the modules `ends`."""
+    """The layers of `model` up to its classifier in three sequences, the first two ending with the modules `ends`.
+
+    A layer keeps the name that it has in timm: "blocks.4" is blocks.4 of its piece.
+    """
     pieces = [nn.Sequential()]
     for child, module in model.named_children():
         if child in ("global_pool", "head", "classifier", "fc"):
             break
-        layers = {child: module}
-        if any(end.startswith(f"{child}.") for end in ends):
-            layers = {f"{child}.{key}": layer for key, layer in module.named_children()}
-        for name, layer in layers.items():
-            piece = pieces[-1]
-            if name != child:  # a layer keeps the name it has in timm
-                if not hasattr(piece, child):
-                    piece.add_module(child, nn.Sequential())
-                piece = getattr(piece, child)
-            piece.add_module(name.rpartition(".")[2], layer)
-            if name in ends:
+        if not any(end.startswith(f"{child}.") for end in ends):
+            pieces[-1].add_module(child, module)
+            if child in ends:
+                pieces.append(nn.Sequential())
+            continue
+        for key, layer in module.named_children():
+            if not hasattr(pieces[-1], child):
+                pieces[-1].add_module(child, nn.Sequential())
+            pieces[-1].get_submodule(child).add_module(key, layer)
+            if f"{child}.{key}" in ends:
                 pieces.append(nn.Sequential())
     return pieces
 
 
-class ReLUP(nn.Threshold):
-    """max(x, threshold): a ReLU that keeps a small constant. SuperGlobal, Shao et al., ICCV 2023."""
-
-    def __init__(self, threshold: float):
-        super().__init__(threshold, threshold)
-
-
-def apply_relup(mid: nn.Module, threshold: float = 0.014) -> None:
-    """Put ReLUP where SuperGlobal has it: all activations of layer1, the block outputs of layer2, layer3."""
+def apply_relup(mid: nn.Module, threshold: float) -> None:
+    """Put max(x, threshold) where SuperGlobal has it: all activations of layer1, block outputs of layer2 and layer3."""
     if not (hasattr(mid, "layer1") and hasattr(mid.layer1[0], "act3")):
         raise ValueError("relup is defined for ResNets with bottleneck blocks (resnet50, resnet101); use relup=None")
     for block in mid.layer1:
-        block.act1, block.act2 = ReLUP(threshold), ReLUP(threshold)
+        block.act1 = nn.Threshold(threshold, threshold)
+        block.act2 = nn.Threshold(threshold, threshold)
     for block in (*mid.layer1, *mid.layer2, *mid.layer3):
-        block.act3 = ReLUP(threshold)
+        block.act3 = nn.Threshold(threshold, threshold)

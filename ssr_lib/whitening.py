@@ -18,8 +18,7 @@ class Whitening:
     def apply(self, descriptors: np.ndarray, dims: int | None = None) -> np.ndarray:
         """Whitened unit descriptors (N, dims) of (N, D), in the same dtype; dims None keeps all."""
         if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
-            found = f"descriptors have shape {descriptors.shape}"
-            raise ValueError(f"whitening was fitted to dimension {len(self.mean)}; {found}")
+            raise ValueError(f"whitening: descriptors have shape {descriptors.shape}, wanted (N, {len(self.mean)})")
         if dims is not None and not 1 <= dims <= len(self.projection):
             raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
         mean, projection = self.mean.astype(descriptors.dtype), self.projection[:dims].astype(descriptors.dtype)
@@ -59,8 +58,8 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
     """Linear discriminant analysis of descriptors (N, D) with a class for each, `labels` (N,).
 
     The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's,
-    is made white, then everything is turned to its principal axes, by falling total over (shrunk) inner variance; the
-    mean is that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
+    is made white, then all turned to its principal axes, by falling total over (shrunk) inner variance; the mean is
+    that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
     x, labels = check_descriptors(descriptors), np.asarray(labels)

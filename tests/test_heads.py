@@ -116,9 +116,8 @@ def test_identity_start_is_plain_and_ten_steps_move_every_parameter(kind, option
     random = options.get("start") == "random"  # there X' has the 9 channels behind project
     head = head_of(kind, (4, 6, 9), learn_p=True, **options)
     if not random:
-        torch.testing.assert_close(
-            head.eval()(x, x, project), head_of("plain", (4, 6, 9))(x, x, project), rtol=0, atol=1e-6
-        )
+        pooled = head_of("plain", (4, 6, 9))(x, x, project)
+        torch.testing.assert_close(head.eval()(x, x, project), pooled, rtol=0, atol=1e-6)
     before = {name: p.detach().clone() for name, p in head.named_parameters()}
     optimizer = torch.optim.Adam(head.train().parameters(), lr=1e-2)
     for _ in range(10):
@@ -146,7 +145,7 @@ def test_self_similarity_map_by_hand():
 
 
 def test_structural_descriptor_sees_layout_and_not_channels():
-    x = torch.randn(3, 16, 9, 8, generator=torch.Generator().manual_seed(0))
+    x = noise(3, 16, 9, 8)
     x[1] = x[0].flatten(1)[:, torch.randperm(72, generator=torch.Generator().manual_seed(2))].view(16, 9, 8)
     for i in (0, 2):  # maps with structure: neighbours alike
         x[i] = F.avg_pool2d(x[i : i + 1], 3, 1, 1)[0]
@@ -169,17 +168,17 @@ def test_under_autocast_the_relations_are_computed_in_float32(kind):
     assert dtypes == [torch.float32]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"place": "first"}, "place is 'first'; one of mid, last"),
-        ({"fusion": "gate"}, "fusion is 'gate'; one of add, concat"),
-        ({"window": 4}, "window is 4; an odd whole number of at least 3"),
-        ({"window": 7.0}, r"window is 7\.0; an odd whole number"),
-        ({"feed_forward": True}, "use 'last'"),
-        ({"p": 7, "learn_p": True}, "starts at 7"),
-    ],
-)
-def test_errors_say_what_is_legal(options, message):
+ERRORS = {
+    "place is 'first'; one of mid, last": {"place": "first"},
+    "fusion is 'gate'; one of add, concat": {"fusion": "gate"},
+    "window is 4; an odd whole number of at least 3": {"window": 4},
+    r"window is 7\.0; an odd whole number": {"window": 7.0},
+    "use 'last'": {"feed_forward": True},
+    "starts at 7": {"p": 7, "learn_p": True},
+}
+
+
+@pytest.mark.parametrize(("message", "options"), ERRORS.items())
+def test_errors_say_what_is_legal(message, options):
     with pytest.raises(ValueError, match=message):
         head_of("product", (4, 6, 9), **options)
