@@ -91,11 +91,6 @@ def test_a_set_under_a_published_name_that_is_not_the_published_one_is_refused(d
 
 def test_nothing_is_trained_and_nothing_drawn(opened):
     assert not (opened.cache / "networks").exists() and not (opened.cache / "pictures").exists()
-    study = Study("paper", opened.workspace, {"networks.mine": {"head": "conv"}})
-    with pytest.raises(
-        ValueError, match=r"networks\.mine\.checkpoint is null, and a profile of source revisited does not"
-    ):
-        study.network("mine", 0)
 
 
 def test_the_figure_is_the_one_that_the_command_line_measures(opened, data, capsys):

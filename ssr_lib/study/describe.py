@@ -16,7 +16,7 @@ from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_t
 from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
-from ssr_lib.study.profile import Profile, Section
+from ssr_lib.study.profile import NetworkSpec, Profile, Section
 from ssr_lib.study.provenance import data_file
 from ssr_lib.weights import stored_preprocess
 
@@ -39,7 +39,20 @@ def pictures_record(data: Section, split: str, views: str | None = None) -> dict
 
 def weights(profile: Profile, name: str, seed: int | None) -> Path:
     """The file of a network's checkpoint."""
-    return data_file(f"{profile.spec(name).checkpoint.replace('{seed}', str(seed))}.safetensors")
+    return data_file(_checkpoint(profile.spec(name), seed))
+
+
+def _checkpoint(spec: NetworkSpec, seed: int | None) -> str:
+    return f"{spec.checkpoint.replace('{seed}', str(seed))}.safetensors"
+
+
+def files_named(profile: Profile) -> list[str]:
+    """What the profile names below the data folder: labels, distractors, the checkpoint of every training."""
+    data, lines = profile.data, [profile.spec(name) for name in profile.networks]
+    named = [name for name in (*data.labels.values(), data.training_labels, data.distractors) if name is not None]
+    for line in [line for line in lines if line.checkpoint is not None]:
+        named += [_checkpoint(line, seed) for seed in line.seeds]
+    return named
 
 
 def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
