@@ -63,8 +63,7 @@ class Preprocess:
         if not self.scales or not all(math.isfinite(scale) and scale > 0 for scale in self.scales):
             raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            found = f"mean {self.mean}, std {self.std}"
-            raise ValueError(f"preprocess {found}: three numbers each, std positive, are wanted")
+            raise ValueError(f"preprocess mean {self.mean}, std {self.std}: three numbers each, std > 0, are wanted")
         if self.join == "max" and not self.normalize_scales:
             raise ValueError("preprocess join: 'max' compares scales, so normalize_scales must be True")
 
@@ -112,10 +111,8 @@ def crop(image: np.ndarray, box, rounding: str = "truncate") -> np.ndarray:
     part = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     inside = min(x0, y0) >= -BOX_SLACK and x1 <= width + BOX_SLACK and y1 <= height + BOX_SLACK
     if not inside or part.size == 0:
-        raise ImageError(
-            f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px; "
-            "boxes are (x0, y0, x1, y1) in pixels of the original file"
-        )
+        found = f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px"
+        raise ImageError(f"{found}; boxes are (x0, y0, x1, y1) in pixels of the original file")
     return part
 
 
