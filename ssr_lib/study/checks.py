@@ -52,11 +52,11 @@ def _try(package: str, module: ModuleType, options: Mapping[str, Any]) -> None:
         descriptors = np.random.default_rng(0).standard_normal((1000, 8), np.float32)  # more rows than any k
         module.rerank(descriptors[:1], descriptors, None, **options).ranks.argmax()
     elif package == "heads":
-        head = module.Head((8, 8, 8), **all_options(module.Head, options, "it"))
+        head = module.Head((8, 8, 8), seed=0, **all_options(module.Head, options, "it"))
         inspect.signature(head.forward).bind("mid", "last", "project")
         operator.index(head.width)
     else:
-        loss = module.Loss(8, 2, **all_options(module.Loss, options, "it"))
+        loss = module.Loss(8, 2, seed=0, **all_options(module.Loss, options, "it"))
         inspect.signature(loss.forward).bind("descriptors", "labels")
         operator.attrgetter("per_class")(loss)
 
