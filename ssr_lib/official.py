@@ -118,7 +118,7 @@ def official_name(ours: str, family: str) -> str:
     block = re.fullmatch(r"(s\d)\.(\d+)\.(.+)\.(\w+)", name)
     if block is None:
         return name
-    return f"{block[1]}.b{int(block[2]) + 1}.{_PYCLS_LAYERS[block[3]]}.{block[4]}"
+    return f"{block[1]}.b{int(block[2]) + 1}.{_PYCLS_LAYERS[block[3]]}.{block[4]}"  # pycls counts blocks from 1
 
 
 def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, source: str) -> None:
