@@ -9,7 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +48,15 @@ def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray
     declares more than 178,956,970 pixels (Pillow's limit against bombs).
     """
     with _opened(Path(path)) as picture:
-        sixteen_bits = any(
-            ";16" in str(tile.args) for tile in picture.tile
-        )  # tells the file; `mode` what is left of it
+        sixteen_bits = any(";16" in str(tile.args) for tile in picture.tile)  # of the file; Pillow keeps 8 of colours
         picture.load()
-        if exif_orientation:
-            with suppress(Exception):  # a damaged EXIF block says nothing about the pixels, and OpenCV ignores it too
+        try:
+            if exif_orientation:
                 ImageOps.exif_transpose(picture, in_place=True)
+        except MemoryError:
+            raise
+        except Exception:  # a damaged EXIF block says nothing about the pixels, and OpenCV ignores it too
+            pass
         return np.array(_to_rgb(picture, sixteen_bits))
 
 
@@ -121,7 +123,7 @@ def _to_rgb(picture: Image.Image, sixteen_bits: bool) -> Image.Image:
         picture = _scaled(picture)
     elif picture.mode == "F":
         raise ImageError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    elif sixteen_bits:  # of colours Pillow has kept the upper 8 bits
+    elif sixteen_bits:
         _want_bright(max(high for _, high in picture.convert("RGB").getextrema()) << 8)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
