@@ -121,7 +121,7 @@ def _read(place: Path, wanted: set[tuple]) -> tuple[Rows, dict[Path, Rows]]:
         record = sound_record(stem)
         if record is not None:
             held = zip(map(tuple, record["stamps"]), np.array(load_array(stem, "rows")), strict=True)
-            live = {stamp: row for stamp, row in held if stamp in wanted}
+            live = {stamp: row for stamp, row in held if stamp in wanted and stamp not in rows}
         rows |= live
         if len(live) < SHARD / 2:
             thin[sidecar] = live
@@ -132,9 +132,9 @@ def _save(place: Path, fresh: Rows, thin: dict[Path, Rows]) -> None:
     """Add a part to an index, with what is left in its `thin` ones, which then go."""
     for live in thin.values():
         fresh = fresh | live
-    record = {"stamps": list(fresh)}
+    rows = np.stack(list(fresh.values()))
     try:
-        save_arrays(place / f"part-{secrets.token_hex(8)}", {"rows": np.stack(list(fresh.values()))}, record)
+        save_arrays(place / f"part-{secrets.token_hex(8)}", {"rows": rows}, {"stamps": list(fresh)})
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise

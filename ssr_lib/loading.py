@@ -89,5 +89,4 @@ def batches_of_one_size(
             yield batch_of(shape)
         elif sum(map(numbers_in, groups)) > WAITING:  # the largest group leaves, not full
             yield batch_of(max(groups, key=numbers_in))
-    for shape in list(groups):
-        yield batch_of(shape)
+    yield from map(batch_of, list(groups))

@@ -92,7 +92,7 @@ class Store:
         record = {**made_by, "pictures": len(files), **pictures, "shard": SHARD}
         self.made_by = json.loads(json.dumps(record))  # tuples become lists, as they will be read
         self._stems = [self.directory / f"shard-{shard:05d}" for shard in range(len(self.shards))]
-        self._stamps = [digest([file_stamp(self.paths[i]) for i in shard]) for shard in self.shards]
+        self._stamps = [self._stamp(shard) for shard in range(len(self.shards))]
         self._records: list[dict | None] = [None] * len(self.shards)
         for sidecar in sorted(self.directory.glob("shard-*.json"))[:1]:
             stored = (read_json(sidecar) or {}).get("made_by", self.made_by)
@@ -101,6 +101,9 @@ class Store:
                     found, wanted = (json.dumps(record.get(key))[:200] for record in (stored, self.made_by))
                     told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
                     raise ValueError(f"{directory} was made by something else: {told}")
+
+    def _stamp(self, shard: int) -> str:
+        return digest([file_stamp(self.paths[i]) for i in self.shards[shard]])
 
     def _missing(self) -> list[int]:
         """The shards that are not there, or neither sound nor of these very pictures; the others become known."""
@@ -124,7 +127,9 @@ class Store:
         for name in pictures[0]:
             flat[name] = np.concatenate([arrays[name].reshape(-1) for arrays in pictures])
             shapes[name] = [arrays[name].shape for arrays in pictures]
-        contents = digest([hash_file(self.paths[i]) for i in self.shards[shard]])
+        contents = None  # of pictures that changed since this run began: then these arrays are of no use to the next
+        if self._stamp(shard) == self._stamps[shard]:
+            contents = digest([hash_file(self.paths[i]) for i in self.shards[shard]])
         record = {"made_by": self.made_by, "stamps": self._stamps[shard], "contents": contents, "shapes": shapes}
         self._records[shard] = save_arrays(self._stems[shard], flat, record)
 

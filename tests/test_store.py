@@ -96,6 +96,21 @@ def test_a_file_overwritten_by_another_of_the_same_size_is_described_anew(root, 
     check(store)
 
 
+def test_a_file_overwritten_while_it_is_described_is_described_anew_under_another_name(root, tmp_path):
+    first = Store(tmp_path / "out", MADE_BY, FILES, root)
+
+    def make(missing):
+        for shard in missing:
+            pictures = [arrays_of(first.paths[i]) for i in first.shards[shard]]
+            (root / FILES[9]).write_bytes(b"new bytes")
+            first.write(shard, pictures)
+
+    first.complete(make)
+    store, made = complete(root, tmp_path / "out")
+    assert made == [2] and store.digest != first.digest
+    check(store)
+
+
 def test_files_of_another_folder_are_described_anew_and_only_other_bytes_change_the_name(root, tmp_path):
     first, _ = complete(root, tmp_path / "out")
     for folder, content in (("same", None), ("other", b"new")):
