@@ -48,11 +48,11 @@ def _checkpoint(spec: NetworkSpec, seed: int | None) -> str:
 
 def files_named(profile: Profile) -> list[str]:
     """What the profile names below the data folder: labels, distractors, the checkpoint of every training."""
-    data, lines = profile.data, [profile.spec(name) for name in profile.networks]
-    named = [name for name in (*data.labels.values(), data.training_labels, data.distractors) if name is not None]
-    for line in [line for line in lines if line.checkpoint is not None]:
-        named += [_checkpoint(line, seed) for seed in line.seeds]
-    return named
+    data = profile.data
+    named = [*data.labels.values(), data.training_labels, data.distractors]
+    for spec in map(profile.spec, profile.networks):
+        named += [_checkpoint(spec, seed) for seed in spec.seeds if spec.checkpoint is not None]
+    return [name for name in named if name is not None]
 
 
 def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
