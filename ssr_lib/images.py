@@ -134,15 +134,16 @@ def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int
     longest = max(image.shape[:2])
     if preprocess.size_rule == "fixed":
         side = max(1, round(preprocess.size * scale))
-        return _resize_uint8(image, (side, side), None, preprocess)
+        return _resize_uint8(image, preprocess, size=(side, side))
     factor = scale
     if preprocess.size_rule == "longest":
         size = preprocess.size * longest // whole if preprocess.box_size == "relative" else preprocess.size
         factor *= max(size, 1) / longest if preprocess.enlarge or size < longest else 1.0
-    return image if factor == 1.0 else _resize_uint8(image, None, factor, preprocess)
+    return image if factor == 1.0 else _resize_uint8(image, preprocess, factor=factor)
 
 
-def _resize_uint8(image: np.ndarray, size: tuple[int, int] | None, factor: float | None, preprocess: Preprocess):
+def _resize_uint8(image: np.ndarray, preprocess: Preprocess, *, size: tuple[int, int] | None = None, factor: float = 0):
+    """Resize (H, W, 3) to `size` (width, height), or without one by `factor`."""
     height, width = image.shape[:2]
     shrink = factor < 1 if size is None else size[0] * size[1] < height * width
     if shrink and preprocess.interpolation_down == "lanczos":
@@ -155,8 +156,7 @@ def _resize_uint8(image: np.ndarray, size: tuple[int, int] | None, factor: float
     if size is None and min(round(width * factor), round(height * factor)) < 1:  # a line of a few pixels
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
     interpolation = _OPENCV[preprocess.interpolation_down if shrink else preprocess.interpolation_up]
-    scale = {"fx": factor, "fy": factor} if size is None else {}
-    return cv2.resize(image, size, interpolation=interpolation, **scale)  # (round(fH), round(fW), 3)
+    return cv2.resize(image, size, fx=factor, fy=factor, interpolation=interpolation)  # (round(fH), round(fW), 3)
 
 
 def _normalized(image: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
