@@ -63,7 +63,7 @@ def test_a_network_is_like_another_but_for_what_its_line_says():
         ({"trainng.steps": 3}, "there is no trainng; there are title, .*training"),
         ({"networks.plain.had": "x"}, r"there is no networks\.plain\.had; there are head, options"),
         ({"tables.mian": ["plain"]}, r"there is no tables\.mian; there are main, restyled, .*drawings"),
-        ({"reads.05_x": ["data/*"]}, r"there is no notebook reads\.05_x; there are 00_quickstart, .*11_claims"),
+        ({"reads.05_x": ["data/*"]}, r"there is no reads\.05_x; there are 00_quickstart, .*11_claims"),
         ({"training.steps": "many"}, r"training\.steps is 'many'; wanted a valid integer"),
         ({"training.steps": True}, r"training\.steps is True; wanted a number"),
         ({"training.steps": 0}, r"training\.steps is 0; wanted greater than or equal to 1"),
@@ -201,5 +201,5 @@ def test_a_library_installed_without_the_repository_works_in_the_current_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SSR_DATA", raising=False)
     assert provenance.repository_root() == tmp_path and provenance.data_folder() == tmp_path / "data"
-    with pytest.raises(ValueError, match=f"there are none in {tmp_path}"):
+    with pytest.raises(ValueError, match=rf"there are none in {tmp_path}/profiles \(run in a clone\)"):
         load_profile("demo")

@@ -84,12 +84,10 @@ def test_figures_stand_beside_scores_and_other_columns_are_refused(study):
 
 
 def test_a_figure_is_written_once(study):
-    scores = measured()
-    with pytest.raises(ValueError, match=r"two lines are the same figure: dataset drawn, network plain, .*seed 0"):
-        rows.write(study, pd.concat([scores, scores]), None)
-    line = pd.DataFrame({"measure": ["ms", "ms"], "value": [1.0, 2.0]})
-    with pytest.raises(ValueError, match=r"two lines are the same figure: .*measure ms"):
-        rows.write(study, None, line)
+    scores, line = measured(), pd.DataFrame({"measure": ["ms", "ms"], "value": [1.0, 2.0]})
+    for written, refusal in (((pd.concat([scores, scores]),), "dataset drawn, .*seed 0"), ((None, line), "measure ms")):
+        with pytest.raises(ValueError, match=f"two lines are the same figure: .*{refusal}"):
+            rows.write(study, *written)
 
 
 def test_files_are_replaced_whole_with_the_same_bytes_every_time(study):

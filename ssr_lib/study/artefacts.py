@@ -5,7 +5,6 @@ lies beside them: profiles share what is equal and never mix what is not.
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -160,8 +159,8 @@ class Study:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
         if dataset == "drawn":
             return describe.drawn(self, name, seed, split, form)
-        make = functools.partial(describe.photographs, self, name, seed, self.benchmark(dataset))
-        return self._once((name, seed, dataset), make)
+        asked = self, name, seed, self.benchmark(dataset)
+        return self._once((name, seed, dataset), lambda: describe.photographs(*asked))
 
     def descriptors_with_distractors(self, name: str, seed: int | None, dataset: str) -> Pair:
         """Descriptors of queries and of database and distractors behind it."""

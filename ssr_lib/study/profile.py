@@ -106,12 +106,11 @@ def line_of(section: Mapping[str, Any], name: str, what: str) -> Any:
 
 def _contradictions(profile: Profile) -> Iterator[str]:
     base, data = _read("base"), profile.data
-    for name in profile.tables:
-        if name not in (*base["tables"], "drawings"):  # the latter of notebook 09, on photographs
-            yield f"there is no tables.{name}; there are {', '.join(base['tables'])}, drawings"
-    for name in profile.reads:
-        if name not in (*profile.notebooks, *base["notebooks"]):
-            yield f"there is no notebook reads.{name}; there are {', '.join(base['notebooks'])}"
+    legal = {"tables": [*base["tables"], "drawings"], "reads": [*base["notebooks"], *profile.notebooks]}
+    for section, names in legal.items():  # drawings: of notebook 09, on photographs
+        for name in getattr(profile, section):
+            if name not in names:
+                yield f"there is no {section}.{name}; there are {', '.join(dict.fromkeys(names))}"
     for name in data.datasets:
         if name not in data.labels and (name != "drawn" or profile.source != "drawn"):
             yield f"source is {profile.source} and data.datasets has {name!r}, which data.labels has no file of"

@@ -49,6 +49,6 @@ def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
                 figures.append((picture.stem, base64.b64encode(picture.read_bytes()).decode()))
     template = jinja2.Environment().from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     page = {"contents": contents, "findings": findings, "sections": sections, "tables": tables, "figures": figures}
-    page |= {"title": run.get("title", name), "made_by": made_by}
-    write_atomic(folder / "report.html", template.render(page) + "\n")
+    text = template.render(page, title=run.get("title", name), made_by=made_by)
+    write_atomic(folder / "report.html", text + "\n")
     return folder / "report.html"
