@@ -185,7 +185,7 @@ class Study:
         return self._file("figures", name, dataset)
 
     def write_table(self, name: str, frame: pd.DataFrame, dataset: str = "drawn") -> None:
-        """Write a table, but for its index, to `tables/<name>.csv`, or `<name>_<dataset>.csv` of another than the drawn."""
+        """Write a table without its index to `tables/<name>.csv`; off the drawn dataset to `<name>_<dataset>.csv`."""
         text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         write_atomic(self._file("tables", f"{name}.csv", dataset), text)
 
