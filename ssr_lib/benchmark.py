@@ -87,10 +87,7 @@ class Benchmark:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{sum(map(len, getattr(self, key)))} {key}" for key in LISTS)
-        return (
-            f"Benchmark({self.name}: {len(self.queries)} queries in {len(set(self.groups))} groups, "
-            f"{len(self.database)} database images; {counts})"
-        )
+        return f"Benchmark({self.name}: {len(self)} queries, {len(self.database)} database images; {counts})"
 
     @property
     def positives(self) -> list[np.ndarray]:
@@ -111,10 +108,7 @@ class Benchmark:
 
     def first_images(self, count: int) -> Benchmark:
         """With only the first `count` database images. Raises `ValueError` if a listed one is among the rest."""
-        extra = {}
-        for key, lists in self.extra.items():
-            extra[key] = [ids[ids < count] for ids in lists]
-        return replace(self, database=self.database[:count], extra=extra)
+        return replace(self.select_images(range(count)), **{key: getattr(self, key) for key in (*LISTS, "query_ids")})
 
     def select_images(self, ids: Sequence[int]) -> Benchmark:
         """The benchmark with only the database images `ids`, in that order; those left out leave every list."""
@@ -124,10 +118,9 @@ class Benchmark:
         def kept(lists: Sequence[np.ndarray]) -> list[np.ndarray]:
             return [np.sort(place[old][place[old] >= 0]) for old in lists]
 
-        lists = {key: kept(getattr(self, key)) for key in LISTS}
-        extra = {key: kept(lists) for key, lists in self.extra.items()}
-        database = [self.database[i] for i in ids]
-        return replace(self, database=database, query_ids=place[self.query_ids], extra=extra, **lists)
+        chosen = {key: kept(getattr(self, key)) for key in LISTS}
+        chosen["extra"] = {key: kept(lists) for key, lists in self.extra.items()}
+        return replace(self, database=[self.database[i] for i in ids], query_ids=place[self.query_ids], **chosen)
 
     def save(self, path: Path | str) -> None:
         """Write the benchmark as JSON, atomically; the root is stored relative to the file."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Image.init()  # registers TIFF and WebP, which Pillow otherwise loads late
 warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file; what matters is raised here, and names it
@@ -48,8 +48,16 @@ def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray
     declares more than 178,956,970 pixels (Pillow's limit against bombs).
     """
     with _opened(Path(path)) as picture:
-        rgb = _to_rgb(picture)
-        return np.array(_upright(rgb, _orientation(picture)) if exif_orientation else rgb)
+        sixteen_bits = any(";16" in str(tile.args) for tile in picture.tile)  # of the file; Pillow keeps 8 of colours
+        picture.load()
+        try:
+            if exif_orientation:
+                ImageOps.exif_transpose(picture, in_place=True)
+        except MemoryError:
+            raise
+        except Exception:  # a damaged EXIF block says nothing about the pixels, and OpenCV ignores it too
+            pass
+        return np.array(_to_rgb(picture, sixteen_bits))
 
 
 def check_header(path: Path | str) -> None:
@@ -110,14 +118,12 @@ def _bare_png(data: bytes) -> io.BytesIO:
     return io.BytesIO(b"".join(kept))
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    sixteen_bits = any(";16" in str(tile.args) for tile in picture.tile)
-    picture.load()
+def _to_rgb(picture: Image.Image, sixteen_bits: bool) -> Image.Image:
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         picture = _scaled(picture)
     elif picture.mode == "F":
         raise ImageError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    elif sixteen_bits:  # of colours Pillow has kept the upper 8 bits
+    elif sixteen_bits:
         _want_bright(max(high for _, high in picture.convert("RGB").getextrema()) << 8)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -132,10 +138,18 @@ def _scaled(picture: Image.Image) -> Image.Image:
     """Grey of more than 8 bits brought to 8, by the level of white that the file declares."""
     levels = np.asarray(picture).astype(np.int64)
     low, high = int(levels.min()), int(levels.max())
-    white = _declared_white(picture)
-    if white is None and picture.mode == "I":
+    tags = getattr(picture, "tag_v2", {})  # of TIFF
+    bits = int(np.max(tags.get(258, 16)))  # BitsPerSample
+    declared = tags.get(341, tags.get(281))  # SMaxSampleValue, MaxSampleValue
+    if picture.format in ("PPM", "JPEG2000"):  # their headers say how many levels there are, and Pillow scales by them
+        white = 65535
+    elif declared is not None:
+        white = int(np.max(declared))
+    elif bits < 16:
+        white = 2**bits - 1
+    elif picture.mode == "I":
         raise ImageError(f"32 bits with values {low} to {high}, no range declared; save it with 8 or 16 bits")
-    if white is None:
+    else:
         _want_bright(high)
         white = 65535
     if low < 0 or high > white:
@@ -143,33 +157,7 @@ def _scaled(picture: Image.Image) -> Image.Image:
     return Image.fromarray((levels * 256 // (white + 1)).astype(np.uint8))
 
 
-def _declared_white(picture: Image.Image) -> int | None:
-    """None where nothing but 16 or 32 bits of storage is known."""
-    if picture.format in ("PPM", "JPEG2000"):  # their headers say how many levels there are, and Pillow scales by them
-        return 65535
-    tags = getattr(picture, "tag_v2", {})  # of TIFF
-    for maximum in (341, 281):  # SMaxSampleValue, MaxSampleValue
-        if maximum in tags:
-            return int(np.max(tags[maximum]))
-    bits = int(np.max(tags.get(258, 16)))  # BitsPerSample
-    return 2**bits - 1 if bits < 16 else None
-
-
 def _want_bright(high: int) -> None:
     if high < LEAST_BRIGHT:
         told = f"16 bits with values up to {high} of 65535: a dark picture, or fewer bits than it declares"
         raise ImageError(f"{told}; save it with 8 bits")
-
-
-def _orientation(picture: Image.Image) -> int:
-    """How the camera was held: the EXIF tag "Orientation", 1 to 8, and 1, upright, where there is none."""
-    try:
-        return picture.getexif().get(0x0112, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels, and OpenCV ignores it too
-        return 1
-
-
-def _upright(rgb: Image.Image, orientation: int) -> Image.Image:
-    turn = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
-    turn |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
-    return rgb.transpose(Image.Transpose[turn[orientation]]) if orientation in turn else rgb

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ssr_lib.backbones import Backbone, ReLUP
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import listed
 from ssr_lib.decode import ImageError
 from ssr_lib.images import Preprocess
-from ssr_lib.loading import Loaded, batches_of_one_size, load_ahead
+from ssr_lib.loading import batches_of_one_size, load_ahead
 from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.pooling import SmallMapError, combine_scales
-from ssr_lib.store import Maps, Store
+from ssr_lib.store import SHARD, Maps, Store
 
-UNUSABLE = "of the pictures cannot be used"
 Arrays = dict[str, np.ndarray]
 Compute = Callable[[Sequence[Tensor]], Arrays]  # a batch at each scale, (B, 3, H, W) → arrays by name, first axis B
 
@@ -32,64 +30,64 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
-def _computed(
-    compute: Compute, loaded: Iterable[Loaded], paths: Sequence[Path | str], batch_size: int
-) -> Iterator[tuple[int, Arrays | ImageError]]:
-    """Yield each loaded picture's number with its arrays, or with why it has none; not in order. `paths`: by number."""
-    unusable: dict[int, ImageError] = {}
-
-    def usable() -> Iterator[tuple[int, list[Tensor]]]:
-        for i, tensors in loaded:
-            if isinstance(tensors, ImageError):
-                unusable[i] = tensors
-            else:
-                yield i, tensors
-
-    for numbers, scales in batches_of_one_size(usable(), batch_size):
-        try:
-            found = compute(scales)
-        except SmallMapError as error:
-            unusable |= {i: ImageError(f"{paths[i]}: {error}") for i in numbers}
-            continue
-        for row, i in enumerate(numbers):
-            arrays = {name: array[row] for name, array in found.items()}
-            for name, array in arrays.items():
-                if not np.isfinite(array).all() or not array.any():
-                    raise ValueError(f"{paths[i]}: its {name} is zero, or not finite in {array.dtype}; see the weights")
-            yield i, arrays
-    yield from unusable.items()
+def computed(
+    compute: Compute, paths: Sequence, preprocess: Preprocess, *, boxes=None, batch_size=16, workers=None, progress=True
+) -> Iterator[list[Arrays | ImageError]]:
+    """Yield a list for every `SHARD` pictures, in order: the arrays of each, or why it has none."""
+    loaded = load_ahead(paths, preprocess, boxes, workers=workers)
+    loaded = iter(tqdm(loaded, total=len(paths), unit="image", disable=not progress))
+    for start in range(0, len(paths), SHARD):
+        done: dict[int, Arrays | ImageError] = {}
+        for numbers, scales in batches_of_one_size(islice(loaded, SHARD), batch_size):
+            if isinstance(scales, ImageError):
+                done[numbers[0]] = scales
+                continue
+            try:
+                arrays = compute(scales)
+            except SmallMapError as error:
+                done |= {i: ImageError(f"{paths[i]}: {error}") for i in numbers}
+                continue
+            for row, i in enumerate(numbers):
+                done[i] = _usable({name: array[row] for name, array in arrays.items()}, paths[i])
+        yield [done[i] for i in range(start, start + len(done))]
 
 
-def _stored(
-    compute, made_by, files, preprocess, directory, *, root=".", boxes=None, batch_size=16, workers=None, progress=True
-) -> Store:
+def _usable(arrays: Arrays, path: Path | str) -> Arrays | ImageError:
+    """The arrays, or why they say nothing of the picture; `ValueError` where they are not finite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path}: its {name} is not finite in {array.dtype}; see the weights")
+        if array.min() == array.max():  # GeM makes a small constant of a map of zeros
+            return ImageError(f"{path}: its {name} is the same number everywhere, so the network sees nothing in it")
+    return arrays
+
+
+def _refuse_unusable(found: Sequence[Arrays | ImageError]) -> None:
+    unusable = [str(picture) for picture in found if isinstance(picture, ImageError)]
+    if unusable:
+        raise ImageError(listed(unusable, "of the pictures cannot be used"))
+
+
+def _stored(compute, made_by, files, preprocess, directory, *, root=".", boxes=None, **options) -> Store:
     """What `compute` makes of some pictures, in a complete store; `ImageError` at the end names all unusable ones."""
     store = Store(directory, {**made_by, "preprocess": preprocess.to_dict()}, files, root, boxes)
 
     def make(missing: list[int]) -> None:
-        numbers = [i for shard in missing for i in store.shards[shard]]
-        paths, failed = [store.paths[i] for i in numbers], []
+        numbers = list(chain.from_iterable(store.shards[shard] for shard in missing))
         crops = None if boxes is None else [boxes[i] for i in numbers]
-        loaded = load_ahead(paths, preprocess, crops, workers=workers)
-        with tqdm(total=len(files), initial=len(files) - len(paths), unit="image", disable=not progress) as bar:
-            for shard in missing:
-                done = {}
-                for place, arrays in _computed(compute, islice(loaded, len(store.shards[shard])), paths, batch_size):
-                    done[numbers[place]] = arrays
-                    bar.update()
-                unusable = [str(done[i]) for i in store.shards[shard] if isinstance(done[i], ImageError)]
-                failed += unusable
-                if not unusable:
-                    store.write(shard, [done[i] for i in store.shards[shard]])
-        if failed:
-            raise ImageError(listed(failed, UNUSABLE))
+        found = computed(compute, [store.paths[i] for i in numbers], preprocess, boxes=crops, **options)
+        unusable = []
+        for shard, pictures in zip(missing, found, strict=True):
+            failed = [picture for picture in pictures if isinstance(picture, ImageError)]
+            unusable += failed
+            if not failed:
+                store.write(shard, pictures)
+        _refuse_unusable(unusable)
 
     store.complete(make)
     return store
@@ -98,42 +96,37 @@ def _stored(
 # ---- descriptors of whole networks
 
 
-@torch.inference_mode()
-def _descriptors(net: nn.Module, preprocess: Preprocess, device, dtype, scales: Sequence[Tensor]) -> Arrays:
-    """Descriptors (B, D) float32 of a batch, joined over its scales, each (B, 3, H, W), as `preprocess` says.
+def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=torch.float32) -> Compute:
+    """The step from a batch to "descriptor" (B, D) float32, L2-normalised, its scales joined as `preprocess` says.
 
-    `net` takes `normalize=False` where the scales are joined without normalisation, as `RetrievalNet` does.
+    `net`: images (B, 3, H, W) → (B, D); it is moved to `device` and left in eval mode. It takes `normalize=False` where
+    scales are joined without normalisation, as `RetrievalNet` does. `dtype`: of autocast.
     """
-    device, options = torch.device(device), {} if preprocess.normalize_scales else {"normalize": False}
-    rows = []
-    for images in scales:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            rows.append(net(images.to(device, non_blocking=True), **options))
+    device = torch.device(device)
+    net.to(device).eval()
+    options = {} if preprocess.normalize_scales else {"normalize": False}
     method = "mean" if preprocess.join == "mean" else "scale-gem"
-    stacked = torch.stack(rows).float()  # (S, B, D)
-    joined = combine_scales(stacked, method, normalize=preprocess.normalize_scales)  # (B, D)
-    return {"descriptor": joined.cpu().numpy()}
+
+    @torch.inference_mode()
+    def compute(scales: Sequence[Tensor]) -> Arrays:
+        rows = []
+        for images in scales:
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                rows.append(net(images.to(device, non_blocking=True), **options))
+        joined = combine_scales(torch.stack(rows).float(), method, normalize=preprocess.normalize_scales)
+        return {"descriptor": joined.cpu().numpy()}  # (S, B, D) → (B, D)
+
+    return compute
 
 
-def described(
-    net: nn.Module, files: Sequence, preprocess: Preprocess, device="cpu", dtype=torch.float32, batch_size=16, **loading
-) -> Iterator[tuple[int, np.ndarray | ImageError]]:
-    """Yield the number of each file with its descriptor (D,) float32, or with why it has none; not in order.
-
-    `dtype`: of autocast. `loading`: `boxes` and `workers`, as for `load_ahead`.
-    """
-    compute = partial(_descriptors, net.to(device).eval(), preprocess, device, dtype)
-    loaded = load_ahead(files, preprocess, **loading)
-    for i, arrays in _computed(compute, loaded, files, batch_size):
-        yield i, arrays if isinstance(arrays, ImageError) else arrays["descriptor"]
-
-
-def describe(net: nn.Module, files: Sequence[Path | str], preprocess: Preprocess, **options) -> np.ndarray:
-    """Descriptors (N, D) float32 of a few files, in memory. `options`: of `described`. Raises as `extract` does."""
-    rows = dict(described(net, files, preprocess, **options))
-    if failed := [str(row) for row in rows.values() if isinstance(row, ImageError)]:
-        raise ImageError(listed(failed, UNUSABLE))
-    return np.stack([rows[i] for i in range(len(files))])
+def describe(
+    net: nn.Module, files: Sequence, preprocess: Preprocess, device="cpu", dtype=torch.float32, **options
+) -> np.ndarray:
+    """Descriptors (N, D) float32 of a few files, in memory. Options and errors are those of `extract`."""
+    compute = descriptors_of(net, preprocess, device, dtype)
+    found = list(chain.from_iterable(computed(compute, files, preprocess, progress=False, **options)))
+    _refuse_unusable(found)
+    return np.stack([arrays["descriptor"] for arrays in found])
 
 
 def extract(
@@ -141,23 +134,18 @@ def extract(
 ) -> np.ndarray:
     """Describe N pictures into `directory` and return their descriptors (N, D) float32, L2-normalised.
 
-    `net`: images (B, 3, H, W) → (B, D), with a JSON-able `.config` and `.descriptor_dim`; it is moved to `device` and
-    left in eval mode. `dtype`: of autocast. `options`: `root` of the files, `boxes` (for each file a crop (x0, y0, x1,
-    y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run goes on where it
-    stopped, at most a shard of pictures earlier.
+    `net`, `dtype`: as for `descriptors_of`, with a JSON-able `net.config`. `options`: `root` of the files, `boxes` (for
+    each file a crop (x0, y0, x1, y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An
+    interrupted run goes on where it stopped, at most a shard of pictures earlier.
 
     Raises `ImageError` with all pictures that cannot be used, after the others are stored; `ValueError` for
-    a `directory` that holds rows of another model, preprocessing or list of files, and for a descriptor that is zero or
+    a `directory` that holds rows of another model, preprocessing or list of files, and for a descriptor that is
     not finite; `FolderBusyError` where another process is writing there; `OSError` where the disk is full.
     """
     made_by = {"format": "ssr-descriptors-2", "net": net.config, "weights": weights_digest(net)}
     made_by["dtype"] = str(dtype).removeprefix("torch.")
-    compute = partial(_descriptors, net.to(device).eval(), preprocess, device, dtype)
-    store = _stored(compute, made_by, files, preprocess, directory, **options)
-    rows = np.empty((len(files), net.descriptor_dim), dtype=np.float32)
-    for i, row in enumerate(store.arrays("descriptor")):
-        rows[i] = row
-    return rows
+    store = _stored(descriptors_of(net, preprocess, device, dtype), made_by, files, preprocess, directory, **options)
+    return np.stack(list(store.arrays("descriptor")))
 
 
 def extract_benchmark(
@@ -169,45 +157,38 @@ def extract_benchmark(
     `options` and what is raised: see `extract`.
     """
     options |= {"root": benchmark.root}
-    database = extract(net, benchmark.database, preprocess, Path(directory) / "database", **options)
+    database = extract(net, benchmark.database, preprocess, Path(directory, "database"), **options)
     if min(benchmark.query_ids, default=-1) >= 0 and all(box is None for box in benchmark.boxes):
         return database[np.asarray(benchmark.query_ids)], database
     options |= {"boxes": benchmark.boxes}
-    return extract(net, benchmark.queries, preprocess, Path(directory) / "queries", **options), database
+    return extract(net, benchmark.queries, preprocess, Path(directory, "queries"), **options), database
 
 
 # ---- maps of the frozen part
 
 
 @torch.inference_mode()
-def _frozen_maps(net: RetrievalNet | Backbone, scales: Sequence[Tensor]) -> Arrays:
+def _frozen_maps(net: RetrievalNet, scales: Sequence[Tensor]) -> Arrays:
     """Maps (B, H, W, C) float16 of a batch of one scale, by name: those that the network needs."""
     images = scales[0].to(next(net.parameters()).device, memory_format=torch.channels_last)
-    maps = net.maps(images) if isinstance(net, RetrievalNet) else net(images)
-    named = zip(("mid", "last"), maps, strict=True)
+    named = zip(("mid", "last"), net.maps(images), strict=True)
     return {name: x.permute(0, 2, 3, 1).half().cpu().numpy() for name, x in named if x is not None}
 
 
-def compute_maps(
-    net: RetrievalNet | Backbone, files: Sequence, preprocess: Preprocess, directory: Path | str, **options
-) -> Maps:
-    """Maps of N pictures by the frozen part of `net`, or by a whole backbone, stored in `directory`.
+def compute_maps(net: RetrievalNet, files: Sequence, preprocess: Preprocess, directory: Path | str, **options) -> Maps:
+    """Maps of N pictures by the frozen part of `net`, on the device that it is on, stored in `directory`.
 
-    Stored are the maps that the network needs: end to end `mid` only. The network runs on the device that it is on.
-    `options`: as for `extract`. Raises `ValueError` where an activation does not fit float16 or `preprocess` has
-    several scales, and otherwise as `extract`.
+    Stored are the maps that the network needs: end to end `mid` only. `options`: as for `extract`. Raises `ValueError`
+    where an activation does not fit float16 or `preprocess` has several scales, and otherwise as `extract`.
     """
     if len(preprocess.scales) != 1:
         raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")
-    backbone = net.backbone if isinstance(net, RetrievalNet) else net
-    backbone.eval()
     names = list(_frozen_maps(net, [torch.zeros(1, 3, 64, 64)]))
-    pieces = [backbone.mid] if names == ["mid"] else [backbone.mid, backbone.last]
-    made_by = {"format": "ssr-maps-3", "backbone": backbone.name, "maps": names}
-    made_by["weights"] = [weights_digest(piece) for piece in pieces]
-    made_by["relup"] = next((layer.threshold for layer in backbone.modules() if isinstance(layer, ReLUP)), None)
+    pieces = [net.backbone.mid] if net.end_to_end else [net.backbone.mid, net.backbone.last]
+    made_by = {"format": "ssr-maps-3", "backbone": net.backbone.name, "maps": names}
+    made_by |= {"weights": [weights_digest(piece) for piece in pieces], "relup": net.config["relup"]}
     store = _stored(partial(_frozen_maps, net), made_by, files, preprocess, directory, **options)
-    maps = {name: list(store.arrays(name, mapped=True)) for name in names}
+    maps = {name: list(store.arrays(name)) for name in names}
     return Maps(maps.get("mid"), maps.get("last"), store.digest, preprocess.to_dict())
 
 
@@ -223,7 +204,8 @@ def pooled_features(net: RetrievalNet, maps: Maps, batch_size: int = 128) -> np.
 
 @torch.inference_mode()
 def _rows_of(net: RetrievalNet, describe: Callable[..., Tensor], maps: Maps, batch_size: int) -> np.ndarray:
-    training, device, rows = net.training, next(net.parameters()).device, {}
+    training, rows = net.training, {}
+    device = next(net.parameters()).device
     net.eval()
     for ids in maps.batches(batch_size):
         rows |= zip(ids, describe(*maps.batch(ids, device)).float().cpu().numpy(), strict=True)

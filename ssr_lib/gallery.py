@@ -6,7 +6,7 @@ import errno
 import hashlib
 import inspect
 import os
-from collections import Counter
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,18 @@ from types import ModuleType
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ssr_lib.datasets.folder import file_identity, list_pictures
 from ssr_lib.decode import ImageError
-from ssr_lib.extract import described
+from ssr_lib.extract import computed, descriptors_of
 from ssr_lib.files import digest
 from ssr_lib.images import Preprocess
 from ssr_lib.network import weights_digest
 from ssr_lib.search import Prepared, knn
-from ssr_lib.store import file_stamp, load_array, save_arrays, sound_record
+from ssr_lib.store import SHARD, file_stamp, load_array, save_arrays, sound_record
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
+Rows = dict[tuple, np.ndarray]  # descriptors (D,) by the stamps of their pictures
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ class Gallery:
 
     def _neighbours(self, database: Prepared, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and ids (N, k or more) of each picture's nearest others."""
-        stem, of = self.place / "neighbours", hashlib.sha256(self.descriptors).hexdigest()
+        stem = self.place / "neighbours"
+        of = hashlib.sha256(self.descriptors).hexdigest()
         record = sound_record(stem)
         if record is not None and record["of"] == of and record["k"] >= k:
-            return load_array(stem, "scores"), load_array(stem, "ids")
+            return np.array(load_array(stem, "scores")), np.array(load_array(stem, "ids"))
         scores, ids = knn(database, database, k, exclude=np.arange(len(self.files)))
         with suppress(OSError):  # kept where that can be
             save_arrays(stem, {"scores": scores, "ids": ids}, {"of": of, "k": k})
@@ -75,67 +76,70 @@ class Gallery:
 
 
 def index_folder(
-    net: nn.Module, folder: Path | str, preprocess: Preprocess, index=None, progress=True, **options
-) -> Gallery:
+    net: nn.Module, folder: Path | str, preprocess: Preprocess, index=None, progress=True, *, device="cpu",
+    dtype=torch.float32, **options,
+) -> Gallery:  # fmt: skip
     """Describe the pictures below `folder` that `index` does not know yet, and return all that are there now.
 
     `index`: a folder, by default `.ssr-index` in the gallery; each gallery, model and preprocessing has its own part of
     it. A picture counts as known by its `file_stamp`; one that could not be described is tried again every time. An
-    interrupted run goes on where it stopped.
-    `options`: of `extract.described`. Raises as `list_pictures`, and `PermissionError` for an index it cannot write.
+    interrupted run goes on where it stopped, at most `SHARD` pictures earlier. `device`, `dtype` and `options`
+    (`batch_size`, `workers`): as for `extract`. Raises as `list_pictures`, and `PermissionError` for an index that it
+    cannot write.
     """
     folder = Path(folder)
-    index = folder / INDEX_FOLDER if index is None else Path(index)
-    dtype = options.get("dtype", torch.float32)
-    made_by = [net.config, weights_digest(net), preprocess.to_dict(), dtype, os.path.realpath(folder)]
-    place = index / digest(made_by)[:16]
+    made_by = ["ssr-gallery-2", net.config, weights_digest(net), preprocess.to_dict(), dtype, os.path.realpath(folder)]
+    place = Path(folder / INDEX_FOLDER if index is None else index, digest(made_by)[:16])
     files, skipped = list_pictures(folder)
-    stamps, known = {name: file_stamp(folder / name) for name in files}, _read(place)
-    rows = {name: known[name][1] for name in files if name in known and known[name][0] == stamps[name]}
-    buckets: dict[str, list[str]] = {}
-    for name in files:
-        buckets.setdefault(_bucket(name), []).append(name)
-    new = sorted((name for name in files if name not in rows), key=_bucket)
-    waiting, fresh, unreadable = Counter(map(_bucket, new)), set(), {}
-    found = described(net, [folder / name for name in new], preprocess, **options)
-    for i, row in tqdm(found, total=len(new), unit="image", disable=not progress):
-        bucket = _bucket(new[i])
-        waiting[bucket] -= 1
-        if isinstance(row, ImageError):
-            unreadable[new[i]] = str(row)
-        else:
-            rows[new[i]] = row
-            fresh.add(bucket)
-        if waiting[bucket] == 0 and bucket in fresh:
-            _save(place / bucket, {name: (stamps[name], rows[name]) for name in buckets[bucket] if name in rows})
-    files = [name for name in files if name in rows]
-    descriptors = np.stack([rows[name] for name in files]) if files else np.empty((0, net.descriptor_dim), np.float32)
-    n_new = len(new) - len(unreadable)
-    return Gallery(folder, files, descriptors, dict(sorted(unreadable.items())), skipped, n_new, place)
+    stamps = {name: tuple(file_stamp(folder / name)) for name in files}
+    rows, thin = _read(place, set(stamps.values()))
+    new = [name for name in files if stamps[name] not in rows]
+    unreadable = {}
+    compute = descriptors_of(net, preprocess, device, dtype)
+    found = computed(compute, [folder / name for name in new], preprocess, progress=progress, **options)
+    for start, pictures in zip(range(0, len(new), SHARD), found, strict=True):
+        fresh = {}
+        for name, picture in zip(new[start : start + SHARD], pictures, strict=True):
+            if isinstance(picture, ImageError):
+                unreadable[name] = str(picture)
+            else:
+                fresh[stamps[name]] = picture["descriptor"]
+        if fresh:
+            rows |= fresh
+            _save(place, fresh, thin)
+            thin = {}
+    files = [name for name in files if stamps[name] in rows]
+    descriptors = np.array([rows[stamps[name]] for name in files], np.float32).reshape(-1, net.descriptor_dim)
+    return Gallery(folder, files, descriptors, unreadable, skipped, len(new) - len(unreadable), place)
 
 
-def _bucket(name: str) -> str:
-    """The part of an index that keeps a picture: one of 256, so that a new picture leaves most files alone."""
-    return digest(name)[:2]
-
-
-def _read(place: Path) -> dict[str, tuple[list, np.ndarray]]:
-    """Stamp and row of each picture that an index knows."""
-    known = {}
-    for sidecar in place.glob("??.json"):
-        record = sound_record(sidecar.with_suffix(""))
+def _read(place: Path, wanted: set[tuple]) -> tuple[Rows, dict[Path, Rows]]:
+    """The rows that an index has of the pictures `wanted`; and those of its parts that hold few of them, by sidecar."""
+    rows, thin = {}, {}
+    for sidecar in place.glob("part-*.json"):
+        stem, live = sidecar.with_suffix(""), {}
+        record = sound_record(stem)
         if record is not None:
-            entries = zip(record["stamps"], load_array(sidecar.with_suffix(""), "rows"), strict=True)
-            known |= zip(record["files"], entries, strict=True)
-    return known
+            held = zip(map(tuple, record["stamps"]), np.array(load_array(stem, "rows")), strict=True)
+            live = {stamp: row for stamp, row in held if stamp in wanted and stamp not in rows}
+        rows |= live
+        if len(live) < SHARD / 2:
+            thin[sidecar] = live
+    return rows, thin
 
 
-def _save(stem: Path, entries: dict[str, tuple[list, np.ndarray]]) -> None:
-    stamps, rows = zip(*entries.values(), strict=True)
+def _save(place: Path, fresh: Rows, thin: dict[Path, Rows]) -> None:
+    """Add a part to an index, with what is left in its `thin` ones, which then go."""
+    for live in thin.values():
+        fresh = fresh | live
+    rows = np.stack(list(fresh.values()))
     try:
-        save_arrays(stem, {"rows": np.stack(rows)}, {"files": list(entries), "stamps": stamps})
+        save_arrays(place / f"part-{secrets.token_hex(8)}", {"rows": rows}, {"stamps": list(fresh)})
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        told = f"{stem.parent} cannot be written ({error.strerror}); name another folder for the index (--index)"
+        told = f"{place} cannot be written ({error.strerror}); name another folder for the index (--index)"
         raise PermissionError(told) from error
+    for sidecar in thin:
+        sidecar.unlink(missing_ok=True)
+        sidecar.with_suffix(".rows.npy").unlink(missing_ok=True)

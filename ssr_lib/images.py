@@ -63,8 +63,7 @@ class Preprocess:
         if not self.scales or not all(math.isfinite(scale) and scale > 0 for scale in self.scales):
             raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            found = f"mean {self.mean}, std {self.std}"
-            raise ValueError(f"preprocess {found}: three numbers each, std positive, are wanted")
+            raise ValueError(f"preprocess mean {self.mean}, std {self.std}: three numbers each, std > 0, are wanted")
         if self.join == "max" and not self.normalize_scales:
             raise ValueError("preprocess join: 'max' compares scales, so normalize_scales must be True")
 
@@ -112,10 +111,8 @@ def crop(image: np.ndarray, box, rounding: str = "truncate") -> np.ndarray:
     part = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     inside = min(x0, y0) >= -BOX_SLACK and x1 <= width + BOX_SLACK and y1 <= height + BOX_SLACK
     if not inside or part.size == 0:
-        raise ImageError(
-            f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px; "
-            "boxes are (x0, y0, x1, y1) in pixels of the original file"
-        )
+        found = f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px"
+        raise ImageError(f"{found}; boxes are (x0, y0, x1, y1) in pixels of the original file")
     return part
 
 
@@ -137,15 +134,16 @@ def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int
     longest = max(image.shape[:2])
     if preprocess.size_rule == "fixed":
         side = max(1, round(preprocess.size * scale))
-        return _resize_uint8(image, (side, side), None, preprocess)
+        return _resize_uint8(image, preprocess, size=(side, side))
     factor = scale
     if preprocess.size_rule == "longest":
         size = preprocess.size * longest // whole if preprocess.box_size == "relative" else preprocess.size
         factor *= max(size, 1) / longest if preprocess.enlarge or size < longest else 1.0
-    return image if factor == 1.0 else _resize_uint8(image, None, factor, preprocess)
+    return image if factor == 1.0 else _resize_uint8(image, preprocess, factor=factor)
 
 
-def _resize_uint8(image: np.ndarray, size: tuple[int, int] | None, factor: float | None, preprocess: Preprocess):
+def _resize_uint8(image: np.ndarray, preprocess: Preprocess, *, size: tuple[int, int] | None = None, factor: float = 0):
+    """Resize (H, W, 3) to `size` (width, height), or without one by `factor`."""
     height, width = image.shape[:2]
     shrink = factor < 1 if size is None else size[0] * size[1] < height * width
     if shrink and preprocess.interpolation_down == "lanczos":
@@ -158,8 +156,7 @@ def _resize_uint8(image: np.ndarray, size: tuple[int, int] | None, factor: float
     if size is None and min(round(width * factor), round(height * factor)) < 1:  # a line of a few pixels
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
     interpolation = _OPENCV[preprocess.interpolation_down if shrink else preprocess.interpolation_up]
-    scale = {"fx": factor, "fy": factor} if size is None else {}
-    return cv2.resize(image, size, interpolation=interpolation, **scale)  # (round(fH), round(fW), 3)
+    return cv2.resize(image, size, fx=factor, fy=factor, interpolation=interpolation)  # (round(fH), round(fW), 3)
 
 
 def _normalized(image: np.ndarray, preprocess: Preprocess) -> torch.Tensor:

@@ -13,10 +13,8 @@ import torch
 from ssr_lib.decode import ImageError, load_image
 from ssr_lib.images import Preprocess, to_tensors
 
-LEAST_SIDE = 17  # px: at 16 the last map of an EfficientNet-Lite is zero, and every picture looks the same
-WAITING = (
-    1 << 28
-)  # float32 numbers (1 GB) that wait for others of their size: 80 pictures of 1024 x 1024 px at one scale
+LEAST_SIDE = 17  # px: of less, next to nothing reaches the last map of an EfficientNet-Lite
+WAITING = 1 << 28  # float32 numbers (1 GB) that wait for others of their size: 80 pictures of 1024 x 1024 px
 
 Loaded = tuple[int, "list[torch.Tensor] | ImageError"]  # number of the picture, its tensors for each scale
 
@@ -66,24 +64,29 @@ def load_ahead(
 
 
 def batches_of_one_size(
-    loaded: Iterable[tuple[int, list[torch.Tensor]]], batch_size: int
-) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-    """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size."""
-    groups: dict[tuple, list[tuple[int, list[torch.Tensor]]]] = {}
+    loaded: Iterable[Loaded], batch_size: int
+) -> Iterator[tuple[list[int], list[torch.Tensor] | ImageError]]:
+    """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
+
+    A picture that could not be loaded comes by itself, as its number and error.
+    """
+    groups: dict[tuple, dict[int, list[torch.Tensor]]] = {}
 
     def numbers_in(shape: tuple) -> int:
         return len(groups[shape]) * sum(scale.numel() for scale in shape)
 
+    def batch_of(shape: tuple) -> tuple[list[int], list[torch.Tensor]]:
+        pictures = groups.pop(shape)
+        return list(pictures), [torch.stack(scale) for scale in zip(*pictures.values(), strict=True)]
+
     for i, tensors in loaded:
+        if isinstance(tensors, ImageError):
+            yield [i], tensors
+            continue
         shape = tuple(tensor.shape for tensor in tensors)
-        groups.setdefault(shape, []).append((i, tensors))
+        groups.setdefault(shape, {})[i] = tensors
         if len(groups[shape]) == batch_size:
-            yield _stacked(groups.pop(shape))
+            yield batch_of(shape)
         elif sum(map(numbers_in, groups)) > WAITING:  # the largest group leaves, not full
-            yield _stacked(groups.pop(max(groups, key=numbers_in)))
-    yield from map(_stacked, groups.values())
-
-
-def _stacked(group: list[tuple[int, list[torch.Tensor]]]) -> tuple[list[int], list[torch.Tensor]]:
-    numbers, pictures = zip(*group, strict=True)
-    return list(numbers), [torch.stack(scale) for scale in zip(*pictures, strict=True)]
+            yield batch_of(max(groups, key=numbers_in))
+    yield from map(batch_of, list(groups))

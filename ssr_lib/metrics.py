@@ -12,7 +12,6 @@ from ssr_lib.benchmark import LISTS, Benchmark
 
 # The lists that are positives; ids of the other lists are ignored.
 PROTOCOLS = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
-AT_ONCE = 1 << 22  # ids of a ranking looked at together: some 60 MB
 GroundTruth = Benchmark | Sequence[Mapping]
 Ranks = np.ndarray | torch.Tensor | Iterator[np.ndarray]
 
@@ -38,58 +37,53 @@ def _listed(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         own = [[i] if i >= 0 and i not in junk else [] for i, junk in zip(truth.query_ids, truth.junk, strict=True)]
         junk = [np.append(ids, mine).astype(np.int64) for ids, mine in zip(truth.junk, own, strict=True)]
         truth = [dict(zip(LISTS, lists, strict=True)) for lists in zip(truth.easy, truth.hard, junk, strict=True)]
-    queries, ids, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for q, lists in enumerate(truth):
+    parts = [np.zeros((3, 0), np.int64)]
+    for query, lists in enumerate(truth):
         if missing := [key for key in LISTS if key not in lists]:
-            raise ValueError(f"query {q}: the ground truth lacks {missing}; an empty list says that there are none")
+            raise ValueError(f"query {query}: the ground truth lacks {missing}; an empty list says that there are none")
         for label, key in enumerate(LISTS):
-            array = np.asarray(lists[key]).reshape(-1)
-            if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
-                raise ValueError(f"query {q}: '{key}' holds {array.min()} ({array.dtype}); ids are integers from 0")
-            ids.append(array.astype(np.int64))
-            queries.append(np.full(len(array), q))
-            labels.append(np.full(len(array), label))
-    queries, ids, labels = map(np.concatenate, (queries, ids, labels))
+            ids = np.asarray(lists[key]).reshape(-1)
+            if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0):
+                raise ValueError(f"query {query}: '{key}' holds {ids.min()} ({ids.dtype}); ids are integers from 0")
+            part = np.full((3, len(ids)), [[query], [0], [label]])
+            part[1] = ids
+            parts.append(part)
+    queries, ids, labels = np.concatenate(parts, axis=1)
     order = np.lexsort((ids, queries))
-    twice = (np.diff(queries[order]) == 0) & (np.diff(ids[order]) == 0)
-    if twice.any():
-        first = order[:-1][twice][0]
-        query, image = queries[first], ids[first]
-        raise ValueError(f"query {query}: id {image} is listed twice; an image is positive or ignored, once")
+    twice = order[:-1][(np.diff(queries[order]) == 0) & (np.diff(ids[order]) == 0)]
+    if len(twice):
+        told = f"query {queries[twice[0]]}: id {ids[twice[0]]} is listed twice"
+        raise ValueError(f"{told}; an image is positive or ignored, once")
     return queries, ids, labels
 
 
-def _blocks(ranks: Ranks, truth: GroundTruth) -> Iterator[np.ndarray]:
-    """The rankings of a few queries at a time (n, N) int64, their ids validated."""
+def _rankings(ranks: Ranks, truth: GroundTruth) -> Iterator[np.ndarray]:
+    """The ranking (N,) of each query, its ids validated."""
     for part in ranks if isinstance(ranks, Iterator) else [ranks]:
-        array = np.asarray(part.cpu() if isinstance(part, torch.Tensor) else part)
-        if array.ndim != 2 or array.dtype.kind not in "iu":
+        block = np.asarray(part.cpu() if isinstance(part, torch.Tensor) else part)
+        if block.ndim != 2 or block.dtype.kind not in "iu":
             wanted = "wanted integers (queries, places), best first"
-            raise ValueError(f"ranks are {array.dtype} of shape {array.shape}; {wanted}")
-        low, high = int(array.min(initial=0)), int(array.max(initial=0))
-        if low < 0:
-            told = f"ranks hold ids from {low} to {high}; wanted ids from 0"
-            raise ValueError(f"{told}: rankings that end early are cut to one length, not filled up")
-        if isinstance(truth, Benchmark) and high >= len(truth.database):
-            raise ValueError(f"ranks hold ids from {low} to {high}; wanted 0 to {len(truth.database) - 1}")
-        step = max(1, AT_ONCE // (high + 1))
-        for start in range(0, len(array), step):
-            yield array[start : start + step].astype(np.int64)  # narrow and unsigned ones are no indices
+            raise ValueError(f"ranks are {block.dtype} of shape {block.shape}; {wanted}")
+        told = f"ranks hold ids from {block.min(initial=0)} to {block.max(initial=0)}"
+        if block.min(initial=0) < 0:
+            raise ValueError(f"{told}; wanted ids from 0: rankings that end early are cut to one length, not filled up")
+        if isinstance(truth, Benchmark) and block.max(initial=0) >= len(truth.database):
+            raise ValueError(f"{told}; wanted 0 to {len(truth.database) - 1}")
+        yield from block
 
 
 def _places(ranks: Ranks, truth: GroundTruth, queries: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The place from 0 of each listed image in its query's ranking, -1 where it is not there; the rankings' lengths."""
     places, lengths = np.full(len(ids), -1), []
-    for part in _blocks(ranks, truth):
-        width, start = 1 + part.max(initial=0), len(lengths)
-        table = np.full((len(part), width), -1, dtype=np.int32)  # place of each id
-        np.put_along_axis(table, part, np.arange(part.shape[1], dtype=np.int32)[None], axis=1)
-        if (double := np.flatnonzero((table >= 0).sum(axis=1) < part.shape[1])).size:
-            query = start + double[0]
+    for query, ranking in enumerate(_rankings(ranks, truth)):
+        table = np.full(1 + int(ranking.max(initial=0)), -1, dtype=np.int32)  # place of each id
+        table[ranking] = np.arange(len(ranking), dtype=np.int32)
+        if np.count_nonzero(table >= 0) < len(ranking):
             raise ValueError(f"the ranking of query {query} holds an id twice; it should hold each image once")
-        mine = (queries >= start) & (queries < start + len(part)) & (ids < width)
-        places[mine] = table[queries[mine] - start, ids[mine]]
-        lengths += [part.shape[1]] * len(part)
+        mine = slice(*np.searchsorted(queries, (query, query + 1)))
+        known = ids[mine] < len(table)
+        places[mine][known] = table[ids[mine][known]]
+        lengths.append(len(ranking))
     if len(lengths) != len(truth):
         told = f"the ground truth has {len(truth)} queries, the ranking {len(lengths)}"
         raise ValueError(f"{told}; one row for each is wanted")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssr_lib.backbones import apply_relup, create_backbone, seeded
+from ssr_lib.backbones import Backbone, apply_relup, seeded
 from ssr_lib.files import load_part
 from ssr_lib.heads import check_choice
 
@@ -43,8 +43,24 @@ class RetrievalNet(nn.Module):
     ):
         super().__init__()
         check_choice("protocol", protocol, ("end_to_end", "frozen"))
+        self.end_to_end = protocol == "end_to_end"
         make_head = load_part(head, "heads").Head
         options = all_options(make_head, options or {}, f"head {head!r}")
+        self.backbone = Backbone(backbone, pretrained=pretrained, seed=seed)
+        if relup is not None:
+            apply_relup(self.backbone.mid, relup)
+        self.frozen.requires_grad_(False)
+        mid, last, projected = self.backbone.channels
+        channels = (mid, mid if self.end_to_end else last, projected)
+        with seeded(seed, "embedding"):
+            self.head = make_head(channels, seed=seed, **options)
+        self.whitening = None
+        if descriptor_dim is not None:
+            with seeded(seed, "whitening"):
+                self.whitening = nn.Linear(self.head.width, descriptor_dim)
+                nn.init.orthogonal_(self.whitening.weight)  # keeps angles: training starts from the pooled map's order
+                nn.init.zeros_(self.whitening.bias)
+        self.descriptor_dim: int = descriptor_dim or self.head.width
         self.config: dict[str, Any] = {
             "backbone": backbone,
             "head": head,
@@ -56,28 +72,8 @@ class RetrievalNet(nn.Module):
             "pretrained": str(pretrained),
             "seed": seed,
         }
-        self.backbone = create_backbone(backbone, pretrained=pretrained, seed=seed)
-        if relup is not None:
-            apply_relup(self.backbone.mid, relup)
-        self.end_to_end = protocol == "end_to_end"
-        self.frozen.requires_grad_(False)
-        mid, last, projected = self.backbone.channels
-        with seeded(seed, "embedding"):
-            self.head = make_head((mid, mid if self.end_to_end else last, projected), seed=seed, **options)
-        self.whitening = None
-        if descriptor_dim is not None:
-            with seeded(seed, "whitening"):
-                self.whitening = nn.Linear(self.head.width, descriptor_dim)
-                nn.init.orthogonal_(self.whitening.weight)  # keeps angles: training starts from the pooled map's order
-                nn.init.zeros_(self.whitening.bias)
-        self.descriptor_dim: int = descriptor_dim or self.head.width
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
         self.train(self.training)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], **changes: Any) -> RetrievalNet:
-        """The net that `config` describes; `changes` replace entries, for example `pretrained="none"`."""
-        return cls(**{**config, **changes})
 
     @property
     def frozen(self) -> nn.Module:

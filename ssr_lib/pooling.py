@@ -50,9 +50,8 @@ def regional_gem(x: Tensor, p: float = 2.5, size: int = 5) -> Tensor:
     """
     half = size // 2
     if min(x.shape[2:]) <= half:
-        raise SmallMapError(
-            f"regional_gem: the map is {tuple(x.shape[2:])}; both sides must exceed {half}: enlarge the image"
-        )
+        found = f"regional_gem: the map is {tuple(x.shape[2:])}"
+        raise SmallMapError(f"{found}; both sides must exceed {half}: enlarge the image")
     padded = F.pad(x, (half, half, half, half), mode="reflect")
     return 0.5 * x + 0.5 * F.avg_pool2d(padded.pow(p), size, stride=1).pow(1 / p)
 
@@ -62,8 +61,8 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, in
     short, long = min(height, width), max(height, width)
     extra = 0  # more squares along the long side
     if long > short:
-        overlaps = [(short * short - short * ((long - short) / (n - 1))) / short**2 for n in range(2, 8)]
-        extra = 1 + min(range(6), key=lambda i: abs(overlaps[i] - 0.4))
+        overlaps = {n: (short * short - short * ((long - short) / n)) / short**2 for n in range(1, 7)}
+        extra = min(overlaps, key=lambda n: abs(overlaps[n] - 0.4))
     regions = [(0, 0, height, width)]
     for level in range(1, levels + 1):
         side = 2 * short // (level + 1)

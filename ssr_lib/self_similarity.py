@@ -111,15 +111,10 @@ def encode(f: Tensor, encoder: nn.ModuleList, window: int) -> Tensor:
     """F (B, c, H, W) → the encoded products of every place with its window, same shape."""
     padded = pad(f, window)
     if encoder.training:  # batch norm needs every place at once
-        return encode_products(padded, encoder, window)
+        return encode_windows(Products.apply(padded, window), encoder)
     rows = max(1, CHUNK_ELEMENTS // (f[:, :, 0].numel() * window**2))
     slabs = [padded[:, top : top + rows + window - 1] for top in range(0, f.shape[2], rows)]
-    return torch.cat([encode_products(slab, encoder, window) for slab in slabs], dim=2)
-
-
-def encode_products(padded: Tensor, encoder: nn.ModuleList, window: int) -> Tensor:
-    """Padded F (B, H + window − 1, W + window − 1, c) → encoded products (B, c, H, W)."""
-    return encode_windows(Products.apply(padded, window), encoder)
+    return torch.cat([encode_windows(Products.apply(slab, window), encoder) for slab in slabs], dim=2)
 
 
 def encode_windows(relations: Tensor, encoder: nn.ModuleList) -> Tensor:

@@ -6,8 +6,6 @@ and a sidecar `.json`, written last: what made them, their shapes and the SHA-25
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -28,41 +26,39 @@ SHARD = 256  # pictures: the most that a killed run repeats
 
 
 def file_stamp(path: Path | str) -> list:
-    """What a cache knows a picture by: the folder it really lies in, size in bytes, times of the last changes in ns.
+    """What a cache knows a picture by: where it really lies, its size in bytes, times of the last changes in ns.
 
     A file that was overwritten and given its old date back still has a new time of change of its inode. The inode's own
     number is left out: on FAT disks it is another after each mount. An absent file has a stamp too.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    place = os.path.join(_real_folder(folder), name)
+    place = os.path.realpath(path)
     try:
-        status = os.stat(path)
+        status = os.stat(place)
     except OSError:
         return [place]
     return [place, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-_real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
-
-
-def save_arrays(stem: Path, arrays: Mapping[str, np.ndarray], record: dict) -> None:
-    """Write each array to `stem`.<name>.npy, then `stem`.json: `record` with their SHA-256. Each file atomically."""
+def save_arrays(stem: Path, arrays: Mapping[str, np.ndarray], record: dict) -> dict:
+    """Write each array to `stem`.<name>.npy, then `stem`.json: `record` with their SHA-256, which is returned."""
     checksums = {}
     for name, array in arrays.items():
         buffer = io.BytesIO()  # NumPy's own way to a file gives a full disk no error number
         np.save(buffer, array, allow_pickle=False)
-        write_atomic(_beside(stem, f"{name}.npy"), buffer.getbuffer())
+        write_atomic(f"{stem}.{name}.npy", buffer.getbuffer())
         checksums[name] = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    write_atomic(_beside(stem, "json"), json.dumps({**record, "sha256": checksums}))
+    record = {**record, "sha256": checksums}
+    write_atomic(f"{stem}.json", json.dumps(record))
+    return record
 
 
 def sound_record(stem: Path) -> dict | None:
     """The record that `save_arrays` wrote, if every array is as it was; None, with a warning, where one is damaged."""
-    record = read_json(_beside(stem, "json"))
+    record = read_json(f"{stem}.json")
     if record is None:
         return None
     try:
-        if all(hash_file(_beside(stem, f"{name}.npy")) == found for name, found in record["sha256"].items()):
+        if all(hash_file(f"{stem}.{name}.npy") == found for name, found in record["sha256"].items()):
             return record
     except (FileNotFoundError, KeyError, AttributeError):  # an array is gone, or the record is another program's
         pass
@@ -70,21 +66,17 @@ def sound_record(stem: Path) -> dict | None:
     return None
 
 
-def load_array(stem: Path, name: str, *, mapped: bool = False) -> np.ndarray:
-    """An array that `save_arrays` wrote; `mapped`: read-only, from the disk as it is used."""
-    return np.load(_beside(stem, f"{name}.npy"), mmap_mode="r" if mapped else None, allow_pickle=False)
-
-
-def _beside(stem: Path, ending: str) -> Path:
-    return stem.with_name(f"{stem.name}.{ending}")
+def load_array(stem: Path, name: str) -> np.ndarray:
+    """An array that `save_arrays` wrote, read-only, from the disk as it is used."""
+    return np.load(f"{stem}.{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
 class Store:
     """Arrays of the pictures `files` below `root` in `directory`, in `shards` (ranges of their numbers).
 
-    `made_by`: JSON-able, with the files' names and `boxes` all that determines the arrays but the pictures' bytes. A
-    shard is made again where a picture has another `file_stamp` and other bytes than when it was described. Raises
-    `ValueError` for no files or other boxes, and naming what differs where the folder was made by something else.
+    `made_by`: JSON-able, with the files' names and `boxes` all that determines the arrays but the pictures themselves.
+    A shard is made again where a picture has another `file_stamp` than when it was described. Raises `ValueError` for
+    no files or other boxes, and naming what differs where the folder was made by something else.
     """
 
     def __init__(self, directory: Path | str, made_by: dict, files: Sequence, root: Path | str = ".", boxes=None):
@@ -92,14 +84,16 @@ class Store:
             raise ValueError(f"{directory}: no files to describe")
         if boxes is not None and len(boxes) != len(files):
             raise ValueError(f"{len(boxes)} boxes for {len(files)} files; one for each (or None) is wanted")
-        self.directory, self.paths = Path(directory), [Path(root, file) for file in files]
+        self.directory = Path(directory)
+        self.paths = [Path(root, file) for file in files]
         self.shards = [range(start, min(start + SHARD, len(files))) for start in range(0, len(files), SHARD)]
-        crops = [None if box is None else [float(v) for v in box] for box in boxes or ()]
+        crops = [None if box is None else list(map(float, box)) for box in boxes or ()]
         pictures = {"files": digest([Path(file).as_posix() for file in files]), "boxes": digest(crops)}
         record = {**made_by, "pictures": len(files), **pictures, "shard": SHARD}
         self.made_by = json.loads(json.dumps(record))  # tuples become lists, as they will be read
-        self._stamps = [self._stamps_now(shard) for shard in range(len(self.shards))]
-        self.records: list[dict] = []  # sidecars of all shards, once it is complete
+        self._stems = [self.directory / f"shard-{shard:05d}" for shard in range(len(self.shards))]
+        self._stamps = [self._stamp(shard) for shard in range(len(self.shards))]
+        self._records: list[dict | None] = [None] * len(self.shards)
         for sidecar in sorted(self.directory.glob("shard-*.json"))[:1]:
             stored = (read_json(sidecar) or {}).get("made_by", self.made_by)
             for key in {**self.made_by, **stored}:
@@ -108,42 +102,24 @@ class Store:
                     told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
                     raise ValueError(f"{directory} was made by something else: {told}")
 
-    def _stem(self, shard: int) -> Path:
-        return self.directory / f"shard-{shard:05d}"
-
-    def _stamps_now(self, shard: int) -> str:
+    def _stamp(self, shard: int) -> str:
         return digest([file_stamp(self.paths[i]) for i in self.shards[shard]])
 
-    def _contents(self, shard: int) -> str | None:
-        """A digest of the pictures' bytes; None where one cannot be read, or changed since this run began."""
-        try:
-            contents = digest([hash_file(self.paths[i]) for i in self.shards[shard]])
-        except OSError:
-            return None
-        return contents if self._stamps_now(shard) == self._stamps[shard] else None
-
-    def record(self, shard: int) -> dict | None:
-        """The sidecar of a shard that is sound and of these very pictures, else None."""
-        record = sound_record(self._stem(shard))
-        if record is None or record.get("made_by") != self.made_by:
-            return None
-        if record["stamps"] != self._stamps[shard]:
-            if record["contents"] is None or record["contents"] != self._contents(shard):
-                return None
-            record["stamps"] = self._stamps[shard]  # moved or touched, but the same: the next look is quick again
-            with contextlib.suppress(PermissionError):
-                write_atomic(_beside(self._stem(shard), "json"), json.dumps(record))
-        return record
+    def _missing(self) -> list[int]:
+        """The shards that are not there, or neither sound nor of these very pictures; the others become known."""
+        for shard, known in enumerate(self._records):
+            record = known or sound_record(self._stems[shard])
+            if record and record.get("made_by") == self.made_by and record.get("stamps") == self._stamps[shard]:
+                self._records[shard] = record
+        return [shard for shard, known in enumerate(self._records) if known is None]
 
     def complete(self, make: Callable[[list[int]], None]) -> None:
         """Have `make` write the missing shards, by number; `FolderBusyError` where another process is writing here."""
-        self.records = [self.record(shard) for shard in range(len(self.shards))]
-        if not all(self.records):
+        if self._missing():
             with locked(self.directory):
                 for left in self.directory.glob(".*.part"):  # what killed processes had half written
                     left.unlink()
-                make([i for i, known in enumerate(self.records) if known is None and self.record(i) is None])
-            self.records = [self.record(i) if known is None else known for i, known in enumerate(self.records)]
+                make(self._missing())  # asked again: another process may have made some meanwhile
 
     def write(self, shard: int, pictures: Sequence[Mapping[str, np.ndarray]]) -> None:
         """Store the arrays of a shard's pictures; all have the same names and dtypes, shapes may differ."""
@@ -151,21 +127,24 @@ class Store:
         for name in pictures[0]:
             flat[name] = np.concatenate([arrays[name].reshape(-1) for arrays in pictures])
             shapes[name] = [arrays[name].shape for arrays in pictures]
-        record = {"made_by": self.made_by, "stamps": self._stamps[shard], "contents": self._contents(shard)}
-        save_arrays(self._stem(shard), flat, {**record, "shapes": shapes})
+        contents = None  # of pictures that changed since this run began: then these arrays are of no use to the next
+        if self._stamp(shard) == self._stamps[shard]:
+            contents = digest([hash_file(self.paths[i]) for i in self.shards[shard]])
+        record = {"made_by": self.made_by, "stamps": self._stamps[shard], "contents": contents, "shapes": shapes}
+        self._records[shard] = save_arrays(self._stems[shard], flat, record)
 
-    def arrays(self, name: str, *, mapped: bool = False) -> Iterator[np.ndarray]:
-        """The arrays `name` of all pictures of a complete store, in their own shapes; `mapped`: as in `load_array`."""
-        for shard, record in enumerate(self.records):
-            flat = np.asarray(load_array(self._stem(shard), name, mapped=mapped))
-            ends = np.cumsum([math.prod(shape) for shape in record["shapes"][name]])
-            for piece, shape in zip(np.split(flat, ends[:-1]), record["shapes"][name], strict=True):
+    def arrays(self, name: str) -> Iterator[np.ndarray]:
+        """The arrays `name` of all pictures of a complete store, in their own shapes, read-only, as `load_array`."""
+        for stem, record in zip(self._stems, self._records, strict=True):
+            shapes = record["shapes"][name]
+            ends = np.cumsum([math.prod(shape) for shape in shapes])
+            for piece, shape in zip(np.split(np.asarray(load_array(stem, name)), ends[:-1]), shapes, strict=True):
                 yield piece.reshape(shape)
 
     @property
     def digest(self) -> str:
-        """A name of a complete store by what made it, the pictures' bytes included."""
-        return digest([self.made_by, [record["contents"] for record in self.records]])
+        """A name of a complete store by what made it, the pictures' bytes included, wherever they lie."""
+        return digest([self.made_by, [record["contents"] for record in self._records]])
 
 
 @dataclass(eq=False)

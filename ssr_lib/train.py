@@ -30,7 +30,7 @@ from ssr_lib.whitening import fit_lda
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe of a head. Raises `ValueError` for a value that cannot be."""
+    """The recipe of a head. Raises `ValueError` for an optimizer or a start that there is not."""
 
     steps: int = 300
     batch_size: int = 64
@@ -49,10 +49,6 @@ class TrainConfig:
     def __post_init__(self):
         check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         check_choice("start", self.start, ("random", "fitted"))
-        lowest = {"steps": 1, "batch_size": 2, "shrinkage": 0, "lr_tail": 0, "lr_new": 0}
-        for name, least in lowest.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name)}; {least} or more is wanted")
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
@@ -129,25 +125,17 @@ def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np
         loss.start(descriptors, torch.from_numpy(targets).to(descriptors.device))
 
 
-def describe_training(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarray, config: TrainConfig) -> dict:
-    """All that the trained network depends on, JSON-able: weights, maps, code of head and loss by their content."""
-    record = {f"config.{key}": value for key, value in asdict(config).items()}
-    record |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
-    record |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
-    record |= {"head code": hash_file(inspect.getsourcefile(type(net.head)))}
-    return record | {"loss code": hash_file(inspect.getsourcefile(type(loss)))}
-
-
 def train_head(
     net: RetrievalNet, maps: Maps, labels: Sequence, config: TrainConfig, *, directory: Path | str, progress=True
 ) -> list[dict[str, float]]:
     """Train `net`, in place and on its device, on stored maps and a label for each; returns the curve.
 
     The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr
-    (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json; a
-    finished training is loaded from there, a killed one begins again, to the same bits on the same machine. Raises
-    `ValueError` for another run in the directory or labels that teach nothing, `FloatingPointError` for a loss that is
-    not finite, `FolderBusyError` where another process is training there.
+    (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json, with all
+    that the net depends on: weights, maps, code of head and loss by their content. A finished training is loaded from
+    there, a killed one begins again, to the same bits on the same machine. Raises `ValueError` for another run in the
+    directory or labels that teach nothing, `FloatingPointError` for a loss that is not finite, `FolderBusyError` where
+    another process is training there.
     """
     if len(labels) != len(maps):
         raise ValueError(f"{len(labels)} labels for {len(maps)} maps; one for each is wanted")
@@ -156,7 +144,11 @@ def train_head(
         raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
     directory = Path(directory)
     loss = make_loss(net, len(classes), config)
-    made_by = describe_training(net, loss, maps, targets, config)
+    made_by = {f"config.{key}": value for key, value in asdict(config).items()}
+    made_by |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
+    made_by |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
+    for part, module in {"head": net.head, "loss": loss}.items():
+        made_by[f"{part} code"] = hash_file(inspect.getsourcefile(type(module)))
     rows = finished_rows(directory, net, made_by)
     if rows is None:
         with locked(directory):

@@ -41,24 +41,18 @@ def save_checkpoint(path: Path | str, net: RetrievalNet, extra: dict[str, Any] |
     return weights_file
 
 
-def inside(weights_file: Path) -> dict[str, Any]:
-    """The record inside a file of weights, empty where there is none. Raises `ValueError` for a damaged file."""
-    try:
-        with safe_open(weights_file, framework="pt") as stored:
-            record = json.loads((stored.metadata() or {}).get("record", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{weights_file} is damaged or cut short ({error}); make or copy it again") from error
-    return record if isinstance(record, dict) else {}
-
-
 def read_record(path: Path | str) -> dict[str, Any]:
     """The record of a checkpoint: its "config" and "extra". Raises `ValueError` naming a damaged or foreign file."""
     weights_file, record_file = checkpoint_files(path)
     if not weights_file.is_file():
         raise FileNotFoundError(f"{weights_file} does not exist; `ssr convert` makes a checkpoint of published weights")
-    record = inside(weights_file)
+    try:
+        with safe_open(weights_file, framework="pt") as stored:
+            record = json.loads((stored.metadata() or {}).get("record", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{weights_file} is damaged or cut short ({error}); make or copy it again") from error
     found = record.get("format", "no format")
-    if found != FORMAT or not isinstance(record.get("config"), dict) or not isinstance(record.get("extra"), dict):
+    if found != FORMAT:
         raise ValueError(f"{weights_file} holds no network of {FORMAT} (found: {found}); train or convert it again")
     if read_json(record_file) != record:
         what = f"is missing or is not the record inside {weights_file.name}"
@@ -71,12 +65,12 @@ def load_checkpoint(path: Path | str) -> RetrievalNet:
     config = read_record(path)["config"]
     weights_file = checkpoint_files(path)[0]
     try:
-        net = RetrievalNet.from_config(config, pretrained="none")  # they come from the file
+        net = RetrievalNet(**{**config, "pretrained": "none"})  # they come from the file
         net.load_state_dict(load_file(weights_file))
     except (ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:400]
         raise ValueError(f"{weights_file} does not hold the network that its record describes: {reason}") from error
-    net.config["pretrained"] = config.get("pretrained", "none")
+    net.config["pretrained"] = config["pretrained"]
     return net.eval()
 
 
@@ -88,9 +82,6 @@ def stored_preprocess(path: Path | str) -> Preprocess | None:
     return PRESETS["lite"] if record["config"]["backbone"].startswith("tf_efficientnet_lite") else None
 
 
-# ---- files of others
-
-
 class Ignored:
     """Stands for arrays and arguments that a published file has beside its weights, and forgets them."""
 
@@ -100,9 +91,8 @@ class Ignored:
     __setstate__ = __init__
 
 
-_ARRAYS = ("core.multiarray._reconstruct", "core.multiarray.scalar", "_core.multiarray._reconstruct")
-_ARRAYS += ("_core.multiarray.scalar", "ndarray", "dtype")
-_BESIDE = [(Ignored, "argparse.Namespace"), *((Ignored, f"numpy.{name}") for name in _ARRAYS)]
+_IGNORED = ["argparse.Namespace", "numpy.ndarray", "numpy.dtype", "numpy.core.multiarray._reconstruct"]
+_IGNORED += ["numpy.core.multiarray.scalar", "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar"]
 
 
 def read_file(path: Path, source: str) -> object:
@@ -110,7 +100,7 @@ def read_file(path: Path, source: str) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_BESIDE):
+        with torch.serialization.safe_globals([(Ignored, name) for name in _IGNORED]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
@@ -135,5 +125,5 @@ def check_tensors(state: object, source: str) -> None:
         if not dense or not (value.is_floating_point() or name.endswith("num_batches_tracked")):
             kind = f"{value.dtype}, {value.layout}, {value.device}".replace("torch.", "")
             raise ValueError(f"{source}: {name} is {kind}; dense floating-point weights are wanted")
-        if not bool(torch.isfinite(value).all()):
+        if not value.isfinite().all():
             raise ValueError(f"{source}: {name} holds NaN or infinity; the file is damaged: download it again")

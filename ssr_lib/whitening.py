@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.linalg import eigh
 
 
@@ -16,18 +15,13 @@ class Whitening:
     mean: np.ndarray
     projection: np.ndarray
 
-    def apply(self, descriptors: np.ndarray | torch.Tensor, dims: int | None = None) -> np.ndarray | torch.Tensor:
-        """Whitened unit descriptors (N, dims) of (N, D): same kind, dtype and device; dims None keeps all."""
+    def apply(self, descriptors: np.ndarray, dims: int | None = None) -> np.ndarray:
+        """Whitened unit descriptors (N, dims) of (N, D), in the same dtype; dims None keeps all."""
         if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
-            found = tuple(descriptors.shape)
-            raise ValueError(f"whitening was fitted to dimension {len(self.mean)}; descriptors have shape {found}")
+            raise ValueError(f"whitening: descriptors have shape {descriptors.shape}, wanted (N, {len(self.mean)})")
         if dims is not None and not 1 <= dims <= len(self.projection):
             raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
-        mean, projection = self.mean, self.projection[:dims]
-        if isinstance(descriptors, torch.Tensor):
-            mean, projection = (torch.from_numpy(a).to(descriptors) for a in (mean, projection))
-        else:
-            mean, projection = (a.astype(descriptors.dtype) for a in (mean, projection))
+        mean, projection = self.mean.astype(descriptors.dtype), self.projection[:dims].astype(descriptors.dtype)
         whitened = (descriptors - mean) @ projection.T  # (N, D')
         lengths = (whitened**2).sum(1) ** 0.5
         return whitened / (lengths[:, None] + 1e-6)
@@ -48,16 +42,14 @@ def fit_pca(descriptors: np.ndarray) -> Whitening:
 def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndarray) -> Whitening:
     """Learned whitening from matching pairs: descriptors (N, D), ids of queries (P,) and of their positives (P,).
 
-    The scatter of pair differences is made white, then everything is turned to its principal axes; the mean is that of
-    the query rows.
+    The scatter of pair differences is made white, then all turned to its principal axes; the mean is the query rows'.
     Source: Mikolajczyk & Matas, ICCV 2007; Radenovic et al., PAMI 2019.
     """
     x = check_descriptors(descriptors)
     queries, positives = np.asarray(queries), np.asarray(positives)
     if queries.shape != positives.shape or queries.ndim != 1 or not len(queries):
-        raise ValueError(
-            f"fit_learned: queries {queries.shape}, positives {positives.shape}; one of each a pair wanted"
-        )
+        found = f"queries {queries.shape}, positives {positives.shape}"
+        raise ValueError(f"fit_learned: {found}; one of each a pair is wanted")
     differences = x[queries] - x[positives]
     return _whiten(x, x[queries].mean(axis=0), differences.T @ differences / len(queries))
 
@@ -66,8 +58,8 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
     """Linear discriminant analysis of descriptors (N, D) with a class for each, `labels` (N,).
 
     The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's,
-    is made white, then everything is turned to its principal axes, by falling total over (shrunk) inner variance; the
-    mean is that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
+    is made white, then all turned to its principal axes, by falling total over (shrunk) inner variance; the mean is
+    that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
     x, labels = check_descriptors(descriptors), np.asarray(labels)

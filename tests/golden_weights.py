@@ -1,5 +1,6 @@
 """The weight recipes behind the golden outputs: random numbers in a fixed order, named as published checkpoints are."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,7 @@ def backbone_state() -> dict[str, torch.Tensor]:
     rng, state = np.random.default_rng(5), {}
     with np.load(GOLDEN / "image.npz") as golden:
         for name, text in zip(golden["backbone_param_names"], golden["backbone_param_shapes"], strict=True):
-            shape = tuple(
-                int(number) for number in str(text).strip("()").replace("x", ",").split(",") if number.strip()
-            )
+            shape = [int(number) for number in re.findall(r"\d+", str(text))]
             if name.endswith("running_var"):
                 value = rng.uniform(0.5, 1.5, shape)
             elif len(shape) == 4:

@@ -9,16 +9,15 @@ import cv2
 import numpy as np
 
 from ssr_lib.benchmark import Benchmark
-from ssr_lib.datasets.revisited import Official
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
 from ssr_lib.weights import save_checkpoint
 
 
-def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], distractors: list[str]) -> Official:
+def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], distractors: list[str]) -> str:
     """A set `folder`/`name` of the queries of `groups`, and `folder`/revisitop1m with the distractors and their list.
 
-    Returns what would be known of it if it were a published one. A query's box leaves out a margin; of its positives
+    Returns the SHA-256 of its ground truth. A query's box leaves out a margin; of its positives
     the first is easy, the second hard, the third junk, and so on.
     """
     jpg = folder / name / "jpg"
@@ -47,7 +46,7 @@ def build(folder: Path, name: str, benchmark: Benchmark, groups: list[str], dist
         shutil.copy(benchmark.root / file, shard / Path(file).name)
     listed = sorted(f"a0/{path.name}" for path in shard.iterdir())
     (folder / "revisitop1m" / "revisitop1m.txt").write_text("\n".join(listed) + "\n")
-    return Official(name, hashlib.sha256(data).hexdigest())
+    return hashlib.sha256(data).hexdigest()
 
 
 def checkpoints(folder: Path) -> dict[str, dict[str, str]]:

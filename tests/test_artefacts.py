@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ssr_lib import metrics
@@ -18,9 +19,8 @@ TINY = {f"data.{split}.{key}": value for split in ("validation", "test") for key
 TINY |= {"data.training": {"landmarks": 4, "views": 3}, "data.image_size": 64, "data.drawn_size": 64}
 TINY |= {"model.descriptor_dim": 8, "training.steps": 2, "training.batch_size": 4, "training.seeds": [0, 1]}
 TINY |= {"tables.main": ["plain"], "rerankers.GFR.candidates": {"k": [1, 2, 5], "alpha": [0.5]}}
-TINY |= {"rerankers.SuperGlobal.fixed.shortlist": 5} | {
-    f"rerankers.{name}": None for name in ("αQE", "DBA", "αQE + DBA")
-}
+TINY |= {"rerankers.SuperGlobal.fixed.shortlist": 5}
+TINY |= dict.fromkeys(("rerankers.αQE", "rerankers.DBA", "rerankers.αQE + DBA"))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_names_and_seeds_that_are_not_there_are_refused_with_those_that_are(stud
         (lambda: study.reranker("ours"), "no 'ours' in rerankers of the profile; it has none; AQE; .*GFR"),
         (lambda: study.benchmark("oxford"), r"no 'oxford' in data\.labels of the profile; it has none"),
         (lambda: study.network("plain", 5), r"network 'plain' has no training 5; its seeds are \[0, 1\]"),
-        (lambda: study.training_views("photographs"), "null, which the profile has for a name is not there"),
+        (lambda: study.training_views("photographs"), "not in .*: null, which the profile has for a name; data/README"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=refusal):
             ask()
@@ -116,6 +116,19 @@ def test_choices_are_made_on_validation_once_and_every_trial_is_kept(study):
     assert Study("smoke", study.workspace, TINY, progress=False).choices() == chosen, "other things were tried"
 
 
+def test_what_a_notebook_made_before_and_not_now_is_removed(tmp_path):
+    for names in (["a", "b"], ["a"]):
+        study = Study("smoke", tmp_path, notebook="05_ablation")
+        for name in names:
+            study.write_table(name, pd.DataFrame({"mAP": [1 / 3]}), "photos")
+            for suffix in (".png", ".svg"):
+                study.figure(f"{name}.png").with_suffix(suffix).touch()
+        study.write_rows(None, pd.DataFrame({"measure": ["ms"], "value": [1.0]}))
+    left = {path.name: path for folder in ("tables", "figures") for path in (study.results_dir / folder).iterdir()}
+    assert left.keys() == {"a_photos.csv", "a.png", "a.svg"}
+    assert left["a_photos.csv"].read_text() == "mAP\n0.333333\n"
+
+
 def unit(count: int) -> np.ndarray:
     rows = np.random.default_rng(count).standard_normal((count, 8)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -125,7 +138,9 @@ def two_data_sets(tmp_path, ks, source="others"):
     """As much of a study as a choice needs: two data sets of 4 and 20 images; the third chooses on them."""
     changes = {"data.choices_from": source, "rerankers": {"base": None, "GFR": {"module": "gfr"}}}
     changes |= {"rerankers.GFR.candidates": {"k": ks, "alpha": [1.0]}}
+    changes["data.labels"] = {name: f"{name}.csv" for name in "abc"}
     profile = load_profile("smoke", changes | {"data.datasets": ["a", "b", "c"]})
+    profile.data.labels.clear()  # they are of no file
 
     def benchmark(name, split):
         count = {"a": 4, "b": 20}[name]

@@ -44,9 +44,9 @@ MEASURED = pd.DataFrame({"roxf_M": [70.0], "rpar_M": [80.1], "method": ["GFR"]})
 CURVE = pd.DataFrame({"step": range(1, 20), "loss": 1 / np.arange(1.0, 20), "accuracy": np.arange(19) / 20})
 BARS = pd.DataFrame([(b, h, 50.0, 48.0, 53.0) for b in ("lite0", "lite1") for h in ("plain", "product")])
 BARS.columns = ["backbone", "head", "value", "low", "high"]
-FOREST = pd.DataFrame(
-    {"comparison": ["a − b", "c − d"], "difference": [0.5, -2.0], "low": [-1.0, -3.0], "high": [2.0, -1.0]}
-)
+FOREST = pd.DataFrame([("a − b", 0.5, -1.0, 2.0), ("c − d", -2.0, -3.0, -1.0)])
+FOREST.columns = ["comparison", "difference", "low", "high"]
+GAINS = pd.DataFrame({"positives": [1, 2, 9, 30], "gain": [-5.0, 1.0, 4.0, 12.0]})
 LINE_ART = {
     "lines": lambda path: figures.lines(sweep(), "k", path, hue="difficulty", log="xy"),
     "heatmap": lambda path: figures.heatmap(pd.DataFrame([[50.0, 51.0], [52.0, np.nan]]), path),
@@ -54,9 +54,7 @@ LINE_ART = {
     "cost": lambda path: figures.cost(costs(), path),
     "bars": lambda path: figures.bars(BARS, path, x="backbone", hue="head"),
     "forest": lambda path: figures.forest(FOREST, path),
-    "gain_by_positives": lambda path: figures.gain_by_positives(
-        pd.DataFrame({"positives": [1, 2, 9, 30], "gain": [-5.0, 1.0, 4.0, 12.0]}), path
-    ),
+    "gain_by_positives": lambda path: figures.gain_by_positives(GAINS, path),
     "published_landscape": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED),
     "nothing measured": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED[:0]),
 }
@@ -76,26 +74,20 @@ def test_line_art_is_a_png_in_full_colour_and_an_svg_with_the_same_bytes_every_t
 
 @pytest.mark.parametrize("name", ["cost", "published_landscape"])
 def test_names_of_points_do_not_overlap(name, tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        figures, "Figure", lambda **options: drawn.append(matplotlib.figure.Figure(**options)) or drawn[-1]
-    )
+    drawn = matplotlib.figure.Figure(layout="constrained", figsize=(8.5, 5.2))
+    monkeypatch.setattr(figures, "Figure", lambda **options: drawn)
     LINE_ART[name](tmp_path / "x.png")
-    FigureCanvasAgg(drawn[0]).draw()
-    names = [text for text in drawn[0].axes[0].texts if text.get_text()]
+    FigureCanvasAgg(drawn).draw()
+    names = [text for text in drawn.axes[0].texts if text.get_text()]
     boxes = [matplotlib.text.Text.get_window_extent(text) for text in names]  # without the lines to the points
     assert [text.get_text() for text in names].count("GFR") == 1 and len(boxes) >= 3
     assert not [(i, j) for i in range(len(boxes)) for j in range(i) if boxes[i].overlaps(boxes[j])]
 
 
 def test_one_method_has_one_colour_and_no_two_methods_share_it():
-    for together in (
-        METHODS,
-        ["none", "easy", "medium", "hard"],
-        ["untrained", "structural", "plain", "neighbour", "conv"],
-    ):
-        colours = [figures.COLOURS[name] for name in together]
-        assert len(set(colours)) == len(together), together
+    networks = ["untrained", "structural", "plain", "neighbour", "conv"]
+    for together in (METHODS, ["none", "easy", "medium", "hard"], networks):
+        assert len({figures.COLOURS[name] for name in together}) == len(together), together
 
 
 def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(photos, tmp_path):

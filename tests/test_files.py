@@ -41,11 +41,10 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
 
 
 def test_json_that_is_absent_damaged_or_no_object_is_none(tmp_path):
-    contents = {"good": '{"a": 1}', "cut": '{"a": ', "list": "[1]", "bytes": b"\xff\xfe{"}
-    for name, content in contents.items():
-        write_atomic(tmp_path / name, content)
-    found = {name: read_json(tmp_path / name) for name in (*contents, "absent")}
-    assert found == {"good": {"a": 1}, "cut": None, "list": None, "bytes": None, "absent": None}
+    assert read_json(tmp_path / "record") is None
+    for content, found in (('{"a": 1}', {"a": 1}), ('{"a": ', None), ("[1]", None), (b"\xff\xfe{", None)):
+        write_atomic(tmp_path / "record", content)
+        assert read_json(tmp_path / "record") == found
 
 
 def test_digests_are_sha256_of_canonical_json_and_of_bytes(tmp_path):
@@ -74,10 +73,10 @@ def test_a_part_is_found_by_name_by_module_path_and_by_file(tmp_path):
     assert [load_part(str(tmp_path / folder / "mine.py"), "heads").Answer().value for folder in "12"] == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["gfrr", "ssr_lib.losses.gfrr", "nowhere.at.all", "nowhere/mine.py", "", ".gfr"])
-def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are(name):
-    with pytest.raises(ValueError, match=f"no part '{name}' in losses; there are arcface, cosface"):
-        load_part(name, "losses")
+def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are():
+    for name in ("gfrr", "ssr_lib.losses.gfrr", "nowhere.at.all", "nowhere/mine.py", "", ".gfr"):
+        with pytest.raises(ValueError, match=f"no part '{name}' in losses; there are arcface, cosface"):
+            load_part(name, "losses")
 
 
 def test_a_part_that_lacks_something_itself_says_so(tmp_path, monkeypatch):

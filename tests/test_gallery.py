@@ -9,13 +9,21 @@ import pytest
 from PIL import Image
 from test_extract import TinyNet
 
+from ssr_lib import extract as extract_module
 from ssr_lib import gallery as gallery_module
 from ssr_lib.extract import describe
 from ssr_lib.gallery import index_folder
 from ssr_lib.images import Preprocess
 from ssr_lib.search import knn, prepare
+from ssr_lib.store import load_array
 
 PREPROCESS = Preprocess(size=24)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    for module in (extract_module, gallery_module):
+        monkeypatch.setattr(module, "SHARD", 2)
 
 
 def add(folder, *names, seed=0):
@@ -48,7 +56,7 @@ def test_pictures_are_described_once_new_ones_alone_and_removed_ones_leave(folde
     check(first)
     net = TinyNet()
     again = index(folder, net)
-    assert net.seen == 0 and again.n_new == 0 and again.files == first.files
+    assert net.seen == again.n_new == 0 and again.files == first.files
     np.testing.assert_array_equal(again.descriptors, first.descriptors)
     add(folder, "d.png", "0.png", seed=1)
     (folder / "b.png").unlink()
@@ -70,13 +78,11 @@ def test_an_overwritten_picture_is_described_again_though_size_and_date_are_equa
 
 
 def test_two_galleries_of_equal_names_sizes_and_dates_share_an_index_without_mixing(tmp_path):
-    for i, place in enumerate(("one", "two")):
-        add(tmp_path / place, "a.bmp", "b.bmp", seed=i)
-        for name in ("a.bmp", "b.bmp"):
-            os.utime(tmp_path / place / name, ns=(10**18, 10**18))
-    for place in ("one", "two"):
+    for seed, place in enumerate(("one", "two")):
+        add(tmp_path / place, "a.bmp", seed=seed)
+        os.utime(tmp_path / place / "a.bmp", ns=(10**18, 10**18))
         gallery = index(tmp_path / place, index=tmp_path / "index")
-        assert gallery.n_new == 2
+        assert gallery.n_new == 1
         check(gallery)
     assert index(tmp_path / "one", index=tmp_path / "index").n_new == 0
     assert not (tmp_path / "one" / ".ssr-index").exists()
@@ -111,8 +117,8 @@ def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_change
 @pytest.mark.parametrize("killed_at", [0, 1])
 def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(folder, monkeypatch, killed_at):
     index(folder)
-    add(folder, "d.png", "e.png", seed=1)
-    saves = [gallery_module._save] * killed_at
+    add(folder, "d.png", "e.png", "g.png", seed=1)
+    saves = [gallery_module.save_arrays] * killed_at
 
     def save_until_killed(*args):
         if not saves:
@@ -120,30 +126,42 @@ def test_a_killed_update_keeps_its_chunks_and_goes_on_though_the_folder_changed(
         saves.pop()(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(gallery_module, "_save", save_until_killed)
+        patch.setattr(gallery_module, "save_arrays", save_until_killed)
         with pytest.raises(KeyboardInterrupt):
             index(folder)
     add(folder, "f.png", seed=3)
     (folder / "d.png").unlink()
     net = TinyNet()
     gallery = index(folder, net)
-    assert gallery.files == ["a.png", "b.png", "e.png", "f.png", "sub/c.png"] and gallery.unreadable == {}
-    assert net.seen == 2
+    assert gallery.files == ["a.png", "b.png", "e.png", "f.png", "g.png", "sub/c.png"] and gallery.unreadable == {}
+    assert net.seen == 3 - killed_at
     check(gallery)
+
+
+def test_many_small_updates_leave_few_files_and_nothing_of_pictures_that_went(folder):
+    for i in range(20):
+        add(folder, f"{i}.png", seed=i)
+        gallery = index(folder)
+        (folder / f"{i}.png").unlink()
+    assert sum(len(load_array(file.with_suffix(""), "rows")) for file in gallery.place.glob("part-*.json")) < 8
+    assert len(list(gallery.place.iterdir())) <= 8
 
 
 @pytest.mark.parametrize("damage", ["rows", "list"])
 def test_damaged_parts_of_an_index_are_described_again(folder, damage, recwarn):
     place = index(folder).place
-    rows, sidecar = sorted(place.glob("??.rows.npy"))[0], sorted(place.glob("??.json"))[0]
-    if damage == "rows":
-        rows.write_bytes(rows.read_bytes()[:-4] + b"\0\1\2\3")
-    else:
-        sidecar.write_text("{")
+    for sidecar in place.glob("part-*.json"):
+        rows = sidecar.with_suffix(".rows.npy")
+        if damage == "rows":
+            rows.write_bytes(rows.read_bytes()[:-4] + b"\0\1\2\3")
+        else:
+            sidecar.write_text("{")
     gallery = index(folder)
-    assert gallery.n_new == 1
+    assert gallery.n_new == 3
     assert damage == "list" or "is damaged; it is made again" in str(recwarn.pop(UserWarning).message)
-    check(gallery)
+    recwarn.clear()
+    check(index(folder))
+    assert not recwarn.list, "the damaged parts are gone"
 
 
 def test_a_gallery_that_cannot_be_written_asks_for_another_place_unless_nothing_is_new(folder, monkeypatch):

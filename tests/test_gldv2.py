@@ -18,6 +18,9 @@ def test_every_picture_gets_its_landmark_and_its_place_and_landmarks_can_be_left
     assert labels.tolist() == [7] and files == ["0/1/2/0123456789abcdef.jpg"]
     with pytest.raises(ValueError, match="no landmark 8 to leave out"):
         read_clean(tmp_path / "train_clean.csv", leave_out=[1, 8])
+    (tmp_path / "overlap.txt").write_text("1\nPantheon\n")
+    with pytest.raises(ValueError, match=r"overlap\.txt.*Pantheon"):
+        read_ids(tmp_path / "overlap.txt")
 
 
 def test_a_landmark_with_thousands_of_pictures_is_read(tmp_path):
@@ -26,20 +29,11 @@ def test_a_landmark_with_thousands_of_pictures_is_read(tmp_path):
     assert len(read_clean(path)[0]) == 12000
 
 
-@pytest.mark.parametrize(
-    "text,words",
-    [
-        ("id,url,landmark_id\nab,http,1\n", "columns landmark_id, images are wanted; found 'id,url,landmark_id'"),
-        *((f"{TABLE}{row}\n", "line 5: .*") for row in ("x,17660ef415d37059", "1,ab", "1,../../../etc abc", '1,"ab')),
-    ],
-)
+@pytest.mark.parametrize("text,words", [
+    ("id,url,landmark_id\nab,http,1\n", "a CSV table with columns landmark_id, images is wanted; found 'id, url, landmark_id'"),
+    *((f"{TABLE}{row}\n", "line 5: .*") for row in ("x,17660ef415d37059", "1,ab", "1,../../../etc abc", '1,"ab')),
+])  # fmt: skip
 def test_other_columns_and_rows_that_are_no_landmarks_are_refused(tmp_path, text, words):
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"train\.csv[:,] {words}"):
         read_clean(tmp_path / "train.csv")
-
-
-def test_ids_that_are_none_are_refused(tmp_path):
-    (tmp_path / "ids.txt").write_text("1\nPantheon\n")
-    with pytest.raises(ValueError, match=r"ids\.txt.*Pantheon"):
-        read_ids(tmp_path / "ids.txt")

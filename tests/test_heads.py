@@ -1,4 +1,6 @@
-"""Heads: the embedding's arithmetic against a naive one, its controls, gradients, starts and invariances."""
+"""Heads: their arithmetic against a naive one, gradients, starts, controls and invariances."""
+
+import itertools
 
 import pytest
 import torch
@@ -6,109 +8,132 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssr_lib import self_similarity
-from ssr_lib.heads import conv, neighbour, plain, product, structural
+from ssr_lib.files import load_part
+from ssr_lib.heads import _shared
 from ssr_lib.pooling import gem
 from ssr_lib.self_similarity import self_similarity_map, structural_descriptor
 
-CONTROLS = {"product": product.Head, "neighbour": neighbour.Head, "conv": conv.Head}
+CONTROLS = ("product", "neighbour", "conv")  # of one number of parameters
+RELATIONS = ("product", "neighbour", "attention", "attention_neighbour")
+STARTS = ({"start": "identity"}, {"start": "random"})
+HEADS = [*itertools.product(("attention", "attention_neighbour", "attention_only", "cbam"), STARTS)]
+HEADS += [*itertools.product(CONTROLS, ({}, {"encoder": "shared"}, {"fusion": "concat"}))]
+HEADS += [("attention", {"encoder": "full"}), ("attention_neighbour", {"encoder": "full"})]
 
 
-def head_and_map(name="product", *, channels=12, mid=8, window=5, size=(6, 5), seed=0, **options):
-    """A head away from its identity start, and a map for it; at "mid" with channels after projection as before."""
-    torch.manual_seed(seed)
-    head = CONTROLS[name]((4, channels, channels), seed=seed, mid_channels=mid, window=window, **options)
+def head_of(kind, channels, **options):
+    return load_part(kind, "heads").Head(channels, **options)
+
+
+def make(kind, *, mid=4, window=5, **options):
+    """A head away from its start where its batch norms can move it; at "mid" with channels after projection as before."""
+    torch.manual_seed(0)
+    if kind != "cbam":
+        options["mid_channels"] = mid
+    if kind not in ("cbam", "attention_only"):
+        options["window"] = window
+    head = head_of(kind, (4, 6, 6), **options)
     for layer in head.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
             nn.init.normal_(layer.weight, 1, 0.1)
             nn.init.normal_(layer.bias, 0, 0.1)
-    return head, torch.randn(3, channels, *size)
+    return head
 
 
-def naive_encoding(head, f):
-    """Steps 2 and 3 as they are written down: every product in memory, (u, v) images through the layers one by one."""
-    (batch, channels, height, width), window = f.shape, head.window
-    neighbours = F.unfold(f, window, padding=window // 2).view(batch, channels, window, window, height, width)
-    related = neighbours * f[:, :, None, None] if isinstance(head, product.Head) else neighbours
-    z = related.clamp(min=0).permute(0, 4, 5, 1, 2, 3).reshape(-1, channels, window, window)
+def noise(*shape, **options):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), **options)
+
+
+def naive_encoding(head, kind, x):
+    """What relates places to their windows as it is written down, (u, v) images through the layers one by one."""
+    (batch, channels, height, width), window = x.shape, head.window
+    related = F.unfold(x, window, padding=window // 2).view(batch, channels, window, window, height, width)
+    if kind in ("product", "attention"):
+        centre = x if kind == "product" else head.score(x)
+        related = related * centre[:, :, None, None]
+    if kind in ("product", "neighbour"):
+        related = related.clamp(min=0)
+    z = related.permute(0, 4, 5, 1, 2, 3).reshape(-1, 1 if head.shared else channels, window, window)
     for convolution, norm, _ in head.encoder:
         z = norm(F.conv2d(z, convolution.weight, convolution.bias)).relu()
     return z.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("name", ["product", "neighbour"])
+@pytest.mark.parametrize("kind", RELATIONS)
+@pytest.mark.parametrize("encoder", ["full", "shared"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("window", "size"), [(3, (4, 4)), (5, (6, 5)), (7, (9, 7)), (7, (2, 3))])
-def test_encoder_equals_the_naive_one_in_values_gradients_and_statistics(name, training, window, size):
-    head, x = head_and_map(name, window=window, size=size)
-    other, _ = head_and_map(name, window=window, size=size)
-    head.double().train(training), other.double().train(training)
+def test_relation_and_encoder_equal_the_naive_ones_in_values_gradients_and_statistics(
+    kind, encoder, training, window, size, monkeypatch
+):
+    for module in (self_similarity, _shared):
+        monkeypatch.setattr(module, "CHUNK_ELEMENTS", 1)  # at inference one row, or one picture, at a time
     results = []
-    for each, encode in ((head, head.encode), (other, lambda f: naive_encoding(other, f))):
-        f = F.normalize(each.reduce(x.double()), dim=1).detach().requires_grad_()
-        encoded = encode(f)
-        (encoded * torch.linspace(-1, 1, encoded.numel()).view_as(encoded)).sum().backward()
-        statistics = [b.clone() for b in each.encoder.buffers()]
-        results.append([encoded, f.grad, *(p.grad for p in each.encoder.parameters()), *statistics])
+    for fast in (True, False):
+        head = make(kind, window=window, encoder=encoder).double().train(training)
+        x = noise(2, 4, *size, dtype=torch.float64).requires_grad_()
+        encode = getattr(head, "encode_channels", head.encode)
+        encoded = encode(x) if fast else naive_encoding(head, kind, x)
+        (encoded * torch.linspace(-1, 1, encoded.numel()).view(encoded.shape)).sum().backward()
+        gradients = [p.grad for p in head.parameters() if p.grad is not None]
+        results.append([encoded, x.grad, *gradients, *(b for b in head.buffers() if b.is_floating_point())])
     for fast, slow in zip(*results, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
 
 
-def test_blocks_of_rows_at_inference_give_the_same_numbers(monkeypatch):
-    head, x = head_and_map(size=(11, 7))
-    head.eval()
+@pytest.mark.parametrize(("place", "fusion"), [("mid", "add"), ("mid", "concat"), ("last", "add")])
+def test_places_and_fusions_are_what_they_are_written_down_to_be(place, fusion):
+    head, x = make("product", place=place, fusion=fusion, product_scale=4).eval(), noise(3, 6, 6, 5)
+    project = nn.Conv2d(6, 6, 1)
     with torch.inference_mode():
-        whole = head.embed(x)
-        monkeypatch.setattr(self_similarity, "CHUNK_ELEMENTS", 1)  # one row of places at a time
-        torch.testing.assert_close(head.embed(x), whole, rtol=0, atol=1e-5)
+        inside = x if place == "mid" else project(x)
+        s = head.expand(naive_encoding(head, "product", 2 * F.normalize(head.reduce(inside), dim=1)))
+        joined = inside + s if fusion == "add" else head.join(torch.cat([inside, s], dim=1))
+        expected = project(joined) if place == "mid" else head.feed_forward[2](head.feed_forward[0](joined).relu())
+        torch.testing.assert_close(head(None, x, project), gem(expected), rtol=0, atol=1e-5)
+        found, added = head.added(None, inside)
+        assert torch.equal(found, inside)
+        torch.testing.assert_close(added, joined - inside, rtol=0, atol=1e-5)
 
 
-def test_places_and_fusions_are_what_they_are_written_down_to_be():
-    project = nn.Conv2d(12, 12, 1)
-    for place, fusion in (("mid", "add"), ("mid", "concat"), ("last", "add")):
-        head, x = head_and_map(place=place, fusion=fusion, product_scale=4)
-        head.eval()
-        with torch.inference_mode():
-            inside = x if place == "mid" else project(x)
-            s = head.expand(naive_encoding(head, 2 * F.normalize(head.reduce(inside), dim=1)))
-            joined = inside + s if fusion == "add" else head.join(torch.cat([inside, s], dim=1))
-            if place == "mid":
-                expected = project(joined)
-            else:
-                first, _, second = head.feed_forward
-                expected = second(first(joined).relu())
-            torch.testing.assert_close(head(None, x, project), gem(expected), rtol=0, atol=1e-5)
-            found, added = head.added(None, inside)
-            assert torch.equal(found, inside)
-            torch.testing.assert_close(added, joined - inside, rtol=0, atol=1e-5)
+@pytest.mark.parametrize(("kind", "options"), HEADS)
+def test_gradient_is_the_numerical_one_and_the_batch_does_not_matter(kind, options):
+    head = make(kind, mid=3, **options).double().eval()
+    x = noise(3, 6, 2, 3, dtype=torch.float64).abs() + 0.1
+    assert torch.autograd.gradcheck(lambda x: head(None, x, nn.Identity()), (x[:1].requires_grad_(),), atol=1e-6)
+    alone = torch.cat([head(None, each[None], nn.Identity()) for each in x])
+    torch.testing.assert_close(head(None, x, nn.Identity()), alone, rtol=0, atol=1e-12)
+    smallest = head(None, x[:, :, :1, :1], nn.Identity())  # a map of one place
+    assert smallest.shape == (3, head.width) and smallest.isfinite().all()
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-@pytest.mark.parametrize("fusion", ["add", "concat"])
-def test_at_mid_a_head_starts_as_plain(name, fusion):
-    x, project = torch.randn(2, 6, 5, 4), nn.Conv2d(6, 9, 1)
-    found = CONTROLS[name]((4, 6, 9), mid_channels=4, window=3, fusion=fusion).eval()(x, x, project)
-    torch.testing.assert_close(found, plain.Head((4, 6, 9))(x, x, project), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", CONTROLS)
-def test_gradient_of_a_whole_head_is_the_numerical_one(name):
-    head, x = head_and_map(name, channels=3, mid=2, window=3, size=(2, 3), fusion="concat", learn_p=True)
-    head, x = head.double().eval(), x[:1].double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: head(None, x, nn.Identity()), (x,), atol=1e-6)
-    head(None, x, nn.Identity()).sum().backward()
-    assert all(parameter.grad is not None for parameter in head.parameters())
+@pytest.mark.parametrize(("kind", "options"), HEADS)
+def test_identity_start_is_plain_and_ten_steps_move_every_parameter(kind, options):
+    torch.manual_seed(2)
+    project, x = nn.Conv2d(6, 9, 1), noise(4, 6, 5, 4)
+    random = options.get("start") == "random"  # there X' has the 9 channels behind project
+    head = head_of(kind, (4, 6, 9), learn_p=True, **options)
+    if not random:
+        pooled = head_of("plain", (4, 6, 9))(x, x, project)
+        torch.testing.assert_close(head.eval()(x, x, project), pooled, rtol=0, atol=1e-6)
+    before = {name: p.detach().clone() for name, p in head.named_parameters()}
+    optimizer = torch.optim.Adam(head.train().parameters(), lr=1e-2)
+    for _ in range(10):
+        optimizer.zero_grad()
+        (F.normalize(head(x, x, project), dim=1) * torch.linspace(-1, 1, head.width)).sum().backward()
+        optimizer.step()
+    assert [name for name, p in head.named_parameters() if torch.equal(p, before[name])] == []
 
 
 @pytest.mark.parametrize("place", ["mid", "last"])
 def test_controls_have_the_parameters_and_the_start_of_the_module(place):
-    states = [dict(kind((4, 6, 9), seed=3, place=place).named_parameters()) for kind in CONTROLS.values()]
-    for other in states[1:]:
-        assert states[0].keys() == other.keys()
-        assert all(torch.equal(value, other[key]) for key, value in states[0].items())
-    another = product.Head((4, 6, 9), seed=4, place=place)
-    assert not torch.equal(another.reduce.weight, states[0]["reduce.weight"])
+    first, *others = [dict(head_of(kind, (4, 6, 9), seed=3, place=place).named_parameters()) for kind in CONTROLS]
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(torch.equal(value, other[key]) for key, value in first.items())
+    assert not torch.equal(head_of("product", (4, 6, 9), seed=4, place=place).reduce.weight, first["reduce.weight"])
 
 
 def test_self_similarity_map_by_hand():
@@ -120,41 +145,40 @@ def test_self_similarity_map_by_hand():
 
 
 def test_structural_descriptor_sees_layout_and_not_channels():
-    x = torch.randn(3, 16, 9, 8, generator=torch.Generator().manual_seed(0))
+    x = noise(3, 16, 9, 8)
     x[1] = x[0].flatten(1)[:, torch.randperm(72, generator=torch.Generator().manual_seed(2))].view(16, 9, 8)
     for i in (0, 2):  # maps with structure: neighbours alike
         x[i] = F.avg_pool2d(x[i : i + 1], 3, 1, 1)[0]
-    rotation, _ = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(1)))
+    rotation, _ = torch.linalg.qr(noise(16, 16))
+    head = head_of("structural", (16, 0, 0))
     descriptors, rotated = structural_descriptor(x), structural_descriptor(torch.einsum("dc,bchw->bdhw", rotation, x))
-    assert descriptors.shape == (3, structural.Head((16, 0, 0)).width) == (3, 48 * 49 // 2 + 48)
-    assert torch.equal(structural.Head((16, 0, 0))(x, None, nn.Identity()), descriptors)
+    assert descriptors.shape == (3, head.width) == (3, 48 * 49 // 2 + 48)
+    assert torch.equal(head(x, None, nn.Identity()), descriptors)
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(rotated, descriptors, rtol=0, atol=2e-3)
     assert descriptors[0] @ descriptors[1] < 0.9, "the same places in another order are another layout"
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_under_autocast_the_relations_are_computed_in_float32(name):
-    head, x = head_and_map(name, mid=4, window=3)
-    head.eval()
-    with torch.inference_mode():
-        expected = head(None, x, nn.Identity())
-        with torch.autocast("cpu", torch.bfloat16):
-            found = head(None, x, nn.Identity())
-    assert F.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0) > 0.999
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_under_autocast_the_relations_are_computed_in_float32(kind):
+    head, dtypes = make(kind), []
+    head.encoder[-1][-1].register_forward_hook(lambda layer, inputs, output: dtypes.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        head(None, noise(3, 6, 6, 5), nn.Identity())
+    assert dtypes == [torch.float32]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"place": "first"}, "place is 'first'; one of mid, last"),
-        ({"fusion": "gate"}, "fusion is 'gate'; one of add, concat"),
-        ({"window": 4}, "window is 4; an odd whole number of at least 3"),
-        ({"window": 7.0}, r"window is 7\.0; an odd whole number"),
-        ({"feed_forward": True}, "use 'last'"),
-        ({"p": 7, "learn_p": True}, "starts at 7"),
-    ],
-)
-def test_errors_say_what_is_legal(options, message):
+ERRORS = {
+    "place is 'first'; one of mid, last": {"place": "first"},
+    "fusion is 'gate'; one of add, concat": {"fusion": "gate"},
+    "window is 4; an odd whole number of at least 3": {"window": 4},
+    r"window is 7\.0; an odd whole number": {"window": 7.0},
+    "use 'last'": {"feed_forward": True},
+    "starts at 7": {"p": 7, "learn_p": True},
+}
+
+
+@pytest.mark.parametrize(("message", "options"), ERRORS.items())
+def test_errors_say_what_is_legal(message, options):
     with pytest.raises(ValueError, match=message):
-        product.Head((4, 6, 9), **options)
+        head_of("product", (4, 6, 9), **options)

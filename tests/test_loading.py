@@ -24,17 +24,13 @@ def files(tmp_path):
     return paths
 
 
-def test_pictures_come_in_order_with_their_tensors(files):
+def test_pictures_come_in_order_and_a_bad_one_as_its_error(files):
+    files[3].write_bytes(b"no picture")
     loaded = list(load_ahead(files, PLAIN, workers=3))
     assert [i for i, _ in loaded] == list(range(12))
-    assert [round((t[0].mean().item() + 1) * 127.5) for _, t in loaded] == [10 * i for i in range(12)]
-
-
-def test_a_bad_picture_comes_as_its_error_and_the_rest_follow(files):
-    files[3].write_bytes(b"no picture")
-    loaded = dict(load_ahead(files, PLAIN))
-    assert isinstance(loaded[3], ImageError) and files[3].name in str(loaded[3])
-    assert [i for i in loaded if not isinstance(loaded[i], ImageError)] == [i for i in range(12) if i != 3]
+    _, error = loaded.pop(3)
+    assert isinstance(error, ImageError) and files[3].name in str(error)
+    assert [round((t[0].mean().item() + 1) * 127.5) for _, t in loaded] == [10 * i for i in range(12) if i != 3]
 
 
 def test_box_outside_the_picture_names_the_file(files):
@@ -61,9 +57,11 @@ def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(files, m
 
 
 def test_batches_hold_one_size_and_everything_comes_once(files):
+    files[3].unlink()
     batches = list(batches_of_one_size(load_ahead(files, PLAIN), batch_size=4))
     assert sorted(i for numbers, _ in batches for i in numbers) == list(range(12))
-    for numbers, (scale,) in batches:
+    assert [numbers for numbers, found in batches if isinstance(found, ImageError)] == [[3]]
+    for numbers, (scale,) in [batch for batch in batches if batch[0] != [3]]:
         assert len({i % 2 for i in numbers}) == 1 and len(numbers) == len(scale) <= 4
         for i, tensor in zip(numbers, scale, strict=True):
             assert round((tensor.mean().item() + 1) * 127.5) == 10 * i

@@ -1,4 +1,4 @@
-"""ArcFace and CosFace against angles worked out by hand, and what their gradients must do."""
+"""ArcFace and CosFace against a few lines of NumPy, and what their gradients must do."""
 
 import math
 
@@ -11,11 +11,6 @@ from ssr_lib.losses import arcface, cosface
 from ssr_lib.losses.arcface import arcface_margin
 
 KINDS = {"arcface": arcface.Loss, "cosface": cosface.Loss}
-
-
-def test_arcface_adds_the_margin_to_the_angle():
-    angles = torch.deg2rad(torch.tensor([1, 30, 60, 90, 120, 170], dtype=torch.float64))
-    torch.testing.assert_close(arcface_margin(torch.cos(angles), 0.15), torch.cos(angles + 0.15), rtol=0, atol=1e-9)
 
 
 def test_arcface_falls_with_the_angle_even_where_angle_plus_margin_passes_pi():

@@ -1,6 +1,5 @@
 """evaluate against stored outputs of the revisited benchmarks' evaluation, hand-made cases and a naive loop."""
 
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from ssr_lib import metrics
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.metrics import average_precision, evaluate, false_positives_at_r, pair_auc
-from ssr_lib.search import rank
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 LETTERS = {"E": "easy", "M": "medium", "H": "hard"}
@@ -68,7 +66,6 @@ def test_as_the_public_evaluation_on_hand_made_cases(name):
 def test_average_precision_by_hand():
     # places 1, 3, 5 of 3: ((0 + 1/2) + (1/3 + 2/4) + (2/5 + 3/6)) / 2 / 3
     assert average_precision([1, 3, 5], 3) == pytest.approx((0.5 + 5 / 6 + 0.9) / 6)
-    assert average_precision([1, 3, 5], 3) == pytest.approx(0.3722, abs=5e-5)
     assert average_precision([2], 1) == pytest.approx(1 / 6)
     assert average_precision([5, 1, 3], 3) == average_precision([1, 3, 5], 3)
     assert average_precision([0, 1, 2], 3) == 1 and average_precision([0], 4) == 0.25
@@ -122,7 +119,7 @@ def test_every_kind_of_integers_is_taken(kind):
     assert evaluate(given, truth).map == evaluate(ranks, truth).map
 
 
-def test_blocks_of_queries_are_the_whole_in_bounded_memory(monkeypatch):
+def test_blocks_of_queries_are_the_whole():
     truth, ranks = lists("c03"), GOLDEN["c03_ranks"].T
     expected, wrong = evaluate(ranks, truth), false_positives_at_r(ranks, truth)
     for size in (1, 2, 100):
@@ -131,38 +128,26 @@ def test_blocks_of_queries_are_the_whole_in_bounded_memory(monkeypatch):
         np.testing.assert_array_equal(false_positives_at_r(iter(parts), truth)["hard"], wrong["hard"])
     with pytest.raises(ValueError, match=f"{len(ranks)} queries, the ranking 1"):
         evaluate(iter(ranks[:1, None]), truth)
-    monkeypatch.setattr(metrics, "AT_ONCE", 1)
-    assert evaluate(ranks, truth).map == expected.map
-    monkeypatch.undo()
-    queries, database = (np.random.default_rng(n).standard_normal((n, 8), np.float32) for n in (2000, 10_000))
-    truth = [{"easy": [q], "hard": [q + 1], "junk": [9999]} for q in range(len(queries))]
-    searched = (rank(queries[start : start + 100], database) for start in range(0, 2000, 100))
-    tracemalloc.start()
-    evaluate(searched, truth)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100e6  # all rankings together take 160 MB
 
 
 @pytest.mark.parametrize(
-    ("ranks", "truth", "message"),
+    ("ranks", "lists", "message"),
     [
-        ([[0, 1, 1]], {"easy": [0]}, "query 0 holds an id twice"),
-        ([[0, 1, -1]], {"easy": [0]}, "ids from -1 to 1; wanted ids from 0: rankings that end early are cut"),
-        ([[0, -5, 1]], {"easy": [0]}, "ids from -5 to 1; wanted ids from 0"),
+        ([[0, 1, 1]], {}, "query 0 holds an id twice"),
+        ([[0, 1, -1]], {}, "ids from -1 to 1; wanted ids from 0: rankings that end early are cut"),
         ([[0, 1]], {"easy": [-2]}, "'easy' holds -2"),
         ([[0, 1]], {"easy": [0.5]}, "ids are integers"),
         ([[0, 1]], {"easy": [0, 0]}, "id 0 is listed twice"),
-        ([[0, 1]], {"easy": [0], "junk": [0]}, "id 0 is listed twice"),
+        ([[0, 1]], {"junk": [0]}, "id 0 is listed twice"),
         ([[0, 1]], {"easy": [1], "hard": [0, 1]}, "id 1 is listed twice"),
-        ([[0.0, 1.0]], {"easy": [0]}, "ranks are float64"),
-        ([0, 1], {"easy": [0]}, r"shape \(2,\)"),
-        ([[0, 1], [1, 0]], {"easy": [0]}, "1 queries, the ranking 2"),
+        ([[0.0, 1.0]], {}, "ranks are float64"),
+        ([0, 1], {}, r"shape \(2,\)"),
+        ([[0, 1], [1, 0]], {}, "1 queries, the ranking 2"),
     ],
 )
-def test_contradictions_are_refused(ranks, truth, message):
+def test_contradictions_are_refused(ranks, lists, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(np.array(ranks), [{"easy": [], "hard": [], "junk": []} | truth])
+        evaluate(np.array(ranks), [{"easy": [0], "hard": [], "junk": []} | lists])
 
 
 def test_other_bad_arguments_are_refused():

@@ -9,13 +9,11 @@ from ssr_lib import metrics
 from ssr_lib.rerank import first_ranking
 from ssr_lib.study import Study, rows, tables
 
-HEAD = '''
+HEAD = """
 import torch
 from torch import nn
 
 class Head(nn.Module):
-    """The mean and the largest value of every channel of the last map, joined by a learned weight."""
-
     def __init__(self, channels, *, seed=0, weight: float = 1.0):
         super().__init__()
         self.width, self.weight = channels[2], nn.Parameter(torch.tensor(weight))
@@ -23,14 +21,11 @@ class Head(nn.Module):
     def forward(self, mid, last, project):
         x = project(last)  # (B, C, H, W)
         return x.mean((2, 3)) + self.weight * x.amax((2, 3))
-'''
-LOSS = '''
+"""
+LOSS = """
 import torch
-from torch import nn
 
-class Loss(nn.Module):
-    """Cross-entropy of each view's similarities to the others of its batch, where the right one is of its class."""
-
+class Loss(torch.nn.Module):
     per_class = 2
 
     def __init__(self, width, classes, *, seed=0, scale: float = 10.0):
@@ -43,8 +38,8 @@ class Loss(nn.Module):
         right = (labels[:, None] == labels) & ~itself
         nearest = right.gather(1, similarities.argmax(1, keepdim=True)).float().mean()
         return -similarities.log_softmax(1)[right].mean(), nearest
-'''
-RERANKER = '''
+"""
+RERANKER = """
 import numpy as np
 
 from ssr_lib.rerank import Reranking, first_ranking
@@ -52,10 +47,9 @@ from ssr_lib.rerank import Reranking, first_ranking
 NEEDS = "descriptors"
 
 def rerank(queries, database, first, *, prepared=None, places: int = 0):
-    """The first ranking, turned round by some places."""
     found = first_ranking(queries, database) if first is None else first
     return Reranking(np.roll(found.ids, places, axis=1), np.roll(found.scores, places, axis=1))
-'''
+"""
 PROFILE = """
 base: smoke
 title: Parts of one's own
@@ -114,10 +108,9 @@ def test_a_data_set_is_one_line_of_a_profile(profile, tmp_path):
     rng, table = np.random.default_rng(0), ["file,label,split"]
     for label, colour in {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}.items():
         for split in ("query", "db", "db"):
-            name = f"{label}{len(table)}.png"
-            picture = (rng.integers(-40, 40, (64, 64, 3)) + colour).clip(0, 255).astype(np.uint8)
-            Image.fromarray(picture).save(tmp_path / name)
-            table.append(f"{name},{label},{split}")
+            table.append(f"{label}{len(table)}.png,{label},{split}")
+            picture = (rng.integers(-40, 40, (64, 64, 3)) + colour).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / table[-1].partition(",")[0])
     (tmp_path / "labels.csv").write_text("\n".join(table) + "\n")
     text = profile.read_text(encoding="utf-8").replace("data:\n", f"data:\n  labels: {{mine: {tmp_path}/labels.csv}}\n")
     profile.write_text(text, encoding="utf-8")

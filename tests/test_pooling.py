@@ -26,19 +26,15 @@ def assert_equal(value, reference):
 @pytest.mark.parametrize("name", "abcdef")
 def test_poolings_equal_the_reference(name):
     x = POOLING[f"{name}_x"]
-    assert_equal(pooling.mac(x), POOLING[f"{name}_mac"])
-    assert_equal(pooling.spoc(x), POOLING[f"{name}_spoc"])
-    assert_equal(pooling.gem(x), POOLING[f"{name}_gem3"])
-    assert_equal(pooling.gem(x, 2.5), POOLING[f"{name}_gem2_5"])
-    assert_equal(pooling.GeM(2.5, learn=True)(x), POOLING[f"{name}_gem2_5"])
-    for levels in range(1, 5):
-        assert_equal(pooling.rmac(x, levels), POOLING[f"{name}_rmac{levels}"])
+    spatial, channel = pooling.crow_weights(x)
+    found = {"mac": pooling.mac(x), "spoc": pooling.spoc(x), "gem3": pooling.gem(x), "gem2_5": pooling.gem(x, 2.5)}
+    found |= {f"rmac{levels}": pooling.rmac(x, levels) for levels in range(1, 5)}
+    found |= {"crow_S": spatial, "crow_C": channel, "crow": pooling.crow(x)}
+    for pooled, value in found.items():
+        assert_equal(value, POOLING[f"{name}_{pooled}"])
+    assert_equal(pooling.GeM(2.5, learn=True)(x), found["gem2_5"])
     regions = pooling.rmac_regions(*x.shape[2:], levels=3)
     assert regions == [tuple(row) for row in POOLING[f"{name}_rmac3_regions"].tolist()]
-    spatial, channel = pooling.crow_weights(x)
-    assert_equal(spatial, POOLING[f"{name}_crow_S"])
-    assert_equal(channel, POOLING[f"{name}_crow_C"])
-    assert_equal(pooling.crow(x), POOLING[f"{name}_crow"])
 
 
 def test_superglobal_poolings_equal_the_reference():
@@ -69,14 +65,6 @@ def test_gem_by_hand_and_from_mean_to_maximum():
     values = torch.stack([pooling.gem(x, p) for p in (1, 2, 3, 10, 200)])
     assert (values.diff(dim=0) > 0).all()
     torch.testing.assert_close(values[-1], pooling.mac(x), rtol=0.03, atol=0)
-
-
-def test_gradients_of_gem_are_those_of_its_formula():
-    x = torch.randn(2, 5, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))  # half is clamped
-    p = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    x.requires_grad_()
-    assert torch.autograd.gradcheck(lambda values: pooling.gem(values, 3.0, eps=1e-2), (x,))
-    assert torch.autograd.gradcheck(lambda values, power: pooling.gem(values, power, eps=1e-2), (x, p))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_is_the_committed_one():
-    shown = README.split("<!-- results/demo/tables/main.md -->\n")[1].split("\n<!-- end -->")[0]
-    assert shown == (ROOT / "results/demo/tables/main.md").read_text(encoding="utf-8").strip()
+    table = README.split("<!-- results/demo/tables/main.csv -->\n")[1].split("\n<!-- end -->")[0]
+    header, _, *lines = table.splitlines()
+    shown = [",".join(cell.strip() for cell in line.strip("|").split("|")) for line in (header, *lines)]
+    assert shown == (ROOT / "results/demo/tables/main.csv").read_text(encoding="utf-8").splitlines()
 
 
 def test_links_lead_somewhere():
@@ -27,3 +29,8 @@ def test_commands_parse():
     assert len(called) >= 5
     for line in called:
         assert build_parser().parse_args(line.split()[1:]).command == line.split()[1]
+
+
+def test_every_change_has_its_date():
+    headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings and all(re.match(r"20\d\d-\d\d-\d\d: ", heading) for heading in headings)

@@ -10,9 +10,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from ssr_lib.study.report import report
 
-PIXEL = base64.b64decode(
-    b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+TABLE = "<style>x</style><script>alert(1)</script><table><td>7.5</td></table>"
 
 
 @pytest.fixture
@@ -21,24 +20,17 @@ def results(tmp_path):
     folder = tmp_path / "results" / "tiny"
     for part in ("notebooks", "tables", "figures"):
         (folder / part).mkdir(parents=True)
-    image = new_output("display_data", {"image/png": base64.b64encode(PIXEL).decode()})
-    table = new_output(
-        "display_data", {"text/html": "<style>x</style><script>alert(1)</script><table><td>7.5</td></table>"}
-    )
+    shown = [new_output("display_data", {"image/png": PIXEL}), new_output("display_data", {"text/html": TABLE})]
     for name, held in (("00_first", "GFR < none: True"), ("01_second", "k & α: False")):
         last = new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text=held + "\n")])
-        cells = [
-            new_markdown_cell(f"# {name}\n\nText.\n\n## A section"),
-            new_code_cell("x = 1 < 2", outputs=[image, table]),
-        ]
+        cells = [new_markdown_cell(f"# {name}\n\nText.\n\n## A section"), new_code_cell("x = 1 < 2", outputs=shown)]
         nbformat.write(new_notebook(cells=[*cells, last]), folder / "notebooks" / f"{name}.ipynb")
     pd.DataFrame({"network": ["plain"], "medium": ["43.1 ± 0.6"]}).to_csv(folder / "tables" / "main.csv", index=False)
-    (folder / "figures" / "claims.png").write_bytes(PIXEL)
+    (folder / "figures" / "claims.png").write_bytes(base64.b64decode(PIXEL))
     parameters = {"report": {"table": "main", "figures": ["claims", "cost"]}, "data": {"datasets": ["drawn"]}}
     record = {"title": "A <tiny> study", "parameters": parameters, "seconds": {"00_first": 90, "01_second": 30}}
-    (folder / "run.json").write_text(
-        json.dumps(record | {"commit": "abc", "machine": {"cores": 2, "accelerator": None}})
-    )
+    record |= {"commit": "abc", "machine": {"cores": 2, "accelerator": None}}
+    (folder / "run.json").write_text(json.dumps(record))
     return folder
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssr_lib import search
-from ssr_lib.search import Prepared, codes, knn, prepare, prepared, rank
+from ssr_lib.search import codes, knn, prepare, prepared, rank
 
 
 def naive(queries, database):
@@ -23,6 +23,12 @@ def clustered(n, dimension, seed=0, clusters=40, noise=1.0):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((clusters, dimension))
     return (centres[rng.integers(clusters, size=n)] + noise * rng.standard_normal((n, dimension))).astype(np.float32)
+
+
+def assert_same(found, wanted):
+    """Scores and ids, to the last bit."""
+    for one, other in zip(found, wanted, strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
 QUERIES, DATABASE = clustered(9, 48, seed=1), clustered(600, 48)
@@ -58,51 +64,41 @@ def test_no_block_thread_or_way_changes_a_bit(backend, monkeypatch):
         for one, other, name, value in ((codes, search, "NUMBERS", numbers), (codes, prepared, "PIECE", piece)):
             monkeypatch.setattr(one, name, value)
             monkeypatch.setattr(other, name, value)
-        for found, wanted in zip(knn(queries, database, 13), (scores, ids), strict=True):
-            assert np.array_equal(found, wanted)
+        assert_same(knn(queries, database, 13), (scores, ids))
         assert np.array_equal(rank(queries, database), everything[1])
     monkeypatch.undo()
     threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        assert np.array_equal(scores, knn(queries, database, 13)[0])
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    assert_same(knn(queries, database, 13), (scores, ids))
+    torch.set_num_threads(threads)
     one_by_one = [knn(queries[i : i + 1], database, 13) for i in range(len(queries))]
     assert np.array_equal(scores, np.concatenate([part[0] for part in one_by_one]))
 
 
-def test_scores_do_not_depend_on_the_order_of_the_dimensions():
-    """Every partial sum is exact, so even another order of summation gives the same bits."""
-    order = torch.randperm(257, generator=torch.Generator().manual_seed(0))
-    q, d = (prepare(torch.from_numpy(clustered(40, 257, seed=s))) for s in (1, 2))
-    shuffled = [Prepared(x.data[:, order], x.norms, x.is_unit, x.numpy) for x in (q, d)]
-    every = slice(None)
-    assert torch.equal(codes.all_codes(q, d, every), codes.all_codes(*shuffled, every))
-    plain, other = ((a.data.double() @ b.data.double().T) for a, b in ((q, d), shuffled))
-    assert not torch.equal(plain, other)  # plain float64 does
+def test_sums_do_not_depend_on_the_order_of_the_dimensions():
+    """Every partial sum of whole numbers is exact, so that any block, thread or kernel gives the same bits."""
+    order = np.random.default_rng(0).permutation(257)
+    rows = [torch.from_numpy(clustered(40, 257, seed=seed)) for seed in (1, 2)]
+    a, b = (codes.whole_numbers(x, prepared.row_norms(x)) for x in rows)
+    assert torch.equal(a @ b.T, a[:, order] @ b[:, order].T)
+    a, b = (x.double() for x in rows)
+    assert not torch.equal(a @ b.T, a[:, order] @ b[:, order].T)  # plain float64 does depend on it
 
 
-def test_ties_go_to_the_lower_id_even_when_they_outnumber_the_candidates(backend):
-    database = DATABASE.copy()
-    copies = np.random.default_rng(5).choice(600, 200, replace=False)
-    database[copies] = QUERIES[0]  # 200 equal images, of which 10 are wanted
-    scores, ids = knn(QUERIES, database, 10)
-    assert np.array_equal(ids[0], np.sort(copies)[:10]) and (scores[0] == scores[0, 0]).all()
-    assert np.array_equal(ids, rank(QUERIES, database)[:, :10])
-
-
-def test_neighbours_that_float32_cannot_tell_apart_are_those_of_the_full_ranking(backend):
-    """300 images within float32's error of each other around the border of the k nearest."""
+@pytest.mark.parametrize("count", [300, 24])  # more than the candidates, and no more
+def test_neighbours_that_float32_cannot_tell_apart_are_those_of_the_full_ranking(backend, count):
+    """Images within float32's error of each other around the border of the 20 nearest."""
     rng = np.random.default_rng(0)
     base = clustered(1, 64)[0]
     query = base[None] + clustered(1, 64, seed=2) / 3  # at an angle: the cosine falls at first order
-    near = np.repeat(base[None], 300, axis=0)
+    near = np.repeat(base[None], count, axis=0)
     near *= 1 + 2e-7 * rng.integers(0, 2, near.shape).astype(np.float32)
     database = np.concatenate([clustered(400, 64, seed=9), near])
     scores, ids = knn(query, database, 20)
     assert np.array_equal(ids, rank(query, database)[:, :20])
     np.testing.assert_allclose(scores, naive(query, database)[0][:, :20], atol=1e-7)
+    database[400:] = base  # equal images
+    assert np.array_equal(knn(query, database, 20)[1], np.arange(400, 420)[None])
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -134,11 +130,11 @@ def test_the_excluded_image_is_never_a_neighbour(backend):
 
 
 def test_a_ranking_leaves_out_the_own_image():
-    everyone = np.arange(40)
-    ranks = rank(DATABASE[:40], DATABASE[:40], exclude=everyone)
+    some, everyone = DATABASE[:40], np.arange(40)
+    ranks = rank(some, some, exclude=everyone)
     assert ranks.shape == (40, 39) and not (ranks == everyone[:, None]).any()
-    mixed = rank(DATABASE[:40], DATABASE[:40], exclude=np.where(everyone == 3, 3, -1))
-    assert mixed.shape == (40, 40) and mixed[3, -1] == 3 and mixed[4, 0] == 4
+    mixed = rank(some, some, exclude=np.where(everyone == 3, 3, -1))
+    assert mixed[3].tolist() == [*ranks[3], 3] and np.array_equal(mixed[4:], rank(some, some)[4:])
     with pytest.raises(ValueError, match="nothing but the query itself"):
         rank(DATABASE[:1], DATABASE[:1], exclude=[0])
 
@@ -149,19 +145,18 @@ def test_mapped_files_are_read_by_blocks(tmp_path, backend, monkeypatch, rows):
     mapped = np.load(tmp_path / "descriptors.npy", mmap_mode="r")
     monkeypatch.setattr(search, "NUMBERS", 48 * 50)
     assert not isinstance(prepare(mapped).data, torch.Tensor)
-    for found, wanted in zip(knn(QUERIES, mapped, 9), knn(QUERIES, rows, 9), strict=True):
-        assert np.array_equal(found, wanted)
+    assert_same(knn(QUERIES, mapped, 9), knn(QUERIES, rows, 9))
     assert np.array_equal(rank(QUERIES, mapped), rank(QUERIES, rows))
 
 
 def test_the_kind_that_came_in_comes_back():
-    as_torch = torch.from_numpy(QUERIES).requires_grad_(), torch.from_numpy(DATABASE)
-    scores, ids = knn(*as_torch, 4)
+    queries, database = torch.from_numpy(QUERIES).requires_grad_(), torch.from_numpy(DATABASE)
+    scores, ids = knn(queries, database, 4)
     assert isinstance(ids, torch.Tensor) and ids.dtype == torch.int64 and not scores.requires_grad
-    from_numpy = knn(QUERIES[:, ::-1], DATABASE[:, ::-1], 4)  # negative strides
-    assert isinstance(from_numpy[1], np.ndarray) and np.array_equal(from_numpy[1], ids.numpy())
-    assert isinstance(knn(as_torch[0], DATABASE, 4)[1], torch.Tensor)
-    assert isinstance(rank(QUERIES, as_torch[1]), np.ndarray)
+    from_numpy = knn(QUERIES[:, ::-1], DATABASE[:, ::-1], 4)[1]  # negative strides
+    assert isinstance(from_numpy, np.ndarray) and np.array_equal(from_numpy, ids.numpy())
+    assert isinstance(knn(queries, DATABASE, 4)[1], torch.Tensor)
+    assert isinstance(rank(QUERIES, database), np.ndarray)
 
 
 def test_what_was_prepared_is_not_looked_at_again(monkeypatch):
@@ -175,8 +170,9 @@ def test_what_was_prepared_is_not_looked_at_again(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_finds_the_same_bits():
     on_gpu = torch.from_numpy(QUERIES).cuda(), torch.from_numpy(DATABASE).cuda()
-    for got, expected in zip(knn(*on_gpu, 11), knn(QUERIES, DATABASE, 11), strict=True):
-        assert got.is_cuda and np.array_equal(got.cpu().numpy(), expected)
+    found = knn(*on_gpu, 11)
+    assert all(part.is_cuda for part in found)
+    assert_same([part.cpu() for part in found], knn(QUERIES, DATABASE, 11))
     assert np.array_equal(rank(QUERIES, prepare(DATABASE, device="cuda")), rank(QUERIES, DATABASE))
 
 
@@ -188,45 +184,41 @@ def test_autocast_and_coarse_products_change_nothing(backend, precision):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = knn(close[:9] + QUERIES, close, 11)
     torch.set_float32_matmul_precision("highest")
-    assert np.array_equal(found[0], wanted[0]) and np.array_equal(found[1], wanted[1])
+    assert_same(found, wanted)
 
 
 def test_lengths_do_not_matter():
     factors = np.random.default_rng(2).choice([2.0**-60, 0.5, 2.0**30], (len(DATABASE), 1)).astype(np.float32)
     for k in (5, 600):
-        for found, wanted in zip(knn(QUERIES * 8, DATABASE * factors, k), knn(QUERIES, DATABASE, k), strict=True):
-            assert np.array_equal(found, wanted)
+        assert_same(knn(QUERIES * 8, DATABASE * factors, k), knn(QUERIES, DATABASE, k))
 
 
-def bad(value, row=5):
-    database = DATABASE.copy()
-    database[row] = value
-    return database
+def with_row_5(value):
+    return np.where(np.arange(600)[:, None] == 5, np.float32(value), DATABASE)
 
 
 @pytest.mark.parametrize(
-    ("queries", "database", "k", "message", "exclude"),
+    ("options", "message"),
     [
-        (QUERIES, bad(np.nan), 3, "database descriptors: row 5 holds NaN", None),
-        (QUERIES, bad(np.inf), 3, "row 5 holds NaN or infinity", None),
-        (QUERIES, bad(0), 3, "row 5 is zero", None),
-        (QUERIES * 0, DATABASE, 3, "queries: row 0 is zero", None),
-        (QUERIES[:, :7], DATABASE, 3, "dimension 48 but queries have 7", None),
-        (QUERIES, DATABASE, 601, "k is 601", None),
-        (QUERIES, DATABASE, 0, "k is 0", None),
-        (QUERIES, DATABASE, 2.0, "k is 2.0", None),
-        (QUERIES[0], DATABASE, 3, r"shape \(48,\)", None),
-        (QUERIES[:0], DATABASE, 3, r"shape \(0, 48\)", None),
-        (QUERIES.astype(np.float64), DATABASE, 3, "float64; wanted float32", None),
-        (QUERIES, torch.from_numpy(DATABASE).half(), 3, "float16; wanted float32", None),
-        (QUERIES.tolist(), DATABASE, 3, "are a list", None),
-        (QUERIES, None, 3, "are a NoneType", None),
-        (QUERIES, DATABASE, 600, "k is 600", np.zeros(9, int)),
-        (QUERIES, DATABASE, 3, "own ids are torch.int64 of shape", np.zeros(8, int)),
-        (QUERIES, DATABASE, 3, "own ids go from 0 to 600", [600] + [0] * 8),
-        (QUERIES, DATABASE, 3, "own ids are torch.float64", np.zeros(9)),
+        ({"database": with_row_5(np.nan)}, "database descriptors: row 5 holds NaN or infinity"),
+        ({"database": with_row_5(np.inf)}, "row 5 holds NaN or infinity"),
+        ({"database": with_row_5(0)}, "row 5 is zero"),
+        ({"queries": QUERIES * 0}, "queries: row 0 is zero"),
+        ({"queries": QUERIES[:, :7]}, "dimension 48 but queries have 7"),
+        ({"k": 601}, "k is 601"),
+        ({"k": 0}, "k is 0"),
+        ({"k": 2.0}, "k is 2.0"),
+        ({"queries": QUERIES[0]}, r"shape \(48,\)"),
+        ({"queries": QUERIES[:0]}, r"shape \(0, 48\)"),
+        ({"queries": QUERIES.astype(np.float64)}, "float64; wanted float32"),
+        ({"database": torch.from_numpy(DATABASE).half()}, "float16; wanted float32"),
+        ({"queries": QUERIES.tolist()}, "are a list"),
+        ({"k": 600, "exclude": np.zeros(9, int)}, "k is 600"),
+        ({"exclude": np.zeros(8, int)}, "own ids are torch.int64 of shape"),
+        ({"exclude": [600] + [0] * 8}, "own ids go from 0 to 600"),
+        ({"exclude": np.zeros(9)}, "own ids are torch.float64"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(queries, database, k, message, exclude):
+def test_what_cannot_be_searched_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        knn(queries, database, k, exclude=exclude)
+        knn(**{"queries": QUERIES, "database": DATABASE, "k": 3} | options)

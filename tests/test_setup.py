@@ -14,19 +14,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
 PINNED = [Requirement(line) for line in LINES]
-TARGETS = {
-    "study",
-    "verify",
-    "report",
-    "test",
-    "lint",
-    "bench",
-    "setup",
-    "requirements",
-    "pictures",
-    "clean",
-    "clean-all",
-}
+TARGETS = {"study", "verify", "report", "test", "lint", "bench", "setup", "requirements", "pictures", "clean"}
+TARGETS |= {"clean-all"}
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=str)
@@ -38,19 +27,11 @@ def test_every_dependency_is_pinned_at_a_version_that_the_project_accepts(wanted
 
 
 @pytest.mark.parametrize("version", ["3.11.0", "3.11.9", "3.12.4", "3.13.1"])
-@pytest.mark.parametrize(
-    "system", [("Linux", "linux", "x86_64"), ("Darwin", "darwin", "arm64")], ids=["linux", "macos"]
-)
+@pytest.mark.parametrize("system", [("Linux", "linux", "x86_64"), ("Darwin", "darwin", "arm64")])
 def test_requirements_pin_each_package_once_on_every_machine(system, version):
-    environment = {
-        "platform_system": system[0],
-        "sys_platform": system[1],
-        "platform_machine": system[2],
-        "python_full_version": version,
-        "python_version": version.rpartition(".")[0],
-        "os_name": "posix",
-        "implementation_name": "cpython",
-    }
+    environment = dict(zip(("platform_system", "sys_platform", "platform_machine"), system, strict=True))
+    environment |= {"python_full_version": version, "python_version": version.rpartition(".")[0]}
+    environment |= {"os_name": "posix", "implementation_name": "cpython"}
     names = [pin.name for pin in PINNED if pin.marker is None or pin.marker.evaluate(environment)]
     assert sorted(names) == sorted(set(names)) and {"torch", "torchvision", "pytest"} <= set(names)
 
@@ -100,11 +81,8 @@ def test_every_command_makes_the_environment_first_and_finds_it_there_the_second
 def test_ci_ends_with_the_tests():
     script = (ROOT / ".ci" / "run").read_text().split("\n")
     assert "set -euo pipefail" in script
-    assert [line for line in script if line.startswith("make ")] == [
-        "make lint",
-        "make study PROFILE=smoke",
-        "make test",
-    ]
+    made = [line for line in script if line.startswith("make ")]
+    assert made == ["make lint", "make study PROFILE=smoke", "make test"]
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 

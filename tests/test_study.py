@@ -141,8 +141,11 @@ def test_a_kernel_leaves_no_trace_of_the_machine_and_a_failure_names_its_cell(
     said = "import os, sys\nprint(workspace, sys.prefix, os.path.expanduser('~'), os.environ['TQDM_DISABLE'])\nobject()"
     write_notebook(repository / "notebooks" / "00_first.ipynb", said)
     write_notebook(repository / "notebooks" / "01_second.ipynb", "1", "raise ValueError('512 dimensions')")
-    with pytest.raises(run.NotebookError, match=r"01_second\.ipynb failed in cell 5: ValueError: 512 dimensions"):
+    with pytest.raises(
+        run.NotebookError, match=r"01_second\.ipynb failed in cell 4: ValueError: 512 dimensions"
+    ) as caught:
         study(workspace)
+    assert "\n" not in str(caught.value)
     text = (workspace / "results" / "tiny" / "notebooks" / "00_first.ipynb").read_text()
     for trace in (str(workspace), str(repository), str(Path.home()), sys.prefix, "papermill", "iopub", " 0x7"):
         assert trace not in text, trace

@@ -29,19 +29,6 @@ def test_the_final_ranking_and_scores_are_theirs(name):
     np.testing.assert_allclose(got.queries, GOLDEN[f"{name}_qexp"], atol=2e-6)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_each_stage_is_theirs(name):
-    queries, database, m, k, beta = case(name)
-    first = GOLDEN["g_ranks_before" if name == "g" else "ranks_before"].T[:, :m].astype(np.int64)
-    members = prepare(torch.from_numpy(database)).unit()[torch.from_numpy(first)]
-    similarity = torch.from_numpy(first_ranking(queries, database).scores[:, :m])
-    s1, s2, _ = superglobal.refine_shortlists(members, similarity, k, beta)
-    np.testing.assert_allclose(s1, GOLDEN[f"{name}_s1"], atol=2e-6)
-    np.testing.assert_allclose(s2, GOLDEN[f"{name}_s2"], atol=2e-6)
-    after = np.take_along_axis(first, np.argsort(-s1.numpy(), axis=1, kind="stable"), axis=1)
-    assert np.array_equal(after, GOLDEN[f"{name}_ranks_after_stage1"])
-
-
 def test_the_default_shortlist_is_400_or_the_database():
     got = superglobal_rerank(torch.from_numpy(GOLDEN["Q"]), torch.from_numpy(GOLDEN["X"]))
     assert isinstance(got.ranks, torch.Tensor) and np.array_equal(got.ranks, GOLDEN["b_ranks_after"].T)

@@ -1,9 +1,9 @@
-"""Tables: means with their deviation over seeds, and what is written for reading."""
+"""Tables: means with their deviation over seeds, and how they are shown."""
 
 import numpy as np
 import pandas as pd
 
-from ssr_lib.study.tables import mean_and_deviation, styled, write_table
+from ssr_lib.study.tables import mean_and_deviation, styled
 
 
 def test_means_over_queries_and_their_deviation_over_seeds_by_hand():
@@ -15,19 +15,6 @@ def test_means_over_queries_and_their_deviation_over_seeds_by_hand():
     assert list(table) == ["network", "seeds", "medium", "hard"]
     assert table.iloc[0].tolist() == ["plain", 2, "30.0 ± 14.1", "50.0 ± 0.0"]  # 20 and 40: deviation 20 / √2
     assert table.iloc[1, :3].tolist() == ["untrained", 0, "25.0"]
-
-
-def test_a_table_is_written_as_csv_and_as_markdown(tmp_path):
-    frame = pd.DataFrame({"a|b": [0.0123456789, np.nan], "n": [3, 4], "text": ["x|y", None]}, index=["p", "q"])
-    write_table(frame.rename_axis("row"), tmp_path / "t.v1", digits=2)
-    lines = (tmp_path / "t.v1.md").read_text().splitlines()
-    assert lines == [
-        "| row | a\\|b | n | text |",
-        "| --- | ---: | ---: | --- |",
-        "| p | 0.0123 | 3 | x\\|y |",
-        "| q |  | 4 |  |",
-    ]
-    assert (tmp_path / "t.v1.csv").read_text() == "row,a|b,n,text\np,0.0123457,3,x|y\nq,,4,\n"
 
 
 def test_a_small_p_value_is_never_0():

@@ -36,11 +36,7 @@ def agrees(first, second) -> list[bool]:
         (trainings([0.50, 0.50]), trainings([0.52, 0.51]), False),
         (trainings([0.45, 0.55]), trainings([0.55, 0.65]), True),  # deviation 0.07: twice that is 0.14
         (trainings([0.45, 0.55]), trainings([0.65, 0.75]), False),
-        (
-            [{"value": 2.0, "low": -1.0, "high": 4.0}],
-            [{"value": 4.4, "low": 0.0, "high": 5.0}],
-            True,
-        ),  # half is 2.5, of 2.0
+        ([{"value": 2.0, "low": -1.0, "high": 4.0}], [{"value": 4.4, "low": 0.0, "high": 5.0}], True),  # half: 2.5
         ([{"value": 1.0, "low": 0.0, "high": 1.0}], [{"value": 1.6, "low": 0.0, "high": 1.0}], False),
         ([{"value": np.nan}], [{"value": np.nan}], True),
         ([{"value": 0.5}], [{"value": np.nan}], False),
@@ -115,9 +111,8 @@ def test_verify_agrees_with_itself_and_finds_a_figure_that_moved(repository, cap
     left.mkdir(parents=True)
     assert verify.verify("smoke") == 1
     printed = capsys.readouterr().out
-    assert "0.502" in printed and "NOT reproduced" in printed and not left.exists(), (
-        "a finished one starts from nothing"
-    )
+    assert "0.502" in printed and "NOT reproduced" in printed
+    assert not left.exists(), "a finished one starts from nothing"
 
 
 def test_verify_compares_with_what_was_committed(repository, capsys):

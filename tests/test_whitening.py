@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ssr_lib.whitening import fit_lda, fit_learned, fit_pca
 
@@ -66,21 +65,13 @@ def test_fewer_descriptors_than_dimensions_keep_only_directions_with_variance():
     assert fit_pca(x).projection.shape == (4, 12)
 
 
-def test_torch_and_numpy_agree():
-    x = np.random.default_rng(4).standard_normal((50, 7)).astype(np.float32)
-    whitening = fit_pca(x)
-    expected = whitening.apply(x, 4)
-    assert expected.dtype == np.float32 and expected.shape == (50, 4)
-    np.testing.assert_allclose(whitening.apply(torch.from_numpy(x), 4), expected, atol=1e-6)
-
-
 X = np.random.default_rng(5).standard_normal((9, 3))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fit_pca(X).apply(np.zeros((2, 4))), r"dimension 3.*\(2, 4\)"),
+        (lambda: fit_pca(X).apply(np.zeros((2, 4))), r"\(2, 4\), wanted \(N, 3\)"),
         (lambda: fit_pca(X).apply(X, 5), "dims is 5"),
         (lambda: fit_pca(X * np.nan), "finite"),
         (lambda: fit_lda(X, np.arange(9)), "each of 9 descriptors is a class of its own"),

@@ -19,7 +19,7 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.commands.main import check_file, note, shown
 from ssr_lib.commands.search import extraction_options, load_net, reranker
 from ssr_lib.datasets import revisited
-from ssr_lib.datasets.folder import read_labels
+from ssr_lib.datasets.folder import check_there, read_labels
 from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.rerank import first_ranking
 from ssr_lib.search import prepare
@@ -37,7 +37,7 @@ def evaluate(args: Namespace) -> None:
     names = []
     if args.distractors:
         names = revisited.read_distractors(args.distractors)
-        revisited.check_distractors(args.distractors, names)  # before anything is described
+        check_there(args.distractors, names)  # before anything is described
         benchmark = revisited.with_distractors(benchmark, names, args.distractors)
     shortlist = min(SHORTLIST, len(benchmark.database) - int(max(benchmark.query_ids) >= 0))
     in_shortlist = bool(args.distractors) and args.rerank == "gfr"
@@ -77,7 +77,7 @@ def _benchmark(args: Namespace) -> Benchmark:
         benchmark = Benchmark.load(file)
     elif args.images or args.features:
         benchmark = revisited.read_ground_truth(file, args.images, subset=True)
-        if benchmark.name not in {official.name for official in revisited.OFFICIAL}:
+        if benchmark.name not in revisited.OFFICIAL:
             note(f"{file} is not a published ground truth; compare its figures only with each other")
     else:
         raise ValueError("--ground-truth wants --images DIR, the folder of its pictures, or --features FILE")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 from ssr_lib.commands.main import note, shown
 from ssr_lib.datasets.catalogue import DATA_SETS
@@ -17,7 +16,4 @@ def fetch(args: Namespace) -> None:
         for name, data_set in DATA_SETS.items():
             print(f"{name:27s}{data_set.size:>19s}   {data_set.about}")
         return
-    if args.name in DATA_SETS:
-        Path(args.to).mkdir(parents=True, exist_ok=True)
-        note(DATA_SETS[args.name].announcement(Path(args.to)))
-    print(shown(str(fetch_data_set(args.name, args.to, progress=sys.stderr.isatty()))))
+    print(shown(str(fetch_data_set(args.name, args.to, progress=sys.stderr.isatty(), tell=note))))

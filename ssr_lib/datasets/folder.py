@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.datasets.table import LabelRow, read_label_rows
@@ -34,10 +32,8 @@ def list_pictures(folder: Path | str) -> tuple[list[str], dict[str, int]]:
     names, skipped = [], Counter()
     waiting, seen = [folder], {file_identity(folder)}
     while waiting:
-        inside = sorted(waiting.pop().iterdir(), key=lambda path: (path.is_symlink(), path))  # a link: the second name
-        for path in inside:
-            if path.name.startswith("."):
-                continue
+        inside = [path for path in waiting.pop().iterdir() if not path.name.startswith(".")]
+        for path in sorted(inside, key=lambda path: (path.is_symlink(), path)):  # a link is the second name
             reason = _why_not(path, seen)
             if reason is not None:
                 skipped[reason] += 1
@@ -87,36 +83,32 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     distractor. All positives are listed as easy: one list, so that Easy and Medium are the same and Hard is empty.
     Groups are the labels. `images`: folder of the files, by default that of the CSV, or `images` in it.
     A query whose label no database picture has is an error that names it, unless `on_lonely="keep"`: it then has no
-    positives, and the metrics leave it out. Raises `FileNotFoundError` with the names of all files that are missing,
-    `ValueError` where one file is listed under two names.
+    positives, and the metrics leave it out. Raises as `find_files` does.
     """
     path = Path(path)
     rows = [row for row in read_label_rows(path) if row.split != "train"]
-    root, names = _find_files(path, images, rows)
+    root, names = _find_listed(path, images, rows)
     database = [row for row in rows if row.split != "query"]
-    labels = ["" if row.split == "distractor" else row.label for row in database]
-    if rows and rows[0].split is None:
-        counts = Counter(labels)
-        queries = [row for row in rows if row.label and counts[row.label] > 1]
+    by_label = defaultdict(list)
+    for i, row in enumerate(database):
+        if row.label and row.split != "distractor":
+            by_label[row.label].append(i)
+    queries = [row for row in rows if row.split == "query"]
+    wanted = "a row with split 'query' and one with 'db'"
+    if database and database[0].split is None:
+        queries = [row for row in rows if len(by_label[row.label]) > 1]
         wanted = "a label that two pictures share"
-    else:
-        queries = [row for row in rows if row.split == "query"]
-        wanted = "a row with split 'query' and one with 'db'"
     if not queries or not database:
         raise ValueError(f"{path} has {len(queries)} queries, {len(database)} database pictures; {wanted} is wanted")
     ids = {names[row.file]: i for i, row in enumerate(database)}
     query_ids = [ids.get(names[row.file], -1) for row in queries]
-    by_label = defaultdict(list)
-    for i, label in enumerate(labels):
-        by_label[label].append(i)
-    by_label[""] = []  # a distractor is right for no query
-    easy = []
+    easy, lonely = [], []
     for row, own in zip(queries, query_ids, strict=True):
         easy.append([i for i in by_label[row.label] if i != own])
-    lonely = [row for row, positives in zip(queries, easy, strict=True) if not positives]
+        if not easy[-1]:
+            lonely.append(f"{row.file} (line {row.line}, label {row.label!r})")
     if lonely and (on_lonely == "raise" or len(lonely) == len(queries)):
-        shown = [f"{row.file} (line {row.line}, label {row.label!r})" for row in lonely]
-        raise ValueError(f"{path}: no database picture has the label of {listed(shown, 'queries')}")
+        raise ValueError(f"{path}: no database picture has the label of {listed(lonely, 'queries')}")
     none = [[]] * len(queries)
     return Benchmark(
         path.stem if path.stem != "labels" else path.resolve().parent.name,
@@ -141,38 +133,51 @@ def read_training_labels(path: Path | str, images: Path | str | None = None) -> 
     classes = {label: i for i, label in enumerate(sorted({row.label for row in rows}))}
     if len(classes) < 2:
         raise ValueError(f"{path} has {len(classes)} labels in its training rows; two or more are wanted")
-    root, names = _find_files(path, images, rows)
-    labels = np.array([classes[row.label] for row in rows], dtype=np.int64)
-    return LabelledImages(root, [names[row.file] for row in rows], labels)
+    root, names = _find_listed(path, images, rows)
+    return LabelledImages(root, [names[row.file] for row in rows], [classes[row.label] for row in rows])
 
 
-def _find_files(path: Path, images: Path | str | None, rows: Sequence[LabelRow]) -> tuple[Path, dict[str, str]]:
-    """The folder that holds all files of a table, and each one's name there: accents may be composed or not."""
-    found = {}
-    for folder in [path.parent, path.parent / "images"] if images is None else [Path(images)]:
-        found[folder] = {row.file: _on_disk(folder, row.file) for row in rows}
+def _find_listed(path: Path, images: Path | str | None, rows: Sequence[LabelRow]) -> tuple[Path, dict[str, str]]:
+    folders = [path.parent, path.parent / "images"] if images is None else [Path(images)]
+    spellings = {}
+    for row in rows:  # accents may be composed or not
+        spellings[row.file] = [row.file, *(unicodedata.normalize(form, row.file) for form in ("NFC", "NFD"))]
+    return find_files(path, folders, spellings)
+
+
+def find_files(
+    table: Path, folders: Sequence[Path], spellings: Mapping[str, Sequence[str]]
+) -> tuple[Path, dict[str, str]]:
+    """The one of `folders` that holds the pictures of a table or ground truth, and the file there of each.
+
+    `spellings`: what each may be called. Raises `FileNotFoundError` with the names of those that are missing,
+    `ValueError` where two names lead to one file.
+    """
+    found = {folder: {} for folder in folders}
+    for folder, files in found.items():
+        for name, spelled in spellings.items():
+            files[name] = next((file for file in spelled if os.path.isfile(folder / file)), None)
     folder = min(found, key=lambda folder: list(found[folder].values()).count(None))
-    names = found[folder]
-    missing = [file for file, name in names.items() if name is None]
+    files = found[folder]
+    missing = [name for name, file in files.items() if file is None]
     if missing:
+        told = listed(missing, f"of {len(files)} pictures")
         raise FileNotFoundError(
-            f"{listed(missing, f'of the {len(names)} files')} that {path} lists are not in {folder}; "
-            "name the folder of the pictures (--images), or take the lines out"
+            f"{told} that {table} lists are not in {folder}; is their folder another one (--images)?"
         )
-    seen: dict[tuple, LabelRow] = {}
-    for row in rows:
-        first = seen.setdefault(file_identity(folder / names[row.file]), row)
-        if names[first.file] != names[row.file] or (first.split == row.split and first is not row):
-            raise ValueError(
-                f"{path}: {first.file} (line {first.line}) and {row.file} (line {row.line}) are one file; "
-                "list a picture once, or under one name where it is both query and database"
-            )
-    return folder, names
+    seen: dict[tuple, str] = {}
+    for name, file in files.items():
+        first = seen.setdefault(file_identity(folder / file), name)
+        if files[first] != file:
+            raise ValueError(f"{table}: {first} and {name} are one file; list a picture under one name")
+    return folder, files
 
 
-def _on_disk(folder: Path, file: str) -> str | None:
-    spellings = (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file))
-    return next((name for name in spellings if os.path.isfile(folder / name)), None)
+def check_there(folder: Path | str, names: Sequence[str]) -> None:
+    """Raise `FileNotFoundError` where any of `names` is not in `folder`."""
+    missing = [name for name in names if not os.path.isfile(Path(folder, name))]
+    if missing:
+        raise FileNotFoundError(f"{listed(missing, f'of {len(names)} pictures')} are not in {folder}")
 
 
 def listed(names: Sequence[str], what: str) -> str:

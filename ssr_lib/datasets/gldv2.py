@@ -22,18 +22,17 @@ def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tupl
     published set and move the ranking of methods (Song et al., CVPR 2024; the ids: github.com/dealicious-inc/
     RGLDv2-clean). Raises `ValueError` naming the line, or an id to leave out that is not there.
     """
-    files, labels, left_out = [], [], set()
+    files, labels, known = [], [], set()
     for line, record in read_records(csv_file, ("landmark_id", "images")):
         name, images = record["landmark_id"], record["images"].split()
         if not re.fullmatch(r"\d{1,18}", name) or not all(re.fullmatch(r"\w{3,64}", i) for i in images):
             found = f"{name!r:.40}, {record['images']!r:.40}"
             raise ValueError(f"{csv_file}, line {line}: {found}; a landmark's number and its pictures' ids are wanted")
-        if int(name) in leave_out:
-            left_out.add(int(name))
-            continue
-        files += [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in images]
-        labels += [int(name)] * len(images)
-    unknown = sorted(set(leave_out) - left_out)
+        known.add(int(name))
+        if int(name) not in leave_out:
+            files += [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in images]
+            labels += [int(name)] * len(images)
+    unknown = sorted(set(leave_out) - known)
     if unknown:
         raise ValueError(f"{csv_file} has no landmark {unknown[0]} to leave out ({len(unknown)} such ids)")
     return files, np.asarray(labels, dtype=np.int64)

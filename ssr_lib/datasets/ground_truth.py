@@ -10,13 +10,12 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Sequence
+import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-
-from ssr_lib.benchmark import LISTS
+from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationError, model_validator
 
 
 class _Kind:
@@ -71,20 +70,6 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[f"{module}.{name}"]
 
 
-def _unpickled(data: bytes, path: Path) -> Any:
-    if data.startswith(b"\x1f\x8b"):
-        raise ValueError(f"{path} is compressed (gzip); unpack it first")
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if "PUT" in opcode.name and int(argument) > len(data):
-                raise pickle.UnpicklingError(f"it claims {int(argument):,} entries of memory")
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is refused: {error}") from error
-    except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
-        raise ValueError(f"{path} is refused: it is cut off or damaged ({type(error).__name__}: {error})") from error
-
-
 def _text(value: Any) -> Any:
     """Text of Python 2, which comes as bytes: UTF-8, or else Latin-1; all else as it is."""
     if not isinstance(value, bytes):
@@ -95,60 +80,67 @@ def _text(value: Any) -> Any:
         return value.decode("latin1")
 
 
-def _entries(value: Any, where: str, kinds: tuple[type, ...], what: str) -> list:
-    """A list or set of entries of certain kinds, as a list."""
-    if isinstance(value, (list, tuple, set, frozenset)):
-        entries = [_text(entry) for entry in value]
-        if all(isinstance(entry, kinds) and not isinstance(entry, bool) for entry in entries):
-            return entries
-    raise ValueError(f"{where} is no list of {what}")
-
-
-def _dictionary(record: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
-    what = f"{where}: a dictionary of {', '.join(keys)} is wanted"
-    if not isinstance(record, dict):
-        raise ValueError(f"{what}, it is a {type(record).__name__}")
-    record = {_text(key): value for key, value in record.items()}
-    if "easy" in keys and "ok" in record and not {"easy", "hard"} & set(record):
-        record |= {"easy": record["ok"], "hard": []}  # the benchmarks before they were revisited
-    missing = [repr(key) for key in keys if key not in record]
-    if missing:
-        raise ValueError(f"{what}; {', '.join(missing)} missing, found {', '.join(map(repr, record)) or 'nothing'}")
-    return record
-
-
-def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dict]]:
-    """Names of database images, names of queries, and each query's easy, hard, junk (int64 ids) and bbx, or None.
-
-    `path` is for messages. "ok" counts as easy. Raises `ValueError` naming what is missing or of another kind.
-    """
-    record = _dictionary(_unpickled(data, path), ("gnd", "imlist", "qimlist"), f"{path} is no ground truth")
-    database, queries = (_entries(record[key], f"{path}: {key}", (str,), "names") for key in ("imlist", "qimlist"))
-    for name in (*database, *queries):
-        if not stays_inside(name):
-            raise ValueError(f"{path}: {name!r} is not the name of a picture inside its folder")
-    truths = _entries(record["gnd"], f"{path}: gnd", (dict,), "dictionaries")
-    if not queries or len(truths) != len(queries):
-        raise ValueError(f"{path}: {len(truths)} entries in gnd for {len(queries)} queries; one for each is wanted")
-    return database, queries, [_query(truth, f"{path}, query {i}") for i, truth in enumerate(truths)]
-
-
-def _query(truth: dict, where: str) -> dict:
-    truth = _dictionary(truth, LISTS, where)
-    box = truth.get("bbx")
-    parsed = {"bbx": None}
-    try:
-        for key in LISTS:
-            ids = _entries(truth[key], f"{where}: {key}", (int,), "whole numbers")
-            parsed[key] = np.sort(np.array(ids, dtype=np.int64))
-        if box is not None:
-            numbers = _entries(box, f"{where}: bbx", (int, float), "numbers")
-            parsed["bbx"] = tuple(float(number) for number in numbers)
-    except OverflowError as error:
-        raise ValueError(f"{where} holds a number that is too large ({error})") from error
-    return parsed
-
-
 def stays_inside(name: str) -> bool:
     """Whether a file's name can lie nowhere but below the folder that it is relative to."""
     return bool(name) and not name.startswith(("/", "\\")) and ".." not in Path(name).parts and "\0" not in name
+
+
+class _Fields(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        fields = {_text(key): value for key, value in fields.items()}
+        if "ok" in fields and not {"easy", "hard"} & set(fields):
+            fields |= {"easy": fields["ok"], "hard": []}  # the benchmarks before they were revisited
+        return fields
+
+
+_Name = Annotated[str, BeforeValidator(_text), Field(strict=True)]
+_Number = Annotated[float, Field(strict=True)]
+_Ids = Annotated[list[Annotated[int, Field(strict=True, ge=0, lt=2**63)]], FailFast()]
+
+
+class Query(_Fields):
+    """Ids of database images that are right for a query, or neither right nor wrong, and its box in pixels."""
+
+    easy: _Ids
+    hard: _Ids
+    junk: _Ids
+    bbx: tuple[_Number, _Number, _Number, _Number] | None = None
+
+
+class GroundTruth(_Fields):
+    """Names of the database images and of the queries, and what is right for each query."""
+
+    imlist: Annotated[list[_Name], FailFast()]
+    qimlist: Annotated[list[_Name], FailFast()]
+    gnd: Annotated[list[Query], FailFast()]
+
+
+def read_record(data: bytes, path: Path) -> GroundTruth:
+    """What a pickled ground truth lists: imlist, qimlist, and in gnd each query's easy, hard, junk, and bbx or None.
+
+    `path` is for messages. "ok" counts as easy. Raises `ValueError` naming what is missing or of another kind.
+    """
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if "PUT" in opcode.name and int(argument) > len(data):
+                raise pickle.UnpicklingError(f"it claims {int(argument):,} entries of memory")
+        record = GroundTruth.model_validate(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "it"
+        found = f"{where}: {fault['msg']}, found {reprlib.repr(fault['input'])}"
+        raise ValueError(f"{path} is no ground truth of imlist, qimlist and gnd: {found}") from error
+    except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
+        told = f"this is another file, compressed, damaged or hostile ({type(error).__name__}: {error})"
+        raise ValueError(f"{path} is refused: a pickle of imlist, qimlist and gnd is wanted; {told}") from error
+    for name in (*record.imlist, *record.qimlist):
+        if not stays_inside(name):
+            raise ValueError(f"{path}: {name!r} is not the name of a picture inside its folder")
+    if not record.qimlist or len(record.gnd) != len(record.qimlist):
+        counts = f"{len(record.gnd)} entries in gnd for {len(record.qimlist)} queries"
+        raise ValueError(f"{path}: {counts}; one for each, and one or more, are wanted")
+    return record

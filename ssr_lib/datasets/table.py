@@ -30,15 +30,14 @@ def read_label_rows(path: Path | str) -> list[LabelRow]:
 
     Raises `ValueError` naming the line.
     """
-    rows = []
-    seen = {}
+    rows, seen = [], {}
     for line, record in read_records(path, ("file", "label")):
         where, file, split = f"{path}, line {line}", record["file"], record.get("split")
         if not 1 <= len(file) <= LONGEST_NAME or "\0" in file:
             raise ValueError(f"{where}: {file[:40]!r}… of {len(file):,} characters is no file name")
         if split is not None and split not in SPLITS:
             raise ValueError(f"{where}: split is {split!r}; one of {', '.join(SPLITS)} is wanted")
-        first = seen.setdefault((file, split), line)
+        first = seen.setdefault((unicodedata.normalize("NFC", file), split), line)
         if first != line:
             raise ValueError(f"{where}: {file} was already listed in line {first}")
         rows.append(LabelRow(line, file, unicodedata.normalize("NFC", record["label"]), split))
@@ -53,22 +52,17 @@ def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int,
     Comma, semicolon or tab between the columns, or what a first line "sep=|" says; further columns are ignored. Raises
     `ValueError` naming the line.
     """
+    table = f"a CSV table with columns {', '.join(wanted)} is wanted"
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {error.start}"
-        raise ValueError(f"{path} is not UTF-8 text ({where}); save it as UTF-8") from error
-    stream = io.StringIO(text, newline="")  # line ends inside a field stay what they are
-    first = stream.readline()
-    told = re.fullmatch(r'"?sep=(.)"?\s*', first)
-    if told is None:
-        stream.seek(0)
-    mark = told[1] if told else max(",;\t", key=first.count)
-    lines = _lines(stream, mark, path, 2 if told else 1)
+        raise ValueError(f"{path}: {table}, saved as UTF-8; this is not UTF-8 text ({where})") from error
+    lines = _lines(text, path)
     _, header = next(lines, (1, []))
     columns = [name.lower() for name in header]
     if not set(wanted) <= set(columns):
-        raise ValueError(f"{path}: columns {', '.join(wanted)} are wanted; found {mark.join(header)[:200]!r}")
+        raise ValueError(f"{path}: {table}; found {', '.join(header)[:200]!r}")
     for name in (*wanted, "split"):
         if columns.count(name) > 1:
             raise ValueError(f"{path}: {columns.count(name)} columns are called {name!r}; one is wanted")
@@ -78,17 +72,20 @@ def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int,
         yield line, dict(zip(columns, values, strict=True))
 
 
-def _lines(stream: io.StringIO, mark: str, path: Path | str, line: int) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not blank, each with its number; the first is `line`."""
-    reader = csv.reader(stream, delimiter=mark, strict=True)
-    before = line - 1
-    while True:
-        line = before + reader.line_num + 1
-        try:
-            values = [value.strip() for value in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {line}: {error}; is a quotation mark left open there?") from error
-        if any(values):
-            yield line, values
+def _lines(text: str, path: Path | str) -> Iterator[tuple[int, list[str]]]:
+    """The records that are not blank, each with the number of the line on which it begins."""
+    stream = io.StringIO(text, newline="")  # line ends inside a field stay what they are
+    first = stream.readline()
+    told = re.fullmatch(r'"?sep=(.)"?\s*', first)
+    if told is None:
+        stream.seek(0)
+    reader = csv.reader(stream, delimiter=told[1] if told else max(",;\t", key=first.count), strict=True)
+    begin = line = 2 if told else 1
+    try:
+        for record in reader:
+            values = [value.strip() for value in record]
+            if any(values):
+                yield line, values
+            line = begin + reader.line_num
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {line}: {error}; is a quotation mark left open there?") from error

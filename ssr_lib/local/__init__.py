@@ -1,0 +1,1 @@
+"""Local features of pictures, for the re-ranker that verifies matches geometrically."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
-from ssr_lib.search import full_ranking, neighbours
+from ssr_lib.search import full_ranking, knn
 from ssr_lib.search.prepared import PIECE, Array, Prepared, as_pair, blocks, check_integer, own_ids, row_norms
 
 DEFAULT_SHORTLIST = 400  # SuperGlobal (Shao et al. 2023)
@@ -61,8 +61,7 @@ def nearest(
     x: Prepared, d: Prepared, k: int, own: torch.Tensor | None, known: tuple[Array, Array] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores and ids (n, k) of the nearest database images; `known`: those of k or more, found before."""
-    if known is None:
-        return neighbours(x, d, k, own)
+    known = knn(x, d, k, exclude=own) if known is None else known
     check_integer(k, "k", 1, len(d) - (own is not None), "the images of the database, without the own one")
     scores, ids = (torch.as_tensor(part, device=x.device) for part in known)
     if scores.shape != ids.shape or ids.ndim != 2 or len(ids) != len(x) or ids.shape[1] < k:

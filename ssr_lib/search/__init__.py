@@ -11,7 +11,7 @@ import sys
 
 import torch
 
-from ssr_lib.search.codes import IDS, NUMBERS, all_codes, first_codes, pair_codes, read_codes
+from ssr_lib.search.codes import IDS, NUMBERS, OWN, all_codes, first_codes, pair_codes, read_codes
 from ssr_lib.search.prepared import Array, Prepared, as_pair, blocks, check_integer, own_ids, prepare
 
 __all__ = ["Prepared", "knn", "prepare", "rank"]
@@ -44,21 +44,37 @@ def _candidates(q: Prepared, d: Prepared, m: int) -> tuple[torch.Tensor, torch.T
     return values[0], ids[0]
 
 
-def neighbours(q: Prepared, d: Prepared, k: int, own: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `knn` does, on prepared rows."""
+@torch.no_grad()
+def knn(
+    queries: Array | Prepared, database: Array | Prepared, k: int, *, exclude: Array | None = None
+) -> tuple[Array, Array]:
+    """The k database images most similar to each query, by cosine, best first, ties by id.
+
+    `queries` (Q, D), `database` (N, D): float32, NumPy (mapped files are read block by block) or torch, or prepared.
+    `exclude`: (Q,) database ids, each left out of its query's neighbours; -1 leaves out nothing. Returns scores (Q, k)
+    float64 and ids (Q, k) int64, of the queries' kind and device. Raises `ValueError` for NaN, infinity, zero rows,
+    other shapes or dtypes, and k beyond what the database holds.
+    """
+    q, d = as_pair(queries, database)
+    own = own_ids(exclude, q, d)
     check_integer(k, "k", 1, len(d) - (own is not None), "the images of the database, without the own one")
     codes = torch.empty((len(q), k), dtype=torch.int64, device=q.device)
     unsure = torch.arange(len(q), device=q.device)
-    m = k + SPARE + 1  # one more, for the own image
+    m = k + 1 + SPARE  # one more, for the own image
     if 8 * m < len(d) and torch.get_float32_matmul_precision() == "highest":
         values, ids = _candidates(q, d, m)
-        mine = ids == (-1 if own is None else own[:, None])
-        last = values.gather(1, (k - 1 + mine[:, :k].sum(dim=1))[:, None])  # of the k nearest
-        codes = first_codes(pair_codes(q, d, ids, (values >= last - CLOSE) & ~mine), k)
-        unsure = (values[:, -1:] >= last - CLOSE).nonzero()[:, 0]  # as close may be images that are no candidates
+        last = k - int(own is None)  # the place of the k-th at the latest
+        close = values >= values[:, last, None] - CLOSE  # the first of each row
+        ids = ids[:, : close.sum(dim=1).max()]
+        codes = pair_codes(q, d, ids)
+        if own is not None:
+            codes = torch.where(ids == own[:, None], OWN + ids, codes)
+        codes = first_codes(codes, k)
+        unsure = close[:, -1].nonzero()[:, 0]  # as close may be images that are no candidates
     for part in blocks(len(unsure), NUMBERS // len(d)):
         codes[unsure[part]] = first_codes(all_codes(q, d, unsure[part], own), k)
-    return read_codes(codes)
+    scores, ids = read_codes(codes)
+    return q.like(scores), q.like(ids)
 
 
 def full_ranking(q: Prepared, d: Prepared, own: torch.Tensor | None = None, scored: bool = True):
@@ -74,22 +90,6 @@ def full_ranking(q: Prepared, d: Prepared, own: torch.Tensor | None = None, scor
         if scored:
             scores[rows] = read_codes(codes)[0]
     return scores, ids
-
-
-@torch.no_grad()
-def knn(
-    queries: Array | Prepared, database: Array | Prepared, k: int, *, exclude: Array | None = None
-) -> tuple[Array, Array]:
-    """The k database images most similar to each query, by cosine, best first, ties by id.
-
-    `queries` (Q, D), `database` (N, D): float32, NumPy (mapped files are read block by block) or torch, or prepared.
-    `exclude`: (Q,) database ids, each left out of its query's neighbours; -1 leaves out nothing. Returns scores (Q, k)
-    float64 and ids (Q, k) int64, of the queries' kind and device. Raises `ValueError` for NaN, infinity, zero rows,
-    other shapes or dtypes, and k beyond what the database holds.
-    """
-    q, d = as_pair(queries, database)
-    scores, ids = neighbours(q, d, k, own_ids(exclude, q, d))
-    return q.like(scores), q.like(ids)
 
 
 @torch.no_grad()

@@ -59,39 +59,32 @@ def all_codes(q: Prepared, d: Prepared, rows: slice | torch.Tensor, own: torch.T
         sums[:, part] = left @ whole_numbers(d.raw(part), d.norms[part], buffer).T
     codes = as_codes(sums, torch.arange(len(d), device=q.device))
     if own is not None:
-        has = (own[rows] >= 0).nonzero()[:, 0]
-        mine = own[rows][has]
-        codes[has, mine] = OWN + mine
+        mine = own[rows, None]  # (n, 1)
+        codes.scatter_(1, mine.clamp(min=0), torch.where(mine < 0, codes[:, :1], OWN + mine))
     return codes
 
 
-def pair_codes(q: Prepared, d: Prepared, ids: torch.Tensor, wanted: torch.Tensor | None = None) -> torch.Tensor:
-    """Codes (Q, m) of each query with its own list of images (Q, m); those that are not `wanted` come last."""
-    wanted = torch.ones_like(ids, dtype=torch.bool) if wanted is None else wanted
-    codes, dimension = OWN + ids, d.data.shape[1]
+def pair_codes(q: Prepared, d: Prepared, ids: torch.Tensor) -> torch.Tensor:
+    """Codes (Q, m) of each query with its own list of images (Q, m)."""
+    codes, dimension = torch.empty_like(ids), d.data.shape[1]
     numbers = TILE if len(d) * dimension <= NUMBERS else ids.shape[1] * dimension  # numbers for each query
     for rows in blocks(len(q), NUMBERS // numbers):
-        counts, listed = wanted[rows].sum(dim=1), ids[rows][wanted[rows]]  # (n,), (P,)
-        seen = torch.zeros(len(d), dtype=torch.bool, device=d.device).index_fill_(0, listed, True)
+        listed = ids[rows]  # (n, m)
+        seen = torch.zeros(len(d), dtype=torch.bool, device=d.device).index_fill_(0, listed.flatten(), True)
         used, places = seen.nonzero()[:, 0], (seen.cumsum(0) - 1)[listed]
         left, right = q.raw(rows), d.raw(used)
-        sums = torch.zeros(len(listed), dtype=torch.float64, device=d.device)
+        sums = torch.zeros(listed.shape, dtype=torch.float64, device=d.device)
+        starts = torch.arange(0, listed.numel() + 1, listed.shape[1], device=d.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that such tensors are new in torch
+            pairs = torch.sparse_csr_tensor(starts, places.flatten(), sums.flatten(), (len(left), len(used)))
         buffers = sums.new_empty(TILE * len(left)), sums.new_empty(TILE * len(right))
         for part in blocks(dimension, TILE):
             a = whole_numbers(left[:, part], q.norms[rows], buffers[0])
             b = whole_numbers(right[:, part], d.norms[used], buffers[1])
-            _add_products(sums, a, b, counts, places)
-        codes[rows][wanted[rows]] = as_codes(sums, listed)
+            if d.device.type == "cpu":
+                torch.sparse.sampled_addmm(pairs, a, b.T, out=pairs)  # adds to `sums`
+            else:
+                sums += (a[:, None] * b[places]).sum(dim=2)
+        codes[rows] = as_codes(sums, listed)
     return codes
-
-
-def _add_products(sums: torch.Tensor, a: torch.Tensor, b: torch.Tensor, counts: torch.Tensor, places: torch.Tensor):
-    """Add to `sums` (P,) the products of each row of a with `counts` rows of b, which stand at `places` (P,)."""
-    if a.device.type != "cpu":
-        sums += (a.repeat_interleave(counts, dim=0) * b[places]).sum(dim=1)
-        return
-    starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that such tensors are new in torch
-        pairs = torch.sparse_csr_tensor(starts, places, sums, (len(a), len(b)), check_invariants=False)
-    torch.sparse.sampled_addmm(pairs, a, b.T, out=pairs)

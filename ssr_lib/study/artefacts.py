@@ -23,7 +23,8 @@ from ssr_lib.files import digest, load_part, write_atomic
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
 from ssr_lib.study import choose, describe, rows, tables
-from ssr_lib.study.profile import NetworkSpec, check_parts, line_of, load_profile
+from ssr_lib.study.checks import check_parts
+from ssr_lib.study.profile import NetworkSpec, line_of, load_profile
 from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.train import TrainConfig, fit_start, train_head
 from ssr_lib.weights import load_checkpoint
@@ -48,10 +49,10 @@ class Study:
         self.workspace = Path(workspace or repository_root())
         self.results_dir, self.cache = self.workspace / "results" / self.name, self.workspace / "data" / "cache"
         self.notebook, self.progress = notebook, progress
+        self.written: set[str] = set()  # tables and figures of this notebook
         self._made, self._last = {}, {}
 
     write_rows, read_rows, read_scores = rows.write, rows.read_rows, rows.read_scores
-    preprocess, extracted = describe.preparation, describe.photographs
 
     @property
     def drawn(self) -> bool:
@@ -129,8 +130,6 @@ class Study:
             raise ValueError(f"network {name!r} has no training {seed}; its seeds are {spec.seeds}")
         if spec.checkpoint:
             return load_checkpoint(describe.weights(self.profile, name, seed)).eval(), []
-        if spec.trained and self.profile.source == "revisited":
-            raise ValueError(f"networks.{name}.checkpoint is null, and a profile of source revisited does not train")
         dim = self.profile.model.descriptor_dim if spec.whitening else None
         net = RetrievalNet(spec.backbone, spec.head, spec.options, descriptor_dim=dim, seed=seed or 0)
         if not spec.trained:
@@ -160,7 +159,8 @@ class Study:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
         if dataset == "drawn":
             return describe.drawn(self, name, seed, split, form)
-        return self._once((name, seed, dataset), lambda: self.extracted(name, seed, self.benchmark(dataset)))
+        asked = self, name, seed, self.benchmark(dataset)
+        return self._once((name, seed, dataset), lambda: describe.photographs(*asked))
 
     def descriptors_with_distractors(self, name: str, seed: int | None, dataset: str) -> Pair:
         """Descriptors of queries and of database and distractors behind it."""
@@ -182,10 +182,16 @@ class Study:
 
     def figure(self, name: str, dataset: str = "drawn") -> Path:
         """Where the figure `name` (with its extension) of a dataset is written."""
-        path = self.results_dir / "figures" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_stem(tables.of_dataset(path.stem, dataset))
+        return self._file("figures", name, dataset)
 
-    def write_table(self, name: str, frame: pd.DataFrame, dataset: str = "drawn", digits: int = 1) -> None:
-        """Write a table to `tables/<name>.csv` and `.md`; of another dataset than the drawn to `<name>_<dataset>`."""
-        tables.write_table(frame, self.results_dir / "tables" / tables.of_dataset(name, dataset), digits=digits)
+    def write_table(self, name: str, frame: pd.DataFrame, dataset: str = "drawn") -> None:
+        """Write a table without its index to `tables/<name>.csv`; off the drawn dataset to `<name>_<dataset>.csv`."""
+        text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        write_atomic(self._file("tables", f"{name}.csv", dataset), text)
+
+    def _file(self, kind: str, name: str, dataset: str) -> Path:
+        path = self.results_dir / kind / name
+        path = path.with_stem(tables.of_dataset(path.stem, dataset))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.written.add(f"{kind}/{path.stem}")
+        return path

@@ -16,7 +16,7 @@ from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_t
 from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
-from ssr_lib.study.profile import Profile, Section
+from ssr_lib.study.profile import NetworkSpec, Profile, Section
 from ssr_lib.study.provenance import data_file
 from ssr_lib.weights import stored_preprocess
 
@@ -39,7 +39,20 @@ def pictures_record(data: Section, split: str, views: str | None = None) -> dict
 
 def weights(profile: Profile, name: str, seed: int | None) -> Path:
     """The file of a network's checkpoint."""
-    return data_file(f"{profile.spec(name).checkpoint.replace('{seed}', str(seed))}.safetensors")
+    return data_file(_checkpoint(profile.spec(name), seed))
+
+
+def _checkpoint(spec: NetworkSpec, seed: int | None) -> str:
+    return f"{spec.checkpoint.replace('{seed}', str(seed))}.safetensors"
+
+
+def files_named(profile: Profile) -> list[str]:
+    """What the profile names below the data folder: labels, distractors, the checkpoint of every training."""
+    data = profile.data
+    named = [*data.labels.values(), data.training_labels, data.distractors]
+    for spec in map(profile.spec, profile.networks):
+        named += [_checkpoint(spec, seed) for seed in spec.seeds if spec.checkpoint is not None]
+    return [name for name in named if name is not None]
 
 
 def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
@@ -58,7 +71,7 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
 
 def read_benchmark(path: Path, dataset: str) -> Benchmark:
     """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database."""
-    official = dataset in [known.name for known in OFFICIAL]
+    official = dataset in OFFICIAL
     read = functools.partial(read_ground_truth, images=path.parent, subset=not official)
     benchmark = read(path) if path.suffix == ".pkl" else read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):

@@ -20,10 +20,7 @@ from ssr_lib.files import write_atomic
 
 STYLE = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook", font_scale=0.9)}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "grid.color": "#e6e6e6"}
-STYLE |= {
-    "font.family": "DejaVu Sans",
-    "svg.hashsalt": "ssr",
-}  # a font that comes with matplotlib, names without chance
+STYLE |= {"font.family": "DejaVu Sans", "svg.hashsalt": "ssr"}  # a font of matplotlib's own, names without chance
 METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]
 BLUE, GREY, RED = PALETTE[0], "#8c8c8c", "#d73027"

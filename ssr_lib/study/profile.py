@@ -11,8 +11,6 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ssr_lib.files import load_part
-from ssr_lib.network import all_options
 from ssr_lib.study.provenance import repository_root
 
 
@@ -98,13 +96,6 @@ class Profile(Section):
         known |= {"seeds": training.seeds if line.trained else [None], "rate": training.rate}
         return line.model_copy(update={key: value for key, value in known.items() if getattr(line, key) is None})
 
-    @model_validator(mode="after")
-    def _fits(self):
-        """Refuse what contradicts itself: it would be found only after minutes of drawing."""
-        for fault in _misfits(self):
-            raise PydanticCustomError("misfit", "{fault}", {"fault": fault})
-        return self
-
 
 def line_of(section: Mapping[str, Any], name: str, what: str) -> Any:
     """The line `name` of a section of the profile; raises `ValueError` naming those there are."""
@@ -113,10 +104,22 @@ def line_of(section: Mapping[str, Any], name: str, what: str) -> Any:
     return section[name]
 
 
-def _misfits(profile: Profile) -> Iterator[str]:
-    drawn = profile.data.validation
-    tables = {name: table for table, names in profile.tables.items() for name in names}
-    for name, table in tables.items():
+def _contradictions(profile: Profile) -> Iterator[str]:
+    base, data = _read("base"), profile.data
+    legal = {"tables": [*base["tables"], "drawings"], "reads": [*base["notebooks"], *profile.notebooks]}
+    for section, names in legal.items():  # drawings: of notebook 09, on photographs
+        for name in getattr(profile, section):
+            if name not in names:
+                yield f"there is no {section}.{name}; there are {', '.join(dict.fromkeys(names))}"
+    for name in data.datasets:
+        if name not in data.labels and (name != "drawn" or profile.source != "drawn"):
+            yield f"source is {profile.source} and data.datasets has {name!r}, which data.labels has no file of"
+    for name, line in profile.networks.items():
+        if line.views == "photographs" and data.training_labels is None:
+            yield f"networks.{name}.views is photographs, which wants a file as data.training_labels; it is null"
+        if line.trained and line.checkpoint is None and profile.source == "revisited":
+            yield f"networks.{name}.checkpoint is null, and a profile of source revisited does not train"
+    for name, table in {name: table for table, names in profile.tables.items() for name in names}.items():
         if name not in profile.networks:
             yield f"tables.{table} has {name!r}; wanted lines of networks: {'; '.join(profile.networks)}"
             return
@@ -127,8 +130,9 @@ def _misfits(profile: Profile) -> Iterator[str]:
             yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null]' if one else 'numbers, each once'}"
         if spec.steps == 0 and profile.training.start == "random":
             yield f"networks.{name}.steps is 0, which wants training.start fitted; it is random"
+    drawn = data.validation
     most = drawn.landmarks * (drawn.views[1] + drawn.same_style + drawn.same_building) + drawn.distractors
-    for name, line in profile.rerankers.items() if profile.data.choices_from == "validation" else ():
+    for name, line in profile.rerankers.items() if data.choices_from == "validation" else ():
         if min(line.candidates.get("k", [0])) >= most:
             yield f"rerankers.{name}.candidates.k is {line.candidates['k']}; data.validation has {most} images at most"
 
@@ -160,9 +164,12 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
     if isinstance(values.get("networks"), dict):
         values["networks"] = {line: _like(values["networks"], line) for line in values["networks"]}
     try:
-        return _kind(_read("base")).model_validate(values)
+        profile = _kind(_read("base")).model_validate(values)
     except pydantic.ValidationError as refused:
         raise ValueError(f"profile {name}: {_fault(refused.errors()[0])}") from None
+    for contradiction in _contradictions(profile):  # which would be found only after minutes of drawing
+        raise ValueError(f"profile {name}: {contradiction}")
+    return profile
 
 
 def _fault(error: Mapping[str, Any]) -> str:
@@ -170,8 +177,8 @@ def _fault(error: Mapping[str, Any]) -> str:
     place, message = ".".join(map(str, error["loc"])), error["msg"]
     if error["type"] == "unknown":
         return f"there is no {f'{place}.{message}'.strip('.')}; there are {error['ctx']['legal']}"
-    if error["type"] in ("misfit", "missing"):
-        return f"{place} {message}".strip()
+    if error["type"] == "missing":
+        return f"{place} is missing; what a profile leaves out comes from the one that it names, as in `base: base`"
     return f"{place} is {error['input']!r}; wanted {message.removeprefix('Input should be ')}"
 
 
@@ -180,7 +187,7 @@ def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     folder = repository_root() / "profiles"
     path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
     if not path.is_file() or name in heirs:
-        there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or f"none in {folder}"
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or f"none in {folder} (run in a clone)"
         raise ValueError(f"no profile {name!r} to start from; there are {there}, and any file whose name ends in .yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -188,8 +195,15 @@ def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r}; wanted keys of profiles/base.yaml")
-    base = values.pop("base", None)
+    base, values = values.pop("base", None), _beside(values, path.parent)
     return values if base is None else _over(_read(str(base), (*heirs, name)), values)
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    """The .py files that a profile names are found from the folder that it lies in."""
+    if isinstance(value, dict):
+        return {key: _beside(inner, folder) for key, inner in value.items()}
+    return str((folder / value).resolve()) if isinstance(value, str) and value.endswith(".py") else value
 
 
 def _over(base: dict, changes: dict) -> dict[str, Any]:
@@ -215,18 +229,3 @@ def _like(lines: Mapping[str, Any], name: str, heirs: tuple[str, ...] = ()) -> A
     if other not in lines or other in (name, *heirs):
         raise ValueError(f"networks.{name}.like is {other!r}; wanted another line of networks: {'; '.join(lines)}")
     return _over(_like(lines, other, (name, *heirs)), own)
-
-
-def check_parts(profile: Profile) -> None:
-    """Every head, loss and re-ranker is there and takes its options: found out before anything is drawn."""
-    recipe = profile.training
-    parts = [("training.loss_options", load_part(recipe.loss, "losses").Loss, (8, 2), recipe.loss_options)]
-    for name, line in profile.networks.items():
-        parts.append((f"networks.{name}.options", load_part(line.head, "heads").Head, ((8, 8, 8),), line.options))
-    for place, make, arguments, options in parts:
-        try:
-            make(*arguments, **all_options(make, options, place))
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
-    for line in profile.rerankers.values():
-        load_part(line.module, "rerank")

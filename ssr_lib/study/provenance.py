@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -26,11 +27,15 @@ def data_folder() -> Path:
 
 def data_file(name: str | None) -> Path:
     """The file or folder `name` below `data_folder()`; `FileNotFoundError` where it is not there, or null."""
-    path = data_folder() / (name or "null, which the profile has for a name")
-    if not path.exists():
-        where = "data/README.md says how to get it. Where it lies in another folder, set SSR_DATA to that"
-        raise FileNotFoundError(f"{path} is not there; {where}")
-    return path
+    check_data([name or "null, which the profile has for a name"])
+    return data_folder() / name
+
+
+def check_data(names: Iterable[str]) -> None:
+    """Raises `FileNotFoundError` naming all files and folders that are not in `data_folder()`."""
+    if missing := [name for name in dict.fromkeys(names) if not (data_folder() / name).exists()]:
+        where = "data/README.md says how to get it; where it lies in another folder, set SSR_DATA to that"
+        raise FileNotFoundError(f"not in {data_folder()}: {', '.join(missing)}; {where}")
 
 
 def describe_run() -> dict:
@@ -45,15 +50,16 @@ def describe_run() -> dict:
 
 def commit() -> str | None:
     """The commit of the working tree, with "+changes" where code differs from it; None outside git."""
-    asked, answers = ("rev-parse --show-toplevel HEAD", "status --porcelain --untracked-files=no -- . :!results"), []
-    for words in asked:
+    answers = []
+    for words in ("rev-parse --show-toplevel HEAD", "status --porcelain --untracked-files=no -- . :!results"):
+        git = ["git", "-C", str(repository_root()), *words.split()]
         try:
-            git = ["git", "-C", str(repository_root()), *words.split()]
             answers += subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
         except (subprocess.CalledProcessError, FileNotFoundError):
             return None
-    inside_another = Path(answers[0]).resolve() != repository_root()
-    return None if inside_another else answers[1] + ("+changes" if len(answers) > 2 else "")
+    if Path(answers[0]).resolve() != repository_root():  # inside another project
+        return None
+    return answers[1] + ("+changes" if len(answers) > 2 else "")
 
 
 def code_of(notebook: str) -> str:

@@ -25,40 +25,30 @@ def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
     if not files:
         raise FileNotFoundError(f"{folder / 'notebooks'} has no executed notebook; run `ssr study {name}` first")
     run = read_json(folder / "run.json") or {}
-    page = {
-        "title": run.get("title", name),
-        "contents": [],
-        "findings": [],
-        "sections": [],
-        "tables": [],
-        "figures": [],
-    }
-    page["made_by"] = {
-        "profile": name,
-        "commit": run.get("commit"),
-        **run.get("machine", {}),
-        **run.get("versions", {}),
-    }
-    page["made_by"]["minutes"] = round(sum(run.get("seconds", {}).values()) / 60)
+    made_by = {"profile": name, "commit": run.get("commit"), **run.get("machine", {}), **run.get("versions", {})}
+    made_by["minutes"] = round(sum(run.get("seconds", {}).values()) / 60)
+    contents, findings, sections, tables, figures = [], [], [], [], []
     exporter = HTMLExporter(raw_template=CELLS, embed_images=True)
     for file in files:
         notebook = nbformat.read(file, as_version=4)
         body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(repository_root() / "notebooks")}})
         body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL | re.IGNORECASE)
         body = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
-        page["contents"] += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
+        contents += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
         last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1:]  # says what held
         printed = "".join(output.text for cell in last for output in cell.outputs if output.get("name") == "stdout")
-        page["findings"] += [(file.stem, line) for line in printed.splitlines()]
-        page["sections"].append((file.stem, body))
+        findings += [(file.stem, line) for line in printed.splitlines()]
+        sections.append((file.stem, body))
     shown = run.get("parameters", {"report": {}, "data": {"datasets": []}})
     for dataset in shown["data"]["datasets"]:  # what the profile's `report` names, as far as it is there
         table = folder / "tables" / f"{of_dataset(shown['report']['table'], dataset)}.csv"
         if table.is_file():
-            page["tables"].append((dataset, pd.read_csv(table).to_html(index=False, na_rep="", border=0)))
+            tables.append((dataset, pd.read_csv(table).to_html(index=False, na_rep="", border=0)))
         for picture in [folder / "figures" / f"{of_dataset(name, dataset)}.png" for name in shown["report"]["figures"]]:
             if picture.is_file():
-                page["figures"].append((picture.stem, base64.b64encode(picture.read_bytes()).decode()))
+                figures.append((picture.stem, base64.b64encode(picture.read_bytes()).decode()))
     template = jinja2.Environment().from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    write_atomic(folder / "report.html", template.render(page) + "\n")
+    page = {"contents": contents, "findings": findings, "sections": sections, "tables": tables, "figures": figures}
+    text = template.render(page, title=run.get("title", name), made_by=made_by)
+    write_atomic(folder / "report.html", text + "\n")
     return folder / "report.html"

@@ -1,9 +1,7 @@
 """Measured figures as tidy frames: scores by query, rows with their intervals, and both as files of a notebook."""
 
 import gzip
-import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +13,8 @@ from ssr_lib.study import provenance
 KEY = ["dataset", "network", "reranker", "seed", "difficulty", "measure", "chosen"]
 SCORES = [*KEY[:-1], "query", "group", "value", "chosen"]
 ROWS = [*KEY[:-1], "value", "low", "high", "n", "chosen", "spec"]
-KINDS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), float)
+CELL = ["dataset", "network", "reranker", "difficulty", "measure"]  # of a table
+NUMBERS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), float)
 
 
 def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None, chosen=None, measure="AP"):
@@ -34,9 +33,12 @@ def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None
 def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The frame with all of `columns` in their order: text never missing, seeds whole numbers or missing."""
     frame = frame.reindex(columns=columns).reset_index(drop=True)
-    text = {column: "" for column in columns if column not in KINDS}
-    frame = frame.astype(dict.fromkeys(text, object)).fillna(text).astype(dict.fromkeys(text, str))
-    return frame.astype({column: KINDS[column] for column in columns if column in KINDS})
+    for column in columns:
+        if column in NUMBERS:
+            frame[column] = frame[column].astype(NUMBERS[column])
+        else:
+            frame[column] = frame[column].astype(object).fillna("").astype(str)
+    return frame
 
 
 def summarise(scores: pd.DataFrame, **resampling: int) -> pd.DataFrame:
@@ -61,14 +63,8 @@ def summarise(scores: pd.DataFrame, **resampling: int) -> pd.DataFrame:
 
 def matrix(scores, *, network, reranker="none", difficulty="medium", dataset="drawn", measure="AP"):
     """The values (S, Q) of one network and one setting of a re-ranker, a frame: seeds down, queries across."""
-    wanted = {
-        "dataset": dataset,
-        "network": network,
-        "reranker": reranker,
-        "difficulty": difficulty,
-        "measure": measure,
-    }
-    found = scores[(scores[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    wanted = dict(zip(CELL, (dataset, network, reranker, difficulty, measure), strict=True))
+    found = scores[(scores[CELL] == pd.Series(wanted)).all(axis=1)]
     if found["chosen"].nunique() != 1:
         settings = "; ".join(found["chosen"].unique()) or "none"
         raise ValueError(f"wanted scores of one setting of {', '.join(wanted.values())}; there are {settings}")
@@ -83,7 +79,8 @@ def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
 def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
     """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz whole; run.json says what made them.
 
-    `figures`: further rows, such as costs. Raises `ValueError` for unknown columns and where two lines are one figure.
+    `figures`: further rows, such as costs. Tables and figures that the notebook made before and not now are removed.
+    Raises `ValueError` for unknown columns and where two lines are one figure.
     """
     if study.notebook is None:
         raise ValueError('rows belong to a notebook; open the study with its name: Study(…, notebook="05_ablation")')
@@ -101,9 +98,14 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
         said = [section[name].model_dump() for section, name in known if name in section]
         table.loc[lines, "spec"] = digest(said)[:8] if said else ""
     folder, name = study.results_dir, study.notebook
+    by_query = scores.to_csv(index=False, lineterminator="\n", float_format="%.4f")
     write_atomic(folder / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(to_wide(scores).encode(), mtime=0))
-    provenance.update(folder / "run.json", rows={name: _made_by(study, name) | {"commit": provenance.commit()}})
+    write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(by_query.encode(), mtime=0))
+    for left in set(_record(study, name).get("files", ())) - study.written:
+        for suffix in (".csv", ".png", ".svg"):
+            (folder / f"{left}{suffix}").unlink(missing_ok=True)
+    made_by = _made_by(study, name) | {"commit": provenance.commit(), "files": sorted(study.written)}
+    provenance.update(folder / "run.json", rows={name: made_by})
 
 
 def _refuse_twice(frame: pd.DataFrame, key: list[str]) -> None:
@@ -117,36 +119,23 @@ def _made_by(study, notebook: str) -> dict[str, str]:
     return {"profile": profile, "code": provenance.code_of(notebook)}
 
 
-def to_wide(scores: pd.DataFrame) -> str:
-    """Scores as CSV, a column a query, with 4 decimals; lines of measure "group" have the groups of the queries."""
-    named = scores.drop_duplicates(["dataset", "query"])[["dataset", "query", "group"]].assign(measure="group")
-    cells = scores.assign(value=scores["value"].map("{:.4f}".format, na_action="ignore")).astype({"seed": str})
-    cells = pd.concat([named.rename(columns={"group": "value"}), cells.replace({"seed": {"<NA>": ""}})]).fillna("")
-    return cells.pivot(index=KEY, columns="query", values="value").to_csv(lineterminator="\n")
-
-
-def from_wide(text: str) -> pd.DataFrame:
-    """The scores that `to_wide` wrote."""
-    cells = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).melt(KEY, var_name="query")
-    named = cells[(cells["measure"] == "group") & (cells["value"] != "")][["dataset", "query", "value"]]
-    scores = cells[cells["measure"] != "group"].merge(named.rename(columns={"value": "group"}), on=["dataset", "query"])
-    scores[["seed", "query", "value"]] = scores[["seed", "query", "value"]].apply(pd.to_numeric)
-    return _of_kinds(scores, SCORES)
+def _record(study, notebook: str) -> dict:
+    """What run.json says of the rows of a notebook."""
+    return (read_json(study.results_dir / "run.json") or {}).get("rows", {}).get(notebook, {})
 
 
 def read_rows(study, notebook: str) -> pd.DataFrame:
     """The rows of a notebook; `ValueError` with the command to run where its profile or code is not today's."""
-    return _of_kinds(pd.read_csv(_checked(study, notebook, study.results_dir / "rows" / f"{notebook}.csv")), ROWS)
+    return _read(study, notebook, f"rows/{notebook}.csv", ROWS)
 
 
 def read_scores(study, notebook: str) -> pd.DataFrame:
     """The scores of a notebook by query; refused as by `read_rows`."""
-    path = _checked(study, notebook, study.results_dir / "per_query" / f"{notebook}.csv.gz")
-    return from_wide(gzip.decompress(path.read_bytes()).decode())
+    return _read(study, notebook, f"per_query/{notebook}.csv.gz", SCORES)
 
 
-def _checked(study, notebook: str, path: Path) -> Path:
-    made_by = (read_json(study.results_dir / "run.json") or {}).get("rows", {}).get(notebook, {})
+def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
+    path, made_by = study.results_dir / file, _record(study, notebook)
     wanted, fault = _made_by(study, notebook), "is not there"
     if path.is_file():
         fault = " and ".join(f"is of another {what} than now" for what in wanted if made_by.get(what) != wanted[what])
@@ -155,4 +144,6 @@ def _checked(study, notebook: str, path: Path) -> Path:
         raise ValueError(f"{path} {fault}; run `{command}`, with the same workspace and changes")
     if made_by["commit"] != provenance.commit():
         print(f"The rows of {notebook} were made by commit {made_by['commit']} of the library.")
-    return path
+    text = {column: str for column in columns if column not in NUMBERS}  # a landmark may be called 007, or NA
+    how = {"dtype": text, "keep_default_na": False, "na_values": dict.fromkeys(NUMBERS, "")}
+    return _of_kinds(pd.read_csv(path, usecols=columns, **how), columns)

@@ -14,8 +14,9 @@ import nbformat
 import papermill
 
 from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
-from ssr_lib.study import provenance
+from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
+from ssr_lib.study.checks import check_notebooks
 from ssr_lib.study.report import report
 
 KERNEL = {"display_name": "Python 3", "language": "python"}
@@ -32,9 +33,7 @@ class NotebookError(RuntimeError):
     """A notebook that stopped in a cell; the message names both and says what went wrong."""
 
 
-def run(
-    profile: str = "demo", *, workspace=None, notebooks: Sequence[str] | None = None, progress=True, **changes
-) -> Path:
+def run(profile="demo", *, workspace=None, notebooks: Sequence[str] | None = None, progress=True, **changes) -> Path:
     """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
 
     One of which neither source, notebooks before it, profile nor code has changed since it was executed is not run
@@ -44,17 +43,9 @@ def run(
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
     study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
-    data, lines = study.profile.data, [study.profile.spec(name) for name in study.profile.networks]
-    named = [name for name in (*data.labels.values(), data.training_labels, data.distractors) if name is not None]
-    for line in [line for line in lines if line.checkpoint is not None]:
-        named += [f"{line.checkpoint.replace('{seed}', str(seed))}.safetensors" for seed in line.seeds]
-    if missing := [name for name in dict.fromkeys(named) if not (provenance.data_folder() / name).exists()]:
-        where = "data/README.md says how to get them; where they lie in another folder, set SSR_DATA to that"
-        raise FileNotFoundError(f"not in {provenance.data_folder()}: {', '.join(missing)}; {where}")
+    provenance.check_data(describe.files_named(study.profile))
     wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
-    there = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
-    if unknown := [name for name in wanted if name not in there]:
-        raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/; there are {', '.join(there) or 'none'}")
+    check_notebooks(study.profile, wanted)
     say = print if progress else str
     state_file, results = study.workspace / "data" / "study" / f"{study.name}.json", study.results_dir
     with locked(state_file.parent):
@@ -109,8 +100,9 @@ def _execute(study: Study, name: str, **parameters: Any) -> str:
         try:
             notebook = papermill.execute_notebook(source, running, parameters, **how)
         except papermill.PapermillExecutionError as error:
-            said = f"{name}.ipynb failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
-            raise NotebookError(f"{said}\nThe notebook as far as it ran, with the traceback: {running}") from None
+            said = " ".join(f"{error.ename}: {error.evalue}".split())
+            said = f"{name}.ipynb failed in cell {error.cell_index}: {said}"  # counts from 1: a cell was put before
+            raise NotebookError(f"{said}; the notebook as far as it ran, with the traceback: {running}") from None
         except RuntimeError as error:  # DeadKernelError of nbclient
             raise NotebookError(f"{name}.ipynb: {error}; a kernel dies most often because memory ran out") from error
         finally:

@@ -14,10 +14,9 @@ from ssr_lib.study.provenance import repository_root
 from ssr_lib.study.run import run
 
 UNTRAINED = 0.001  # 0.1 point: the same arithmetic on another machine
-TRAINED = 0.01  # 1 point: rounding grows over the steps of a training …
-DEVIATIONS = (
-    2.0  # … or twice the standard deviation over seeds, or half the interval of a difference, whichever is more
-)
+# Rounding grows over the steps of a training: 1 point, or so many standard deviations over seeds, or half the interval
+# of a difference, whichever is more.
+TRAINED, DEVIATIONS = 0.01, 2.0
 SHARE = 0.1  # of trained figures that may be outside: two deviations leave out 1 in 20
 FURTHEST = 10.0  # tolerances that no figure may be away
 KEY = ["notebook", "dataset", "network", "reranker", "difficulty", "measure", "setting"]
