@@ -164,6 +164,11 @@ class Maps:
     def __len__(self) -> int:
         return len(self.last if self.mid is None else self.mid)
 
+    def take(self, ids: Sequence[int]) -> Maps:
+        """The maps of some of the pictures."""
+        mid, last = (None if maps is None else [maps[i] for i in ids] for maps in (self.mid, self.last))
+        return Maps(mid, last, digest([self.digest, list(map(int, ids))]), self.preprocess)
+
     def batch(self, ids: Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor | None, Tensor | None]:
         """`mid` and `last` of some pictures of one shape: float32 (B, C, H, W) on `device`, or None.
 

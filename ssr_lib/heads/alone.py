@@ -11,15 +11,17 @@ from ssr_lib.pooling import spoc
 
 
 class Head(nn.Module):
-    """S of the head `of`, with its `options`, for `last` (B, C, H, W) → (B, C).
+    """S of the head `of`, with its `options`, for maps of `width` channels: `last` (B, C, H, W) → (B, C).
 
     The mean, since GeM's clamp passes no gradient where S is negative. S starts with a gain of 1.
     """
 
-    def __init__(self, channels: tuple[int, int, int], *, seed: int = 0, of: str = "product", **options: Any):
+    def __init__(
+        self, channels: tuple[int, int, int], *, seed: int = 0, of: str = "product", width: int = 64, **options: Any
+    ):
         super().__init__()
-        self.width = channels[1]
-        self.inner = load_part(of, "heads").Head((self.width,) * 3, seed=seed, initial_gain=1.0, **options)
+        self.width = width
+        self.inner = load_part(of, "heads").Head((width,) * 3, seed=seed, initial_gain=1.0, **options)
 
     def forward(self, mid: Tensor | None, last: Tensor, project: nn.Module) -> Tensor:
         return spoc(self.inner.embed(last))

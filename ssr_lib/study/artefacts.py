@@ -6,7 +6,7 @@ lies beside them: profiles share what is equal and never mix what is not.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -131,34 +131,59 @@ class Study:
         if spec.checkpoint:
             return load_checkpoint(describe.weights(self.profile, name, seed)).eval(), []
         dim = self.profile.model.descriptor_dim if spec.whitening else None
-        net = RetrievalNet(spec.backbone, spec.head, spec.options, descriptor_dim=dim, seed=seed or 0)
+        start = 1000 * spec.initialisation + (seed or 0)
+        how = {"descriptor_dim": dim, "protocol": recipe.protocol, "seed": start}
+        net = RetrievalNet(spec.backbone, spec.head, spec.options, **how)
         if not spec.trained:
             return net.eval(), []
         views = self.training_views(spec.views)
         pictures = describe.pictures_record(self.profile.data, "training", spec.views)
-        maps = self.maps(net, spec.image_size, pictures, views.root, views.files)
+        shown = self._share(views.labels, seed)
+        labels = np.asarray(views.labels)[shown]
+        maps = self.maps(net, spec.image_size, pictures, views.root, views.files).take(shown)
         if spec.steps == 0:
-            fit_start(net, None, maps, np.unique(views.labels, return_inverse=True)[1], TrainConfig.shrinkage)
+            fit_start(net, None, maps, np.unique(labels, return_inverse=True)[1], TrainConfig.shrinkage)
             return net.eval(), []
-        rates = {"lr_tail": spec.rate, "lr_new": spec.rate * recipe.new_rate_factor}
-        shared = recipe.model_dump(exclude={"seeds", "steps", "rate", "new_rate_factor"})
-        config = TrainConfig(steps=spec.steps, seed=seed, **rates, **shared)
+        config = self.recipe(name, seed)
         record = describe.network_record(self.profile, name, seed)
         folder = self.store("networks", record | {"recipe": dataclasses.asdict(config), "net": net.config})
-        curve = train_head(net, maps, views.labels, config, directory=folder, progress=self.progress)
+        curve = train_head(net, maps, labels, config, directory=folder, progress=self.progress)
         return net.eval(), curve
+
+    def recipe(self, name: str, seed: int) -> TrainConfig:
+        """How a network is trained; `seed` orders the batches."""
+        spec, recipe = self.spec(name), self.profile.training
+        rates = {"lr_tail": recipe.tail_rate, "lr_new": spec.rate}
+        shared = recipe.model_dump(exclude={"protocol", "seeds", "share", "steps", "rate", "tail_rate"})
+        return TrainConfig(steps=spec.steps, seed=seed, **rates, **shared)
+
+    def _share(self, labels: Sequence, seed: int) -> np.ndarray:
+        """The pictures (ids) of the landmarks on which trainings with this seed learn, the same for every network."""
+        landmarks = np.unique(labels)
+        count = max(2, round(self.profile.training.share * len(landmarks)))
+        chosen = np.random.default_rng([seed, 2]).choice(landmarks, count, replace=False)
+        return np.flatnonzero(np.isin(labels, chosen))
 
     def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None) -> Maps:
         """Maps of the frozen part for pictures of `size` pixels and record `pictures`; heads and seeds share them."""
         preprocess = dataclasses.replace(PRESETS["lite"], size_rule="fixed", size=size)
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
+        record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
         how = {"root": root, "boxes": boxes, "progress": self.progress}
-        return compute_maps(net, files, preprocess, self.store("maps", record), **how)
+        return self._once(digest(record), lambda: compute_maps(net, files, preprocess, self.store("maps", record), **how))
+
+    def benchmark_maps(self, name: str, seed=None, split="test", form="ordinary") -> tuple[Maps, Maps]:
+        """Maps of the queries and of the database of the drawn benchmark, as the network `name` sees them."""
+        benchmark, net, both = self.benchmark("drawn", split, form), self.network(name, seed), []
+        for part, files, boxes in ((form, benchmark.queries, benchmark.boxes), ("database", benchmark.database, None)):
+            pictures = describe.pictures_record(self.profile.data, split) | {"part": part}
+            both.append(self.maps(net, self.spec(name).image_size, pictures, benchmark.root, files, boxes))
+        return both[0], both[1]
 
     def descriptors(self, name: str, seed=None, dataset="drawn", split="test", form="ordinary") -> Pair:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
         if dataset == "drawn":
-            return describe.drawn(self, name, seed, split, form)
+            return self._once((name, seed, split, form), lambda: describe.drawn(self, name, seed, split, form))
         asked = self, name, seed, self.benchmark(dataset)
         return self._once((name, seed, dataset), lambda: describe.photographs(*asked))
 

@@ -20,7 +20,7 @@ from ssr_lib.study.profile import NetworkSpec, Profile, Section
 from ssr_lib.study.provenance import data_file
 from ssr_lib.weights import stored_preprocess
 
-VERSION = 3  # of what networks and training compute: raised when their numbers change, so that old ones are left
+VERSION = 4  # of what networks and training compute: raised when their numbers change, so that old ones are left
 
 
 def to_draw(data: Section, split: str) -> SyntheticSpec:
@@ -62,8 +62,9 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
         return {"checkpoint": hash_file(weights(profile, name, seed))}
     record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
     record |= {"head": hash_file(load_part(spec.head, "heads").__file__), "dim": profile.model.descriptor_dim}
+    record["protocol"] = profile.training.protocol
     if spec.trained:
-        record["training"] = profile.training.model_dump(exclude={"seeds", "steps", "rate"})
+        record["training"] = profile.training.model_dump(exclude={"seeds", "steps", "rate", "protocol"})
         record["loss"] = hash_file(load_part(profile.training.loss, "losses").__file__)
         record["views"] = pictures_record(profile.data, "training", spec.views)
     return record
@@ -82,16 +83,15 @@ def read_benchmark(path: Path, dataset: str) -> Benchmark:
 
 def drawn(study, name: str, seed: int | None, split: str, form: str) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors of the queries (Q, D) and the database (N, D) of a drawn benchmark, from the cache or made now."""
-    benchmark, described = study.benchmark("drawn", split, form), []
-    for part, files, boxes in ((form, benchmark.queries, benchmark.boxes), ("database", benchmark.database, None)):
+    described = []
+    for which, part in enumerate((form, "database")):
         pictures = pictures_record(study.profile.data, split) | {"part": part}
         record = {"network": network_record(study.profile, name, seed), "pictures": pictures}
         path = study.store("descriptors", record) / "descriptors.npy"
         if not path.is_file():
-            net = study.network(name, seed)
-            maps = study.maps(net, study.spec(name).image_size, pictures, benchmark.root, files, boxes)
+            maps = study.benchmark_maps(name, seed, split, form)[which]
             with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, describe_maps(net, maps))
+                np.save(file, describe_maps(study.network(name, seed), maps))
         described.append(np.load(path))
     return described[0], described[1]
 

@@ -51,6 +51,7 @@ class NetworkSpec(Section):
     image_size: Positive | None = None
     views: Literal["ordinary", "restyled", "photographs"] = "ordinary"
     trained: bool = True
+    initialisation: Count = 0
     whitening: bool = True
     seeds: Seeds | None = None
     steps: Count | None = None
@@ -70,9 +71,12 @@ BOUNDS = {
     "source": Literal["drawn", "photographs", "revisited"],
     "data.forms": list[Literal["restyled", "grey", "night", "masked"]],
     "extraction.dtype": Literal["float32", "bfloat16", "float16"],
+    "training.protocol": Literal["frozen", "end_to_end"],
     "training.start": Literal["random", "fitted"],
+    "training.share": Annotated[Number, Field(gt=0, le=1)],
     "training.optimizer": Literal["sgd", "adamw"],
     "training.seeds": Seeds,
+    "controls.seeds": Seeds,
     "training.batch_size": Annotated[Count, Field(ge=2)],
     "networks": dict[str, NetworkSpec],
     "rerankers": dict[str, RerankerSpec],

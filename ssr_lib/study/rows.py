@@ -41,11 +41,8 @@ def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return frame
 
 
-def summarise(scores: pd.DataFrame, **resampling: int) -> pd.DataFrame:
-    """Rows of scores: one a training with its interval over groups and, of several trainings, one with an empty seed.
-
-    `resampling`: `n_resamples` and `seed` of `significance.mean_interval`.
-    """
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows of scores: one a training with its interval over groups and, of several trainings, one with an empty seed."""
     rows, by = [], [column for column in KEY if column != "seed"]
     for key, lines in scores.groupby(by, sort=False):
         parts = list(lines.groupby("seed", sort=False, dropna=False))
@@ -55,7 +52,7 @@ def summarise(scores: pd.DataFrame, **resampling: int) -> pd.DataFrame:
             row["n"] = known["query"].nunique()
             if known["group"].nunique() > 1:
                 values = part.pivot(index="seed", columns="query", values="value").to_numpy(float)  # (S, Q)
-                found = significance.mean_interval(values, groups(part, row["dataset"]), **resampling)
+                found = significance.mean_interval(values, groups(part, row["dataset"]))
                 row |= {"value": found.estimate, "low": found.ci_low, "high": found.ci_high}
             rows.append(row)
     return _of_kinds(pd.DataFrame(rows), ROWS)
@@ -88,9 +85,9 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     further = pd.DataFrame() if figures is None else figures
     if unknown := [column for column in further if column not in ROWS]:
         raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")
-    statistics, profile = study.profile.statistics, study.profile
+    profile = study.profile
     _refuse_twice(scores, [*KEY, "query"])
-    table = summarise(scores, n_resamples=statistics.resamples, seed=statistics.seed)
+    table = summarise(scores)
     table = pd.concat([table, _of_kinds(further, ROWS)], ignore_index=True).replace({"measure": {"AP": "mAP"}})
     _refuse_twice(table, KEY)
     for names, lines in table.groupby(["network", "reranker"]).groups.items():  # what the profile says of both

@@ -1,0 +1,59 @@
+"""S beside X instead of added to it: both pooled, each standardised, and concatenated before the whitening.
+
+Why: X + S drowns a map S that starts small, and the constant part of X hides its arrangement from S; docs/method.md,
+section 3. The frozen path stays as it is: the first part of the feature is that of `plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssr_lib.files import load_part
+from ssr_lib.pooling import GeM, spoc
+
+BATCHES = 6  # that say where the batch norms start
+
+
+class Head(nn.Module):
+    """GeM of `project(X)` (B, width of project) and the mean over places of S, which the head `of` makes of X minus its
+    own mean over places (B, C): together (B, width). `options`: of the head `of`; its S starts with a gain of 1."""
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int],
+        *,
+        seed: int = 0,
+        of: str = "product",
+        p: float = 3.0,
+        learn_p: bool = True,
+        **options: Any,
+    ):
+        super().__init__()
+        self.inner = load_part(of, "heads").Head(channels, seed=seed, initial_gain=1.0, **options)
+        self.pooling = GeM(p, learn=learn_p)
+        self.width = channels[2] + channels[1]
+        self.norm_x = nn.BatchNorm1d(channels[2], affine=False)
+        self.norm_s = nn.BatchNorm1d(channels[1], affine=False)
+
+    def forward(self, mid: Tensor | None, last: Tensor, project: nn.Module) -> Tensor:
+        centred = last - last.mean(dim=(2, 3), keepdim=True)
+        x = self.norm_x(self.pooling(project(last)))  # (B, width of project)
+        return torch.cat([x, self.norm_s(spoc(self.inner.embed(centred)))], dim=1)
+
+    def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:
+        """Let the batch norms see some batches: what is fitted before the first step takes their statistics."""
+        norms = [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = None  # the mean of what they see
+        self.train()
+        for batch in islice(batches, BATCHES):
+            self(*batch)
+        self.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
