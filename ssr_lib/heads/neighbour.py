@@ -51,6 +51,7 @@ def shared_batch_norm(z: Tensor, norm: nn.BatchNorm2d, rows: Tensor, columns: Te
     variance = (centred.square() * weights).sum(dim=(0, 2, 3)) / count
     with torch.no_grad():
         norm.num_batches_tracked += 1
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
+        momentum = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum  # as torch does
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(variance * count / (count - 1), momentum)
     return centred * (norm.weight * (variance + norm.eps).rsqrt())[:, None, None] + norm.bias[:, None, None]
