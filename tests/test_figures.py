@@ -12,7 +12,6 @@ from PIL import Image
 from ssr_lib.study import figures
 
 NOISE = np.random.default_rng(0)
-METHODS = ["none", "AQE", "αQE", "DBA", "αQE + DBA", "SuperGlobal", "GFR", "SIFT + RANSAC"]
 
 
 @pytest.fixture(scope="module")
@@ -30,34 +29,37 @@ def sweep():
     return pd.DataFrame([{"k": k, "difficulty": d, "mAP": 50.0 + k} for k in (1, 2, 5, 10) for d in names])
 
 
-def costs():
-    quality = [50, 52, 52.1, 52.2, 55, 55.1, 58, 51]
-    return pd.DataFrame({"re-ranking": METHODS, "online ms a query": [0.1] * 7 + [2000], "mAP": quality})
-
-
 def landscape():
     points = {"roxf_M": [60.0, 70.0, 70.0, None], "rpar_M": [70.0, 80.0, 80.5, 90.0]}
     return pd.DataFrame(points | {"rerank": ["none", "αQE", "αQE", None], "method": ["A", "B", "C", "D"]})
 
 
 MEASURED = pd.DataFrame({"roxf_M": [70.0], "rpar_M": [80.1], "method": ["GFR"]})
-CURVE = pd.DataFrame({"step": range(1, 20), "loss": 1 / np.arange(1.0, 20), "accuracy": np.arange(19) / 20})
-BARS = pd.DataFrame([(b, h, 50.0, 48.0, 53.0) for b in ("lite0", "lite1") for h in ("plain", "product")])
-BARS.columns = ["backbone", "head", "value", "low", "high"]
-FOREST = pd.DataFrame([("a − b", 0.5, -1.0, 2.0), ("c − d", -2.0, -3.0, -1.0)])
-FOREST.columns = ["comparison", "difference", "low", "high"]
+FOREST = pd.DataFrame({"comparison": ["a − b", "c − d", "e − f"], "difference": [0.5, -2.0, 0.1]})
+FOREST = FOREST.assign(low=[-1.0, -3.0, -0.2], high=[2.0, -1.0, 0.4])
+VERDICTS = ["supported, by less than the margin", "refuted", "equivalent"]
 GAINS = pd.DataFrame({"positives": [1, 2, 9, 30], "gain": [-5.0, 1.0, 4.0, 12.0]})
 LINE_ART = {
     "lines": lambda path: figures.lines(sweep(), "k", path, hue="difficulty", log="xy"),
-    "heatmap": lambda path: figures.heatmap(pd.DataFrame([[50.0, 51.0], [52.0, np.nan]]), path),
-    "learning_curves": lambda path: figures.learning_curves({"plain": [CURVE, CURVE]}, path, one_pass=7.5),
-    "cost": lambda path: figures.cost(costs(), path),
-    "bars": lambda path: figures.bars(BARS, path, x="backbone", hue="head"),
     "forest": lambda path: figures.forest(FOREST, path),
     "gain_by_positives": lambda path: figures.gain_by_positives(GAINS, path),
     "published_landscape": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED),
     "nothing measured": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED[:0]),
 }
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Draws one of `LINE_ART`, or what it is given, and returns its axes."""
+    figure = matplotlib.figure.Figure(layout="constrained", figsize=(8.5, 5.2))
+    monkeypatch.setattr(figures, "Figure", lambda **options: figure)
+
+    def draw(make):
+        make(tmp_path / "x.png")
+        FigureCanvasAgg(figure).draw()
+        return figure.axes[0]
+
+    return draw
 
 
 @pytest.mark.parametrize("name", LINE_ART)
@@ -72,22 +74,38 @@ def test_line_art_is_a_png_in_full_colour_and_an_svg_with_the_same_bytes_every_t
     assert dict(matplotlib.rcParams) == before, "drawing leaves no trace"
 
 
-@pytest.mark.parametrize("name", ["cost", "published_landscape"])
-def test_names_of_points_do_not_overlap(name, tmp_path, monkeypatch):
-    drawn = matplotlib.figure.Figure(layout="constrained", figsize=(8.5, 5.2))
-    monkeypatch.setattr(figures, "Figure", lambda **options: drawn)
-    LINE_ART[name](tmp_path / "x.png")
-    FigureCanvasAgg(drawn).draw()
-    names = [text for text in drawn.axes[0].texts if text.get_text()]
+def test_names_of_points_do_not_overlap(drawn):
+    names = [text for text in drawn(LINE_ART["published_landscape"]).texts if text.get_text()]
     boxes = [matplotlib.text.Text.get_window_extent(text) for text in names]  # without the lines to the points
     assert [text.get_text() for text in names].count("GFR") == 1 and len(boxes) >= 3
-    assert not [(i, j) for i in range(len(boxes)) for j in range(i) if boxes[i].overlaps(boxes[j])]
+    assert not [i for i in range(len(boxes)) if any(boxes[i].overlaps(other) for other in boxes[:i])]
+
+
+def test_a_forest_is_dark_where_something_is_shown_and_has_bands_of_margins(drawn):
+    ax = drawn(lambda path: figures.forest(FOREST.assign(verdict=VERDICTS, margin=[1.0, None, 0.5]), path, "points"))
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_color() for line in points] == [figures.BLUE, figures.BLUE, figures.GREY]
+    assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(-1.0, 2.0), (-0.5, 1.0)]
+    assert ax.get_xlabel() == "points"
+
+
+def test_without_verdicts_an_interval_without_0_is_dark(drawn):
+    points = [line for line in drawn(LINE_ART["forest"]).lines if line.get_marker() == "o"]
+    assert [line.get_color() for line in points] == [figures.GREY, figures.BLUE, figures.GREY]
+
+
+def test_a_line_is_the_mean_of_its_trainings_and_its_band_goes_over_all(drawn):
+    curves = pd.DataFrame({"step": [1, 2, 1, 2], "loss": [1.0, 0.5, 3.0, 1.5], "network": "plain"})
+    ax = drawn(lambda path: figures.lines(curves, "step", path, y="loss", hue="network"))
+    assert ax.lines[0].get_ydata().tolist() == [2.0, 1.0]
+    assert ax.collections[0].get_paths()[0].get_extents().bounds == (1.0, 0.5, 1.0, 2.5)  # x, y, width, height
 
 
 def test_one_method_has_one_colour_and_no_two_methods_share_it():
-    networks = ["untrained", "structural", "plain", "neighbour", "conv"]
-    for together in (METHODS, ["none", "easy", "medium", "hard"], networks):
-        assert len({figures.COLOURS[name] for name in together}) == len(together), together
+    for together in (figures.RERANKERS, ["none", "easy", "medium", "hard"], [*figures.NETWORKS, "structural", "CBAM"]):
+        colours = figures.palette(together)
+        assert len(set(colours.values())) == len(together), together
+        assert figures.palette(["mine", *together])[together[0]] == colours[together[0]]
 
 
 def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(photos, tmp_path):
@@ -101,8 +119,6 @@ def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_g
     unknown = coloured(["unknown"] * 5)
     assert right["right"] > 2 * mixed["right"] > 500 > 2 * unknown["right"]
     assert mixed["wrong"] > right["wrong"] + 100 and mixed["ignored"] > right["ignored"] + 100
-    with pytest.raises(ValueError, match=r"status 'good' of .*1\.png; wanted one of right, wrong, ignored"):
-        coloured(["good"] * 5)
 
 
 def test_the_self_similarity_panel_marks_places_where_they_are(tmp_path):
