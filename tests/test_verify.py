@@ -8,9 +8,9 @@ import pytest
 
 from ssr_lib.study import verify
 
-TRAINED = ["plain", "product"]
 LINE = {"notebook": "05", "dataset": "drawn", "network": "plain", "reranker": "none", "difficulty": "medium"}
-LINE |= {"measure": "mAP", "chosen": "", "seed": np.nan, "low": np.nan, "high": np.nan}
+LINE |= {"measure": "mAP", "chosen": "", "seed": 0, "low": np.nan, "high": np.nan}
+UNTRAINED = {"network": "untrained", "seed": np.nan}
 
 
 def frame(*lines: dict) -> pd.DataFrame:
@@ -20,18 +20,18 @@ def frame(*lines: dict) -> pd.DataFrame:
 def trainings(values, **more) -> list[dict]:
     """A row of each training and the one over all of them."""
     seeds = [{"seed": seed, "value": value} | more for seed, value in enumerate(values)]
-    return [*seeds, {"value": float(np.mean(values))} | more]
+    return [*seeds, {"seed": np.nan, "value": float(np.mean(values))} | more]
 
 
-def agrees(first, second) -> list[bool]:
-    return verify.compare(frame(*first), frame(*second), TRAINED)["agrees"].tolist()
+def agrees(first, second, given=()) -> list[bool]:
+    return verify.compare(frame(*first), frame(*second), given)["agrees"].tolist()
 
 
 @pytest.mark.parametrize(
     ("first", "second", "same"),
     [
-        ([{"network": "untrained", "value": 0.5}], [{"network": "untrained", "value": 0.5009}], True),
-        ([{"network": "untrained", "value": 0.5}], [{"network": "untrained", "value": 0.502}], False),
+        ([UNTRAINED | {"value": 0.5}], [UNTRAINED | {"value": 0.5009}], True),
+        ([UNTRAINED | {"value": 0.5}], [UNTRAINED | {"value": 0.502}], False),
         (trainings([0.50, 0.50]), trainings([0.51, 0.505]), True),  # a point
         (trainings([0.50, 0.50]), trainings([0.52, 0.51]), False),
         (trainings([0.45, 0.55]), trainings([0.55, 0.65]), True),  # deviation 0.07: twice that is 0.14
@@ -52,26 +52,38 @@ def test_a_single_training_gets_the_spread_of_its_kind():
     assert agrees([other], [other | {"value": 0.6}]) == [False], "without others of its kind a point"
 
 
+def test_a_checkpoint_of_the_profile_has_seeds_and_is_not_trained_anew():
+    first, second = [{"value": 0.5}], [{"value": 0.502}]
+    assert agrees(first, second) == [True] and agrees(first, second, given=["plain"]) == [False]
+
+
 def test_a_figure_of_one_run_only_does_not_agree_but_for_sweeps_around_another_choice():
-    first = [{"value": 0.5}, {"value": 0.4, "network": "untrained"}]
-    table = verify.compare(frame(*first), frame(first[0]), TRAINED)
+    first = [{"value": 0.5}, UNTRAINED | {"value": 0.4}]
+    table = verify.compare(frame(*first), frame(first[0]))
     assert table["agrees"].tolist() == [True, False] and not verify.same_study(table)
     sweep = [{"value": 0.5, "reranker": "GFR", "chosen": f'{{"k": {k}}}'} for k in (1, 2, 3)]
     assert agrees(sweep[:2], sweep[1:]) == [True]
     assert agrees([sweep[0]], [sweep[1]]) == [True], "one setting, chosen anew"
 
 
-def test_a_tenth_of_the_trained_figures_may_be_outside_by_chance_and_none_far():
-    names = [f"m{i}" for i in range(20)]
-    first = [{"measure": name, "value": 0.5} for name in names]
+FIGURES = [{"network": f"m{i // 20}", "measure": f"{i}", "value": 0.5} for i in range(100)]  # five networks, 20 each
 
-    def moved(count: int, by: float, **more) -> bool:
-        second = [line | ({"value": 0.5 + by} if i < count else {}) | more for i, line in enumerate(first)]
-        return verify.same_study(verify.compare(frame(*[line | more for line in first]), frame(*second), TRAINED))
 
-    assert moved(2, 0.02) and not moved(3, 0.02)
-    assert not moved(1, 0.2), "ten tolerances away"
-    assert not moved(1, 0.002, network="untrained")
+def reproduced(count: int, by: float, lines=FIGURES) -> bool:
+    """Whether it is the same study where the first `count` figures have moved by so much."""
+    moved = [line | {"value": 0.5 + by} for line in lines[:count]]
+    return verify.same_study(verify.compare(frame(*lines), frame(*moved, *lines[count:])))
+
+
+def test_a_tenth_of_the_figures_of_a_network_may_be_outside_by_chance_and_none_far():
+    assert reproduced(2, 0.02) and not reproduced(1, 0.2), "20 tolerances away"
+    assert not reproduced(1, 0.002, [UNTRAINED | {"value": 0.5}])
+
+
+def test_one_broken_head_among_five_is_not_hidden_by_the_others():
+    assert not reproduced(3, 0.02), "3 of 100 figures, but 3 of the 20 of one head"
+    few = [line for line in FIGURES if int(line["measure"]) % 20 < 2 or line["network"] != "m0"]
+    assert reproduced(1, 0.02, few) and not reproduced(2, 0.02, few), "of two figures one"
 
 
 def test_times_and_other_arithmetic_are_another_machines_own(tmp_path):
@@ -88,7 +100,7 @@ def repository(tmp_path, monkeypatch):
     """A repository with rows of `smoke`, and a run that makes those of `again.csv`."""
     rows = tmp_path / "results" / "smoke" / "rows"
     rows.mkdir(parents=True)
-    frame({"value": 0.5, "network": "untrained"}).to_csv(rows / "05.csv", index=False)
+    frame(UNTRAINED | {"value": 0.5}).to_csv(rows / "05.csv", index=False)
 
     def run(profile, *, workspace, progress):
         target = workspace / "results" / profile / "rows"
@@ -106,7 +118,7 @@ def repository(tmp_path, monkeypatch):
 def test_verify_agrees_with_itself_and_finds_a_figure_that_moved(repository, capsys):
     assert verify.verify("smoke") == 0
     assert "1 figures of smoke, 0 outside: the study is reproduced" in capsys.readouterr().out
-    frame({"value": 0.502, "network": "untrained"}).to_csv(repository / "again.csv", index=False)
+    frame(UNTRAINED | {"value": 0.502}).to_csv(repository / "again.csv", index=False)
     left = repository / "build" / "verify" / "data" / "cache" / "pictures"
     left.mkdir(parents=True)
     assert verify.verify("smoke") == 1

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,9 @@ from ssr_lib.study.run import run
 
 UNTRAINED = 0.001  # 0.1 point: the same arithmetic on another machine
 # Rounding grows over the steps of a training: 1 point, or so many standard deviations over seeds, or half the interval
-# of a difference, whichever is more.
+# of one training, whichever is more.
 TRAINED, DEVIATIONS = 0.01, 2.0
-SHARE = 0.1  # of trained figures that may be outside: two deviations leave out 1 in 20
+SHARE = 0.1  # of the figures of each trained network, rounded up, may be outside: two deviations leave out 1 in 20
 FURTHEST = 10.0  # tolerances that no figure may be away
 KEY = ["notebook", "dataset", "network", "reranker", "difficulty", "measure", "setting"]
 TIMES = r"\b(?:s|ms)\b"  # measures that are another machine's own, as is arithmetic in another dtype
@@ -29,6 +30,7 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
     A verify that was killed goes on where it stopped; one that finished starts from nothing.
     """
     networks, name = load_profile(profile).networks, Path(profile).stem
+    given = [line for line, network in networks.items() if network.checkpoint]
     committed = _committed(repository_root() / "results" / name)
     workspace = Path(workspace or repository_root() / "build" / "verify")
     finished = workspace / "data" / "study" / f"{name}.finished"
@@ -37,8 +39,7 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
             shutil.rmtree(workspace / part, ignore_errors=True)
     again = _read(run(profile, workspace=workspace, progress=progress) / "rows")
     finished.touch()
-    trained = [line for line, network in networks.items() if network.trained and not network.checkpoint]
-    table = compare(committed, again, trained)
+    table = compare(committed, again, given)
     wrong, same = table[~table["agrees"]], same_study(table)
     print(wrong.drop(columns="agrees").to_string(index=False, na_rep="") if len(wrong) else "")
     print(f"{len(table)} figures of {name}, {len(wrong)} outside: the study is {'' if same else 'NOT '}reproduced")
@@ -67,14 +68,14 @@ def _read(folder: Path) -> pd.DataFrame:
     return rows[~rows["measure"].str.contains(TIMES) & ~rows["chosen"].str.contains("dtype")]
 
 
-def compare(first: pd.DataFrame, second: pd.DataFrame, trained: list[str]) -> pd.DataFrame:
-    """Rows of two runs side by side, means over seeds; `trained`: the networks behind whose figures trainings stand.
+def compare(first: pd.DataFrame, second: pd.DataFrame, given: Sequence[str] = ()) -> pd.DataFrame:
+    """Rows of two runs side by side, means over seeds; what has a seed was trained, but for networks that were `given`.
 
     A figure that one run has not does not agree, but for sweeps, which go through what was chosen.
     """
     table = _means(first).join(_means(second)["first"].rename("second"), how="outer").reset_index()
     table = table[(table["setting"] == "") | table[["first", "second"]].notna().all(axis=1)]
-    table["trained"] = table["network"].isin(trained)
+    table["trained"] = (table["seeds"] > 0) & ~table["network"].isin(given)
     kind = table.groupby(["dataset", "difficulty", "measure"])  # one training gets the typical spread of its kind
     spread = DEVIATIONS * table["spread"].fillna(kind["spread"].transform("median"))
     spread = spread.fillna(table["half"]).clip(lower=TRAINED).fillna(TRAINED).where(table["trained"], UNTRAINED)
@@ -85,16 +86,19 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, trained: list[str]) -> pd
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """By `KEY`: the mean over seeds, their spread and half the interval."""
+    """By `KEY`: the mean over seeds, their spread and number, and half the interval."""
     several = rows.groupby(KEY[:-1])["chosen"].transform("nunique") > 1
     rows = rows.assign(setting=rows["chosen"].where(several, ""), half=(rows["high"] - rows["low"]) / 2)
     seeded = rows.groupby(KEY)["seed"].transform("count") > 0
     rows = rows[rows["seed"].notna() | ~seeded]  # the row over several seeds is the mean of theirs
-    return rows.groupby(KEY).agg(first=("value", "mean"), spread=("value", "std"), half=("half", "mean"))
+    values = {"first": ("value", "mean"), "spread": ("value", "std"), "half": ("half", "mean")}
+    return rows.groupby(KEY).agg(**values, seeds=("seed", "count"))
 
 
 def same_study(table: pd.DataFrame) -> bool:
-    """Whether all figures are in both runs, and at most `SHARE` of the trained ones outside, none `FURTHEST` away."""
+    """Whether no untrained figure is outside, few trained ones of each network are, and none is `FURTHEST` away."""
     wrong = table[~table["agrees"]]
     near = (wrong["first"] - wrong["second"]).abs() <= FURTHEST * wrong["tolerance"]  # not so where one is missing
-    return bool(wrong["trained"].all() and near.all() and len(wrong) <= SHARE * table["trained"].sum())
+    outside = (~table["agrees"]).groupby(table["network"]).agg(["sum", "count"])
+    few = outside["sum"] < SHARE * outside["count"] + 1
+    return bool(wrong["trained"].all() and near.all() and few.all())
