@@ -2,7 +2,7 @@
 
 A landmark is 4 of the 12 offsets of half a 5 × 5 window. In a view each place copies, with probability q, the code that
 stands one of these offsets before it, else keeps a fresh one. Codes are drawn anew for every view: what a place looks
-like says nothing, and which places look alike says everything. docs/method.md, section 3.
+like says nothing, and which places look alike says everything. docs/method.md, section 4.2.
 """
 
 from __future__ import annotations

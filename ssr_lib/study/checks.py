@@ -1,8 +1,8 @@
-"""What a profile names is there and is what it has to be: found out before anything is drawn."""
+"""The parts that a profile names are there and are what they have to be: found out before anything is drawn."""
 
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -11,23 +11,12 @@ import numpy as np
 from ssr_lib.files import load_part
 from ssr_lib.network import all_options
 from ssr_lib.study.profile import Profile
-from ssr_lib.study.provenance import repository_root
 
 WANTED = {
     "heads": "a class Head(channels, *, seed=0, **options) with width and forward(mid, last, project)",
     "losses": "a class Loss(width, classes, *, seed=0, **options) with per_class and forward(descriptors, labels)",
     "rerank": "rerank(queries, database, first, *, prepared=None, **parameters) that returns a Reranking",
 }
-NEEDS = {  # what notebooks speak of by name
-    "03_train": {"networks": ["plain", "untrained"]},
-    "05_ablation": {"tables.main": ["product"], "rerankers": ["none", "GFR", "αQE + DBA"]},
-    "06_rerank": {"networks": ["product"], "rerankers": ["none", "GFR", "αQE + DBA"]},
-    "07_sweeps": {"networks": ["product"], "rerankers": ["GFR"]},
-    "08_cost": {"networks": ["product"], "rerankers": ["GFR"]},
-    "10_comparison": {"networks": ["product"]},
-    "11_claims": {"networks": ["product"], "rerankers": ["GFR"]},
-}
-
 
 def check_parts(profile: Profile) -> None:
     """Raises `ValueError` for heads, losses and re-rankers that lack something or do not take their options."""
@@ -59,16 +48,3 @@ def _try(package: str, module: ModuleType, options: Mapping[str, Any]) -> None:
         loss = module.Loss(8, 2, seed=0, **all_options(module.Loss, options, "it"))
         inspect.signature(loss.forward).bind("descriptors", "labels")
         operator.attrgetter("per_class")(loss)
-
-
-def check_notebooks(profile: Profile, names: Sequence[str]) -> None:
-    """Raises `ValueError` for notebooks that are not there and for those of whose `NEEDS` the profile has not all."""
-    there = sorted(path.stem for path in (repository_root() / "notebooks").glob("*.ipynb"))
-    if unknown := [name for name in names if name not in there]:
-        raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/; there are {', '.join(there) or 'none'}")
-    has = {"networks": profile.networks, "rerankers": profile.rerankers, "tables.main": profile.tables.get("main", [])}
-    for name in names:
-        for section, needed in NEEDS.get(name, {}).items():
-            if missing := [line for line in needed if line not in has[section]]:
-                advice = f"name it there, or leave {name} out of the profile's notebooks"
-                raise ValueError(f"notebook {name} needs {'; '.join(missing)} in {section} of the profile; {advice}")

@@ -1,5 +1,6 @@
 """Profiles: keys and kinds are those of profiles/base.yaml; the bounds that its values do not tell stand here."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -8,22 +9,16 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ssr_lib.study.provenance import repository_root
 
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticCustomError("refused", "a number")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
-Positive = Annotated[Count, Field(ge=1)]
-Number = Annotated[float, BeforeValidator(_number), Field(ge=0)]
-Seeds = Annotated[list[Count | None], Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(ge=0)]
+Seeds = Annotated[list[Count], Field(min_length=1)]
+Table = Literal["main", "again", "restyled", "training_free", "ablation", "backbones", "rates", "changes", "drawings"]
 KINDS = {bool: bool, int: Positive, float: Number, str: str}  # of an example in base.yaml
 MAY_BE_0 = ("seed", "same_style", "same_building", "distractors")
 
@@ -53,7 +48,7 @@ class NetworkSpec(Section):
     trained: bool = True
     initialisation: Count = 0
     whitening: bool = True
-    seeds: Seeds | None = None
+    seeds: Annotated[list[Count | None], Field(min_length=1)] | None = None
     steps: Count | None = None
     rate: Number | None = None
     checkpoint: str | None = None
@@ -77,14 +72,15 @@ BOUNDS = {
     "training.optimizer": Literal["sgd", "adamw"],
     "training.seeds": Seeds,
     "controls.seeds": Seeds,
-    "training.batch_size": Annotated[Count, Field(ge=2)],
+    "training.batch_size": Annotated[int, Field(ge=2)],
     "networks": dict[str, NetworkSpec],
     "rerankers": dict[str, RerankerSpec],
     "data.labels": dict[str, str],
     "training.loss_options": dict[str, Any],
     "sweeps.preprocess.changes": list[dict[str, Any]],
+    "tables": dict[Table, list[str]],
+    "reads": dict[str, list[str]],
 }
-BOUNDS |= dict.fromkeys(("tables", "reads"), dict[str, list[str]])
 BOUNDS |= dict.fromkeys(("data.validation.views", "data.test.views"), tuple[Positive, Positive])
 BOUNDS |= dict.fromkeys(("data.training_labels", "data.distractors", "extraction.preset"), str | None)
 BOUNDS |= dict.fromkeys(("extraction.size", "sweeps.preprocess.images"), Positive | None)
@@ -109,36 +105,17 @@ def line_of(section: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def _contradictions(profile: Profile) -> Iterator[str]:
-    base, data = _read("base"), profile.data
-    legal = {"tables": [*base["tables"], "drawings"], "reads": [*base["notebooks"], *profile.notebooks]}
-    for section, names in legal.items():  # drawings: of notebook 09, on photographs
-        for name in getattr(profile, section):
-            if name not in names:
-                yield f"there is no {section}.{name}; there are {', '.join(dict.fromkeys(names))}"
-    for name in data.datasets:
-        if name not in data.labels and (name != "drawn" or profile.source != "drawn"):
+    """What is legal by itself and would be found wrong only after minutes of drawing."""
+    labels = profile.data.labels
+    for name in profile.data.datasets:
+        if name not in labels and (name != "drawn" or profile.source != "drawn"):
             yield f"source is {profile.source} and data.datasets has {name!r}, which data.labels has no file of"
-    for name, line in profile.networks.items():
-        if line.views == "photographs" and data.training_labels is None:
-            yield f"networks.{name}.views is photographs, which wants a file as data.training_labels; it is null"
-        if line.trained and line.checkpoint is None and profile.source == "revisited":
-            yield f"networks.{name}.checkpoint is null, and a profile of source revisited does not train"
-    for name, table in {name: table for table, names in profile.tables.items() for name in names}.items():
-        if name not in profile.networks:
-            yield f"tables.{table} has {name!r}; wanted lines of networks: {'; '.join(profile.networks)}"
-            return
+    for name in itertools.chain(profile.networks, *profile.tables.values()):
         spec = profile.spec(name)
-        one = not spec.trained or (spec.checkpoint is not None and "{seed}" not in spec.checkpoint)
-        several = None not in spec.seeds and len(set(spec.seeds)) == len(spec.seeds)
-        if not (spec.seeds == [None] if one else several):
-            yield f"networks.{name}.seeds is {spec.seeds}; wanted {'[null]' if one else 'numbers, each once'}"
-        if spec.steps == 0 and profile.training.start == "random":
-            yield f"networks.{name}.steps is 0, which wants training.start fitted; it is random"
-    drawn = data.validation
-    most = drawn.landmarks * (drawn.views[1] + drawn.same_style + drawn.same_building) + drawn.distractors
-    for name, line in profile.rerankers.items() if data.choices_from == "validation" else ():
-        if min(line.candidates.get("k", [0])) >= most:
-            yield f"rerankers.{name}.candidates.k is {line.candidates['k']}; data.validation has {most} images at most"
+        if len(set(spec.seeds)) < len(spec.seeds):
+            yield f"networks.{name}.seeds is {spec.seeds}; wanted each once"
+        if spec.trained and spec.checkpoint is None and profile.source == "revisited":
+            yield f"networks.{name}.checkpoint is null, and a profile of source revisited does not train"
 
 
 def _kind(example: Any, place: str = "") -> Any:
@@ -171,7 +148,7 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
         profile = _kind(_read("base")).model_validate(values)
     except pydantic.ValidationError as refused:
         raise ValueError(f"profile {name}: {_fault(refused.errors()[0])}") from None
-    for contradiction in _contradictions(profile):  # which would be found only after minutes of drawing
+    for contradiction in _contradictions(profile):
         raise ValueError(f"profile {name}: {contradiction}")
     return profile
 
@@ -194,11 +171,9 @@ def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
         there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or f"none in {folder} (run in a clone)"
         raise ValueError(f"no profile {name!r} to start from; there are {there}, and any file whose name ends in .yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {values!r}; wanted keys of profiles/base.yaml")
+        values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no YAML with keys: {' '.join(str(error).split())}") from None
     base, values = values.pop("base", None), _beside(values, path.parent)
     return values if base is None else _over(_read(str(base), (*heirs, name)), values)
 

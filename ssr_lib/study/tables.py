@@ -15,9 +15,8 @@ def mean_and_deviation(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def styled(frame: pd.DataFrame, digits: int = 2) -> Styler:
-    """A table as notebooks show it: `digits` decimals, p-values never 0, nothing where nothing is known."""
-    formats = {"p": lambda p: "<0.01" if p < 0.01 else f"{p:.2f}"} if "p" in frame else {}
-    return frame.style.format(formats, precision=digits, na_rep="").hide(axis="index")
+    """A table as notebooks show it: `digits` decimals, nothing where nothing is known."""
+    return frame.style.format(precision=digits, na_rep="").hide(axis="index")
 
 
 def of_dataset(name: str, dataset: str) -> str:
