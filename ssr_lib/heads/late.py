@@ -1,7 +1,7 @@
 """S beside X instead of added to it: both pooled, each standardised, and concatenated before the whitening.
 
 Why: X + S drowns a map S that starts small, and the constant part of X hides its arrangement from S; docs/method.md,
-section 3. The frozen path stays as it is: the first part of the feature is that of `plain`.
+section 4.3. The frozen path stays as it is: the first part of the feature is that of `plain`.
 """
 
 from __future__ import annotations

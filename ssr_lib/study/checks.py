@@ -18,6 +18,7 @@ WANTED = {
     "rerank": "rerank(queries, database, first, *, prepared=None, **parameters) that returns a Reranking",
 }
 
+
 def check_parts(profile: Profile) -> None:
     """Raises `ValueError` for heads, losses and re-rankers that lack something or do not take their options."""
     parts = [("training.loss", "losses", profile.training.loss, profile.training.loss_options)]

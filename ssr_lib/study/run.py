@@ -16,16 +16,14 @@ import papermill
 from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
-from ssr_lib.study.checks import check_notebooks
 from ssr_lib.study.report import report
 
 KERNEL = {"display_name": "Python 3", "language": "python"}
 PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
 # Training asks for the same large buffers every step; kept by the process, they are not faulted in again each time.
 ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(4 << 30), "MALLOC_MMAP_THRESHOLD_": str(4 << 30), "PYTHONHASHSEED": "0"}
-# Bars are for a person who watches; the runner shows its own.
+# Progress bars are for a person who watches; the runner shows its own.
 ENVIRONMENT |= {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+(\.\d+)?(it/s|s/it)\b")
 STYLED_TABLE = r"\bT_[0-9a-f]{5}(?=[_\"\s#])"  # the random name of a styled table of pandas
 
 
@@ -45,7 +43,9 @@ def run(profile="demo", *, workspace=None, notebooks: Sequence[str] | None = Non
     study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
     provenance.check_data(describe.files_named(study.profile))
     wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
-    check_notebooks(study.profile, wanted)
+    there = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
+    if unknown := [name for name in wanted if name not in there]:
+        raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/; there are {', '.join(there)}")
     say = print if progress else str
     state_file, results = study.workspace / "data" / "study" / f"{study.name}.json", study.results_dir
     with locked(state_file.parent):
@@ -114,9 +114,9 @@ def _execute(study: Study, name: str, **parameters: Any) -> str:
 
 
 def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
-    """The notebook without what belongs to one machine or one moment: paths, times, progress bars, memory addresses.
+    """The notebook without what belongs to one machine or one moment: paths, times, memory addresses, random names.
 
-    `folders` maps each absolute folder to what stands for it ("" makes paths relative to it); longer folders first.
+    `folders` maps each absolute folder to what stands for it; "" makes paths relative to it.
     """
     notebook["metadata"] = {"kernelspec": KERNEL | {"name": "python3"}, "language_info": {"name": "python"}}
     for i, cell in enumerate(notebook["cells"]):
@@ -127,16 +127,12 @@ def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
             cell["source"] = _without(folders, cell["source"])
         for j, output in enumerate(cell.get("outputs", ())):
             if "text" in output:
-                lines = [line.rsplit("\r", 1)[-1] for line in output["text"].replace("\r\n", "\n").split("\n")]
-                lines = [line for line in lines if not PROGRESS_BAR.search(line)]
-                output["text"] = _without(folders, "\n".join(lines))
-            output |= {"metadata": {}} if "metadata" in output else {}
+                output["text"] = _without(folders, output["text"])
+            if "metadata" in output:
+                output["metadata"] = {}
             for kind, text in output.get("data", {}).items():
                 if isinstance(text, str) and not kind.startswith(("image/p", "image/j")):
                     output["data"][kind] = re.sub(STYLED_TABLE, f"T_{i}-{j}", _without(folders, text))
-        if "outputs" in cell:
-            said = [output for output in cell["outputs"] if output.get("text", "no stream").strip()]
-            cell["outputs"] = [output for output in said if "widget" not in "".join(output.get("data", ()))]
     return notebook
 
 
