@@ -54,8 +54,7 @@ def test_a_row_is_the_mean_with_its_interval_of_one_seed_and_of_all(study):
     table = rows.read_rows(study, "05_ablation")
     assert list(table) == rows.ROWS and table["seed"].isna().sum() == 1 and set(table["measure"]) == {"mAP"}
     values = rows.matrix(scores, network="plain").round(4).to_numpy()
-    statistics = study.profile.statistics
-    expected = significance.mean_interval(values, SIX.groups, statistics.resamples, statistics.seed)
+    expected = significance.mean_interval(values, SIX.groups)
     overall = table[table["seed"].isna()].iloc[0]
     assert overall["value"] == pytest.approx(np.nanmean(values), rel=1e-5) and overall["n"] == 5
     assert overall["low"] == pytest.approx(expected.ci_low, rel=1e-5)
@@ -128,7 +127,7 @@ def test_rows_of_another_profile_or_notebook_are_refused_with_the_command(study,
     monkeypatch.setattr(provenance, "commit", lambda: "another")
     rows.read_rows(study, "05_ablation")
     assert "were made by commit" in capsys.readouterr().out, "another commit of the library is only named"
-    monkeypatch.setattr(provenance, "code_of", lambda notebook: "other")
+    monkeypatch.setattr(provenance, "source_of", lambda *notebook: ["other"])
     with pytest.raises(ValueError, match=f"is of another code than now; {command}"):
         rows.read_scores(study, "05_ablation")
     study.profile = load_profile("smoke", {"training.steps": 3})

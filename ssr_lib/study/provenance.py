@@ -5,11 +5,11 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from ssr_lib.files import digest, read_json, write_atomic
+from ssr_lib.files import read_json, write_atomic
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "faiss-cpu", "opencv-python-headless", "pillow")
 
@@ -27,7 +27,7 @@ def data_folder() -> Path:
 
 def data_file(name: str | None) -> Path:
     """The file or folder `name` below `data_folder()`; `FileNotFoundError` where it is not there, or null."""
-    check_data([name or "null, which the profile has for a name"])
+    check_data([str(name)])
     return data_folder() / name
 
 
@@ -50,22 +50,21 @@ def describe_run() -> dict:
 
 def commit() -> str | None:
     """The commit of the working tree, with "+changes" where code differs from it; None outside git."""
-    answers = []
-    for words in ("rev-parse --show-toplevel HEAD", "status --porcelain --untracked-files=no -- . :!results"):
-        git = ["git", "-C", str(repository_root()), *words.split()]
-        try:
-            answers += subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
-        except (subprocess.CalledProcessError, FileNotFoundError):
+    git, how = ["git", "-C", str(repository_root())], {"text": True, "stderr": subprocess.DEVNULL}
+    changed = [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"]
+    try:
+        folder, found = subprocess.check_output([*git, "rev-parse", "--show-toplevel", "HEAD"], **how).splitlines()
+        if Path(folder).resolve() != repository_root():  # inside another project
             return None
-    if Path(answers[0]).resolve() != repository_root():  # inside another project
+        return found + ("+changes" if subprocess.check_output(changed, **how) else "")
+    except (subprocess.CalledProcessError, FileNotFoundError):
         return None
-    return answers[1] + ("+changes" if len(answers) > 2 else "")
 
 
-def code_of(notebook: str) -> str:
-    """A digest of the code of a notebook of the repository; outputs and text are none."""
-    record = read_json(repository_root() / "notebooks" / f"{notebook}.ipynb") or {"cells": []}
-    return digest(["".join(cell["source"]) for cell in record["cells"] if cell["cell_type"] == "code"])[:12]
+def source_of(notebook: str, kinds: Sequence[str] = ("code", "markdown")) -> list[list[str]]:
+    """Kind and source of the cells of a notebook of the repository; outputs do not count."""
+    cells = (read_json(repository_root() / "notebooks" / f"{notebook}.ipynb") or {"cells": []})["cells"]
+    return [[cell["cell_type"], "".join(cell["source"])] for cell in cells if cell["cell_type"] in kinds]
 
 
 def update(path: Path, **entries: object) -> None:

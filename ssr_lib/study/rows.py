@@ -33,12 +33,10 @@ def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None
 def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The frame with all of `columns` in their order: text never missing, seeds whole numbers or missing."""
     frame = frame.reindex(columns=columns).reset_index(drop=True)
-    for column in columns:
-        if column in NUMBERS:
-            frame[column] = frame[column].astype(NUMBERS[column])
-        else:
-            frame[column] = frame[column].astype(object).fillna("").astype(str)
-    return frame
+    numbers = {column: NUMBERS[column] for column in columns if column in NUMBERS}
+    text = frame.columns.difference(list(numbers))
+    frame[text] = frame[text].astype(object).fillna("").astype(str)
+    return frame.astype(numbers)
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
@@ -85,15 +83,15 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     further = pd.DataFrame() if figures is None else figures
     if unknown := [column for column in further if column not in ROWS]:
         raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")
-    profile = study.profile
     _refuse_twice(scores, [*KEY, "query"])
-    table = summarise(scores)
-    table = pd.concat([table, _of_kinds(further, ROWS)], ignore_index=True).replace({"measure": {"AP": "mAP"}})
+    table = pd.concat([summarise(scores), _of_kinds(further, ROWS)], ignore_index=True)
+    table["measure"] = table["measure"].replace("AP", "mAP")
     _refuse_twice(table, KEY)
-    for names, lines in table.groupby(["network", "reranker"]).groups.items():  # what the profile says of both
-        known = zip((profile.networks, profile.rerankers), names, strict=True)
-        said = [section[name].model_dump() for section, name in known if name in section]
-        table.loc[lines, "spec"] = digest(said)[:8] if said else ""
+    networks, rerankers = study.profile.networks, study.profile.rerankers
+    for (network, reranker), lines in table.groupby(["network", "reranker"]).groups.items():
+        said = [networks.get(network), rerankers.get(reranker)]  # what the profile says of both
+        known = [line.model_dump() for line in said if line is not None]
+        table.loc[lines, "spec"] = digest(known)[:8] if known else ""
     folder, name = study.results_dir, study.notebook
     by_query = scores.to_csv(index=False, lineterminator="\n", float_format="%.4f")
     write_atomic(folder / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
@@ -106,14 +104,13 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
 
 
 def _refuse_twice(frame: pd.DataFrame, key: list[str]) -> None:
-    if (twice := frame.duplicated(key)).any():
-        line = frame.loc[twice, key].iloc[0].astype(str)
+    for line in frame.loc[frame.duplicated(key), key].astype(str).to_dict("records"):
         raise ValueError(f"two lines are the same figure: {', '.join(f'{k} {v}' for k, v in line.items() if v)}")
 
 
 def _made_by(study, notebook: str) -> dict[str, str]:
-    profile = digest(study.profile.model_dump(exclude={"title", "notebooks"}))[:12]
-    return {"profile": profile, "code": provenance.code_of(notebook)}
+    profile, code = study.profile.model_dump(exclude={"title", "notebooks"}), provenance.source_of(notebook, ["code"])
+    return {"profile": digest(profile)[:12], "code": digest(code)[:12]}
 
 
 def _record(study, notebook: str) -> dict:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,19 +47,19 @@ def run(profile="demo", *, workspace=None, notebooks: Sequence[str] | None = Non
         raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/; there are {', '.join(there)}")
     say = print if progress else str
     state_file, results = study.workspace / "data" / "study" / f"{study.name}.json", study.results_dir
+    parameters = {"profile": profile, "workspace": workspace and str(study.workspace), "changes": changes or None}
     with locked(state_file.parent):
         digests = dict(_digests(study, list(dict.fromkeys([*study.profile.notebooks, *wanted]))))
         begun = {"profile": profile, "title": study.profile.title, "parameters": study.profile.model_dump()}
         provenance.update(results / "run.json", **begun, **provenance.describe_run())
         for name in wanted:
-            output, made = results / "notebooks" / f"{name}.ipynb", (read_json(state_file) or {}).get(name, {})
-            if made.get("digest") == digests[name] and output.is_file() and made.get("output") == hash_file(output):
+            output, made = results / "notebooks" / f"{name}.ipynb", (read_json(state_file) or {}).get(name)
+            if output.is_file() and made == {"digest": digests[name], "output": hash_file(output)}:
                 say(f"{name}: as it was, nothing that makes it has changed")
                 continue
             say(f"{name}: running")
             began = time.monotonic()
-            where = workspace and str(study.workspace)
-            write_atomic(output, _execute(study, name, profile=profile, workspace=where, changes=changes or None))
+            write_atomic(output, _execute(study, name, **parameters))
             seconds = round(time.monotonic() - began)
             provenance.update(state_file, **{name: {"digest": digests[name], "output": hash_file(output)}})
             provenance.update(results / "run.json", seconds={name: seconds})
@@ -79,35 +78,27 @@ def _digests(study: Study, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     files += [folder / chosen for folder in dict.fromkeys((study.workspace, root))]
     chain = digest([profile.model_dump(exclude={"title", "notebooks"}), [hash_file(f) for f in files if f.is_file()]])
     for name in names:
-        cells = (read_json(root / "notebooks" / f"{name}.ipynb") or {"cells": []})["cells"]
         read = [file for pattern in profile.reads.get(name, []) for file in sorted(root.glob(pattern))]
-        source = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
-        chain = digest([chain, source, [hash_file(file) for file in read]])
+        chain = digest([chain, provenance.source_of(name), [hash_file(file) for file in read]])
         yield name, chain
 
 
 def _execute(study: Study, name: str, **parameters: Any) -> str:
     """The text of an executed notebook; until it is done, and after a failure, it stands in build/running."""
-    root, before = provenance.repository_root(), dict(os.environ)
-    running = study.workspace / "build" / "running" / study.name / f"{name}.ipynb"
-    running.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
-        kernel = KERNEL | {"argv": PYTHON, "env": ENVIRONMENT | {"IPYTHONDIR": f"{folder}/ipython"}}
-        write_atomic(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(kernel))
-        os.environ["JUPYTER_PATH"] = folder  # this Python, whatever kernels the user has installed
-        source, how = root / "notebooks" / f"{name}.ipynb", {"kernel_name": "python3", "language": "python"}
-        how |= {"cwd": Path.cwd(), "progress_bar": study.progress}
-        try:
-            notebook = papermill.execute_notebook(source, running, parameters, **how)
-        except papermill.PapermillExecutionError as error:
-            said = " ".join(f"{error.ename}: {error.evalue}".split())
-            said = f"{name}.ipynb failed in cell {error.cell_index}: {said}"  # counts from 1: a cell was put before
-            raise NotebookError(f"{said}; the notebook as far as it ran, with the traceback: {running}") from None
-        except RuntimeError as error:  # DeadKernelError of nbclient
-            raise NotebookError(f"{name}.ipynb: {error}; a kernel dies most often because memory ran out") from error
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    root, folder = provenance.repository_root(), study.workspace / "build" / "running" / study.name
+    kernel = KERNEL | {"argv": PYTHON, "env": ENVIRONMENT | {"IPYTHONDIR": str(folder / "ipython")}}
+    write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(kernel))
+    os.environ["JUPYTER_PATH"] = str(folder)  # this Python, whatever kernels the user has installed
+    source, running = root / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb"
+    how = {"kernel_name": "python3", "language": "python", "cwd": Path.cwd(), "progress_bar": study.progress}
+    try:
+        notebook = papermill.execute_notebook(source, running, parameters, **how)
+    except papermill.PapermillExecutionError as error:
+        said = " ".join(f"{error.ename}: {error.evalue}".split())
+        said = f"{name}.ipynb failed in cell {error.cell_index}: {said}"  # counts from 1: a cell was put before
+        raise NotebookError(f"{said}; the notebook as far as it ran, with the traceback: {running}") from None
+    except RuntimeError as error:  # DeadKernelError of nbclient
+        raise NotebookError(f"{name}.ipynb: {error}; a kernel dies most often because memory ran out") from error
     running.unlink()
     folders = {os.path.expanduser("~"): "~/", sys.prefix: ".venv/", str(root): "", str(study.workspace): ""}
     return nbformat.writes(scrub(notebook, folders)) + "\n"
