@@ -29,12 +29,6 @@ def sweep():
     return pd.DataFrame([{"k": k, "difficulty": d, "mAP": 50.0 + k} for k in (1, 2, 5, 10) for d in names])
 
 
-def landscape():
-    points = {"roxf_M": [60.0, 70.0, 70.0, None], "rpar_M": [70.0, 80.0, 80.5, 90.0]}
-    return pd.DataFrame(points | {"rerank": ["none", "αQE", "αQE", None], "method": ["A", "B", "C", "D"]})
-
-
-MEASURED = pd.DataFrame({"roxf_M": [70.0], "rpar_M": [80.1], "method": ["GFR"]})
 FOREST = pd.DataFrame({"comparison": ["a − b", "c − d", "e − f"], "difference": [0.5, -2.0, 0.1]})
 FOREST = FOREST.assign(low=[-1.0, -3.0, -0.2], high=[2.0, -1.0, 0.4])
 VERDICTS = ["supported, by less than the margin", "refuted", "equivalent"]
@@ -43,8 +37,6 @@ LINE_ART = {
     "lines": lambda path: figures.lines(sweep(), "k", path, hue="difficulty", log="xy"),
     "forest": lambda path: figures.forest(FOREST, path),
     "gain_by_positives": lambda path: figures.gain_by_positives(GAINS, path),
-    "published_landscape": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED),
-    "nothing measured": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED[:0]),
 }
 
 
@@ -74,11 +66,18 @@ def test_line_art_is_a_png_in_full_colour_and_an_svg_with_the_same_bytes_every_t
     assert dict(matplotlib.rcParams) == before, "drawing leaves no trace"
 
 
-def test_names_of_points_do_not_overlap(drawn):
-    names = [text for text in drawn(LINE_ART["published_landscape"]).texts if text.get_text()]
+def test_names_beside_points_do_not_overlap(drawn):
+    points = [(50, 60, "A"), (51, 60.1, "B, with a long name"), (51, 60.05, "C")]
+
+    def make(path):
+        with figures.canvas(path, (8.5, 5.2)) as ax:
+            ax.plot([50, 51], [60, 60.1])
+            figures.names_beside(ax, points)
+
+    names = drawn(make).texts
     boxes = [matplotlib.text.Text.get_window_extent(text) for text in names]  # without the lines to the points
-    assert [text.get_text() for text in names].count("GFR") == 1 and len(boxes) >= 3
-    assert not [i for i in range(len(boxes)) if any(boxes[i].overlaps(other) for other in boxes[:i])]
+    assert [text.get_text() for text in names] == ["B, with a long name", "C", "A"], "the highest first"
+    assert not boxes[0].overlaps(boxes[1]) and not boxes[1].overlaps(boxes[2])
 
 
 def test_a_forest_is_dark_where_something_is_shown_and_has_bands_of_margins(drawn):

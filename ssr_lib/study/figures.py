@@ -31,7 +31,6 @@ COLOURS = dict(zip([*NETWORKS, "structural", "CBAM"], PALETTE, strict=True))
 COLOURS |= dict(zip([*RERANKERS, "easy", "medium"], PALETTE, strict=True)) | {"hard": PALETTE[3]}
 # Colour and mark of a ranked picture: never told apart by colour alone.
 FRAMES = {"right": ("#1a9850", "✓"), "wrong": (RED, "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
-KINDS = ("published, first ranking", "published, re-ranked", "measured here")  # of points of the landscape
 Picture = Path | np.ndarray
 
 
@@ -157,29 +156,12 @@ def gain_by_positives(table: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def published_landscape(published: pd.DataFrame, path: Path, *, measured: pd.DataFrame) -> Path:
-    """Published Medium mAP ("roxf_M", "rpar_M") and `measured` stars, with the names that no other of a kind beats."""
-    published = published.assign(kind=np.where(published["rerank"].fillna("none") == "none", *KINDS[:2]))
-    points = pd.concat([published, measured.assign(kind=KINDS[2])]).dropna(subset=["roxf_M", "rpar_M"])
-    named = []
-    with canvas(path, (8.5, 5.2)) as ax:
-        for kind, marker, colour in zip(KINDS, "o^*", (GREY, PALETTE[1], BLUE), strict=True):
-            rows = points[points["kind"] == kind].sort_values(["roxf_M", "rpar_M"], ascending=False)
-            ax.scatter("roxf_M", "rpar_M", data=rows, s=60, marker=marker, color=colour, alpha=0.8, label=kind)
-            front = rows["rpar_M"] > rows["rpar_M"].cummax().shift(fill_value=-np.inf)
-            best = rows[front | (kind == KINDS[2])].drop_duplicates("method")
-            named += [(*point, colour) for point in best[["roxf_M", "rpar_M", "method"]].itertuples(index=False)]
-        ax.set(xlabel="ROxford5k Medium mAP (%)", ylabel="RParis6k Medium mAP (%)")
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-        _names_beside(ax, named)
-    return path
-
-
-def _names_beside(ax: Axes, points: Sequence[tuple]) -> None:
-    """Names of points (x, y, name, colour) in a column at the right, the highest first, with lines to them."""
-    for place, (x, y, name, colour) in enumerate(sorted(points, key=lambda point: -point[1])):
+def names_beside(ax: Axes, points: Iterable[tuple]) -> None:
+    """Names of points (x, y, name) in a column at the right, the highest first, with lines to them."""
+    points = sorted(points, key=lambda point: -point[1])
+    for place, (x, y, name) in enumerate(points):
         style = {"textcoords": "axes fraction", "va": "center", "fontsize": "small"}
-        style["arrowprops"] = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkB": 4, "relpos": (0, 0.5)}
+        style["arrowprops"] = {"arrowstyle": "-", "color": GREY, "lw": 0.7, "shrinkB": 4, "relpos": (0, 0.5)}
         ax.annotate(name, (x, y), xytext=(1.03, 1 - (place + 0.5) / len(points)), **style)
 
 
