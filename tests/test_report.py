@@ -29,7 +29,7 @@ def results(tmp_path):
     (folder / "figures" / "claims.png").write_bytes(base64.b64decode(PIXEL))
     parameters = {"report": {"table": "main", "figures": ["claims", "cost"]}, "data": {"datasets": ["drawn"]}}
     record = {"title": "A <tiny> study", "parameters": parameters, "seconds": {"00_first": 90, "01_second": 30}}
-    record |= {"commit": "abc", "machine": {"cores": 2, "accelerator": None}}
+    record |= {"commit": "abc", "machine": {"cores": 2, "accelerator": None}, "versions": {}}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 

@@ -1,7 +1,6 @@
 """The parts that a profile names are there and are what they have to be: found out before anything is drawn."""
 
 import inspect
-import operator
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -44,8 +43,6 @@ def _try(package: str, module: ModuleType, options: Mapping[str, Any]) -> None:
     elif package == "heads":
         head = module.Head((8, 8, 8), seed=0, **all_options(module.Head, options, "it"))
         inspect.signature(head.forward).bind("mid", "last", "project")
-        operator.index(head.width)
     else:
         loss = module.Loss(8, 2, seed=0, **all_options(module.Loss, options, "it"))
         inspect.signature(loss.forward).bind("descriptors", "labels")
-        operator.attrgetter("per_class")(loss)

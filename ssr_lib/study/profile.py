@@ -3,7 +3,6 @@
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,10 +133,7 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
     """profiles/<name>.yaml, or the file `name`, with `changes`: dotted keys or their JSON text; refused in one line."""
     values = _read(name)
     if isinstance(changes, str):  # papermill hands a mapping on the command line on as text
-        with suppress(json.JSONDecodeError):
-            changes = json.loads(changes or "{}")
-    if not isinstance(changes or {}, Mapping):
-        raise ValueError(f'changes is {changes!r}; wanted dotted keys with values, such as {{"training.steps": 50}}')
+        changes = json.loads(changes)
     for dotted, value in (changes or {}).items():
         for key in reversed(dotted.split(".")):
             value = {key: value}

@@ -21,34 +21,32 @@ CELLS = """{% extends 'basic/index.html.j2' %}
 def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
     """Assemble `results/<name>/report.html` from the executed notebooks there and return its path."""
     folder = Path(workspace or repository_root()) / "results" / name
-    files = sorted((folder / "notebooks").glob("*.ipynb"))
-    if not files:
+    files, run = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json")
+    if not files or not run:
         raise FileNotFoundError(f"{folder / 'notebooks'} has no executed notebook; run `ssr study {name}` first")
-    run = read_json(folder / "run.json") or {}
-    made_by = {"profile": name, "commit": run.get("commit"), **run.get("machine", {}), **run.get("versions", {})}
-    made_by["minutes"] = round(sum(run.get("seconds", {}).values()) / 60)
     contents, findings, sections, tables, figures = [], [], [], [], []
-    exporter = HTMLExporter(raw_template=CELLS, embed_images=True)
+    exporter, beside = HTMLExporter(raw_template=CELLS, embed_images=True), str(repository_root() / "notebooks")
     for file in files:
         notebook = nbformat.read(file, as_version=4)
-        body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(repository_root() / "notebooks")}})
+        body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": beside}})
         body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL | re.IGNORECASE)
         body = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
         contents += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
-        last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1:]  # says what held
-        printed = "".join(output.text for cell in last for output in cell.outputs if output.get("name") == "stdout")
-        findings += [(file.stem, line) for line in printed.splitlines()]
         sections.append((file.stem, body))
-    shown = run.get("parameters", {"report": {}, "data": {"datasets": []}})
-    for dataset in shown["data"]["datasets"]:  # what the profile's `report` names, as far as it is there
-        table = folder / "tables" / f"{of_dataset(shown['report']['table'], dataset)}.csv"
+        last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]  # says what held
+        printed = "".join(output.text for output in last.outputs if output.get("name") == "stdout")
+        findings += [(file.stem, line) for line in printed.splitlines()]
+    shown = run["parameters"]["report"]
+    for dataset in run["parameters"]["data"]["datasets"]:  # what the profile's `report` names, as far as it is there
+        table = folder / "tables" / f"{of_dataset(shown['table'], dataset)}.csv"
         if table.is_file():
             tables.append((dataset, pd.read_csv(table).to_html(index=False, na_rep="", border=0)))
-        for picture in [folder / "figures" / f"{of_dataset(name, dataset)}.png" for name in shown["report"]["figures"]]:
+        for picture in [folder / "figures" / f"{of_dataset(name, dataset)}.png" for name in shown["figures"]]:
             if picture.is_file():
                 figures.append((picture.stem, base64.b64encode(picture.read_bytes()).decode()))
-    template = jinja2.Environment().from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    made_by = {"profile": name, "commit": run["commit"], **run["machine"], **run["versions"]}
+    made_by["minutes"] = round(sum(run["seconds"].values()) / 60)
     page = {"contents": contents, "findings": findings, "sections": sections, "tables": tables, "figures": figures}
-    text = template.render(page, title=run.get("title", name), made_by=made_by)
-    write_atomic(folder / "report.html", text + "\n")
+    template = jinja2.Template(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    write_atomic(folder / "report.html", template.render(page, title=run["title"], made_by=made_by) + "\n")
     return folder / "report.html"
