@@ -119,7 +119,7 @@ def _record(study, notebook: str) -> dict:
 
 
 def read_rows(study, notebook: str) -> pd.DataFrame:
-    """The rows of a notebook; `ValueError` with the command to run where its profile or code is not today's."""
+    """The rows of a notebook; `ValueError` with the command to run where its profile or code is not that of now."""
     return _read(study, notebook, f"rows/{notebook}.csv", ROWS)
 
 
@@ -130,12 +130,10 @@ def read_scores(study, notebook: str) -> pd.DataFrame:
 
 def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
     path, made_by = study.results_dir / file, _record(study, notebook)
-    wanted, fault = _made_by(study, notebook), "is not there"
-    if path.is_file():
-        fault = " and ".join(f"is of another {what} than now" for what in wanted if made_by.get(what) != wanted[what])
-    if fault:
+    if not path.is_file() or not _made_by(study, notebook).items() <= made_by.items():
         command = f"ssr study --profile {study.source} --notebook {notebook}"
-        raise ValueError(f"{path} {fault}; run `{command}`, with the same workspace and changes")
+        fault = f"{path} is not there, or of another profile or code than now"
+        raise ValueError(f"{fault}; run `{command}`, with the same workspace and changes")
     if made_by["commit"] != provenance.commit():
         print(f"The rows of {notebook} were made by commit {made_by['commit']} of the library.")
     text = {column: str for column in columns if column not in NUMBERS}  # a landmark may be called 007, or NA
