@@ -103,11 +103,7 @@ LOSS = "from torch import nn\nclass Loss(nn.Module):\n    def __init__(self, wid
     ("place", "text", "refusal"),
     [
         ("networks.structural.head", "class Hed: pass", "AttributeError: .* no attribute 'Head'; wanted a class Head"),
-        (
-            "networks.plain.head",
-            HEAD.replace("mid, last, ", ""),
-            r"TypeError: too many .*forward\(mid, last, project\)",
-        ),
+        ("networks.structural.head", HEAD.replace("mid, ", ""), r"TypeError: too many .*forward\(mid, last, project\)"),
         ("networks.structural.head", "def Head(:", "SyntaxError: .*wanted a class Head"),
         ("training.loss", "", "no attribute 'Loss'; wanted a class Loss"),
         ("training.loss", LOSS.replace(", *, seed=0", ""), "TypeError: .*'seed'; wanted a class Loss"),

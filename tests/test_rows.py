@@ -118,9 +118,7 @@ def test_a_matrix_pairs_seeds_and_queries_and_wants_one_setting():
 
 def test_rows_of_another_profile_or_notebook_are_refused_with_the_command(study, monkeypatch, capsys):
     def refused():
-        with pytest.raises(
-            ValueError, match="05_ablation.csv is not there, or of another .*; run `ssr study --profile"
-        ):
+        with pytest.raises(ValueError, match=r"05_ablation\.csv is not there, or of another .*; run `ssr study"):
             rows.read_rows(study, "05_ablation")
 
     refused()

@@ -16,141 +16,129 @@ from ssr_lib.study import provenance, run
 
 BASE = provenance.repository_root() / "profiles" / "base.yaml"
 TINY = "base: base\ntitle: A tiny study\nnotebooks: [00_first, 01_second]\nreads: {01_second: [data/*.csv]}\n"
-LOG = "with open('{log}', 'a') as log:\n    log.write('{name} ')"
+LOG = "with open('{log}', 'a') as log:\n    log.write('{said} ')"
 
 
-def write_notebook(path: Path, *sources: str) -> None:
-    cells = [new_markdown_cell(f"# {path.stem}"), new_code_cell("profile = workspace = changes = None")]
-    cells[1].metadata["tags"] = ["parameters"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(new_notebook(cells=cells + [new_code_cell(source) for source in sources]), path)
+class Repository:
+    """A repository with a profile `tiny` of two notebooks that say their names to a log, and a workspace beside it."""
+
+    def __init__(self, folder: Path):
+        self.root, self.workspace, self.log = folder / "repository", folder / "workspace", folder / "log"
+        self.results = self.workspace / "results" / "tiny"
+        for name in ("profiles", "notebooks", "data"):
+            (self.root / name).mkdir(parents=True)
+        (self.root / "pyproject.toml").touch()
+        (self.root / "profiles" / "base.yaml").write_bytes(BASE.read_bytes())
+        (self.root / "profiles" / "tiny.yaml").write_text(TINY)
+        for name in ("00_first", "01_second"):
+            self.write(name, LOG.format(log=self.log, said=name))
+
+    def write(self, name: str, *sources: str) -> None:
+        cells = [new_markdown_cell(f"# {name}"), new_code_cell("profile = workspace = changes = None")]
+        cells[1].metadata["tags"] = ["parameters"]
+        cells += [new_code_cell(source) for source in sources]
+        nbformat.write(new_notebook(cells=cells), self.root / "notebooks" / f"{name}.ipynb")
+
+    def study(self, *names: str, profile: str = "tiny", **changes) -> list[str]:
+        """Run the study; what the notebooks that were executed have said."""
+        self.log.write_text("")
+        run.run(profile, workspace=self.workspace, notebooks=names or None, progress=False, **changes)
+        return self.log.read_text().split()
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository with a profile `tiny` of two notebooks that log their execution, and no kernels."""
-    root = tmp_path / "repository"
-    for name in ("00_first", "01_second"):
-        write_notebook(root / "notebooks" / f"{name}.ipynb", LOG.format(log=tmp_path / "log", name=name))
-    (root / "profiles").mkdir()
-    (root / "profiles" / "base.yaml").write_bytes(BASE.read_bytes())
-    (root / "profiles" / "tiny.yaml").write_text(TINY)
-    (root / "pyproject.toml").touch()
-    monkeypatch.setattr(provenance, "__file__", str(root / "ssr_lib" / "study" / "provenance.py"))
-    monkeypatch.setattr(run, "_execute", execute_here)
-    return root
+    repository = Repository(tmp_path)
+    monkeypatch.setattr(provenance, "__file__", str(repository.root / "ssr_lib" / "study" / "provenance.py"))
+    return repository
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    return tmp_path / "workspace"
+def here(repository, monkeypatch):
+    """The repository with cells that run in this process: a kernel takes seconds to start."""
+    monkeypatch.setattr(run, "_execute", execute_here)
+    return repository
 
 
-def executed(workspace: Path) -> list[str]:
-    """What the notebooks have logged since the last question."""
-    log = workspace.parent / "log"
-    names = log.read_text().split() if log.is_file() else []
-    log.unlink(missing_ok=True)
-    return names
-
-
-def study(workspace: Path, *names: str, progress: bool = False, **changes) -> Path:
-    return run.run("tiny", workspace=workspace, notebooks=names or None, progress=progress, **changes)
-
-
-def test_a_run_executes_each_notebook_once_and_a_second_run_none(repository, workspace, capsys):
-    results = study(workspace)
-    assert results == workspace / "results" / "tiny" and executed(workspace) == ["00_first", "01_second"]
-    record = json.loads((results / "run.json").read_text())
+def test_a_run_executes_each_notebook_once_and_a_second_run_none(here):
+    assert here.study() == ["00_first", "01_second"] and here.study() == []
+    record = json.loads((here.results / "run.json").read_text())
     assert record["title"] == "A tiny study" and record["seconds"].keys() == {"00_first", "01_second"}
-    study(workspace, progress=True)
-    assert executed(workspace) == [] and "01_second: as it was" in capsys.readouterr().out
-    assert (results / "report.html").is_file()
+    assert (here.results / "report.html").is_file()
 
 
-def test_what_has_changed_is_run_again_with_all_that_follow_it(repository, workspace):
-    study(workspace)
-    executed(workspace)
-    write_notebook(repository / "notebooks" / "01_second.ipynb", LOG.format(log=workspace.parent / "log", name="new"))
-    study(workspace)
-    assert executed(workspace) == ["new"], "its source"
-    (repository / "data").mkdir()
-    (repository / "data" / "published.csv").write_text("1")
-    study(workspace)
-    assert executed(workspace) == ["new"], "a file that the profile says it reads"
-    first = repository / "notebooks" / "00_first.ipynb"
-    write_notebook(first, LOG.format(log=workspace.parent / "log", name="changed"))
-    study(workspace)
-    assert executed(workspace) == ["changed", "new"], "the notebook before it"
-    (repository / "profiles" / "tiny.yaml").write_text(TINY + "training: {steps: 3}\n")
-    study(workspace)
-    assert executed(workspace) == ["changed", "new"], "the profile"
-    (workspace / "results" / "tiny" / "notebooks" / "00_first.ipynb").write_text("{}")
-    study(workspace)
-    assert executed(workspace) == ["changed"], "what was made"
+def test_what_has_changed_is_run_again_with_all_that_follow_it(here):
+    here.study()
+    here.write("01_second", LOG.format(log=here.log, said="new"))
+    assert here.study() == ["new"], "its source"
+    (here.root / "data" / "published.csv").write_text("1")
+    assert here.study() == ["new"], "a file that the profile says it reads"
+    here.write("00_first", LOG.format(log=here.log, said="changed"))
+    assert here.study() == ["changed", "new"], "the notebook before it"
+    (here.root / "profiles" / "tiny.yaml").write_text(TINY + "training: {steps: 3}\n")
+    assert here.study() == ["changed", "new"], "the profile"
+    (here.results / "notebooks" / "00_first.ipynb").write_text("{}")
+    assert here.study() == ["changed"], "what was made"
 
 
-def test_after_a_failure_the_next_run_resumes_there(repository, workspace):
-    broken = repository / "notebooks" / "01_second.ipynb"
-    write_notebook(broken, "raise ValueError('broken')")
+def test_after_a_failure_the_next_run_resumes_there(here):
+    here.write("01_second", "raise ValueError('broken')")
     with pytest.raises(ValueError, match="broken"):
-        study(workspace)
-    assert executed(workspace) == ["00_first"]
-    write_notebook(broken, LOG.format(log=workspace.parent / "log", name="mended"))
-    study(workspace)
-    assert executed(workspace) == ["mended"]
+        here.study()
+    assert here.log.read_text() == "00_first "
+    here.write("01_second", LOG.format(log=here.log, said="mended"))
+    assert here.study() == ["mended"]
 
 
-def test_changes_go_to_a_folder_of_their_own_and_names_that_do_not_exist_are_refused(repository, workspace):
-    changed = study(workspace, "00_first", **{"training.steps": 2})
-    assert changed.name.startswith("custom-") and not (workspace / "results" / "tiny").exists()
-    for ask, refusal in (
+def test_changes_go_to_a_folder_of_their_own(here):
+    here.study("00_first", **{"training.steps": 2})
+    (folder,) = (here.workspace / "results").iterdir()
+    assert folder.name.startswith("custom-")
+
+
+CHECKPOINT = {"networks.mine": {"checkpoint": "weights/plain_{seed}", "seeds": [4]}}
+MISSING = {"data.labels": {"a": "a/labels.csv"}, "data.distractors": "revisitop1m"} | CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    ("asked", "refusal"),
+    [
         ({"training.stps": 2}, r"there is no training\.stps"),
-        ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/; there are 00_first, 01_second"),
         ({"profile": "huge"}, "no profile 'huge' to start from; there are base, tiny"),
-    ):
-        with pytest.raises(ValueError, match=refusal):
-            run.run(**{"profile": "tiny", "workspace": workspace} | ask)
+        ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/; there are 00_first, 01_second"),
+        (MISSING, r"a/labels\.csv, revisitop1m, weights/plain_4\.safetensors; data/README\.md says how to get it"),
+    ],
+)
+def test_what_is_not_there_is_named_before_the_first_notebook(asked, refusal, here, monkeypatch):
+    monkeypatch.setenv("SSR_DATA", str(here.root))
+    with pytest.raises((ValueError, FileNotFoundError), match=refusal) as caught:
+        run.run(**{"profile": "tiny", "workspace": here.workspace, "progress": False} | asked)
+    assert "\n" not in str(caught.value) and not here.log.exists()
 
 
-def test_data_that_is_missing_is_named_before_the_first_notebook(repository, workspace, monkeypatch, tmp_path):
-    monkeypatch.setenv("SSR_DATA", str(tmp_path))
-    changes = {"data.labels": {"a": "a/labels.csv"}, "data.distractors": "revisitop1m"}
-    changes["networks.mine"] = {"checkpoint": "weights/plain_{seed}", "seeds": [4]}
-    with pytest.raises(
-        FileNotFoundError, match=r"a/labels\.csv, revisitop1m, weights/plain_4\.safetensors; data/README"
-    ) as e:
-        study(workspace, **changes)
-    assert "\n" not in str(e.value) and executed(workspace) == []
+def test_a_second_run_in_the_same_workspace_is_refused(here):
+    with locked(here.workspace / "data" / "study"), pytest.raises(FolderBusyError, match="another run is writing here"):
+        here.study()
 
 
-def test_a_second_run_in_the_same_workspace_is_refused(repository, workspace):
-    with locked(workspace / "data" / "study"), pytest.raises(FolderBusyError, match="another run is writing here"):
-        study(workspace)
-
-
-def test_a_kernel_leaves_no_trace_of_the_machine_and_a_failure_names_its_cell(
-    repository, workspace, monkeypatch, tmp_path
-):
-    monkeypatch.undo()
-    monkeypatch.setattr(provenance, "__file__", str(repository / "ssr_lib" / "study" / "provenance.py"))
+def test_a_kernel_leaves_no_trace_of_the_machine_and_a_failure_names_its_cell(repository, monkeypatch, tmp_path):
     other = tmp_path / "kernels" / "python3"  # one that the user has installed under the same name
     other.mkdir(parents=True)
     (other / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     said = "import os, sys\nprint(workspace, sys.prefix, os.path.expanduser('~'), os.environ['TQDM_DISABLE'])\nobject()"
-    write_notebook(repository / "notebooks" / "00_first.ipynb", said)
-    write_notebook(repository / "notebooks" / "01_second.ipynb", "1", "raise ValueError('512 dimensions')")
-    with pytest.raises(
-        run.NotebookError, match=r"01_second\.ipynb failed in cell 4: ValueError: 512 dimensions"
-    ) as caught:
-        study(workspace)
+    repository.write("00_first", said)
+    repository.write("01_second", "1", "raise ValueError('512 dimensions')")
+    fault = r"01_second\.ipynb failed in cell 4: ValueError: 512 dimensions"
+    with pytest.raises(run.NotebookError, match=fault) as caught:
+        repository.study()
     assert "\n" not in str(caught.value)
-    text = (workspace / "results" / "tiny" / "notebooks" / "00_first.ipynb").read_text()
-    for trace in (str(workspace), str(repository), str(Path.home()), sys.prefix, "papermill", "iopub", " 0x7"):
+    text = (repository.results / "notebooks" / "00_first.ipynb").read_text()
+    for trace in (str(tmp_path), str(Path.home()), sys.prefix, "papermill", "iopub", " 0x7"):
         assert trace not in text, trace
     assert ". .venv ~ 1" in text
-    assert "512 dimensions" in (workspace / "build" / "running" / "tiny" / "01_second.ipynb").read_text()
+    running = repository.workspace / "build" / "running" / "tiny" / "01_second.ipynb"
+    assert "512 dimensions" in running.read_text()
 
 
 def test_a_user_without_home_and_entry_can_run_a_study():
@@ -159,11 +147,9 @@ def test_a_user_without_home_and_entry_can_run_a_study():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
 
 
-def scrubbed(*outputs) -> list:
-    notebook = run.scrub(
-        new_notebook(cells=[new_code_cell("1", outputs=list(outputs))]), {"/home/ann/study": "", "/home/ann": "~/"}
-    )
-    return notebook["cells"][0]["outputs"]
+def scrubbed(output) -> dict:
+    folders = {"/home/ann/study": "", "/home/ann": "~/"}
+    return run.scrub(new_notebook(cells=[new_code_cell("1", outputs=[output])]), folders)["cells"][0]["outputs"][0]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +164,7 @@ def scrubbed(*outputs) -> list:
     ],
 )
 def test_paths_and_addresses_of_the_machine_are_taken_out(text, left):
-    assert scrubbed(new_output("stream", name="stdout", text=text))[0]["text"] == left
+    assert scrubbed(new_output("stream", name="stdout", text=text))["text"] == left
 
 
 def test_equal_runs_are_equal():
