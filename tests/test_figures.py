@@ -14,27 +14,13 @@ from ssr_lib.study import figures
 NOISE = np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Six pictures of noise, landscape and upright."""
-    folder = tmp_path_factory.mktemp("photos")
-    for i in range(6):
-        size = (60, 80, 3) if i % 2 else (80, 60, 3)
-        Image.fromarray(NOISE.integers(0, 256, size, dtype=np.uint8)).save(folder / f"{i}.png")
-    return sorted(folder.iterdir())
-
-
-def sweep():
-    names = ["none", "easy", "medium", "hard"]
-    return pd.DataFrame([{"k": k, "difficulty": d, "mAP": 50.0 + k} for k in (1, 2, 5, 10) for d in names])
-
-
+SWEEP = pd.DataFrame({"k": [1, 2, 5, 10] * 2, "difficulty": ["easy"] * 4 + ["hard"] * 4, "mAP": np.arange(50.0, 58)})
 FOREST = pd.DataFrame({"comparison": ["a − b", "c − d", "e − f"], "difference": [0.5, -2.0, 0.1]})
 FOREST = FOREST.assign(low=[-1.0, -3.0, -0.2], high=[2.0, -1.0, 0.4])
 VERDICTS = ["supported, by less than the margin", "refuted", "equivalent"]
 GAINS = pd.DataFrame({"positives": [1, 2, 9, 30], "gain": [-5.0, 1.0, 4.0, 12.0]})
 LINE_ART = {
-    "lines": lambda path: figures.lines(sweep(), "k", path, hue="difficulty", log="xy"),
+    "lines": lambda path: figures.lines(SWEEP, "k", path, hue="difficulty", log="xy"),
     "forest": lambda path: figures.forest(FOREST, path),
     "gain_by_positives": lambda path: figures.gain_by_positives(GAINS, path),
 }
@@ -107,15 +93,17 @@ def test_one_method_has_one_colour_and_no_two_methods_share_it():
         assert figures.palette(["mine", *together])[together[0]] == colours[together[0]]
 
 
-def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(photos, tmp_path):
-    def coloured(statuses):
-        path = figures.ranked_lists(photos[0], [("plain, AP 34", photos[1:], None, statuses)], tmp_path / "r.png")
-        pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).astype(int)
-        frames = {name: matplotlib.colors.to_rgb(colour) for name, (colour, _) in figures.FRAMES.items() if colour}
-        return {n: int((np.abs(pixels - 255 * np.array(rgb)).max(axis=1) < 12).sum()) for n, rgb in frames.items()}
+def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(tmp_path):
+    photos = list(NOISE.integers(0, 256, (5, 60, 80, 3), dtype=np.uint8))
 
-    mixed, right = coloured(["right", "wrong", "ignored", "unknown", "right"]), coloured(["right"] * 5)
-    unknown = coloured(["unknown"] * 5)
+    def coloured(*statuses):
+        lists = [("plain, AP 34", photos, None, statuses)]
+        pixels = np.asarray(Image.open(figures.ranked_lists(photos[0], lists, tmp_path / "r.png")).convert("RGB"))
+        frames = {name: matplotlib.colors.to_rgb(colour) for name, (colour, _) in figures.FRAMES.items() if colour}
+        return {n: int((abs(pixels - 255 * np.array(rgb)).max(axis=2) < 12).sum()) for n, rgb in frames.items()}
+
+    mixed = coloured("right", "wrong", "ignored", "unknown", "right")
+    right, unknown = coloured(*["right"] * 5), coloured(*["unknown"] * 5)
     assert right["right"] > 2 * mixed["right"] > 500 > 2 * unknown["right"]
     assert mixed["wrong"] > right["wrong"] + 100 and mixed["ignored"] > right["ignored"] + 100
 
