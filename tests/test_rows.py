@@ -11,26 +11,21 @@ from ssr_lib.study import provenance, rows
 from ssr_lib.study.profile import load_profile
 
 RANDOM = np.random.default_rng(0)
+SIX, FOUR = ["a", "a", "b", "b", "c", "c"], ["x", "x", "x", "x"]  # groups of queries
 
 
 class Queries(list):
     """As much of a benchmark as scores need: a length and groups."""
 
-    def __init__(self, groups):
-        super().__init__(groups)
-        self.groups = groups
+    groups = property(list)
 
 
-SIX, FOUR = Queries(["a", "a", "b", "b", "c", "c"]), Queries(["x", "x", "x", "x"])
-
-
-def measured(seeds=(0, 1, 2), benchmark=SIX, **key):
-    frames = []
+def measured(seeds=(0, 1, 2), groups=SIX, **key):
+    key, frames = {"dataset": "drawn", "network": "plain"} | key, []
     for seed in seeds:
-        values = {"medium": RANDOM.random(len(benchmark)), "hard": np.full(len(benchmark), np.nan)}
+        values = {"medium": RANDOM.random(len(groups)), "hard": np.full(len(groups), np.nan)}
         values["medium"][1] = np.nan
-        key = {"dataset": "drawn", "network": "plain"} | key
-        frames.append(rows.per_query(values, benchmark, seed=seed, **key))
+        frames.append(rows.per_query(values, Queries(groups), seed=seed, **key))
     return pd.concat(frames)
 
 
@@ -44,7 +39,7 @@ def study(tmp_path):
 def test_scores_have_a_line_a_query_and_leave_out_difficulties_without_values():
     scores = measured(seeds=[3], chosen={"k": 2, "alpha": 1.0}, reranker="GFR")
     assert list(scores) == rows.SCORES and set(scores["difficulty"]) == {"medium"}
-    assert scores["query"].tolist() == [0, 1, 2, 3, 4, 5] and scores["group"].tolist() == SIX.groups
+    assert scores["query"].tolist() == [0, 1, 2, 3, 4, 5] and scores["group"].tolist() == SIX
     assert set(scores["chosen"]) == {'{"alpha": 1.0, "k": 2}'} and scores["value"].isna().sum() == 1
 
 
@@ -54,7 +49,7 @@ def test_a_row_is_the_mean_with_its_interval_of_one_seed_and_of_all(study):
     table = rows.read_rows(study, "05_ablation")
     assert list(table) == rows.ROWS and table["seed"].isna().sum() == 1 and set(table["measure"]) == {"mAP"}
     values = rows.matrix(scores, network="plain").round(4).to_numpy()
-    expected = significance.mean_interval(values, SIX.groups)
+    expected = significance.mean_interval(values, SIX)
     overall = table[table["seed"].isna()].iloc[0]
     assert overall["value"] == pytest.approx(np.nanmean(values), rel=1e-5) and overall["n"] == 5
     assert overall["low"] == pytest.approx(expected.ci_low, rel=1e-5)
@@ -83,9 +78,10 @@ def test_figures_stand_beside_scores_and_other_columns_are_refused(study):
 
 def test_a_figure_is_written_once(study):
     scores, line = measured(), pd.DataFrame({"measure": ["ms", "ms"], "value": [1.0, 2.0]})
-    for written, refusal in (((pd.concat([scores, scores]),), "dataset drawn, .*seed 0"), ((None, line), "measure ms")):
-        with pytest.raises(ValueError, match=f"two lines are the same figure: .*{refusal}"):
-            rows.write(study, *written)
+    with pytest.raises(ValueError, match=r"two lines are the same figure: dataset drawn, .*seed 0"):
+        rows.write(study, pd.concat([scores, scores]))
+    with pytest.raises(ValueError, match="two lines are the same figure: measure ms"):
+        rows.write(study, None, line)
 
 
 def test_files_are_replaced_whole_with_the_same_bytes_every_time(study):
@@ -104,7 +100,7 @@ def test_scores_come_back_as_they_were_written_to_four_decimals(study):
     rows.write(study, scores)
     found, sort = rows.read_scores(study, "05_ablation"), {"by": [*rows.KEY, "query"], "ignore_index": True}
     pd.testing.assert_frame_equal(found.sort_values(**sort), scores.round({"value": 4}).sort_values(**sort))
-    assert rows.groups(found, "other").tolist() == FOUR.groups
+    assert rows.groups(found, "other").tolist() == FOUR
 
 
 def test_a_matrix_pairs_seeds_and_queries_and_wants_one_setting():

@@ -70,13 +70,3 @@ def test_every_command_makes_the_environment_first_and_finds_it_there_the_second
     (tmp_path / ".venv" / ".ready").touch()
     again = subprocess.check_output(make, cwd=tmp_path, text=True)
     assert "requirements.txt" not in again and ".venv/bin/" in again
-
-
-def test_ci_checks_runs_the_smallest_study_and_ends_with_the_tests():
-    made = [line for line in (ROOT / ".ci" / "run").read_text().split("\n") if line.startswith("make ")]
-    assert made == ["make lint", "make study PROFILE=smoke", "make test"]
-
-
-def test_the_licence_of_the_project_is_the_one_it_declares():
-    assert PROJECT["license"] == "MIT" and (ROOT / "LICENSE").read_text().startswith("MIT License")
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["license"] == "MIT"
