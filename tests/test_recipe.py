@@ -125,7 +125,7 @@ def test_a_model_comes_out_that_says_how_to_prepare_pictures(trained):
     net = load_checkpoint(f"{recipe.out}/model")
     extra = read_record(f"{recipe.out}/model")["extra"]
     assert net.descriptor_dim == 8 and extra["trained_on"] == "GLDv2-clean"
-    assert Preprocess.from_dict(extra["preprocess"]).scales == (0.7071, 1.0, 1.4142)
+    assert Preprocess(**extra["preprocess"]).scales == (0.7071, 1.0, 1.4142)
 
 
 @pytest.mark.parametrize("train_backbone", [True, False])
