@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.datasets.table import LabelRow, read_label_rows
-from ssr_lib.decode import TARGA, ImageError, check_header
+from ssr_lib.decode import TARGA, ImageError, opened
 
 # Believed unopened; of other names the content decides.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib",
@@ -68,8 +68,8 @@ def _why_not(path: Path, seen: set[tuple[int, int]]) -> str | None:
     if extension in RAW:
         return f"a camera's raw data {kind}"
     try:
-        check_header(path)
-        return None
+        with opened(path):
+            return None
     except ImageError as error:
         return f"{str(error).removeprefix(f'{path}: ')} {kind}"
 
