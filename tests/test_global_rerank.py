@@ -111,15 +111,6 @@ def test_an_augmentation_made_otherwise_is_refused(options, message):
     assert global_rerank(queries, **right | {"database": database.copy()}).ranks.shape == (3, 30)  # equal rows will do
 
 
-def test_an_image_is_never_its_own_neighbour_and_equal_images_stay_in_order():
-    database = np.repeat(draw(7)[1][:6], 2, axis=0)  # every image twice
-    augmented = augment_database(database, 1, 1.0).rounds[0]
-    np.testing.assert_allclose(augmented, unit(database), atol=1e-6)  # the twin is the neighbour
-    ranks = global_rerank(database[:1], database, 3, 0.5).ranks[0]
-    place = np.argsort(ranks)
-    assert (place[0::2] + 1 == place[1::2]).all()
-
-
 def test_a_query_of_the_database_is_left_out_of_its_ranking():
     _, database = draw(8)
     got = global_rerank(database[:3], database, 4, 0.5, query_ids=[0, 1, 2])

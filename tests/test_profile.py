@@ -64,13 +64,10 @@ def test_a_network_is_like_another_but_for_what_its_line_says():
         ({"networks.plain.had": "x"}, r"there is no networks\.plain\.had; there are head, options"),
         ({"tables.mian": ["plain"]}, r"there is no tables\.mian; there are main, restyled, .*drawings"),
         ({"reads.05_x": ["data/*"]}, r"there is no reads\.05_x; there are 00_quickstart, .*11_claims"),
-        ({"training.steps": "many"}, r"training\.steps is 'many'; wanted a valid integer"),
         ({"training.steps": True}, r"training\.steps is True; wanted a number"),
         ({"training.steps": 0}, r"training\.steps is 0; wanted greater than or equal to 1"),
         ({"training.rate": "nan"}, r"training\.rate is 'nan'; wanted a finite number"),
         ({"training.seeds": [0, 0]}, r"seeds is \[0, 0\]; wanted numbers, each once"),
-        ({"training.seeds": [0, None]}, r"seeds is \[0, None\]; wanted numbers, each once"),
-        ({"training.seeds": 3}, r"training\.seeds is 3; wanted a valid list"),
         ({"networks.untrained.seeds": [1]}, r"networks\.untrained\.seeds is \[1\]; wanted \[null\]"),
         ({"networks.plain.steps": 0, "training.start": "random"}, r"networks\.plain\.steps is 0, which wants"),
         ({"networks.mine": {"like": "nothing"}}, r"networks\.mine\.like is 'nothing'; wanted another line of networks"),
@@ -87,7 +84,6 @@ def test_a_network_is_like_another_but_for_what_its_line_says():
         ),
         ({"title": 7}, "title is 7; wanted a valid string"),
         ("{", "changes is '{'; wanted dotted keys with values"),
-        ("[1]", r"changes is \[1\]; wanted dotted keys with values"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(changes, refusal):

@@ -76,16 +76,3 @@ def test_every_command_makes_the_environment_first_and_finds_it_there_the_second
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".ready").touch()
     assert "requirements.txt" not in plan() and ".venv/bin/" in plan()
-
-
-def test_ci_ends_with_the_tests():
-    script = (ROOT / ".ci" / "run").read_text().split("\n")
-    assert "set -euo pipefail" in script
-    made = [line for line in script if line.startswith("make ")]
-    assert made == ["make lint", "make study PROFILE=smoke", "make test"]
-    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
-
-
-def test_the_licence_of_the_project_is_the_one_it_declares():
-    assert PROJECT["license"] == "MIT" and (ROOT / "LICENSE").read_text().startswith("MIT License")
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["license"] == "MIT"
