@@ -61,19 +61,10 @@ class RetrievalNet(nn.Module):
                 nn.init.orthogonal_(self.whitening.weight)  # keeps angles: training starts from the pooled map's order
                 nn.init.zeros_(self.whitening.bias)
         self.descriptor_dim: int = descriptor_dim or self.head.width
-        self.config: dict[str, Any] = {
-            "backbone": backbone,
-            "head": head,
-            "options": options,
-            "descriptor_dim": descriptor_dim,
-            "protocol": protocol,
-            "normalize_pooled": normalize_pooled,
-            "relup": relup,
-            "pretrained": str(pretrained),
-            "seed": seed,
-        }
+        self.config = {"backbone": backbone, "relup": relup, "pretrained": str(pretrained), "seed": seed}
+        self.config |= {"head": head, "options": options, "protocol": protocol}
+        self.config |= {"descriptor_dim": descriptor_dim, "normalize_pooled": normalize_pooled}
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
-        self.train(self.training)
 
     @property
     def frozen(self) -> nn.Module:
@@ -127,11 +118,10 @@ def all_options(kind: type, options: Mapping[str, Any], name: str) -> dict[str, 
     """All options of a head or loss, from `options` or by default; raises `ValueError` for one it does not have."""
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"}
-    unknown = [key for key in options if key not in defaults]
+    unknown = ", ".join(sorted(options.keys() - defaults.keys()))
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(defaults) or 'none'}")
-    given = {key: value for key, value in defaults.items() if value is not inspect.Parameter.empty}
-    return {**given, **options}
+        raise ValueError(f"{name} has no option {unknown}; it has {', '.join(defaults) or 'none'}")
+    return {key: value for key, value in {**defaults, **options}.items() if value is not inspect.Parameter.empty}
 
 
 def weights_digest(module: nn.Module) -> str:

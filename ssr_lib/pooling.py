@@ -29,7 +29,7 @@ def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
     `p` may be a tensor of one number, for a gradient of its own.
     """
     if not p > 0:
-        raise ValueError(f"gem: the exponent p is {p}; a positive number is wanted (3 is usual)")
+        raise ValueError(f"the exponent p is {p}; a positive number is wanted (3 is usual)")
     return x.clamp(min=eps).pow(p).mean(dim=(2, 3)).pow(1 / p)
 
 
@@ -50,8 +50,7 @@ def regional_gem(x: Tensor, p: float = 2.5, size: int = 5) -> Tensor:
     """
     half = size // 2
     if min(x.shape[2:]) <= half:
-        found = f"regional_gem: the map is {tuple(x.shape[2:])}"
-        raise SmallMapError(f"{found}; both sides must exceed {half}: enlarge the image")
+        raise SmallMapError(f"the map is {tuple(x.shape[2:])}; both sides must exceed {half}: enlarge the image")
     padded = F.pad(x, (half, half, half, half), mode="reflect")
     return 0.5 * x + 0.5 * F.avg_pool2d(padded.pow(p), size, stride=1).pow(1 / p)
 
@@ -67,15 +66,12 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, in
     for level in range(1, levels + 1):
         side = 2 * short // (level + 1)
         if side > 0:
-            rows = evenly(height - side, level if height == short else level + extra)
-            columns = evenly(width - side, level if width == short else level + extra)
-            regions += [(y, x, side, side) for y, x in product(rows, columns)]
+            starts = []
+            for length in (height, width):
+                n = level if length == short else level + extra
+                starts.append([i * (length - side) // max(1, n - 1) for i in range(n)])
+            regions += [(y, x, side, side) for y, x in product(*starts)]
     return regions
-
-
-def evenly(last: int, count: int) -> list[int]:
-    """`count` whole numbers from 0 to `last`, rounded down."""
-    return [i * last // max(1, count - 1) for i in range(count)]
 
 
 def rmac(x: Tensor, levels: int = 3) -> Tensor:
@@ -93,7 +89,7 @@ def crow_weights(x: Tensor) -> tuple[Tensor, Tensor]:
     spatial = (spatial / spatial.flatten(1).norm(dim=1)[:, None, None]).sqrt()
     density = (x != 0).to(x.dtype).mean(dim=(2, 3))  # (B, C): share of places where the channel answers
     rarity = torch.log(density.sum(dim=1, keepdim=True) / density)
-    return spatial, torch.where(density > 0, rarity, torch.zeros_like(rarity))
+    return spatial, rarity.where(density > 0, 0)
 
 
 def crow(x: Tensor) -> Tensor:
@@ -120,9 +116,6 @@ class GeM(nn.Module):
         p = self.p.clamp(1, 6) if isinstance(self.p, Tensor) else self.p
         return gem(x, p, self.eps)
 
-    def extra_repr(self) -> str:
-        return f"p={float(self.p):.3g}"
-
 
 def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math.inf, normalize: bool = True) -> Tensor:
     """One unit descriptor (B, D) from those of S test-time scales (S, B, D).
@@ -139,5 +132,5 @@ def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math
         lowest = descriptors.min()
         pooled = (descriptors - lowest).pow(p).mean(dim=0).pow(1 / p) + lowest
     else:
-        raise ValueError(f"combine_scales: method is {method!r}; 'mean' or 'scale-gem' is wanted")
+        raise ValueError(f"method is {method!r}; 'mean' or 'scale-gem' is wanted")
     return F.normalize(pooled, dim=1)

@@ -72,8 +72,8 @@ def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_cl
     at random, a class with fewer giving some of them more than once.
     """
     if per_class is None:
-        places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), len(targets))
-        return np.array([epoch_order(len(targets), seed, epoch)[i] for epoch, i in zip(*places, strict=True)])
+        places = range(step * batch_size, (step + 1) * batch_size)
+        return np.array([epoch_order(len(targets), seed, i // len(targets))[i % len(targets)] for i in places])
     rng = np.random.default_rng([seed, 1, step])
     ids = []
     for target in rng.permutation(targets.max() + 1)[: max(1, batch_size // per_class)]:
@@ -111,12 +111,11 @@ def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np
     where there is one, starts from the descriptors that this gives. Raises `ValueError` without a whitening, for one
     wider than the features, and where no class has two views.
     """
-    if net.whitening is None or net.descriptor_dim > net.head.width:
-        wanted = f"a fitted start wants a whitening, to {net.head.width} or fewer"
-        raise ValueError(f"descriptor_dim is {net.config['descriptor_dim']}; {wanted}")
+    dims = net.descriptor_dim
+    if net.whitening is None or dims > net.head.width:
+        raise ValueError(f"a fitted start wants a whitening, to a descriptor_dim of {net.head.width} or less")
     features = pooled_features(net, maps).astype(np.float64)
     lda = fit_lda(features, targets, shrinkage)
-    dims = net.descriptor_dim
     weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
@@ -132,16 +131,14 @@ def train_head(
 
     The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr
     (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json, with all
-    that the net depends on: weights, maps, code of head and loss by their content. A finished training is loaded from
-    there, a killed one begins again, to the same bits on the same machine. Raises `ValueError` for another run in the
-    directory or labels that teach nothing, `FloatingPointError` for a loss that is not finite, `FolderBusyError` where
-    another process is training there.
+    that the net depends on. A finished training is loaded from there, a killed one begins again, to the same bits on
+    the same machine. Raises `ValueError` for another run in the directory or labels that teach nothing,
+    `FloatingPointError` for a loss that is not finite, `FolderBusyError` where another process is training there.
     """
-    if len(labels) != len(maps):
-        raise ValueError(f"{len(labels)} labels for {len(maps)} maps; one for each is wanted")
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
+    if len(labels) != len(maps) or len(classes) < 2:
+        found = f"{len(labels)} labels of {len(classes)} classes for {len(maps)} maps"
+        raise ValueError(f"{found}; a label for each map and at least two classes are wanted")
     directory = Path(directory)
     loss = make_loss(net, len(classes), config)
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}
@@ -168,9 +165,8 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
     record = read_json(directory / "training.json")
     if record is None:
         return None
-    check_same(record.get("made_by", {}), made_by, directory)
-    net.load_state_dict(load_checkpoint(directory / "model").state_dict())
-    net.eval()
+    check_same(record["made_by"], made_by, directory)
+    net.eval().load_state_dict(load_checkpoint(directory / "model").state_dict())
     return record["rows"]
 
 
@@ -186,8 +182,7 @@ def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> No
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:
     device = next(net.parameters()).device
     labels = torch.from_numpy(targets).to(device)
-    started = time.perf_counter()
-    rows = []
+    rows, started = [], time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         loss.to(device)

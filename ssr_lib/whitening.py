@@ -17,8 +17,6 @@ class Whitening:
 
     def apply(self, descriptors: np.ndarray, dims: int | None = None) -> np.ndarray:
         """Whitened unit descriptors (N, dims) of (N, D), in the same dtype; dims None keeps all."""
-        if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
-            raise ValueError(f"whitening: descriptors have shape {descriptors.shape}, wanted (N, {len(self.mean)})")
         if dims is not None and not 1 <= dims <= len(self.projection):
             raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
         mean, projection = self.mean.astype(descriptors.dtype), self.projection[:dims].astype(descriptors.dtype)
@@ -47,9 +45,8 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
     """
     x = check_descriptors(descriptors)
     queries, positives = np.asarray(queries), np.asarray(positives)
-    if queries.shape != positives.shape or queries.ndim != 1 or not len(queries):
-        found = f"queries {queries.shape}, positives {positives.shape}"
-        raise ValueError(f"fit_learned: {found}; one of each a pair is wanted")
+    if queries.shape != positives.shape or not queries.size:  # broadcast, one positive would serve every query
+        raise ValueError(f"{queries.size} queries for {positives.size} positives; one of each a pair is wanted")
     differences = x[queries] - x[positives]
     return _whiten(x, x[queries].mean(axis=0), differences.T @ differences / len(queries))
 
@@ -62,12 +59,10 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
     that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
-    x, labels = check_descriptors(descriptors), np.asarray(labels)
-    if labels.shape != (len(x),) or shrinkage < 0:
-        raise ValueError(f"fit_lda: labels {labels.shape}, shrinkage {shrinkage}; ({len(x)},) and 0 or more are wanted")
+    x = check_descriptors(descriptors)
     classes, ids = np.unique(labels, return_inverse=True)
     if len(classes) == len(x):
-        raise ValueError(f"fit_lda: each of {len(x)} descriptors is a class of its own; a class of two is wanted")
+        raise ValueError(f"each of {len(x)} descriptors is a class of its own; a class of two is wanted")
     sums = np.zeros((len(classes), x.shape[1]))
     np.add.at(sums, ids, x)
     deviations = x - (sums / np.bincount(ids)[:, None])[ids]

@@ -194,12 +194,12 @@ def test_parts_from_files_are_fitted_trained_and_known_by_their_code(tmp_path):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({"labels": LABELS[1:]}, "39 labels for 40 maps"),
-        ({"labels": LABELS[:1] * 40}, "one class"),
+        ({"labels": LABELS[1:]}, "39 labels of 5 classes for 40 maps"),
+        ({"labels": LABELS[:1] * 40}, "40 labels of 1 classes"),
         ({"config": {"optimizer": "lamb"}}, "optimizer is 'lamb'; one of sgd, adamw"),
         ({"config": {"start": "warm"}}, "start is 'warm'; one of random, fitted"),
-        ({"net": make_net(dim=None), "config": {"start": "fitted"}}, "descriptor_dim is None; a fitted"),
-        ({"net": make_net(dim=4000), "config": {"start": "fitted"}}, "descriptor_dim is 4000; a fitted"),
+        ({"net": make_net(dim=None), "config": {"start": "fitted"}}, "a fitted start wants a whitening"),
+        ({"net": make_net(dim=4000), "config": {"start": "fitted"}}, "a descriptor_dim of [0-9]+ or less"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path, what, message):

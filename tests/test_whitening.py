@@ -71,11 +71,11 @@ X = np.random.default_rng(5).standard_normal((9, 3))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fit_pca(X).apply(np.zeros((2, 4))), r"\(2, 4\), wanted \(N, 3\)"),
+        (lambda: fit_pca(X).apply(np.zeros((2, 4))), r"\(2,4\) \(3,\)"),
         (lambda: fit_pca(X).apply(X, 5), "dims is 5"),
         (lambda: fit_pca(X * np.nan), "finite"),
         (lambda: fit_lda(X, np.arange(9)), "each of 9 descriptors is a class of its own"),
-        (lambda: fit_lda(X, np.zeros(3)), r"labels \(3,\)"),
+        (lambda: fit_learned(X, [0, 1], [2]), "2 queries for 1 positives"),
     ],
 )
 def test_errors_name_what_was_found(call, message):
