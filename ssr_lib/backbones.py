@@ -64,8 +64,8 @@ class Backbone(nn.Module):
     """A timm model in eval mode: `mid` (image → stride-16 map), `last` (→ stride-32 map), `project` (what follows).
 
     `pretrained`: where the weights come from, see above; `seed`: of random ones. `channels`: of the three maps.
-    tf_efficientnet_lite0: `mid` ends after blocks[4] (112 channels), `last` after
-    blocks[6] (320), `project` is conv_head with its batch norm (1,280). A ResNet: layer3 (1,024), layer4, the identity.
+    tf_efficientnet_lite0: blocks[4] (112 channels), blocks[6] (320), conv_head with its batch norm (1,280). A ResNet:
+    layer3 (1,024), layer4, the identity.
     """
 
     @torch.no_grad()

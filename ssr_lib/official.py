@@ -52,8 +52,7 @@ def official_config(state: dict[str, Tensor], family: str) -> dict[str, Any]:
         c = len(state["initial_norm.weight"])
         window = 2 * max(1, count(r"tensor_encoder\.blocks\.(\d+)\.", state)) + 1
         options = {"mid_channels": c, "window": window, "start": "random"}
-        projection = state.get("input_projection.0.weight")  # absent where X has c channels
-        inside = c if projection is None else projection.shape[1]
+        inside = state["input_projection.0.weight"].shape[1] if "input_projection.0.weight" in state else c
         return {"head": family, "options": options, "normalize_pooled": False, "descriptor_dim": None, "inside": inside}
     linear = state.get("whiten.weight") if family == "gem" else state["head.fc.weight"]  # cirtorch's may be without
     config = {
@@ -88,9 +87,8 @@ def official_name(ours: str, family: str) -> str:
 
 def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[dict], nn.Module], aside: str = _ASIDE):
     """The module that `make` builds from the configuration of a published state, with its weights, in eval mode."""
-    source = f"this state ({family})"
+    source = f"this state ({family})" if isinstance(state, Mapping) else f"{state} ({family})"
     if not isinstance(state, Mapping):
-        source = f"{state} ({family})"
         state = read_file(Path(state), source)
     for wrapper in ("model", "model_state", "model_state_dict", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
@@ -157,8 +155,7 @@ def convert(file: Path | str, family: str, out: Path | str, *, trained_on: str =
     """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file.
 
     `trained_on`: the training set as data/published.csv spells it. `superglobal`: with its pooling and preparation, for
-    family "cvnet". Raises `ValueError` where a file would be overwritten that no conversion has made, else as
-    `load_official`.
+    family "cvnet". Raises `ValueError` where a file would be overwritten that no conversion has made.
     """
     for target in checkpoint_files(out):  # both hold the record as text; a conversion that was killed wrote one
         if target.exists() and b"source_sha256" not in target.read_bytes():

@@ -1,7 +1,4 @@
-"""Pooling: one global descriptor from a feature map. Pure functions on (B, C, H, W), and `GeM` as a module.
-
-No pooling L2-normalises its output, so that what follows (whitening, test-time scales) can choose where to.
-"""
+"""Pooling: one global descriptor, not L2-normalised, from a feature map. Functions on (B, C, H, W), `GeM` a module."""
 
 from __future__ import annotations
 
@@ -24,10 +21,7 @@ def spoc(x: Tensor) -> Tensor:
 
 
 def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
-    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019.
-
-    `p` may be a tensor of one number, for a gradient of its own.
-    """
+    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019."""
     if not p > 0:
         raise ValueError(f"the exponent p is {p}; a positive number is wanted (3 is usual)")
     return x.clamp(min=eps).pow(p).mean(dim=(2, 3)).pow(1 / p)

@@ -1,7 +1,4 @@
-"""Training what a RetrievalNet does not freeze, on stored maps of what it does.
-
-Every head sees the same images in the same order: a batch is a function of the seed and the step alone.
-"""
+"""Training what a RetrievalNet does not freeze, on stored maps; a batch is a function of seed and step alone."""
 
 from __future__ import annotations
 
@@ -66,10 +63,9 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_class: int | None = None) -> np.ndarray:
-    """Ids (B,) int64 of batch `step` (from 0) of images with classes `targets` (N,) from 0 to K − 1.
+    """Ids (B,) int64 of batch `step` (from 0) of images with classes `targets` (N,) from 0 to K − 1, as epochs go.
 
-    One epoch's order after the other; with `per_class` so many images of each of batch_size // per_class classes drawn
-    at random, a class with fewer giving some of them more than once.
+    With `per_class` so many images of each of batch_size // per_class random classes; small classes repeat theirs.
     """
     if per_class is None:
         places = range(step * batch_size, (step + 1) * batch_size)
@@ -107,9 +103,8 @@ def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> t
 def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
     """Start `net`'s whitening from the LDA of the pooled features of `maps`, with classes `targets` (N,).
 
-    Its rows are scaled to a root of mean square length 1, as those of the orthogonal map that it replaces. `loss`,
-    where there is one, starts from the descriptors that this gives. Raises `ValueError` without a whitening, for one
-    wider than the features, and where no class has two views.
+    Its rows are scaled to a root of mean square length 1, as those of the orthogonal map that it replaces. A `loss`
+    starts from the descriptors that this gives. Raises `ValueError` without a whitening no wider than the features.
     """
     dims = net.descriptor_dim
     if net.whitening is None or dims > net.head.width:
@@ -161,7 +156,7 @@ def finish(directory: Path, net: RetrievalNet, made_by: dict[str, Any], classes:
 
 
 def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]] | None:
-    """Put the weights of a finished run into `net` and return its curve, None where there is none; as `check_same`."""
+    """Put the weights of a finished run into `net` and return its curve, None where there is none."""
     record = read_json(directory / "training.json")
     if record is None:
         return None
@@ -171,12 +166,12 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
 
 
 def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
-    """Raise `ValueError` naming the entries in which two records differ; `where` holds the found one."""
+    """Raise `ValueError` naming an entry in which two records differ; `where` holds the found one."""
     wanted = json.loads(json.dumps(wanted))  # as a record is read again: no tuples
-    differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    if differing:
-        listed = "; ".join(f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here" for key in differing[:5])
-        raise ValueError(f"{where} holds another training run: {listed}; choose another directory or delete it")
+    for key in {**found, **wanted}:
+        if found.get(key) != wanted.get(key):
+            told = f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here"
+            raise ValueError(f"{where} holds another training run: {told}; choose another directory or delete it")
 
 
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:

@@ -45,7 +45,7 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
     """
     x = check_descriptors(descriptors)
     queries, positives = np.asarray(queries), np.asarray(positives)
-    if queries.shape != positives.shape or not queries.size:  # broadcast, one positive would serve every query
+    if queries.shape != positives.shape or not queries.size:
         raise ValueError(f"{queries.size} queries for {positives.size} positives; one of each a pair is wanted")
     differences = x[queries] - x[positives]
     return _whiten(x, x[queries].mean(axis=0), differences.T @ differences / len(queries))
