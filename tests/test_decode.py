@@ -32,12 +32,6 @@ def encode(format, mode="RGB", **options):
     return buffer.getvalue()
 
 
-def turned(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif
-
-
 @pytest.mark.parametrize(
     "mode,format,slack",
     [("RGB", "PNG", 0), ("RGBA", "PNG", 0), ("RGB", "BMP", 0), ("RGB", "TIFF", 0), ("RGB", "PPM", 0), ("RGB", "DIB", 0),
@@ -52,13 +46,6 @@ def test_colour_comes_back_as_it_was_or_nearly(tmp_path, mode, format, slack):
     assert np.abs(decoded.astype(int) - PHOTO).mean() <= slack
 
 
-@pytest.mark.parametrize("name,kind", [("x.png", np.uint8), ("x.png", np.uint16), ("x.tif", np.uint16)])
-def test_grey_of_8_and_16_bits_becomes_three_equal_channels(tmp_path, name, kind):
-    levels = np.arange(256, dtype=kind).reshape(16, 16)
-    Image.fromarray(levels if kind == np.uint8 else levels * 257).save(tmp_path / name)
-    np.testing.assert_array_equal(load_image(tmp_path / name), levels[:, :, None].repeat(3, axis=2))
-
-
 @pytest.mark.parametrize("white,message", [(65536, None), (4096, r"x\.png: 16 bits with values up to 3840")])
 def test_sixteen_bit_colour_keeps_its_upper_eight_bits_and_twelve_bits_in_sixteen_are_refused(tmp_path, white, message):
     rows = np.random.default_rng(3).integers(0, white, (5, 7, 3), dtype=np.uint16)
@@ -68,11 +55,12 @@ def test_sixteen_bit_colour_keeps_its_upper_eight_bits_and_twelve_bits_in_sixtee
 
 
 def test_exif_orientation_is_applied_as_the_standard_defines_it_and_only_when_told(tmp_path):
-    aside = PHOTO.swapaxes(0, 1)
+    exif, aside = Image.Exif(), PHOTO.swapaxes(0, 1)
     views = [PHOTO, PHOTO[:, ::-1], PHOTO[::-1, ::-1], PHOTO[::-1]]  # first row and column: top left, top right, …
     views += [aside, aside[:, ::-1], aside[::-1, ::-1], aside[::-1]]  # left top, right top, right bottom, left bottom
     for orientation, upright in enumerate(views, start=1):
-        Image.fromarray(PHOTO).save(tmp_path / "x.png", exif=turned(orientation))
+        exif[0x0112] = orientation
+        Image.fromarray(PHOTO).save(tmp_path / "x.png", exif=exif)
         np.testing.assert_array_equal(load_image(tmp_path / "x.png"), upright)
         np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), PHOTO)
 
@@ -123,28 +111,33 @@ def test_what_is_transparent_shows_white(tmp_path, mode, format):
 
 
 @pytest.mark.parametrize(
-    "kind,white,declared,words",
+    "name,kind,white,declared,words",
     [
-        (np.int32, 255, {281: 255}, None),
-        (np.uint16, 4095, {281: 4095}, None),
-        (np.uint16, 1023, {341: 1023}, None),
-        (np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
-        (np.uint16, 4095, {}, "16 bits with values up to 4095"),
-        (np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
-        (np.float32, 1, {}, "floating-point pixels"),
+        ("x.png", np.uint8, 255, {}, None),
+        ("x.png", np.uint16, 65535, {}, None),
+        ("x.tif", np.uint16, 65535, {}, None),
+        ("x.tif", np.int32, 255, {281: 255}, None),
+        ("x.tif", np.uint16, 4095, {281: 4095}, None),
+        ("x.tif", np.uint16, 1023, {341: 1023}, None),
+        ("x.tif", np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
+        ("x.png", np.uint16, 4095, {}, "16 bits with values up to 4095"),
+        ("x.tif", np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
+        ("x.tif", np.float32, 1, {}, "floating-point pixels"),
     ],
 )
-def test_grey_is_scaled_by_what_the_file_declares_or_refused(tmp_path, kind, white, declared, words):
-    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
-    with pytest.raises(ImageError, match=rf"x\.tif: .*{words}") if words else contextlib.nullcontext():
-        assert np.abs(load_image(tmp_path / "x.tif")[:, :, 0] - 255 * LEVELS).max() <= 1.5
+def test_grey_is_scaled_by_what_the_file_declares_or_refused(tmp_path, name, kind, white, declared, words):
+    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / name, tiffinfo=declared)
+    with pytest.raises(ImageError, match=f"{name}: .*{words}") if words else contextlib.nullcontext():
+        assert np.abs(load_image(tmp_path / name) - 255 * LEVELS[:, :, None]).max() <= 1.5
 
 
 @pytest.mark.parametrize("kind,body,intact", [(b"zTXt", b"Comment\0\0" + LONG, True), (b"eXIf", b"MM\0*", False),
                                               (b"iCCP", b"icc\0\0" + LONG, True), (b"tEXt", b"a\0b", False)])  # fmt: skip
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, kind, body, intact, place):
-    data = encode("PNG", exif=turned(6))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode("PNG", exif=exif)
     at = 33 if place == "before" else len(data) - 12  # IEND has 12 bytes
     (tmp_path / "x.png").write_bytes(with_chunk(data, kind, body, intact=intact, at=at))
     np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), PHOTO)
