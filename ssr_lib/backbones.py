@@ -36,8 +36,7 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     if not timm.is_model(name):
         raise ValueError(f"backbone {name!r} is no timm model; for example {PACKAGED[0]!r} or 'resnet50' is wanted")
     if pretrained == "package" and name not in PACKAGED:
-        others = "'hub' (downloads), 'none' or a .safetensors file is wanted"
-        raise ValueError(f"backbone {name!r} has no weights in a package, as {', '.join(PACKAGED)} have; {others}")
+        raise ValueError(f"backbone {name!r} has no weights in a package; 'hub', 'none' or a file is wanted")
     with seeded(seed, "backbone"):
         model = timm.create_model(name, pretrained=pretrained == "hub")
     if pretrained == "package":
@@ -49,9 +48,8 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
         try:
             model.load_state_dict(plain_names(load_file(pretrained)))
         except (OSError, SafetensorError, RuntimeError) as error:
-            wanted = f"a .safetensors file of {name} under timm's names, 'package', 'hub' or 'none'"
             reason = " ".join(str(error).split())[:400]
-            raise ValueError(f"pretrained is {str(pretrained)!r}; {wanted} is wanted: {reason}") from error
+            raise ValueError(f"{pretrained} is no .safetensors file of {name} under timm's names: {reason}") from error
     return model
 
 

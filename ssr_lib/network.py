@@ -73,10 +73,10 @@ class RetrievalNet(nn.Module):
 
     def maps(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Normalised images (B, 3, H, W) → the frozen maps `mid` and `last`, or None where not needed."""
+        mid = self.backbone.mid(images)
         if self.end_to_end:
-            return self.backbone.mid(images), None
-        mid, last = self.backbone(images)
-        return (mid if getattr(self.head, "uses_mid", False) else None), last
+            return mid, None
+        return (mid if getattr(self.head, "uses_mid", False) else None), self.backbone.last(mid)
 
     def inputs(self, mid: Tensor | None, last: Tensor | None) -> tuple[Tensor | None, Tensor, nn.Module]:
         """Maps from `maps` → what the head is called with, in the order in memory in which convolutions are fastest."""

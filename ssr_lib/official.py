@@ -55,12 +55,9 @@ def official_config(state: dict[str, Tensor], family: str) -> dict[str, Any]:
         inside = state["input_projection.0.weight"].shape[1] if "input_projection.0.weight" in state else c
         return {"head": family, "options": options, "normalize_pooled": False, "descriptor_dim": None, "inside": inside}
     linear = state.get("whiten.weight") if family == "gem" else state["head.fc.weight"]  # cirtorch's may be without
-    config = {
-        "backbone": _DEPTHS.get(count(r"(?:s3|features\.6)\.(b?\d+)\.", state), "resnet50"),
-        "descriptor_dim": None if linear is None else len(linear),
-        "normalize_pooled": family == "gem" and linear is not None,  # cirtorch: L2 on both sides of its whitening
-        "pretrained": "none",
-    }
+    depth = _DEPTHS.get(count(r"(?:s3|features\.6)\.(b?\d+)\.", state), "resnet50")
+    config = {"backbone": depth, "pretrained": "none", "descriptor_dim": None if linear is None else len(linear)}
+    config["normalize_pooled"] = family == "gem" and linear is not None  # cirtorch: L2 on both sides of its whitening
     if family in _POOL_P:
         return config | {"head": "plain", "options": {"p": state.pop(_POOL_P[family]).item()}}
     options = {"place": "last", "mid_channels": len(state["SSM.ch_reduction_encoder.weight"])}
@@ -108,11 +105,11 @@ def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[di
                 tensor = found.pop(theirs)  # SENet writes its convolutions over (u, v) as 3-D ones, (c, c, 1, 3, 3)
                 found[ours] = tensor.reshape(value.shape) if tensor.squeeze().shape == value.squeeze().shape else tensor
         module.load_state_dict(found)  # names what is missing, unexpected or misshapen
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, KeyError):
-            reason += " is missing"
-        raise ValueError(f"{source} is no checkpoint of family {family!r}: {reason[:400]}") from error
+    except KeyError as error:
+        raise ValueError(f"{source} is no checkpoint of family {family!r}: {error} is missing") from error
+    except (TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"{source} is no checkpoint of family {family!r}: {reason}") from error
     return module.eval()
 
 

@@ -62,9 +62,8 @@ def self_similarity_map(x: Tensor, window: int = 7) -> Tensor:
     f = F.normalize(x, dim=1)
     height, width = x.shape[2:]
     padded = F.pad(f, (half, half, half, half))
-    cosines = []
-    for u, v in product(range(window), repeat=2):
-        cosines.append((f * padded[:, :, u : u + height, v : v + width]).sum(dim=1))
+    starts = product(range(window), repeat=2)
+    cosines = [(f * padded[:, :, u : u + height, v : v + width]).sum(dim=1) for u, v in starts]
     return torch.stack(cosines, dim=-1).unflatten(-1, (window, window))
 
 

@@ -139,8 +139,8 @@ def train_head(
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}
     made_by |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
     made_by |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
-    for part, module in {"head": net.head, "loss": loss}.items():
-        made_by[f"{part} code"] = hash_file(inspect.getsourcefile(type(module)))
+    made_by["head code"] = hash_file(inspect.getsourcefile(type(net.head)))
+    made_by["loss code"] = hash_file(inspect.getsourcefile(type(loss)))
     rows = finished_rows(directory, net, made_by)
     if rows is None:
         with locked(directory):
@@ -192,9 +192,8 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
         for step in trange(config.steps, unit="step", disable=not progress):
             ids = batch_ids(step, targets, config.batch_size, config.seed, loss.per_class)
             loss_value, accuracy = loss(net.from_maps(*maps.batch(ids, device)), labels[ids])
-            row = {"step": step + 1, "loss": loss_value.item(), "accuracy": float(accuracy)}
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(f"loss {row['loss']} at step {step + 1}; lower lr_tail and lr_new")
+            if not loss_value.isfinite():
+                raise FloatingPointError(f"loss {loss_value.item()} at step {step + 1}; lower lr_tail and lr_new")
             rate = learning_rate(step, config.steps, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["base_lr"]
@@ -202,5 +201,6 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
             loss_value.backward()
             nn.utils.clip_grad_norm_(trained, config.clip)
             optimizer.step()
+            row = {"step": step + 1, "loss": loss_value.item(), "accuracy": float(accuracy)}
             rows.append(row | {"lr": rate * config.lr_tail, "seconds": round(time.perf_counter() - started, 3)})
     return rows

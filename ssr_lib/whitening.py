@@ -30,9 +30,9 @@ def fit_pca(descriptors: np.ndarray) -> Whitening:
 
     Directions without variance (D ≥ N, or constant) are left out, so `projection` may have fewer than D rows.
     """
-    x = check_descriptors(descriptors)
+    x = np.asarray(descriptors, dtype=np.float64)
     mean = x.mean(axis=0)
-    values, vectors = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))  # rising
+    values, vectors = eigh((x - mean).T @ (x - mean) / len(x))  # rising
     kept = np.flatnonzero(values > values[-1] * len(values) * np.finfo(np.float64).eps)[::-1]
     return Whitening(mean, vectors[:, kept].T / np.sqrt(values[kept])[:, None])
 
@@ -43,10 +43,9 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
     The scatter of pair differences is made white, then all turned to its principal axes; the mean is the query rows'.
     Source: Mikolajczyk & Matas, ICCV 2007; Radenovic et al., PAMI 2019.
     """
-    x = check_descriptors(descriptors)
-    queries, positives = np.asarray(queries), np.asarray(positives)
-    if queries.shape != positives.shape or not queries.size:
-        raise ValueError(f"{queries.size} queries for {positives.size} positives; one of each a pair is wanted")
+    x = np.asarray(descriptors, dtype=np.float64)
+    if len(queries) != len(positives) or not len(queries):
+        raise ValueError(f"{len(queries)} queries for {len(positives)} positives; one of each a pair is wanted")
     differences = x[queries] - x[positives]
     return _whiten(x, x[queries].mean(axis=0), differences.T @ differences / len(queries))
 
@@ -59,7 +58,7 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
     that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
-    x = check_descriptors(descriptors)
+    x = np.asarray(descriptors, dtype=np.float64)
     classes, ids = np.unique(labels, return_inverse=True)
     if len(classes) == len(x):
         raise ValueError(f"each of {len(x)} descriptors is a class of its own; a class of two is wanted")
@@ -84,10 +83,3 @@ def _whiten(x: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> Whitening:
             return Whitening(mean, vectors[:, ::-1].T)
         except np.linalg.LinAlgError:
             jitter = jitter * 10 or 1e-10
-
-
-def check_descriptors(descriptors: np.ndarray) -> np.ndarray:
-    x = np.asarray(descriptors, dtype=np.float64)
-    if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
-        raise ValueError(f"whitening: descriptors of shape {x.shape}; at least 2 rows of finite numbers are wanted")
-    return x
