@@ -42,9 +42,7 @@ def test_cirtorch_shrinks_with_a_lanczos_thumbnail_then_scales_the_tensor(shape)
     expected -= torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     expected /= torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     for tensor, scale in zip(to_tensors(image, PRESETS["cirtorch"], box), (1.0, 2**0.5, 2**-0.5), strict=True):
-        scaled = expected[None]
-        if scale != 1:
-            scaled = F.interpolate(scaled, scale_factor=scale, mode="bilinear", align_corners=False)
+        scaled = F.interpolate(expected[None], scale_factor=scale, mode="bilinear", align_corners=False)
         torch.testing.assert_close(tensor, scaled[0], atol=1e-5, rtol=1e-5)
 
 
@@ -62,7 +60,6 @@ def test_lite_maps_black_to_minus_one_and_white_to_one():
         ({"size": 240, "enlarge": True}, None, [(180, 240)]),
         ({"size": 60, "scales": (0.5, 1, 2)}, None, [(22, 30), (45, 60), (90, 120)]),
         ({"size_rule": "fixed", "size": 64}, None, [(64, 64)]),
-        ({"size_rule": "none", "size": None}, None, [(90, 120)]),
         ({"size": 60, "box_size": "relative"}, (0, 0, 60, 90), [(45, 30)]),
         ({"size": 60}, (0, 0, 60, 90), [(60, 40)]),
         ({"size": 60, "crop": False}, (0, 0, 60, 90), [(45, 60)]),
@@ -74,16 +71,13 @@ def test_sizes_follow_the_rule(options, box, expected):
     assert [tuple(tensor.shape[1:]) for tensor in tensors] == expected
 
 
-def test_box_is_truncated_or_rounded_to_whole_pixels_and_may_end_a_pixel_outside():
+def test_box_is_truncated_or_rounded_and_may_end_a_pixel_outside_but_not_be_of_another_picture():
     assert (crop(PHOTO, (10.7, 5.2, 100.9, 80.6)) == PHOTO[5:80, 10:100]).all()
     assert (crop(PHOTO, (10.7, 5.2, 100.9, 80.6), "round") == PHOTO[5:81, 11:101]).all()
     assert crop(PHOTO, (0, -1, 121, 91)).shape == PHOTO.shape
-
-
-@pytest.mark.parametrize("box", [(0, 0, 130, 90), (-5, 0, 50, 50), (10.2, 10, 10.9, 50), (200, 200, 300, 300)])
-def test_box_of_another_picture_is_refused(box):
-    with pytest.raises(ImageError, match=r"120 x 90 px"):
-        crop(PHOTO, box)
+    for box in (0, 0, 130, 90), (-5, 0, 50, 50), (10.2, 10, 10.9, 50), (200, 200, 300, 300):
+        with pytest.raises(ImageError, match=r"120 x 90 px"):
+            crop(PHOTO, box)
 
 
 @pytest.mark.parametrize(

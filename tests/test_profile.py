@@ -132,7 +132,6 @@ def test_a_file_that_is_no_part_is_refused_with_its_key_and_what_is_wanted(place
     ("changes", "refusal"),
     [
         ({"networks.product.options.windw": 5}, r"networks\.product\.head product: it has no option windw; it has "),
-        ({"networks.product.options.window": 4}, r"networks\.product\.head product: window is 4; an odd whole number"),
         ({"networks.plain.head": "plane"}, r"networks\.plain\.head plane: no part 'plane' in heads; there are .*plain"),
         ({"training.loss": "arcfase"}, "no part 'arcfase' in losses; there are arcface"),
         ({"training.loss_options.margn": 1.0}, r"training\.loss arcface: it has no option margn; it has margin"),

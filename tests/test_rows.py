@@ -1,4 +1,4 @@
-"""Rows and scores: means and intervals of what was measured, whole files, and no reading of what is out of date."""
+"""Rows, scores and tables: means and intervals of what was measured, whole files, and none that is out of date."""
 
 from types import SimpleNamespace
 
@@ -9,6 +9,7 @@ import pytest
 from ssr_lib import significance
 from ssr_lib.study import provenance, rows
 from ssr_lib.study.profile import load_profile
+from ssr_lib.study.tables import mean_and_deviation, styled
 
 RANDOM = np.random.default_rng(0)
 
@@ -134,3 +135,20 @@ def test_rows_of_another_profile_or_notebook_are_refused_with_the_command(study,
     study.profile = load_profile("smoke", {"training.steps": 3})
     with pytest.raises(ValueError, match="is of another profile than now and is of another code than now"):
         rows.read_rows(study, "05_ablation")
+
+
+def test_means_over_queries_and_their_deviation_over_seeds_by_hand():
+    lines = [("plain", 0, "medium", 0.1), ("plain", 0, "medium", 0.3), ("plain", 1, "medium", 0.4)]
+    lines += [("plain", 1, "medium", np.nan), ("plain", 0, "hard", 0.5), ("plain", 1, "hard", 0.5)]
+    lines += [("untrained", None, "medium", 0.25)]
+    scores = pd.DataFrame(lines, columns=["network", "seed", "difficulty", "value"]).astype({"seed": "Int64"})
+    table = mean_and_deviation(scores, ["network"])
+    assert list(table) == ["network", "seeds", "medium", "hard"]
+    assert table.iloc[0].tolist() == ["plain", 2, "30.0 ± 14.1", "50.0 ± 0.0"]  # 20 and 40: deviation 20 / √2
+    assert table.iloc[1, :3].tolist() == ["untrained", 0, "25.0"]
+
+
+def test_a_small_p_value_is_never_0():
+    shown = styled(pd.DataFrame({"p": [0.001, 0.049], "mAP": [50.123, np.nan]})).to_html()
+    assert "&lt;0.01" in shown or "<0.01" in shown
+    assert "0.05" in shown and "50.12" in shown and "nan" not in shown

@@ -1,4 +1,4 @@
-"""The files that describe the environment say the same, and the targets of the Makefile exist and make it first."""
+"""What describes the environment says the same, the Makefile's targets make it first; README says what is true."""
 
 import re
 import subprocess
@@ -9,7 +9,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from ssr_lib.commands.main import build_parser
+
 ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])]
 LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
@@ -76,3 +79,30 @@ def test_every_command_makes_the_environment_first_and_finds_it_there_the_second
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".ready").touch()
     assert "requirements.txt" not in plan() and ".venv/bin/" in plan()
+
+
+def test_the_table_is_the_committed_one():
+    table = README.split("<!-- results/demo/tables/main.csv -->\n")[1].split("\n<!-- end -->")[0]
+    header, _, *lines = table.splitlines()
+    shown = [",".join(cell.strip() for cell in line.strip("|").split("|")) for line in (header, *lines)]
+    assert shown == (ROOT / "results/demo/tables/main.csv").read_text(encoding="utf-8").splitlines()
+
+
+def test_links_lead_somewhere():
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", README)]
+    assert links
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_commands_parse():
+    commands = [line.partition("#")[0].replace("&& .venv/bin/ssr", "\nssr") for line in README.splitlines()]
+    lines = [line.strip() for text in commands for line in text.split("\n")]
+    called = [line.removeprefix(".venv/bin/") for line in lines if line.removeprefix(".venv/bin/").startswith("ssr ")]
+    assert len(called) >= 5
+    for line in called:
+        assert build_parser().parse_args(line.split()[1:]).command == line.split()[1]
+
+
+def test_every_change_has_its_date():
+    headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings and all(re.match(r"20\d\d-\d\d-\d\d: ", heading) for heading in headings)
