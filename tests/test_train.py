@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_parts import LOSS
 
 from ssr_lib.extract import Maps, describe_maps, pooled_features
 from ssr_lib.files import FolderBusyError, locked
@@ -45,15 +46,6 @@ def curve(rows):
 
 def same_weights(first, second):
     return all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These nets are too small to share between threads, and on a busy machine threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -141,19 +133,6 @@ def test_a_directory_of_another_training_is_refused_by_name(whole, changes, mess
         run(whole[0], net, **changes)
 
 
-LOSS_OF_PAIRS = """
-import torch
-class Loss(torch.nn.Module):
-    per_class = 2
-    def __init__(self, width, classes, *, seed=0, margin):
-        super().__init__()
-        self.margin = margin
-    def forward(self, descriptors, labels):
-        assert labels.view(-1, 2).diff().eq(0).all()
-        same = labels[:, None] == labels
-        similarities = descriptors @ descriptors.T
-        return similarities[~same].mean() - similarities[same].mean() + self.margin, torch.tensor(1.0)
-"""
 HEAD_WITH_FIT = """
 import torch
 class Head(torch.nn.Module):
@@ -171,17 +150,15 @@ class Head(torch.nn.Module):
 def test_parts_from_files_are_fitted_trained_and_known_by_their_code(tmp_path):
     head, loss = tmp_path / "centred.py", tmp_path / "pairs.py"
     head.write_text(HEAD_WITH_FIT)
-    loss.write_text(LOSS_OF_PAIRS)
+    loss.write_text(LOSS)
     net = RetrievalNet("test_efficientnet", str(head), descriptor_dim=16, protocol="frozen", pretrained="none")
-    config = replace(CONFIG, loss=str(loss), loss_options={"margin": 0.5}, start="fitted")
+    config = replace(CONFIG, loss=str(loss), loss_options={"scale": 12.0}, start="fitted")
     net, rows = run(tmp_path / "run", net, config, make_maps("frozen"))
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert np.abs(pooled_features(net, make_maps("frozen")).mean(0)).max() < 1e-5
-    loss.write_text(LOSS_OF_PAIRS + "# another code\n")
+    loss.write_text(LOSS + "# another code\n")
     with pytest.raises(ValueError, match="loss code is"):
         run(tmp_path / "run", net, config, make_maps("frozen"))
-    with pytest.raises(ValueError, match=r"pairs\.py' has no option scale; it has margin"):
-        run(tmp_path / "x", net, replace(config, loss_options={"scale": 1}), make_maps("frozen"))
 
 
 @pytest.mark.parametrize(
