@@ -266,13 +266,11 @@ def test_a_folder_in_which_another_run_is_training_is_left_alone(pictures, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize(("workers", "cut"), [(0, True), (1, True), (0, False)])
-def test_a_truncated_and_an_absent_picture_are_named_in_one_line(pictures, tmp_path, capsys, workers, cut):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_picture_is_named_in_one_line(pictures, tmp_path, capsys, workers):
     picture = tmp_path / "a" / "a" / "a" / "aaaa.jpg"
     picture.parent.mkdir(parents=True)
-    if cut:
-        whole = next((pictures / "jpg").rglob("*.jpg")).read_bytes()
-        picture.write_bytes(whole[: len(whole) // 2])
+    picture.write_bytes(next((pictures / "jpg").rglob("*.jpg")).read_bytes()[:900])
     (tmp_path / "clean.csv").write_text("landmark_id,images\n1,aaaa\n2,aaaa\n")
     changes = {"clean_csv": str(tmp_path / "clean.csv"), "images": str(tmp_path), "workers": workers}
     recipe = small_recipe(pictures, tmp_path / "run", **changes, batch_size=2)
