@@ -49,7 +49,7 @@ class RetrievalNet(nn.Module):
         self.backbone = Backbone(backbone, pretrained=pretrained, seed=seed)
         if relup is not None:
             apply_relup(self.backbone.mid, relup)
-        self.frozen.requires_grad_(False)
+        (self.backbone.mid if self.end_to_end else self.backbone).requires_grad_(False)
         mid, last, projected = self.backbone.channels
         channels = (mid, mid if self.end_to_end else last, projected)
         with seeded(seed, "embedding"):
@@ -65,11 +65,6 @@ class RetrievalNet(nn.Module):
         self.config |= {"head": head, "options": options, "protocol": protocol}
         self.config |= {"descriptor_dim": descriptor_dim, "normalize_pooled": normalize_pooled}
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
-
-    @property
-    def frozen(self) -> nn.Module:
-        """The part of the backbone that no training changes."""
-        return self.backbone.mid if self.end_to_end else self.backbone
 
     def maps(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Normalised images (B, 3, H, W) → the frozen maps `mid` and `last`, or None where not needed."""
@@ -111,7 +106,8 @@ class RetrievalNet(nn.Module):
         """Every parameter as "frozen", "tail" (pretrained, trained) or "new" (head and whitening)."""
         tail = list(self.backbone.tail.parameters()) if self.end_to_end else []
         new = [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")]
-        return {"frozen": list(self.frozen.parameters()), "tail": tail, "new": new}
+        frozen = self.backbone.mid if self.end_to_end else self.backbone
+        return {"frozen": list(frozen.parameters()), "tail": tail, "new": new}
 
 
 def all_options(kind: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:
