@@ -25,21 +25,11 @@ def photos(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-def sweep():
-    names = ["none", "easy", "medium", "hard"]
-    return pd.DataFrame([{"k": k, "difficulty": d, "mAP": 50.0 + k} for k in (1, 2, 5, 10) for d in names])
-
-
-def costs():
-    quality = [50, 52, 52.1, 52.2, 55, 55.1, 58, 51]
-    return pd.DataFrame({"re-ranking": METHODS, "online ms a query": [0.1] * 7 + [2000], "mAP": quality})
-
-
-def landscape():
-    points = {"roxf_M": [60.0, 70.0, 70.0, None], "rpar_M": [70.0, 80.0, 80.5, 90.0]}
-    return pd.DataFrame(points | {"rerank": ["none", "αQE", "αQE", None], "method": ["A", "B", "C", "D"]})
-
-
+SWEEP = pd.DataFrame({"k": [1, 2, 5, 10] * 2, "difficulty": ["easy"] * 4 + ["hard"] * 4, "mAP": range(50, 58)})
+COSTS = pd.DataFrame({"re-ranking": METHODS, "online ms a query": [0.1] * 7 + [2000]})
+COSTS["mAP"] = [50, 52, 52.1, 52.2, 55, 55.1, 58, 51]
+LANDSCAPE = pd.DataFrame({"roxf_M": [60.0, 70.0, 70.0, None], "rpar_M": [70.0, 80.0, 80.5, 90.0]})
+LANDSCAPE = LANDSCAPE.assign(rerank=["none", "αQE", "αQE", None], method=["A", "B", "C", "D"])
 MEASURED = pd.DataFrame({"roxf_M": [70.0], "rpar_M": [80.1], "method": ["GFR"]})
 CURVE = pd.DataFrame({"step": range(1, 20), "loss": 1 / np.arange(1.0, 20), "accuracy": np.arange(19) / 20})
 BARS = pd.DataFrame([(b, h, 50.0, 48.0, 53.0) for b in ("lite0", "lite1") for h in ("plain", "product")])
@@ -48,15 +38,15 @@ FOREST = pd.DataFrame([("a − b", 0.5, -1.0, 2.0), ("c − d", -2.0, -3.0, -1.0
 FOREST.columns = ["comparison", "difference", "low", "high"]
 GAINS = pd.DataFrame({"positives": [1, 2, 9, 30], "gain": [-5.0, 1.0, 4.0, 12.0]})
 LINE_ART = {
-    "lines": lambda path: figures.lines(sweep(), "k", path, hue="difficulty", log="xy"),
+    "lines": lambda path: figures.lines(SWEEP, "k", path, hue="difficulty", log="xy"),
     "heatmap": lambda path: figures.heatmap(pd.DataFrame([[50.0, 51.0], [52.0, np.nan]]), path),
     "learning_curves": lambda path: figures.learning_curves({"plain": [CURVE, CURVE]}, path, one_pass=7.5),
-    "cost": lambda path: figures.cost(costs(), path),
+    "cost": lambda path: figures.cost(COSTS, path),
     "bars": lambda path: figures.bars(BARS, path, x="backbone", hue="head"),
     "forest": lambda path: figures.forest(FOREST, path),
     "gain_by_positives": lambda path: figures.gain_by_positives(GAINS, path),
-    "published_landscape": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED),
-    "nothing measured": lambda path: figures.published_landscape(landscape(), path, measured=MEASURED[:0]),
+    "published_landscape": lambda path: figures.published_landscape(LANDSCAPE, path, measured=MEASURED),
+    "nothing measured": lambda path: figures.published_landscape(LANDSCAPE, path, measured=MEASURED[:0]),
 }
 
 
