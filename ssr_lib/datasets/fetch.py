@@ -12,10 +12,8 @@ import json
 import shutil
 import tarfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pooch
 import requests
@@ -28,7 +26,7 @@ ROUNDS = 3  # times that every address is asked before a file is given up
 WAIT = 2.0  # seconds after an address that gave nothing
 TIMEOUT = 60.0  # seconds without a byte
 BOMB = 10  # an archive that would unpack to more than this multiple of itself and 1 GB is refused
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 
 def fetch(
@@ -112,7 +110,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> int:
-    """Write the wanted files of a .zip, .tar, .tar.gz or .tgz below `folder`; return how many.
+    """Write the wanted files of a .tar, .tar.gz or .tgz below `folder`; return how many.
 
     `place`: an entry's path → its name in `folder`, or None to leave it out. Raises `ValueError` naming the archive
     where it is damaged, cut off, or holds a link, a device, a way out of the folder, or more than it should.
@@ -120,45 +118,33 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
     names: set[str] = set()
     left = BOMB * archive.stat().st_size + 10**9  # bytes
     try:
-        for path, is_file, size, opened in _entries(archive):
-            left -= size
-            if left < 0:
-                raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
-            if not stays_inside(path) or "\\" in path or ":" in path.partition("/")[0]:
-                raise ValueError(f"entry {path!r} would leave the folder")
-            if not is_file:
-                raise ValueError(f"entry {path!r} is a link or a device; only files are unpacked")
-            name = place(path)
-            if name is None:
-                continue
-            if name in names:
-                raise ValueError(f"two entries would become {name}")
-            names.add(name)
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with opened() as packed, open(folder / name, "wb") as file:
-                shutil.copyfileobj(packed, file)
-    except Exception as error:  # damaged archives raise all kinds: TarError, BadZipFile, zlib.error, EOFError
+        with tarfile.open(archive) as tar:
+            for entry in tar:
+                left -= entry.size
+                if left < 0:
+                    raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
+                if entry.isdir():
+                    continue
+                if not stays_inside(entry.name) or "\\" in entry.name or ":" in entry.name.partition("/")[0]:
+                    raise ValueError(f"entry {entry.name!r} would leave the folder")
+                if not entry.isreg():
+                    raise ValueError(f"entry {entry.name!r} is a link or a device; only files are unpacked")
+                name = place(entry.name)
+                if name is None:
+                    continue
+                if name in names:
+                    raise ValueError(f"two entries would become {name}")
+                names.add(name)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with tar.extractfile(entry) as packed, open(folder / name, "wb") as file:
+                    shutil.copyfileobj(packed, file)
+            if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:  # the block that marks the end
+                raise ValueError("it ends early")
+            while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
+                pass
+    except Exception as error:  # damaged archives raise all kinds: TarError, zlib.error, EOFError
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:  # a full disk has a number
             raise
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{archive} is refused: it is no archive, damaged or dangerous ({reason})") from error
     return len(names)
-
-
-def _entries(archive: Path) -> Iterator[tuple[str, bool, int, Callable[[], BinaryIO]]]:
-    """Of every entry but folders: path, whether it is a plain file, bytes when unpacked, and what opens it."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as bundle:
-            for info in bundle.infolist():
-                is_file = (info.external_attr >> 28) in (0, 8)  # kind of file on Unix: none told, or regular
-                if not info.is_dir():
-                    yield info.filename, is_file, info.file_size, functools.partial(bundle.open, info)
-        return
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if not member.isdir():
-                yield member.name, member.isreg(), member.size, functools.partial(tar.extractfile, member)
-        if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:  # the block that marks the end
-            raise ValueError("it ends early")
-        while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
-            pass
