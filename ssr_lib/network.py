@@ -51,9 +51,8 @@ class RetrievalNet(nn.Module):
             apply_relup(self.backbone.mid, relup)
         (self.backbone.mid if self.end_to_end else self.backbone).requires_grad_(False)
         mid, last, projected = self.backbone.channels
-        channels = (mid, mid if self.end_to_end else last, projected)
         with seeded(seed, "embedding"):
-            self.head = make_head(channels, seed=seed, **options)
+            self.head = make_head((mid, mid if self.end_to_end else last, projected), seed=seed, **options)
         self.whitening = None
         if descriptor_dim is not None:
             with seeded(seed, "whitening"):

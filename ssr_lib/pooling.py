@@ -70,11 +70,8 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, in
 
 def rmac(x: Tensor, levels: int = 3) -> Tensor:
     """Sum of the L2-normalised maxima of `rmac_regions`, (B, C, H, W) → (B, C). Tolias et al., ICLR 2016."""
-    total = 0
-    for y, x0, h, w in rmac_regions(x.shape[2], x.shape[3], levels):
-        maxima = mac(x[:, :, y : y + h, x0 : x0 + w])
-        total = total + maxima / (maxima.norm(dim=1, keepdim=True) + 1e-6)
-    return total
+    maxima = [mac(x[:, :, y : y + h, x0 : x0 + w]) for y, x0, h, w in rmac_regions(*x.shape[2:], levels)]
+    return sum(vector / (vector.norm(dim=1, keepdim=True) + 1e-6) for vector in maxima)
 
 
 def crow_weights(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,10 +90,7 @@ def crow(x: Tensor) -> Tensor:
 
 
 class GeM(nn.Module):
-    """`gem` as a layer, after `regional_gem` where `regional` says so.
-
-    `learn`: the exponent is a parameter that starts at `p` and is taken as at least 1 (the mean) and at most 6.
-    """
+    """`gem`, after `regional_gem` where `regional`; `learn`: the exponent is a parameter, taken as 1 (mean) to 6."""
 
     def __init__(self, p: float = 3.0, *, learn: bool = False, regional: bool = False, eps: float = 1e-6):
         super().__init__()

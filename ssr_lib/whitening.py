@@ -21,8 +21,7 @@ class Whitening:
             raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
         mean, projection = self.mean.astype(descriptors.dtype), self.projection[:dims].astype(descriptors.dtype)
         whitened = (descriptors - mean) @ projection.T  # (N, D')
-        lengths = (whitened**2).sum(1) ** 0.5
-        return whitened / (lengths[:, None] + 1e-6)
+        return whitened / ((whitened**2).sum(1, keepdims=True) ** 0.5 + 1e-6)
 
 
 def fit_pca(descriptors: np.ndarray) -> Whitening:
