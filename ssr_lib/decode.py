@@ -43,7 +43,7 @@ def load_image(path: Path | str, *, exif_orientation: bool = True) -> np.ndarray
         sixteen_bits = any(";16" in str(tile.args) for tile in picture.tile)  # of the file; Pillow keeps 8 of colours
         picture.load()
         if exif_orientation:  # a damaged note says nothing about the pixels
-            with suppress(SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
+            with suppress(SyntaxError, ValueError, LookupError, TypeError, AttributeError, OSError, struct.error):
                 ImageOps.exif_transpose(picture, in_place=True)
         if picture.mode == "F":
             raise ImageError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
