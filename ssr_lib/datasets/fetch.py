@@ -43,10 +43,7 @@ def fetch(
     if name not in DATA_SETS:
         raise ValueError(f"no data set {name!r}; there are {', '.join(DATA_SETS)}")
     data_set, folder = DATA_SETS[name], Path(to) / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(f"{folder}, or what should hold it, is a file; a folder is wanted") from error
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         for left in folder.glob("tmp????????"):  # of a download that was killed
             left.unlink()
@@ -68,7 +65,7 @@ def fetch(
             try:
                 if path.name.endswith(ARCHIVES):
                     unpacked[path.name] = unpack(path, folder, functools.partial(data_set.place, listed=listed))
-                elif data_set.label is not None:
+                elif data_set.labels is not None:
                     listed = {file for file, _, _ in data_set.rows(folder)}
             except ValueError as error:
                 aside = path.rename(f"{path}.refused")
