@@ -105,7 +105,7 @@ def test_without_splits_every_picture_with_a_partner_asks_for_the_others(tmp_pat
     assert benchmark.queries == ["a.jpg", "c.jpg", "d.jpg"] and benchmark.query_ids == [0, 2, 3]
     assert [ids.tolist() for ids in benchmark.easy] == [[2, 3], [0, 3], [0, 2]]
 
-    with pytest.raises(ValueError, match="0 queries, 4 database pictures; a label that two pictures share"):
+    with pytest.raises(ValueError, match=r"0 queries, 4 database pictures; .* a label that two pictures share"):
         read_labels(write_csv(tmp_path, "a.jpg,1", "b.jpg,2", "c.jpg,", "d.jpg,", header="file,label"))
 
 
