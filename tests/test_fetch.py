@@ -236,7 +236,7 @@ def test_what_cannot_be_put_there_is_refused_before_anything_is_asked_for(small,
     with locked(tmp_path / "data" / "small"), pytest.raises(FolderBusyError):
         get("small", tmp_path)
     monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["small"], kept=1e6))
-    with pytest.raises(OSError, match=r"small needs about 1e\+06 GB of disk, .* GB are free"):
+    with pytest.raises(OSError, match=r"small: .*, 1e\+06 GB on disk afterwards; .* GB are free"):
         get("small", tmp_path)
     assert small.asked == []
 

@@ -51,12 +51,11 @@ def fetch(
         unpacked = read_json(state_file) or {}
         free = shutil.disk_usage(folder).free / 1e9
         kept = "as much" if data_set.kept is None else f"{data_set.kept:,g} GB"
+        cost = f"about {data_set.size} to download, {kept} on disk afterwards; {free:,.1f} GB are free in {to}"
         if tell is not None:
-            cost = f"about {data_set.size} to download, {kept} on disk afterwards, more while an archive is unpacked"
-            tell(f"{data_set.about}: {cost}; {free:,.0f} GB are free in {to}")
+            tell(f"{data_set.about}: {cost}")
         if not unpacked and (data_set.kept or 0) > free:
-            told = f"{name} needs about {kept} of disk, {free:,.1f} GB are free"
-            raise OSError(errno.ENOSPC, f"{told}; make room or choose another folder", str(folder))
+            raise OSError(errno.ENOSPC, f"{name}: {cost}", str(folder))
         listed = None
         for source in data_set.sources:
             if source.file in unpacked:
