@@ -97,8 +97,8 @@ def test_a_file_arrives_whole_from_the_first_address_that_gives_it_and_is_not_as
 
 
 @pytest.mark.parametrize("way,problem", [
-    ("nowhere/", "404 Client Error"), ("cut/", "150000 bytes read|broke off"), ("file:///etc/file.bin", "No connection adapters"),
-    ("wrong/", f"does not match the known hash: expected {CHECKSUM}"), (f"{NOBODY}/file.bin", f"{NOBODY}/file.bin: cannot be reached"),
+    ("nowhere/", "404 Client Error"), ("cut/", "150000 bytes read"), ("file:///etc/file.bin", "No connection adapters"),
+    ("wrong/", f"does not match the known hash: expected {CHECKSUM}"), (f"{NOBODY}/file.bin", f"{NOBODY}/file.bin: .*refused"),
 ])  # fmt: skip
 def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(site, tmp_path, way, problem):
     path = tmp_path / "to" / "file.bin"
@@ -219,15 +219,6 @@ def test_an_interrupted_fetch_goes_on_with_what_is_missing(small, tmp_path):
     (tmp_path / "data" / "small" / "part_2.tgz").write_bytes(archive)  # put there by hand
     assert len(pictures_of(get("small", tmp_path))) == 3
     assert not list((tmp_path / "data" / "small").glob("tmp*"))
-
-
-def test_a_wrong_archive_is_set_aside_with_its_address_and_the_right_one_taken_later(small, tmp_path):
-    make_tar(small.folder / "part_2.tgz", {"../../../evil.jpg": b"evil", "t2.jpg": b"2"})
-    with pytest.raises(ValueError, match=r"part_2\.tgz is refused: .* it came from http://127.*part_2\.tgz\.refused"):
-        get("small", tmp_path)
-    assert not list(tmp_path.rglob("evil.jpg"))
-    make_tar(small.folder / "part_2.tgz", {"t2.jpg": b"2", "q1.jpg": b"3"})
-    assert len(pictures_of(get("small", tmp_path))) == 3
 
 
 def test_what_cannot_be_put_there_is_refused_before_anything_is_asked_for(small, tmp_path, monkeypatch):

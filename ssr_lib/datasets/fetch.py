@@ -95,9 +95,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
                 answer.raise_for_status()
                 checksum = f"md5:{answer.text[:32]}"
             return Path(pooch.retrieve(url, checksum, source.file, folder, downloader=load))
-        except requests.ConnectionError:
-            problems[url] = "cannot be reached, or broke off"
-        except (requests.RequestException, ValueError) as error:  # not there, cut short, or another file
+        except (requests.RequestException, ValueError) as error:  # not reached, not there, cut short, or another file
             problems[url] = str(error).partition(". Deleted")[0]
         time.sleep(WAIT)
     told = "; ".join(f"{url}: {problem}" for url, problem in problems.items())
