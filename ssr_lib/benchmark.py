@@ -19,7 +19,6 @@ from ssr_lib.files import write_atomic
 
 LISTS = ("easy", "hard", "junk")
 PER_QUERY = ("queries", *LISTS, "boxes", "groups", "query_ids")
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Benchmark:
     easy: Sequence[np.ndarray]
     hard: Sequence[np.ndarray]
     junk: Sequence[np.ndarray]
-    boxes: Sequence[Box | None] = ()
+    boxes: Sequence[tuple[float, float, float, float] | None] = ()
     groups: Sequence[str] = ()
     query_ids: Sequence[int] = ()
     extra: dict[str, Sequence[np.ndarray]] = field(default_factory=dict)

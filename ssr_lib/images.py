@@ -1,14 +1,9 @@
 """From pixels to the tensors a network sees: crop, resize, normalise, each step explicit.
 
-Preprocessing moves mAP by up to ten points, so all of it is one record, `Preprocess`, that is stored beside every
-descriptor. `PRESETS` holds the records of the published methods and this study's own for small backbones.
+Preprocessing moves mAP by up to ten points, so all of it is one record, which is stored beside every descriptor.
 """
 
-from __future__ import annotations
-
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import cv2
@@ -19,16 +14,12 @@ from PIL import Image
 
 from ssr_lib.decode import ImageError
 
-BOX_SLACK = 2  # px by which a box may pass the border before the picture is taken for another one
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Everything between a picture file and the descriptor's input, in the order it is applied.
-
-    Raises `ValueError` naming the field for a value that is not legal there.
-    """
+    """Everything between a picture file and the network, in order; `ValueError` names a field of no legal value."""
 
     exif_orientation: bool = True  # turn the picture as its camera noted; OpenCV does, Pillow does not
     crop: bool = True  # cut a query's box out of its picture; False: the whole picture, against the protocol
@@ -58,12 +49,8 @@ class Preprocess:
                 object.__setattr__(self, name, tuple(float(number) for number in value))
         if (self.size_rule == "none") != (self.size is None):
             raise ValueError(f"preprocess size: {self.size} does not go with size_rule {self.size_rule!r}")
-        if self.size is not None and (not isinstance(self.size, int) or self.size < 1):
-            raise ValueError(f"preprocess size: {self.size} px; a whole number, at least 1, is wanted")
-        if not self.scales or not all(math.isfinite(scale) and scale > 0 for scale in self.scales):
+        if not self.scales or not min(self.scales) > 0:
             raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"preprocess mean {self.mean}, std {self.std}: three numbers each, std > 0, are wanted")
         if self.join == "max" and not self.normalize_scales:
             raise ValueError("preprocess join: 'max' compares scales, so normalize_scales must be True")
 
@@ -71,21 +58,13 @@ class Preprocess:
         """The record as JSON-able values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
-    @classmethod
-    def from_dict(cls, record: Mapping) -> Preprocess:
-        """Read what `to_dict` wrote. Raises `ValueError` naming a key it does not know."""
-        unknown = sorted(set(record) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"preprocess has no field {', '.join(map(repr, unknown))}")
-        return cls(**record)
 
-
-_SCALES = (0.7071, 1.0, 1.4142)
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _CVNET = Preprocess(
-    color_order="bgr", size_rule="none", size=None, scales=_SCALES, mean=_IMAGENET_MEAN[::-1], std=_IMAGENET_STD[::-1]
-)
+    color_order="bgr", size_rule="none", size=None, scales=(0.7071, 1.0, 1.4142),
+    mean=_IMAGENET_MEAN[::-1], std=_IMAGENET_STD[::-1],
+)  # fmt: skip
 PRESETS: dict[str, Preprocess] = {
     "lite": Preprocess(),  # tf_efficientnet_lite*: (x / 255 - 0.5) / 0.5
     "senet": _CVNET,  # Lee et al., CVPR 2023: as CVNet
@@ -103,16 +82,13 @@ PRESETS: dict[str, Preprocess] = {
 def crop(image: np.ndarray, box, rounding: str = "truncate") -> np.ndarray:
     """The part of a picture (H, W, 3) inside `box` (x0, y0, x1, y1), made whole pixels by truncation or rounding.
 
-    Raises `ImageError` where the box leaves the picture by more than 2 px or holds no pixel: then the box was drawn
-    on another picture, or on this one at another size.
+    Raises `ImageError` where the box leaves the picture by more than 2 px or holds no pixel: it is another picture's.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = (int(v) if rounding == "truncate" else round(v) for v in box)
     part = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-    inside = min(x0, y0) >= -BOX_SLACK and x1 <= width + BOX_SLACK and y1 <= height + BOX_SLACK
-    if not inside or part.size == 0:
-        found = f"box {tuple(float(v) for v in box)} does not lie in a picture of {width} x {height} px"
-        raise ImageError(f"{found}; boxes are (x0, y0, x1, y1) in pixels of the original file")
+    if min(x0, y0, width - x1, height - y1) < -2 or part.size == 0:
+        raise ImageError(f"box {tuple(map(float, box))} does not lie in a picture of {width} x {height} px")
     return part
 
 
@@ -131,31 +107,28 @@ def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torc
 
 def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int) -> np.ndarray:
     """Resize (H, W, 3) uint8 by rule and scale; `whole` is the longest side of the picture before it was cropped."""
-    longest = max(image.shape[:2])
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    size = None
+    factor = scale
     if preprocess.size_rule == "fixed":
         side = max(1, round(preprocess.size * scale))
-        return _resize_uint8(image, preprocess, size=(side, side))
-    factor = scale
-    if preprocess.size_rule == "longest":
-        size = preprocess.size * longest // whole if preprocess.box_size == "relative" else preprocess.size
-        factor *= max(size, 1) / longest if preprocess.enlarge or size < longest else 1.0
-    return image if factor == 1.0 else _resize_uint8(image, preprocess, factor=factor)
-
-
-def _resize_uint8(image: np.ndarray, preprocess: Preprocess, *, size: tuple[int, int] | None = None, factor: float = 0):
-    """Resize (H, W, 3) to `size` (width, height), or without one by `factor`."""
-    height, width = image.shape[:2]
-    shrink = factor < 1 if size is None else size[0] * size[1] < height * width
-    if shrink and preprocess.interpolation_down == "lanczos":
+        size = (side, side)
+        factor = side / (height * width) ** 0.5
+    elif preprocess.size_rule == "longest":
+        limit = preprocess.size * longest // whole if preprocess.box_size == "relative" else preprocess.size
+        factor *= max(limit, 1) / longest if preprocess.enlarge or limit < longest else 1.0
+    if size is None and factor == 1.0:
+        return image
+    if factor < 1 and preprocess.interpolation_down == "lanczos":
         picture = Image.fromarray(np.ascontiguousarray(image))
         if size is not None:
             return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
-        longest = round(factor * max(height, width))
-        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=None)
+        picture.thumbnail([round(factor * longest)] * 2, Image.Resampling.LANCZOS, reducing_gap=None)
         return np.asarray(picture)
-    if size is None and min(round(width * factor), round(height * factor)) < 1:  # a line of a few pixels
+    if size is None and round(min(height, width) * factor) < 1:  # a line of a few pixels
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    interpolation = _OPENCV[preprocess.interpolation_down if shrink else preprocess.interpolation_up]
+    interpolation = _OPENCV[preprocess.interpolation_down if factor < 1 else preprocess.interpolation_up]
     return cv2.resize(image, size, fx=factor, fy=factor, interpolation=interpolation)  # (round(fH), round(fW), 3)
 
 

@@ -27,12 +27,11 @@ def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[tor
     image = load_image(path, exif_orientation=preprocess.exif_orientation)
     try:
         tensors = to_tensors(image, preprocess, box)
+        _, height, width = max((tensor.shape for tensor in tensors), key=max)
+        if max(height, width) < LEAST_SIDE:
+            raise ImageError(f"the network would see {width} x {height} px; {LEAST_SIDE} px or more are wanted")
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
-    _, height, width = max((tensor.shape for tensor in tensors), key=max)
-    if max(height, width) < LEAST_SIDE:
-        seen = f"{path}: the network would see {width} x {height} px"
-        raise ImageError(f"{seen}; a side of {LEAST_SIDE} px or more is wanted")
     return tensors
 
 

@@ -49,11 +49,10 @@ class RetrievalNet(nn.Module):
         self.backbone = Backbone(backbone, pretrained=pretrained, seed=seed)
         if relup is not None:
             apply_relup(self.backbone.mid, relup)
-        self.frozen.requires_grad_(False)
+        (self.backbone.mid if self.end_to_end else self.backbone).requires_grad_(False)
         mid, last, projected = self.backbone.channels
-        channels = (mid, mid if self.end_to_end else last, projected)
         with seeded(seed, "embedding"):
-            self.head = make_head(channels, seed=seed, **options)
+            self.head = make_head((mid, mid if self.end_to_end else last, projected), seed=seed, **options)
         self.whitening = None
         if descriptor_dim is not None:
             with seeded(seed, "whitening"):
@@ -61,31 +60,17 @@ class RetrievalNet(nn.Module):
                 nn.init.orthogonal_(self.whitening.weight)  # keeps angles: training starts from the pooled map's order
                 nn.init.zeros_(self.whitening.bias)
         self.descriptor_dim: int = descriptor_dim or self.head.width
-        self.config: dict[str, Any] = {
-            "backbone": backbone,
-            "head": head,
-            "options": options,
-            "descriptor_dim": descriptor_dim,
-            "protocol": protocol,
-            "normalize_pooled": normalize_pooled,
-            "relup": relup,
-            "pretrained": str(pretrained),
-            "seed": seed,
-        }
+        self.config = {"backbone": backbone, "relup": relup, "pretrained": str(pretrained), "seed": seed}
+        self.config |= {"head": head, "options": options, "protocol": protocol}
+        self.config |= {"descriptor_dim": descriptor_dim, "normalize_pooled": normalize_pooled}
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
-        self.train(self.training)
-
-    @property
-    def frozen(self) -> nn.Module:
-        """The part of the backbone that no training changes."""
-        return self.backbone.mid if self.end_to_end else self.backbone
 
     def maps(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Normalised images (B, 3, H, W) → the frozen maps `mid` and `last`, or None where not needed."""
+        mid = self.backbone.mid(images)
         if self.end_to_end:
-            return self.backbone.mid(images), None
-        mid, last = self.backbone(images)
-        return (mid if getattr(self.head, "uses_mid", False) else None), last
+            return mid, None
+        return (mid if getattr(self.head, "uses_mid", False) else None), self.backbone.last(mid)
 
     def inputs(self, mid: Tensor | None, last: Tensor | None) -> tuple[Tensor | None, Tensor, nn.Module]:
         """Maps from `maps` → what the head is called with, in the order in memory in which convolutions are fastest."""
@@ -120,18 +105,18 @@ class RetrievalNet(nn.Module):
         """Every parameter as "frozen", "tail" (pretrained, trained) or "new" (head and whitening)."""
         tail = list(self.backbone.tail.parameters()) if self.end_to_end else []
         new = [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")]
-        return {"frozen": list(self.frozen.parameters()), "tail": tail, "new": new}
+        frozen = self.backbone.mid if self.end_to_end else self.backbone
+        return {"frozen": list(frozen.parameters()), "tail": tail, "new": new}
 
 
 def all_options(kind: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:
     """All options of a head or loss, from `options` or by default; raises `ValueError` for one it does not have."""
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"}
-    unknown = [key for key in options if key not in defaults]
+    unknown = ", ".join(sorted(options.keys() - defaults.keys()))
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(defaults) or 'none'}")
-    given = {key: value for key, value in defaults.items() if value is not inspect.Parameter.empty}
-    return {**given, **options}
+        raise ValueError(f"{name} has no option {unknown}; it has {', '.join(defaults) or 'none'}")
+    return {key: value for key, value in {**defaults, **options}.items() if value is not inspect.Parameter.empty}
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ FAMILIES = {"senet": "senet", "cvnet": "cvnet", "gem": "cirtorch"}  # and how th
 SUPERGLOBAL = {"options": {"p": 4.6, "regional": True, "eps": 1e-8}, "relup": 0.014, "normalize_pooled": True}
 """Changes that make `load_official(path, "cvnet", **SUPERGLOBAL)` SuperGlobal's extractor (Shao et al., ICCV 2023)."""
 
-_WRAPPERS = ("model", "model_state", "model_state_dict", "state_dict")
 _DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by the number of blocks in the third stage
 _POOL_P = {"cvnet": "head.pool.p", "gem": "pool.p"}
 _OF_BACKBONE = r"(stem|s[1-4]|features)\."  # pycls, cirtorch
@@ -44,70 +43,32 @@ _ATTENTION |= {"head.feed_forward": "feature_fusion", "head.pooling.p": "gem_p"}
 _NAMES = {"senet": _PYCLS | _SENET, "cvnet": _PYCLS, "gem": _GEM, "attention": _ATTENTION}
 
 
-def read_official(path_or_state: Path | str | Mapping[str, Any], family: str) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a published checkpoint under their published names, and what to call it in an error."""
-    state, source = path_or_state, f"this state ({family})"
-    if not isinstance(state, Mapping):
-        source = f"{state} ({family})"
-        state = read_file(Path(state), source)
-    for wrapper in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    check_tensors(state, source)
-    found = {}
-    for name, value in plain_names(state).items():
-        if not re.match(_ASIDE, name):
-            # CVNet's global network in its own file; cirtorch's linear layer by another name
-            found[re.sub(r"^fc\.", "whiten.", name.removeprefix("encoder_q."))] = value
-    return found, source
+def official_config(state: dict[str, Tensor], family: str) -> dict[str, Any]:
+    """What a published state says about the net, as arguments of `RetrievalNet`; a fixed exponent is taken out of it.
 
-
-def official_config(state: Mapping[str, Tensor], family: str) -> dict[str, Any]:
-    """What the shapes of a published state say about the net, as arguments of `RetrievalNet`."""
-    linear = f"{_NAMES[family]['whitening']}.weight"
-    whitened = family != "gem" or linear in state  # a cirtorch net may be without
-    config: dict[str, Any] = {
-        "backbone": _DEPTHS.get(count(r"(?:s3|features\.6)\.(b?\d+)\.", state), "resnet50"),
-        "head": "plain",
-        "options": {},
-        "descriptor_dim": size(state, linear, 0, 2048) if whitened else None,
-        "normalize_pooled": family == "gem" and whitened,  # cirtorch: L2 on both sides of its whitening
-        "pretrained": "none",
-    }
-    if family == "senet":
-        config["head"] = "product"
-        config["options"] = {
-            "place": "last",
-            "mid_channels": size(state, "SSM.ch_reduction_encoder.weight", 0, 256),
-            "window": 2 * max(1, count(r"SSM\.SSE\.conv_in\.(\d+)\.", state)) + 1,
-            "product_scale": 1.0,  # the published arithmetic
-        }
-    elif _POOL_P[family] in state:
-        p = state[_POOL_P[family]]
-        if p.numel() != 1 or not p.item() > 0:
-            raise ValueError(f"{_POOL_P[family]} is {p.flatten()[:5].tolist()}; one positive exponent is wanted")
-        config["options"] = {"p": p.item()}
-    return config
-
-
-def attention_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the shapes of a published head of reading B say about it; it stands before no whitening."""
-    c = size(state, "initial_norm.weight", 0, 512)
-    window = 2 * max(1, count(r"tensor_encoder\.blocks\.(\d+)\.", state)) + 1
-    options = {"mid_channels": c, "window": window, "start": "random"}
-    inside = size(state, "input_projection.0.weight", 1, c)  # absent where X has c channels
-    config = {"head": "attention", "options": options, "channels": inside}
-    return config | {"normalize_pooled": False, "descriptor_dim": None}
+    "attention" is of a head alone, without a whitening. Raises `KeyError` with a name that is missing.
+    """
+    if family == "attention":
+        c = len(state["initial_norm.weight"])
+        window = 2 * max(1, count(r"tensor_encoder\.blocks\.(\d+)\.", state)) + 1
+        options = {"mid_channels": c, "window": window, "start": "random"}
+        inside = state["input_projection.0.weight"].shape[1] if "input_projection.0.weight" in state else c
+        return {"head": family, "options": options, "normalize_pooled": False, "descriptor_dim": None, "inside": inside}
+    linear = state.get("whiten.weight") if family == "gem" else state["head.fc.weight"]  # cirtorch's may be without
+    depth = _DEPTHS.get(count(r"(?:s3|features\.6)\.(b?\d+)\.", state), "resnet50")
+    config = {"backbone": depth, "pretrained": "none", "descriptor_dim": None if linear is None else len(linear)}
+    config["normalize_pooled"] = family == "gem" and linear is not None  # cirtorch: L2 on both sides of its whitening
+    if family in _POOL_P:
+        return config | {"head": "plain", "options": {"p": state.pop(_POOL_P[family]).item()}}
+    options = {"place": "last", "mid_channels": len(state["SSM.ch_reduction_encoder.weight"])}
+    options["window"] = 2 * max(1, count(r"SSM\.SSE\.conv_in\.(\d+)\.", state)) + 1
+    options["product_scale"] = 1.0  # the published arithmetic
+    return config | {"head": "product", "options": options}
 
 
 def count(pattern: str, state: Mapping[str, Tensor]) -> int:
     """How many different things the group of `pattern` finds at the start of the names of `state`."""
     return len({match[1] for match in map(re.compile(pattern).match, state) if match})
-
-
-def size(state: Mapping[str, Tensor], name: str, axis: int, usual: int) -> int:
-    """Length of a tensor along `axis`; the usual one where there is none, which `load_renamed` will say."""
-    return state[name].shape[axis] if name in state and state[name].ndim > axis else usual
 
 
 def official_name(ours: str, family: str) -> str:
@@ -121,37 +82,45 @@ def official_name(ours: str, family: str) -> str:
     return f"{block[1]}.b{int(block[2]) + 1}.{_PYCLS_LAYERS[block[3]]}.{block[4]}"  # pycls counts blocks from 1
 
 
-def load_renamed(module: nn.Module, state: Mapping[str, Tensor], family: str, source: str) -> None:
-    """Load a published state into our module; what is missing, unexpected or misshapen raises `ValueError`."""
-    own = {name: value for name, value in module.state_dict().items() if "num_batches" not in name}
-    names = {official_name(ours, family): ours for ours in own}
-    expected = {*names, _POOL_P[family]} if family in _POOL_P else {*names}
-    misshapen = []
-    for name in names.keys() & state.keys():
-        found, wanted = state[name].shape, own[names[name]].shape
-        # sides of 1 do not count: SENet writes its convolutions over (u, v) as 3-D ones, (c, c, 1, 3, 3)
-        if [n for n in found if n != 1] != [n for n in wanted if n != 1]:
-            misshapen.append(f"{name} is {tuple(found)}, wanted {tuple(wanted)}")
-    faults = {"missing": expected - state.keys(), "unexpected": state.keys() - expected, "misshapen": misshapen}
-    if any(faults.values()):
-        told = [f"{len(found)} {what}: {', '.join(sorted(found)[:10])}" for what, found in faults.items() if found]
-        families = ", ".join(_NAMES)
-        raise ValueError(f"{source} is no checkpoint of family {family!r} (of {families}): {'; '.join(told)}")
-    values = {ours: state[name].reshape(own[ours].shape) for name, ours in names.items()}
-    module.load_state_dict(values, strict=False)
+def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[dict], nn.Module], aside: str = _ASIDE):
+    """The module that `make` builds from the configuration of a published state, with its weights, in eval mode."""
+    source = f"this state ({family})" if isinstance(state, Mapping) else f"{state} ({family})"
+    if not isinstance(state, Mapping):
+        state = read_file(Path(state), source)
+    for wrapper in ("model", "model_state", "model_state_dict", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    check_tensors(state, source)
+    found = {}
+    for name, value in plain_names(state).items():
+        # CVNet's global network in its own file; cirtorch's linear layer by another name
+        name = re.sub(r"^fc\.", "whiten.", name.removeprefix("encoder_q."))
+        if not re.match(aside, name):
+            found[name] = value
+    try:
+        module = make(official_config(found, family))
+        for ours, value in module.state_dict().items():
+            theirs = official_name(ours, family)
+            if theirs in found:
+                tensor = found.pop(theirs)  # SENet writes its convolutions over (u, v) as 3-D ones, (c, c, 1, 3, 3)
+                found[ours] = tensor.reshape(value.shape) if tensor.squeeze().shape == value.squeeze().shape else tensor
+        module.load_state_dict(found)  # names what is missing, unexpected or misshapen
+    except KeyError as error:
+        raise ValueError(f"{source} is no checkpoint of family {family!r}: {error} is missing") from error
+    except (TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"{source} is no checkpoint of family {family!r}: {reason}") from error
+    return module.eval()
 
 
 def load_official(path_or_state: Path | str | Mapping[str, Any], family: str, **changes: Any) -> RetrievalNet:
     """A published ResNet checkpoint as a `RetrievalNet` in eval mode; depth and sizes are read off the weights.
 
     `family`: "senet" (Lee et al. 2023), "cvnet" (the global part; Lee et al. 2022) or "gem" (cirtorch; Radenovic et al.
-    2019). `changes`: arguments of `RetrievalNet`. Raises `ValueError` naming every missing or unexpected name.
+    2019). `changes`: arguments of `RetrievalNet`. Raises `ValueError` naming what is missing, unexpected or misshapen.
     """
     check_choice("family", family, tuple(FAMILIES))
-    state, source = read_official(path_or_state, family)
-    net = RetrievalNet(**{**official_config(state, family), **changes})
-    load_renamed(net, state, family, source)
-    return net.eval()
+    return _load(path_or_state, family, lambda config: RetrievalNet(**{**config, **changes}))
 
 
 class OfficialHead(nn.Module):
@@ -159,10 +128,8 @@ class OfficialHead(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
-        kind = load_part(config["head"], "heads").Head
-        self.head = kind(3 * (config.get("channels", 2048),), **config["options"])
-        self.normalize_pooled = config["normalize_pooled"]
-        dim = config["descriptor_dim"]
+        self.head = load_part(config["head"], "heads").Head(3 * (config.get("inside", 2048),), **config["options"])
+        self.normalize_pooled, dim = config["normalize_pooled"], config["descriptor_dim"]
         self.whitening = nn.Identity() if dim is None else nn.Linear(2048, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,19 +145,14 @@ def official_head(state: Path | str | Mapping[str, Any], family: str) -> Officia
     `family`: those of `load_official`, and "attention", for which `state` must be of the head alone.
     """
     check_choice("family", family, tuple(_NAMES))
-    state, source = read_official(state, family)
-    module = OfficialHead(attention_config(state) if family == "attention" else official_config(state, family))
-    of_head = {name: value for name, value in state.items() if not re.match(_OF_BACKBONE, name)}
-    load_renamed(module, of_head, family, source)
-    return module.eval()
+    return _load(state, family, OfficialHead, aside=f"{_ASIDE}|{_OF_BACKBONE}")
 
 
 def convert(file: Path | str, family: str, out: Path | str, *, trained_on: str = "", superglobal: bool = False) -> Path:
     """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file.
 
     `trained_on`: the training set as data/published.csv spells it. `superglobal`: with its pooling and preparation, for
-    family "cvnet". Raises `ValueError` where a file would be overwritten that no conversion has made, else as
-    `load_official`.
+    family "cvnet". Raises `ValueError` where a file would be overwritten that no conversion has made.
     """
     for target in checkpoint_files(out):  # both hold the record as text; a conversion that was killed wrote one
         if target.exists() and b"source_sha256" not in target.read_bytes():

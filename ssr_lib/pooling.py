@@ -1,7 +1,4 @@
-"""Pooling: one global descriptor from a feature map. Pure functions on (B, C, H, W), and `GeM` as a module.
-
-No pooling L2-normalises its output, so that what follows (whitening, test-time scales) can choose where to.
-"""
+"""Pooling: one global descriptor, not L2-normalised, from a feature map. Functions on (B, C, H, W), `GeM` a module."""
 
 from __future__ import annotations
 
@@ -24,12 +21,9 @@ def spoc(x: Tensor) -> Tensor:
 
 
 def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
-    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019.
-
-    `p` may be a tensor of one number, for a gradient of its own.
-    """
+    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019."""
     if not p > 0:
-        raise ValueError(f"gem: the exponent p is {p}; a positive number is wanted (3 is usual)")
+        raise ValueError(f"the exponent p is {p}; a positive number is wanted (3 is usual)")
     return x.clamp(min=eps).pow(p).mean(dim=(2, 3)).pow(1 / p)
 
 
@@ -50,8 +44,7 @@ def regional_gem(x: Tensor, p: float = 2.5, size: int = 5) -> Tensor:
     """
     half = size // 2
     if min(x.shape[2:]) <= half:
-        found = f"regional_gem: the map is {tuple(x.shape[2:])}"
-        raise SmallMapError(f"{found}; both sides must exceed {half}: enlarge the image")
+        raise SmallMapError(f"the map is {tuple(x.shape[2:])}; both sides must exceed {half}: enlarge the image")
     padded = F.pad(x, (half, half, half, half), mode="reflect")
     return 0.5 * x + 0.5 * F.avg_pool2d(padded.pow(p), size, stride=1).pow(1 / p)
 
@@ -67,24 +60,18 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, in
     for level in range(1, levels + 1):
         side = 2 * short // (level + 1)
         if side > 0:
-            rows = evenly(height - side, level if height == short else level + extra)
-            columns = evenly(width - side, level if width == short else level + extra)
-            regions += [(y, x, side, side) for y, x in product(rows, columns)]
+            starts = []
+            for length in (height, width):
+                n = level if length == short else level + extra
+                starts.append([i * (length - side) // max(1, n - 1) for i in range(n)])
+            regions += [(y, x, side, side) for y, x in product(*starts)]
     return regions
-
-
-def evenly(last: int, count: int) -> list[int]:
-    """`count` whole numbers from 0 to `last`, rounded down."""
-    return [i * last // max(1, count - 1) for i in range(count)]
 
 
 def rmac(x: Tensor, levels: int = 3) -> Tensor:
     """Sum of the L2-normalised maxima of `rmac_regions`, (B, C, H, W) → (B, C). Tolias et al., ICLR 2016."""
-    total = 0
-    for y, x0, h, w in rmac_regions(x.shape[2], x.shape[3], levels):
-        maxima = mac(x[:, :, y : y + h, x0 : x0 + w])
-        total = total + maxima / (maxima.norm(dim=1, keepdim=True) + 1e-6)
-    return total
+    maxima = [mac(x[:, :, y : y + h, x0 : x0 + w]) for y, x0, h, w in rmac_regions(*x.shape[2:], levels)]
+    return sum(vector / (vector.norm(dim=1, keepdim=True) + 1e-6) for vector in maxima)
 
 
 def crow_weights(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +80,7 @@ def crow_weights(x: Tensor) -> tuple[Tensor, Tensor]:
     spatial = (spatial / spatial.flatten(1).norm(dim=1)[:, None, None]).sqrt()
     density = (x != 0).to(x.dtype).mean(dim=(2, 3))  # (B, C): share of places where the channel answers
     rarity = torch.log(density.sum(dim=1, keepdim=True) / density)
-    return spatial, torch.where(density > 0, rarity, torch.zeros_like(rarity))
+    return spatial, rarity.where(density > 0, 0)
 
 
 def crow(x: Tensor) -> Tensor:
@@ -103,10 +90,7 @@ def crow(x: Tensor) -> Tensor:
 
 
 class GeM(nn.Module):
-    """`gem` as a layer, after `regional_gem` where `regional` says so.
-
-    `learn`: the exponent is a parameter that starts at `p` and is taken as at least 1 (the mean) and at most 6.
-    """
+    """`gem`, after `regional_gem` where `regional`; `learn`: the exponent is a parameter, taken as 1 (mean) to 6."""
 
     def __init__(self, p: float = 3.0, *, learn: bool = False, regional: bool = False, eps: float = 1e-6):
         super().__init__()
@@ -119,9 +103,6 @@ class GeM(nn.Module):
         x = regional_gem(x) if self.regional else x
         p = self.p.clamp(1, 6) if isinstance(self.p, Tensor) else self.p
         return gem(x, p, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"p={float(self.p):.3g}"
 
 
 def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math.inf, normalize: bool = True) -> Tensor:
@@ -139,5 +120,5 @@ def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math
         lowest = descriptors.min()
         pooled = (descriptors - lowest).pow(p).mean(dim=0).pow(1 / p) + lowest
     else:
-        raise ValueError(f"combine_scales: method is {method!r}; 'mean' or 'scale-gem' is wanted")
+        raise ValueError(f"method is {method!r}; 'mean' or 'scale-gem' is wanted")
     return F.normalize(pooled, dim=1)

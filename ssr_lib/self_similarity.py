@@ -1,7 +1,4 @@
-"""Self-similarity of a feature map: cosines, a training-free descriptor of them, the encoder of products.
-
-Source: self-similarity encoding of Lee et al., CVPR 2023; the statement of the method is docs/method.md.
-"""
+"""Self-similarity of a feature map: cosines, a descriptor of them, the encoder of products (Lee et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -38,9 +35,8 @@ class Products(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         result = torch.zeros_like(ctx.saved_tensors[0])
-        images = 16  # a few at a time, so that the masked gradient stays in cache
-        for parts in zip(*(t.split(images) for t in (result, gradient, *ctx.saved_tensors)), strict=True):
-            total, upstream, padded, products = parts
+        pieces = [tensor.split(16) for tensor in (result, gradient, *ctx.saved_tensors)]  # 16 images stay in cache
+        for total, upstream, padded, products in zip(*pieces, strict=True):
             masked = torch.where(products > 0, upstream, 0)
             centres = inner(padded, ctx.window)
             height, width = products.shape[1:3]
@@ -66,9 +62,8 @@ def self_similarity_map(x: Tensor, window: int = 7) -> Tensor:
     f = F.normalize(x, dim=1)
     height, width = x.shape[2:]
     padded = F.pad(f, (half, half, half, half))
-    cosines = []
-    for u, v in product(range(window), repeat=2):
-        cosines.append((f * padded[:, :, u : u + height, v : v + width]).sum(dim=1))
+    starts = product(range(window), repeat=2)
+    cosines = [(f * padded[:, :, u : u + height, v : v + width]).sum(dim=1) for u, v in starts]
     return torch.stack(cosines, dim=-1).unflatten(-1, (window, window))
 
 
@@ -76,8 +71,7 @@ def structural_descriptor(x: Tensor, window: int = 7) -> Tensor:
     """Training-free descriptor of layout: second-order statistics of the cosines, (B, C, H, W) → (B, D) unit rows.
 
     For every pair of offsets the covariance, over the places where both stay on the map, of their cosines; with the
-    mean of every offset: D = n(n + 1)/2 + n for the n = window² − 1 offsets but the middle one. Rotating the channels,
-    which changes what a place looks like, changes nothing.
+    mean of every offset: D = n(n + 1)/2 + n for the n = window² − 1 offsets but the middle one.
     """
     offsets = [i for i in range(window * window) if i != window * window // 2]
     cosines = self_similarity_map(x, window).flatten(3)[..., offsets].flatten(1, 2)  # (B, H·W, n)

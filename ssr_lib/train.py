@@ -1,7 +1,4 @@
-"""Training what a RetrievalNet does not freeze, on stored maps of what it does.
-
-Every head sees the same images in the same order: a batch is a function of the seed and the step alone.
-"""
+"""Training what a RetrievalNet does not freeze, on stored maps; a batch is a function of seed and step alone."""
 
 from __future__ import annotations
 
@@ -66,14 +63,13 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_class: int | None = None) -> np.ndarray:
-    """Ids (B,) int64 of batch `step` (from 0) of images with classes `targets` (N,) from 0 to K − 1.
+    """Ids (B,) int64 of batch `step` (from 0) of images with classes `targets` (N,) from 0 to K − 1, as epochs go.
 
-    One epoch's order after the other; with `per_class` so many images of each of batch_size // per_class classes drawn
-    at random, a class with fewer giving some of them more than once.
+    With `per_class` so many images of each of batch_size // per_class random classes; small classes repeat theirs.
     """
     if per_class is None:
-        places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), len(targets))
-        return np.array([epoch_order(len(targets), seed, epoch)[i] for epoch, i in zip(*places, strict=True)])
+        places = range(step * batch_size, (step + 1) * batch_size)
+        return np.array([epoch_order(len(targets), seed, i // len(targets))[i % len(targets)] for i in places])
     rng = np.random.default_rng([seed, 1, step])
     ids = []
     for target in rng.permutation(targets.max() + 1)[: max(1, batch_size // per_class)]:
@@ -107,16 +103,14 @@ def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> t
 def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
     """Start `net`'s whitening from the LDA of the pooled features of `maps`, with classes `targets` (N,).
 
-    Its rows are scaled to a root of mean square length 1, as those of the orthogonal map that it replaces. `loss`,
-    where there is one, starts from the descriptors that this gives. Raises `ValueError` without a whitening, for one
-    wider than the features, and where no class has two views.
+    Its rows are scaled to a root of mean square length 1, as those of the orthogonal map that it replaces. A `loss`
+    starts from the descriptors that this gives. Raises `ValueError` without a whitening no wider than the features.
     """
-    if net.whitening is None or net.descriptor_dim > net.head.width:
-        wanted = f"a fitted start wants a whitening, to {net.head.width} or fewer"
-        raise ValueError(f"descriptor_dim is {net.config['descriptor_dim']}; {wanted}")
+    dims = net.descriptor_dim
+    if net.whitening is None or dims > net.head.width:
+        raise ValueError(f"a fitted start wants a whitening, to a descriptor_dim of {net.head.width} or less")
     features = pooled_features(net, maps).astype(np.float64)
     lda = fit_lda(features, targets, shrinkage)
-    dims = net.descriptor_dim
     weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
@@ -132,23 +126,21 @@ def train_head(
 
     The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr
     (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json, with all
-    that the net depends on: weights, maps, code of head and loss by their content. A finished training is loaded from
-    there, a killed one begins again, to the same bits on the same machine. Raises `ValueError` for another run in the
-    directory or labels that teach nothing, `FloatingPointError` for a loss that is not finite, `FolderBusyError` where
-    another process is training there.
+    that the net depends on. A finished training is loaded from there, a killed one begins again, to the same bits on
+    the same machine. Raises `ValueError` for another run in the directory or labels that teach nothing,
+    `FloatingPointError` for a loss that is not finite, `FolderBusyError` where another process is training there.
     """
-    if len(labels) != len(maps):
-        raise ValueError(f"{len(labels)} labels for {len(maps)} maps; one for each is wanted")
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"one class ({classes[0]!r}) teaches nothing; two or more are wanted")
+    if len(labels) != len(maps) or len(classes) < 2:
+        found = f"{len(labels)} labels of {len(classes)} classes for {len(maps)} maps"
+        raise ValueError(f"{found}; a label for each map and at least two classes are wanted")
     directory = Path(directory)
     loss = make_loss(net, len(classes), config)
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}
     made_by |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
     made_by |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
-    for part, module in {"head": net.head, "loss": loss}.items():
-        made_by[f"{part} code"] = hash_file(inspect.getsourcefile(type(module)))
+    made_by["head code"] = hash_file(inspect.getsourcefile(type(net.head)))
+    made_by["loss code"] = hash_file(inspect.getsourcefile(type(loss)))
     rows = finished_rows(directory, net, made_by)
     if rows is None:
         with locked(directory):
@@ -164,30 +156,28 @@ def finish(directory: Path, net: RetrievalNet, made_by: dict[str, Any], classes:
 
 
 def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]] | None:
-    """Put the weights of a finished run into `net` and return its curve, None where there is none; as `check_same`."""
+    """Put the weights of a finished run into `net` and return its curve, None where there is none."""
     record = read_json(directory / "training.json")
     if record is None:
         return None
-    check_same(record.get("made_by", {}), made_by, directory)
-    net.load_state_dict(load_checkpoint(directory / "model").state_dict())
-    net.eval()
+    check_same(record["made_by"], made_by, directory)
+    net.eval().load_state_dict(load_checkpoint(directory / "model").state_dict())
     return record["rows"]
 
 
 def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
-    """Raise `ValueError` naming the entries in which two records differ; `where` holds the found one."""
+    """Raise `ValueError` naming an entry in which two records differ; `where` holds the found one."""
     wanted = json.loads(json.dumps(wanted))  # as a record is read again: no tuples
-    differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    if differing:
-        listed = "; ".join(f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here" for key in differing[:5])
-        raise ValueError(f"{where} holds another training run: {listed}; choose another directory or delete it")
+    for key in {**found, **wanted}:
+        if found.get(key) != wanted.get(key):
+            told = f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here"
+            raise ValueError(f"{where} holds another training run: {told}; choose another directory or delete it")
 
 
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:
     device = next(net.parameters()).device
     labels = torch.from_numpy(targets).to(device)
-    started = time.perf_counter()
-    rows = []
+    rows, started = [], time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         loss.to(device)
@@ -202,9 +192,8 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
         for step in trange(config.steps, unit="step", disable=not progress):
             ids = batch_ids(step, targets, config.batch_size, config.seed, loss.per_class)
             loss_value, accuracy = loss(net.from_maps(*maps.batch(ids, device)), labels[ids])
-            row = {"step": step + 1, "loss": loss_value.item(), "accuracy": float(accuracy)}
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(f"loss {row['loss']} at step {step + 1}; lower lr_tail and lr_new")
+            if not loss_value.isfinite():
+                raise FloatingPointError(f"loss {loss_value.item()} at step {step + 1}; lower lr_tail and lr_new")
             rate = learning_rate(step, config.steps, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["base_lr"]
@@ -212,5 +201,6 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
             loss_value.backward()
             nn.utils.clip_grad_norm_(trained, config.clip)
             optimizer.step()
+            row = {"step": step + 1, "loss": loss_value.item(), "accuracy": float(accuracy)}
             rows.append(row | {"lr": rate * config.lr_tail, "seconds": round(time.perf_counter() - started, 3)})
     return rows

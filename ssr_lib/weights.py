@@ -78,7 +78,7 @@ def stored_preprocess(path: Path | str) -> Preprocess | None:
     """How a checkpoint wants its pictures: as its record says, or as its backbone was pretrained; None: not known."""
     record = read_record(path)
     if "preprocess" in record["extra"]:
-        return Preprocess.from_dict(record["extra"]["preprocess"])
+        return Preprocess(**record["extra"]["preprocess"])
     return PRESETS["lite"] if record["config"]["backbone"].startswith("tf_efficientnet_lite") else None
 
 

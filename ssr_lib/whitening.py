@@ -17,14 +17,11 @@ class Whitening:
 
     def apply(self, descriptors: np.ndarray, dims: int | None = None) -> np.ndarray:
         """Whitened unit descriptors (N, dims) of (N, D), in the same dtype; dims None keeps all."""
-        if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
-            raise ValueError(f"whitening: descriptors have shape {descriptors.shape}, wanted (N, {len(self.mean)})")
         if dims is not None and not 1 <= dims <= len(self.projection):
             raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
         mean, projection = self.mean.astype(descriptors.dtype), self.projection[:dims].astype(descriptors.dtype)
         whitened = (descriptors - mean) @ projection.T  # (N, D')
-        lengths = (whitened**2).sum(1) ** 0.5
-        return whitened / (lengths[:, None] + 1e-6)
+        return whitened / ((whitened**2).sum(1, keepdims=True) ** 0.5 + 1e-6)
 
 
 def fit_pca(descriptors: np.ndarray) -> Whitening:
@@ -32,9 +29,9 @@ def fit_pca(descriptors: np.ndarray) -> Whitening:
 
     Directions without variance (D ≥ N, or constant) are left out, so `projection` may have fewer than D rows.
     """
-    x = check_descriptors(descriptors)
+    x = np.asarray(descriptors, dtype=np.float64)
     mean = x.mean(axis=0)
-    values, vectors = np.linalg.eigh((x - mean).T @ (x - mean) / len(x))  # rising
+    values, vectors = eigh((x - mean).T @ (x - mean) / len(x))  # rising
     kept = np.flatnonzero(values > values[-1] * len(values) * np.finfo(np.float64).eps)[::-1]
     return Whitening(mean, vectors[:, kept].T / np.sqrt(values[kept])[:, None])
 
@@ -45,11 +42,9 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
     The scatter of pair differences is made white, then all turned to its principal axes; the mean is the query rows'.
     Source: Mikolajczyk & Matas, ICCV 2007; Radenovic et al., PAMI 2019.
     """
-    x = check_descriptors(descriptors)
-    queries, positives = np.asarray(queries), np.asarray(positives)
-    if queries.shape != positives.shape or queries.ndim != 1 or not len(queries):
-        found = f"queries {queries.shape}, positives {positives.shape}"
-        raise ValueError(f"fit_learned: {found}; one of each a pair is wanted")
+    x = np.asarray(descriptors, dtype=np.float64)
+    if len(queries) != len(positives) or not len(queries):
+        raise ValueError(f"{len(queries)} queries for {len(positives)} positives; one of each a pair is wanted")
     differences = x[queries] - x[positives]
     return _whiten(x, x[queries].mean(axis=0), differences.T @ differences / len(queries))
 
@@ -62,12 +57,10 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
     that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
-    x, labels = check_descriptors(descriptors), np.asarray(labels)
-    if labels.shape != (len(x),) or shrinkage < 0:
-        raise ValueError(f"fit_lda: labels {labels.shape}, shrinkage {shrinkage}; ({len(x)},) and 0 or more are wanted")
+    x = np.asarray(descriptors, dtype=np.float64)
     classes, ids = np.unique(labels, return_inverse=True)
     if len(classes) == len(x):
-        raise ValueError(f"fit_lda: each of {len(x)} descriptors is a class of its own; a class of two is wanted")
+        raise ValueError(f"each of {len(x)} descriptors is a class of its own; a class of two is wanted")
     sums = np.zeros((len(classes), x.shape[1]))
     np.add.at(sums, ids, x)
     deviations = x - (sums / np.bincount(ids)[:, None])[ids]
@@ -89,10 +82,3 @@ def _whiten(x: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> Whitening:
             return Whitening(mean, vectors[:, ::-1].T)
         except np.linalg.LinAlgError:
             jitter = jitter * 10 or 1e-10
-
-
-def check_descriptors(descriptors: np.ndarray) -> np.ndarray:
-    x = np.asarray(descriptors, dtype=np.float64)
-    if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
-        raise ValueError(f"whitening: descriptors of shape {x.shape}; at least 2 rows of finite numbers are wanted")
-    return x

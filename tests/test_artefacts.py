@@ -158,18 +158,14 @@ def test_candidates_are_averaged_over_the_same_data_sets(tmp_path):
     """k = 10 fits one of two databases: left out for both, not averaged over the one."""
     record = choose.record(two_data_sets(tmp_path, [1, 3, 10]), "c")
     assert [trial["parameters"]["k"] for trial in record["trials"]] == [1, 3]
-    with pytest.raises(
-        ValueError, match=r"every k of rerankers\.GFR\.candidates is above the smallest database, 4 images"
-    ):
+    with pytest.raises(ValueError, match=r"every k of .*GFR\.candidates is above the smallest database, 4 images"):
         choose.record(two_data_sets(tmp_path, [4, 10]), "c")
 
 
 def test_another_profiles_choice_has_to_be_there(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "repository_root", lambda: tmp_path)
     study = two_data_sets(tmp_path, [1], source="demo")
-    with pytest.raises(
-        ValueError, match=r"choices\.json holds no choice on drawn landmarks; run `ssr study --profile demo`"
-    ):
+    with pytest.raises(ValueError, match=r"choices\.json holds no choice .*; run `ssr study --profile demo`"):
         choose.record(study, "a")
     for k, place in ((2, tmp_path), (3, study.workspace)):  # the repository's, then the workspace's own
         (place / "results" / "demo").mkdir(parents=True)

@@ -49,7 +49,6 @@ def test_training_pictures_have_one_label_each():
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"root": 5}, "unsupported operand"),
         ({"easy": None, "junk": None}, "missing 2 required positional arguments: 'easy' and 'junk'"),
         ({"medium": []}, "unexpected keyword argument 'medium'"),
         ({"extra": [1]}, "no attribute 'items'"),

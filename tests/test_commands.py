@@ -101,8 +101,6 @@ def refused(capsys, line):
         (f"{SEARCH} --preprocess vgg", "--preprocess takes one of lite, senet"),
         (f"{SEARCH} --device tpu9", "device tpu9"),
         (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
-        (f"{SEARCH} --size 0", "argument --size: '0' is no"),
-        (f"{EVALUATE} --workers 1.5", "argument --workers: '1.5' is no"),
         (f"{SEARCH} --index text.jpg/index", "text.jpg"),
         (f"{SEARCH} --nonsense 1", "unrecognized arguments: --nonsense 1; `ssr --help` says what is wanted"),
         ("evaluate", "name either a LABELS.csv or a --ground-truth FILE.pkl"),
@@ -120,7 +118,6 @@ def refused(capsys, line):
         ("study --set a=1 --set a=2", "--set a=2: a is set twice"),
         ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
         ("study --set notebooks=[]", "--set notebooks=[]: notebooks cannot be changed this way"),
-        ("fetch nowhere", "no data set 'nowhere'; there are roxford5k, "),
         ("convert junk.pth --family gem", "junk.pth (gem) is damaged"),
     ],
 )
@@ -161,9 +158,7 @@ def test_search_prints_both_lists_draws_them_and_names_what_it_leaves_out(capsys
         assert len(notes) == 3 and "cut.png: truncated" in notes[0] and "text.jpg: not a picture" in notes[1]
         assert notes[2].startswith("ssr: left out: 1 × ") and notes[2].endswith("(.heic)")
         assert captured.out.count(r"a1\x1b[31m\u2028\n.png") == 2 and "lists.png" in captured.out
-        assert re.search(
-            r"before re-ranking\n.*after re-ranking \(gfr, k = 2, alpha = 0.3\)\n", captured.out, re.DOTALL
-        )
+        assert re.search(r"(?s)before re-ranking\n.*after re-ranking \(gfr, k = 2, alpha = 0.3\)\n", captured.out)
         assert Path("lists.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -297,18 +292,6 @@ def test_what_ends_a_command_is_told_in_one_line(monkeypatch, capsys, error, sta
             main(["--traceback", *shlex.split(SEARCH)])
 
 
-@pytest.mark.parametrize(
-    "command,words",
-    [
-        ("study", "demo (default), another of profiles/, or a .yaml file"),
-        ("study", "default: the repository. Labels lie in SSR_DATA or the repository's data/"),
-        ("verify", "default: build/verify. Labels lie in"),
-    ],
-)
-def test_help_tells_what_a_newcomer_asks(capsys, command, words):
-    assert ssr(f"{command} --help") == 0 and words in " ".join(capsys.readouterr().out.split())
-
-
 def test_help_is_instant_because_nothing_heavy_is_imported():
     heavy = "{'torch', 'numpy', 'cv2'} & set(sys.modules)"
     code = f"import sys; from ssr_lib.commands.main import build_parser; build_parser(); print({heavy})"
@@ -317,12 +300,7 @@ def test_help_is_instant_because_nothing_heavy_is_imported():
 
 @pytest.mark.parametrize(
     "redirection,status,words",
-    [
-        (">&-", 2, "output is closed"),
-        (">/dev/full", 2, "No space left on device"),
-        ("| head -0", 0, ""),
-        ("2>&-", 0, ""),
-    ],
+    [(">&-", 2, "output is closed"), (">/dev/full", 2, "No space left on device"), ("| head -0", 0, "")],
 )
 def test_a_stream_that_cannot_be_written_is_no_reason_to_fall_over(redirection, status, words):
     command = f"set -o pipefail; {sys.executable} -m ssr_lib fetch {redirection}"

@@ -6,19 +6,18 @@ import os
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.decode import ImageError, check_header, load_image
+from ssr_lib.decode import ImageError, load_image, opened
 
-
-@pytest.fixture
-def photo():
-    """A smooth colour gradient with some noise, (90, 120, 3) uint8: what JPEG was made for."""
-    y, x = np.mgrid[0:90, 0:120]
-    gradient = np.stack([2 * x, 2 * y, 255 - x - y], axis=-1) + np.random.default_rng(0).normal(0, 3, (90, 120, 3))
-    return gradient.clip(0, 255).astype(np.uint8)
+Y, X = np.mgrid[0:90, 0:120]
+SLOPES = np.stack([2 * X, 2 * Y, 255 - X - Y], axis=-1) + np.random.default_rng(0).normal(0, 3, (90, 120, 3))
+PHOTO = SLOPES.clip(0, 255).astype(np.uint8)  # smooth, with some noise: what JPEG was made for
+LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
+LONG = zlib.compress(bytes(2 << 20))
 
 
 def with_chunk(data, kind, body, *, intact=True, at=33):
@@ -27,16 +26,9 @@ def with_chunk(data, kind, body, *, intact=True, at=33):
     return data[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum) + data[at:]
 
 
-def png(width, height, pixels):
-    """A PNG of 16-bit RGB rows as they stand in the file, whatever size its header declares."""
-    data = with_chunk(b"\x89PNG\r\n\x1a\n", b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0), at=8)
-    data = with_chunk(data, b"IDAT", zlib.compress(pixels), at=len(data))
-    return with_chunk(data, b"IEND", b"", at=len(data))
-
-
-def encode(photo, format="JPEG", mode="RGB", **options):
+def encode(format, mode="RGB", **options):
     buffer = io.BytesIO()
-    Image.fromarray(photo).convert(mode).save(buffer, format, **options)
+    Image.fromarray(PHOTO).convert(mode).save(buffer, format, **options)
     return buffer.getvalue()
 
 
@@ -46,45 +38,37 @@ def encode(photo, format="JPEG", mode="RGB", **options):
      ("RGB", "TGA", 0), ("RGB", "JPEG", 3), ("RGB", "MPO", 3), ("RGB", "AVIF", 4), ("RGB", "JPEG2000", 3),
      ("CMYK", "JPEG", 4), ("P", "PNG", 25), ("P", "GIF", 25)],
 )  # fmt: skip
-def test_colour_comes_back_as_it_was_or_nearly(tmp_path, photo, mode, format, slack):
+def test_colour_comes_back_as_it_was_or_nearly(tmp_path, mode, format, slack):
     path = tmp_path / ("x.tga" if format == "TGA" else "x")
-    path.write_bytes(encode(photo, format, mode))
+    path.write_bytes(encode(format, mode))
     decoded = load_image(path)
-    assert decoded.shape == photo.shape and decoded.dtype == np.uint8
-    assert np.abs(decoded.astype(int) - photo).mean() <= slack
-
-
-@pytest.mark.parametrize("name,kind", [("x.png", np.uint8), ("x.png", np.uint16), ("x.tif", np.uint16)])
-def test_grey_of_8_and_16_bits_becomes_three_equal_channels(tmp_path, name, kind):
-    levels = np.arange(256, dtype=kind).reshape(16, 16)
-    Image.fromarray(levels if kind == np.uint8 else levels * 257).save(tmp_path / name)
-    np.testing.assert_array_equal(load_image(tmp_path / name), levels[:, :, None].repeat(3, axis=2))
+    assert decoded.shape == PHOTO.shape and decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - PHOTO).mean() <= slack
 
 
 @pytest.mark.parametrize("white,message", [(65536, None), (4096, r"x\.png: 16 bits with values up to 3840")])
 def test_sixteen_bit_colour_keeps_its_upper_eight_bits_and_twelve_bits_in_sixteen_are_refused(tmp_path, white, message):
     rows = np.random.default_rng(3).integers(0, white, (5, 7, 3), dtype=np.uint16)
-    (tmp_path / "x.png").write_bytes(png(7, 5, b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)))
+    cv2.imwrite(str(tmp_path / "x.png"), rows[:, :, ::-1])
     with pytest.raises(ImageError, match=message) if message else contextlib.nullcontext():
         np.testing.assert_array_equal(load_image(tmp_path / "x.png"), rows >> 8)
 
 
-def test_exif_orientation_is_applied_as_the_standard_defines_it_and_only_when_told(tmp_path, photo):
-    aside = photo.swapaxes(0, 1)
-    turned = [photo, photo[:, ::-1], photo[::-1, ::-1], photo[::-1]]  # first row and column: top left, top right, …
-    turned += [aside, aside[:, ::-1], aside[::-1, ::-1], aside[::-1]]  # left top, right top, right bottom, left bottom
-    for orientation, upright in enumerate(turned, start=1):
-        exif = Image.Exif()
+def test_exif_orientation_is_applied_as_the_standard_defines_it_and_only_when_told(tmp_path):
+    exif, aside = Image.Exif(), PHOTO.swapaxes(0, 1)
+    views = [PHOTO, PHOTO[:, ::-1], PHOTO[::-1, ::-1], PHOTO[::-1]]  # first row and column: top left, top right, …
+    views += [aside, aside[:, ::-1], aside[::-1, ::-1], aside[::-1]]  # left top, right top, right bottom, left bottom
+    for orientation, upright in enumerate(views, start=1):
         exif[0x0112] = orientation
-        Image.fromarray(photo).save(tmp_path / "x.png", exif=exif)
+        Image.fromarray(PHOTO).save(tmp_path / "x.png", exif=exif)
         np.testing.assert_array_equal(load_image(tmp_path / "x.png"), upright)
-        np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
+        np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), PHOTO)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.95])
-def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept):
-    data = encode(photo, format)
+def test_truncated_file_is_an_error_that_names_it(tmp_path, format, kept):
+    data = encode(format)
     (tmp_path / "cut.jpg").write_bytes(data[: int(kept * len(data))])
     with pytest.raises(ImageError, match=r"cut\.jpg"):
         load_image(tmp_path / "cut.jpg")
@@ -94,78 +78,70 @@ def test_truncated_file_is_an_error_that_names_it(tmp_path, photo, format, kept)
     "content,message",
     [
         (None, "No such file"),
+        (os.mkdir, "a folder, a pipe or a device"),
+        (os.mkfifo, "a folder, a pipe or a device"),  # not waited for
         (b"", "the file is empty"),
         (b"I am no picture\n" * 40, "not a picture that is read here$"),
-        (png(100_000, 100_000, bytes(1000)), "178,956,970 pixels"),
+        (b"P6 100000 100000 255\n", "exceeds limit of 178956970 pixels"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "but HEIC/HEIF$"),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1", "but a camera's raw data$"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "but a Git LFS pointer .*git lfs pull"),
         (b"<!DOCTYPE html><html>", "but a web page$"),
         (b"\xff\x0a\0\0", "but JPEG XL$"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "but PDF or PostScript$"),
     ],
 )
 def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "bad.jpg").write_bytes(content)
-    for read in (load_image, check_header):
-        with pytest.raises(ImageError, match=rf"bad\.jpg: {message}|bad\.jpg: .* {message}"):
-            read(tmp_path / "bad.jpg")
+    path = tmp_path / "bad.jpg"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        content(path)
+    with pytest.raises(ImageError, match=rf"bad\.jpg: (.* )?{message}"), opened(path):
+        pytest.fail("opened")
 
 
 @pytest.mark.parametrize("mode,format", [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF")])
 def test_what_is_transparent_shows_white(tmp_path, mode, format):
     drawing = np.zeros((20, 30, 4), np.uint8)
     drawing[5:10, 5:20, 3] = 255  # black ink
-    picture = Image.fromarray(drawing).convert(mode)
-    picture.save(tmp_path / "x", format, lossless=True)
+    Image.fromarray(drawing).convert(mode).save(tmp_path / "x", format, lossless=True)
     decoded = load_image(tmp_path / "x")
     assert (decoded[5:10, 5:20] == 0).all() and (decoded[:5] == 255).all() and (decoded[10:] == 255).all()
     Image.fromarray(np.full((4, 4, 4), (100, 0, 200, 128), np.uint8)).save(tmp_path / "half.png")
     assert np.abs(load_image(tmp_path / "half.png").astype(int) - (177, 127, 227)).max() <= 1
 
 
-LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
-
-
-@pytest.mark.parametrize("kind,declared,white", [(np.int32, {281: 255}, 255), (np.uint16, {281: 4095}, 4095),
-                                                 (np.uint16, {341: 1023}, 1023)])  # fmt: skip
-def test_grey_is_scaled_by_what_the_file_declares(tmp_path, kind, declared, white):
-    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
-    assert np.abs(load_image(tmp_path / "x.tif")[:, :, 0] - 255 * LEVELS).max() <= 1.5
-
-
 @pytest.mark.parametrize(
-    "kind,white,declared,words",
+    "name,kind,white,declared,words",
     [
-        (np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
-        (np.uint16, 4095, {}, "16 bits with values up to 4095 of 65535"),
-        (np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
-        (np.float32, 1, {}, "floating-point pixels"),
+        ("x.png", np.uint8, 255, {}, None),
+        ("x.png", np.uint16, 65535, {}, None),
+        ("x.tif", np.uint16, 65535, {}, None),
+        ("x.tif", np.int32, 255, {281: 255}, None),
+        ("x.tif", np.uint16, 4095, {281: 4095}, None),
+        ("x.tif", np.uint16, 1023, {341: 1023}, None),
+        ("x.tif", np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
+        ("x.png", np.uint16, 4095, {}, "16 bits with values up to 4095"),
+        ("x.tif", np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
+        ("x.tif", np.float32, 1, {}, "floating-point pixels"),
     ],
 )
-def test_grey_of_no_certain_scale_is_refused(tmp_path, kind, white, declared, words):
-    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / "x.tif", tiffinfo=declared)
-    with pytest.raises(ImageError, match=rf"x\.tif: .*{words}"):
-        load_image(tmp_path / "x.tif")
+def test_grey_is_scaled_by_what_the_file_declares_or_refused(tmp_path, name, kind, white, declared, words):
+    Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / name, tiffinfo=declared)
+    with pytest.raises(ImageError, match=f"{name}: .*{words}") if words else contextlib.nullcontext():
+        assert np.abs(load_image(tmp_path / name) - 255 * LEVELS[:, :, None]).max() <= 1.5
 
 
-PROFILE = b"icc\0\0" + zlib.compress(bytes(2 << 20))
-CHUNKS = {"zTXt": (b"Comment\0\0" + zlib.compress(b"x" * (2 << 20)), True), "iCCP": (PROFILE, True),
-          "tEXt": (b"Comment\0hello", False), "eXIf": (b"MM\0*", False)}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", CHUNKS)
+@pytest.mark.parametrize("kind,body,intact", [(b"zTXt", b"Comment\0\0" + LONG, True), (b"eXIf", b"MM\0*", False),
+                                              (b"iCCP", b"icc\0\0" + LONG, True), (b"tEXt", b"a\0b", False)])  # fmt: skip
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, photo, kind, place):
-    body, intact = CHUNKS[kind]
+def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, kind, body, intact, place):
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encode(photo, "PNG", exif=exif)
+    data = encode("PNG", exif=exif)
     at = 33 if place == "before" else len(data) - 12  # IEND has 12 bytes
-    (tmp_path / "x.png").write_bytes(with_chunk(data, kind.encode(), body, intact=intact, at=at))
-    np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), photo)
-    assert kind == "eXIf" or load_image(tmp_path / "x.png").shape == (120, 90, 3), "still turned"
+    (tmp_path / "x.png").write_bytes(with_chunk(data, kind, body, intact=intact, at=at))
+    np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), PHOTO)
+    assert kind == b"eXIf" or load_image(tmp_path / "x.png").shape == (120, 90, 3), "still turned"
     damaged = bytearray(data)
     damaged[len(data) // 2] ^= 255
     (tmp_path / "x.png").write_bytes(damaged)
@@ -173,16 +149,9 @@ def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, photo, kind, 
         load_image(tmp_path / "x.png")
 
 
-@pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
-def test_what_is_no_file_is_not_waited_for(tmp_path, make):
-    getattr(os, make)(tmp_path / "x.jpg")
-    with pytest.raises(ImageError, match=r"x\.jpg: a folder, a pipe or a device"):
-        load_image(tmp_path / "x.jpg")
-
-
-def test_no_library_warns_of_a_file_that_it_does_not_name(tmp_path, photo, recwarn, capfd):
+def test_no_library_warns_of_a_file_that_it_does_not_name(tmp_path, recwarn, capfd):
     for name, options in {"a.jpg": {"exif": b"Exif\0\0garbage"}, "b.tif": {}, "c.gif": {}}.items():
-        Image.fromarray(photo).save(tmp_path / name, **options)
+        Image.fromarray(PHOTO).save(tmp_path / name, **options)
     data = (tmp_path / "b.tif").read_bytes()
     (tmp_path / "b.tif").write_bytes(data.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 60000, 3, 1)))
     for path in tmp_path.iterdir():

@@ -10,7 +10,6 @@ import pickle
 import random
 import tarfile
 import threading
-import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -71,15 +70,6 @@ def make_tar(path, files, mode="w:gz", kind=tarfile.SYMTYPE):
     return path
 
 
-def make_zip(path, files):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, content in files.items():
-            info = zipfile.ZipInfo(name)
-            info.external_attr = 0 if content is not None else 0o120777 << 16  # a symbolic link
-            bundle.writestr(info, content or b"/etc/passwd", zipfile.ZIP_DEFLATED)
-    return path
-
-
 DATA = np.random.default_rng(0).bytes(300_000)
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens
 CHECKSUM = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -107,8 +97,8 @@ def test_a_file_arrives_whole_from_the_first_address_that_gives_it_and_is_not_as
 
 
 @pytest.mark.parametrize("way,problem", [
-    ("nowhere/", "404 Client Error"), ("cut/", "150000 bytes read|broke off"), ("file:///etc/file.bin", "No connection adapters"),
-    ("wrong/", f"does not match the known hash: expected {CHECKSUM}"), (f"{NOBODY}/file.bin", f"{NOBODY}/file.bin: cannot be reached"),
+    ("nowhere/", "404 Client Error"), ("cut/", "150000 bytes read"), ("file:///etc/file.bin", "No connection adapters"),
+    ("wrong/", f"does not match the known hash: expected {CHECKSUM}"), (f"{NOBODY}/file.bin", f"{NOBODY}/file.bin: .*refused"),
 ])  # fmt: skip
 def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(site, tmp_path, way, problem):
     path = tmp_path / "to" / "file.bin"
@@ -124,7 +114,7 @@ PLAIN = functools.partial(make_tar, mode="w")
 pictures = DATA_SETS["holidays"].place
 
 
-@pytest.mark.parametrize("make", [make_tar, make_zip, PLAIN])
+@pytest.mark.parametrize("make", [make_tar, PLAIN])
 def test_wanted_files_are_written_and_counted_over_what_a_killed_run_left(tmp_path, make):
     (tmp_path / "out" / "jpg").mkdir(parents=True)
     (tmp_path / "out" / "jpg" / "a.jpg").write_bytes(b"half")
@@ -133,30 +123,25 @@ def test_wanted_files_are_written_and_counted_over_what_a_killed_run_left(tmp_pa
     assert found == {"jpg/a.jpg": b"a" * 100, "jpg/b.jpg": b"b" * 5000}
 
 
-@pytest.mark.parametrize("make", [make_tar, make_zip])
 @pytest.mark.parametrize("entry,words", [
     *((path, "would leave the folder") for path in ("../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:/evil.jpg")),
     ("two/a.jpg", r"two entries would become jpg/a\.jpg"),
 ])  # fmt: skip
-def test_entries_that_leave_the_folder_or_share_a_name_are_refused(tmp_path, make, entry, words):
+def test_entries_that_leave_the_folder_or_share_a_name_are_refused(tmp_path, entry, words):
     with pytest.raises(ValueError, match=words):
-        unpack(make(tmp_path / "x", {**FILES, entry: b"evil"}), tmp_path / "deep" / "out", pictures)
+        unpack(make_tar(tmp_path / "x", {**FILES, entry: b"evil"}), tmp_path / "deep" / "out", pictures)
     assert not [path for path in tmp_path.rglob("*.jpg") if path.read_bytes() == b"evil"]
 
 
-KINDS = [functools.partial(make_tar, kind=kind) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)]
-
-
-@pytest.mark.parametrize("make", [make_zip, *KINDS])
-def test_links_and_devices_are_refused(tmp_path, make):
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
     with pytest.raises(ValueError, match=r"'top/link\.jpg' is a link or a device"):
-        unpack(make(tmp_path / "x", {**FILES, "top/link.jpg": None}), tmp_path / "out", pictures)
+        unpack(make_tar(tmp_path / "x", {**FILES, "top/link.jpg": None}, kind=kind), tmp_path / "out", pictures)
     assert not (tmp_path / "out" / "jpg" / "link.jpg").exists()
 
 
-@pytest.mark.parametrize("make", [make_tar, make_zip])
-def test_bombs_are_refused(tmp_path, make, monkeypatch):
-    archive = make(tmp_path / "x", {"b.jpg": bytes(2_000_000)})
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    archive = make_tar(tmp_path / "x", {"b.jpg": bytes(2_000_000)})
     monkeypatch.setattr(fetch, "BOMB", (1_000_000 - 10**9) / archive.stat().st_size)  # 1 MB may be unpacked
     with pytest.raises(ValueError, match="refused as a bomb"):
         unpack(archive, tmp_path / "out", pictures)
@@ -171,13 +156,12 @@ def test_a_tar_that_ends_early_inside_a_whole_compression_is_refused(tmp_path):
             unpack(tmp_path / "x.tgz", tmp_path / "out", pictures)
 
 
-@pytest.mark.parametrize("make", [make_tar, make_zip])
 @pytest.mark.parametrize("damage", [
     lambda data: data[: len(data) // 3], lambda data: data[: 9 * len(data) // 10], lambda data: b"",
     lambda data: data[:100_000] + bytes([data[100_000] ^ 255]) + data[100_001:], lambda data: b"<html>Please sign in" * 60,
 ])  # fmt: skip
-def test_what_is_damaged_or_no_archive_is_one_line_that_names_it(tmp_path, make, damage):
-    archive = make(tmp_path / "x", {**FILES, "noise.jpg": random.Random(0).randbytes(200_000)})
+def test_what_is_damaged_or_no_archive_is_one_line_that_names_it(tmp_path, damage):
+    archive = make_tar(tmp_path / "x", {**FILES, "noise.jpg": random.Random(0).randbytes(200_000)})
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(ValueError, match=r"x is refused: it is no archive, damaged or dangerous \(.+\)$"):
         unpack(archive, tmp_path / "out", pictures)
@@ -237,26 +221,13 @@ def test_an_interrupted_fetch_goes_on_with_what_is_missing(small, tmp_path):
     assert not list((tmp_path / "data" / "small").glob("tmp*"))
 
 
-def test_a_wrong_archive_is_set_aside_with_its_address_and_the_right_one_taken_later(small, tmp_path):
-    make_tar(small.folder / "part_2.tgz", {"../../../evil.jpg": b"evil", "t2.jpg": b"2"})
-    with pytest.raises(ValueError, match=r"part_2\.tgz is refused: .* it came from http://127.*part_2\.tgz\.refused"):
-        get("small", tmp_path)
-    assert not list(tmp_path.rglob("evil.jpg"))
-    make_tar(small.folder / "part_2.tgz", {"t2.jpg": b"2", "q1.jpg": b"3"})
-    assert len(pictures_of(get("small", tmp_path))) == 3
-
-
 def test_what_cannot_be_put_there_is_refused_before_anything_is_asked_for(small, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no data set 'imagenet'; there are roxford5k, rparis6k"):
         get("imagenet", tmp_path)
-    (tmp_path / "file").touch()
-    for to in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(NotADirectoryError, match="small, or what should hold it, is a file; a folder is wanted"):
-            fetch.fetch("small", to)
     with locked(tmp_path / "data" / "small"), pytest.raises(FolderBusyError):
         get("small", tmp_path)
     monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["small"], kept=1e6))
-    with pytest.raises(OSError, match=r"small needs about 1e\+06 GB of disk, .* GB are free"):
+    with pytest.raises(OSError, match=r"small: .*, 1e\+06 GB on disk afterwards; .* GB are free"):
         get("small", tmp_path)
     assert small.asked == []
 
@@ -281,7 +252,7 @@ def test_groceries_become_training_labels(site, tmp_path, monkeypatch):
     names = ["train/Fruit/Apple/Golden/g1.jpg", "val/Fruit/Apple/Golden/g1.jpg", "train/Packages/Milk/m.jpg",
              "test/Fruit/Apple/Golden/t.jpg", "iconic-images-and-descriptions/x.jpg", "train/README.md"]  # fmt: skip
     archive = DATA_SETS["grocery"].sources[0].file
-    make_zip(site.folder / archive, {f"GroceryStoreDataset-abc/dataset/{name}": name.encode() for name in names})
+    make_tar(site.folder / archive, {f"GroceryStoreDataset-abc/dataset/{name}": name.encode() for name in names})
     serve(site, monkeypatch, "grocery", archive)
     place = get("grocery", tmp_path)
     assert rows_of(place) == [

@@ -105,7 +105,7 @@ def test_without_splits_every_picture_with_a_partner_asks_for_the_others(tmp_pat
     assert benchmark.queries == ["a.jpg", "c.jpg", "d.jpg"] and benchmark.query_ids == [0, 2, 3]
     assert [ids.tolist() for ids in benchmark.easy] == [[2, 3], [0, 3], [0, 2]]
 
-    with pytest.raises(ValueError, match="0 queries, 4 database pictures; a label that two pictures share"):
+    with pytest.raises(ValueError, match=r"0 queries, 4 database pictures; .* a label that two pictures share"):
         read_labels(write_csv(tmp_path, "a.jpg,1", "b.jpg,2", "c.jpg,", "d.jpg,", header="file,label"))
 
 
@@ -174,10 +174,10 @@ def test_marks_line_ends_and_separators_of_every_kind_are_read(tmp_path, text, r
     (b"file,label\n" + b"b" * 140_000 + b",1", ", line 2: 'b+'… of 140,000 characters is no file name"),
     (b"file,label\na\0.jpg,1\n", ", line 2: .* is no file name"),
     (b"file,label\n,1\n", ", line 2: ''… of 0 characters is no file name"),
-    (b"File,file ,label\na.jpg,b.jpg,2\n", ": 2 columns are called 'file'; one is wanted"),
-    (b"", ": a CSV table with columns file, label is wanted; found ''"),
+    (b"File,file ,label\na.jpg,b.jpg,2\n", ": .* columns file, label is wanted, each once; found 'File, file, label'"),
+    (b"", ": a CSV table with columns file, label is wanted; it is empty"),
     (b"name,class\na.jpg,1\n", ": .*; found 'name, class'"),
-    (b"file,label\n\xff\xfe.jpg,1\n", ": .* columns file, label is wanted, saved as UTF-8; this is not .* at byte 11"),
+    (b"file,label\n\xff\xfe.jpg,1\n", ": .* columns file, label is wanted, saved as UTF-8 .* at byte 11"),
     (b"file,label\n", " lists no files"),
     (b"file,label,split\na.jpg,1,test\n", ", line 2: split is 'test'; one of query, db, distractor, train"),
     (b"file,label\na.jpg,1\nb.jpg,1\na.jpg,2\n", r", line 4: a\.jpg was already listed in line 2"),

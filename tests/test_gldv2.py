@@ -30,7 +30,7 @@ def test_a_landmark_with_thousands_of_pictures_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text,words", [
-    ("id,url,landmark_id\nab,http,1\n", "a CSV table with columns landmark_id, images is wanted; found 'id, url, landmark_id'"),
+    ("id,url,landmark_id\nab,http,1\n", "a CSV table with columns landmark_id, images is wanted, each once; found 'id, url, landmark_id'"),
     *((f"{TABLE}{row}\n", "line 5: .*") for row in ("x,17660ef415d37059", "1,ab", "1,../../../etc abc", '1,"ab')),
 ])  # fmt: skip
 def test_other_columns_and_rows_that_are_no_landmarks_are_refused(tmp_path, text, words):

@@ -85,6 +85,6 @@ def test_pictures_of_many_sizes_leave_before_too_many_numbers_wait(monkeypatch):
 @pytest.mark.parametrize("side,size", [(16, 384), (200, 16)])
 def test_a_picture_of_which_a_network_sees_nothing_is_refused_by_its_size(tmp_path, side, size):
     Image.fromarray(np.zeros((side // 2, side, 3), np.uint8)).save(tmp_path / "x.png")
-    with pytest.raises(ImageError, match=r"x\.png: the network would see 16 x 8 px; a side of 17 px or more"):
+    with pytest.raises(ImageError, match=r"x\.png: the network would see 16 x 8 px; 17 px or more are wanted"):
         load_tensors(tmp_path / "x.png", Preprocess(size=size))
     assert load_tensors(tmp_path / "x.png", Preprocess(size=17, enlarge=True))[0].shape[2] == 17

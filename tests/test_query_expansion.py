@@ -93,7 +93,6 @@ def test_a_part_ranks_by_what_it_made(name, own):
         (lambda: database_augmentation(X, 300, 3), "k is 300; wanted an integer from 1 to 299"),
         (lambda: alpha_query_expansion(Q, X, 5, -1), "exponent is -1"),
         (lambda: database_augmentation(X, 5, 3, weighting="sum"), "weighting is 'sum'"),
-        (lambda: load_part("aqe", "rerank").rerank(Q, X, first_ranking(Q, X), k=301), "k is 301"),
     ],
 )
 def test_what_cannot_be_is_refused(run, message):

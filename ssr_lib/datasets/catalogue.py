@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -42,7 +42,7 @@ class DataSet:
     entries: str
     becomes: str
     sources: tuple[Source, ...]
-    label: Callable[[Path], Rows] | None  # reads the set's list, or else its folder; None: it has a ground truth
+    labels: str | None = None
     pictures: int | None = None
 
     def place(self, entry: str, listed: Collection[str] | None = None) -> str | None:
@@ -56,14 +56,24 @@ class DataSet:
 
     def rows(self, folder: Path) -> Rows:
         """File, label and split of its pictures. Raises `ValueError` where they are not as many as published."""
-        rows = self.label(folder)
+        if self.labels == "landmarks":
+            files, landmarks = read_clean(folder / "train_clean.csv")
+            rows = [(f"jpg/{file}", str(label), "train") for file, label in zip(files, landmarks, strict=True)]
+        elif self.labels == "none":
+            rows = [(file, "", "distractor") for file in read_distractors(folder)]
+        elif self.labels == "numbers":  # without its last two digits the scene; 00 is the query
+            names = sorted(path.name for path in (folder / "jpg").iterdir() if path.stem.isdecimal())
+            rows = [(f"jpg/{name}", f"scene-{name[:-6]}", "query" if name[-6:-4] == "00" else "db") for name in names]
+        else:
+            files = [PurePosixPath("images", name) for name in list_pictures(folder / "images")[0]]
+            rows = [(str(file), file.parent.name, "train") for file in files]
         if self.pictures not in (None, len(rows)):
             raise ValueError(f"{folder} has, or lists, {len(rows):,} pictures; {self.pictures:,} are published")
         return rows
 
     def finish(self, folder: Path) -> None:
         """Check that all pictures are in `folder`, and write labels.csv, or the ground truth as JSON, beside them."""
-        if self.label is None:
+        if self.labels is None:
             benchmark = read_ground_truth(folder / f"gnd_{folder.name}.pkl", folder)
             benchmark.save(folder / f"{folder.name}.json")  # for whoever reads no pickles
             return
@@ -74,31 +84,6 @@ class DataSet:
         write_atomic(folder / "labels.csv", text.getvalue())
 
 
-def _distractors(folder: Path) -> Rows:
-    return [(file, "", "distractor") for file in read_distractors(folder)]
-
-
-def _landmarks(folder: Path) -> Rows:
-    files, landmarks = read_clean(folder / "train_clean.csv")
-    return [(f"jpg/{file}", str(landmark), "train") for file, landmark in zip(files, landmarks, strict=True)]
-
-
-def _holidays(folder: Path) -> Rows:
-    """INRIA's convention: the number without its last two digits is the scene; 00 is the query."""
-    names = sorted(path.name for path in (folder / "jpg").iterdir() if path.stem.isdecimal())
-    return [(f"jpg/{name}", f"scene-{name[:-6]}", "query" if name[-6:-4] == "00" else "db") for name in names]
-
-
-def _groceries(folder: Path) -> Rows:
-    """The folder of a picture is its fine-grained class; all are for training."""
-    files = [PurePosixPath("images", name) for name in list_pictures(folder / "images")[0]]
-    return [(str(file), file.parent.name, "train") for file in files]
-
-
-_LABELS = {"revisitop1m": _distractors, "google-landmarks-v2-clean": _landmarks, "holidays": _holidays,
-           "grocery": _groceries}  # fmt: skip
-
-
 def _data_set(name: str, record: dict) -> DataSet:
     sources = []
     for file in record.pop("files"):
@@ -106,7 +91,7 @@ def _data_set(name: str, record: dict) -> DataSet:
         for number in range(*file.get("numbers", [1])):
             urls = tuple(url.format(number) for url in file["urls"])
             sources.append(Source(urls, checksum, file["md5"].format(number) if "md5" in file else None))
-    return DataSet(**record, sources=tuple(sources), label=_LABELS.get(name))
+    return DataSet(**record, sources=tuple(sources))
 
 
 _RECORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))

@@ -12,10 +12,8 @@ import json
 import shutil
 import tarfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pooch
 import requests
@@ -28,7 +26,7 @@ ROUNDS = 3  # times that every address is asked before a file is given up
 WAIT = 2.0  # seconds after an address that gave nothing
 TIMEOUT = 60.0  # seconds without a byte
 BOMB = 10  # an archive that would unpack to more than this multiple of itself and 1 GB is refused
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 
 def fetch(
@@ -45,10 +43,7 @@ def fetch(
     if name not in DATA_SETS:
         raise ValueError(f"no data set {name!r}; there are {', '.join(DATA_SETS)}")
     data_set, folder = DATA_SETS[name], Path(to) / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(f"{folder}, or what should hold it, is a file; a folder is wanted") from error
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         for left in folder.glob("tmp????????"):  # of a download that was killed
             left.unlink()
@@ -56,12 +51,11 @@ def fetch(
         unpacked = read_json(state_file) or {}
         free = shutil.disk_usage(folder).free / 1e9
         kept = "as much" if data_set.kept is None else f"{data_set.kept:,g} GB"
+        cost = f"about {data_set.size} to download, {kept} on disk afterwards; {free:,.1f} GB are free in {to}"
         if tell is not None:
-            cost = f"about {data_set.size} to download, {kept} on disk afterwards, more while an archive is unpacked"
-            tell(f"{data_set.about}: {cost}; {free:,.0f} GB are free in {to}")
+            tell(f"{data_set.about}: {cost}")
         if not unpacked and (data_set.kept or 0) > free:
-            told = f"{name} needs about {kept} of disk, {free:,.1f} GB are free"
-            raise OSError(errno.ENOSPC, f"{told}; make room or choose another folder", str(folder))
+            raise OSError(errno.ENOSPC, f"{name}: {cost}", str(folder))
         listed = None
         for source in data_set.sources:
             if source.file in unpacked:
@@ -70,7 +64,7 @@ def fetch(
             try:
                 if path.name.endswith(ARCHIVES):
                     unpacked[path.name] = unpack(path, folder, functools.partial(data_set.place, listed=listed))
-                elif data_set.label is not None:
+                elif data_set.labels is not None:
                     listed = {file for file, _, _ in data_set.rows(folder)}
             except ValueError as error:
                 aside = path.rename(f"{path}.refused")
@@ -101,9 +95,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
                 answer.raise_for_status()
                 checksum = f"md5:{answer.text[:32]}"
             return Path(pooch.retrieve(url, checksum, source.file, folder, downloader=load))
-        except requests.ConnectionError:
-            problems[url] = "cannot be reached, or broke off"
-        except (requests.RequestException, ValueError) as error:  # not there, cut short, or another file
+        except (requests.RequestException, ValueError) as error:  # not reached, not there, cut short, or another file
             problems[url] = str(error).partition(". Deleted")[0]
         time.sleep(WAIT)
     told = "; ".join(f"{url}: {problem}" for url, problem in problems.items())
@@ -112,7 +104,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> int:
-    """Write the wanted files of a .zip, .tar, .tar.gz or .tgz below `folder`; return how many.
+    """Write the wanted files of a .tar, .tar.gz or .tgz below `folder`; return how many.
 
     `place`: an entry's path → its name in `folder`, or None to leave it out. Raises `ValueError` naming the archive
     where it is damaged, cut off, or holds a link, a device, a way out of the folder, or more than it should.
@@ -120,45 +112,33 @@ def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> i
     names: set[str] = set()
     left = BOMB * archive.stat().st_size + 10**9  # bytes
     try:
-        for path, is_file, size, opened in _entries(archive):
-            left -= size
-            if left < 0:
-                raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
-            if not stays_inside(path) or "\\" in path or ":" in path.partition("/")[0]:
-                raise ValueError(f"entry {path!r} would leave the folder")
-            if not is_file:
-                raise ValueError(f"entry {path!r} is a link or a device; only files are unpacked")
-            name = place(path)
-            if name is None:
-                continue
-            if name in names:
-                raise ValueError(f"two entries would become {name}")
-            names.add(name)
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with opened() as packed, open(folder / name, "wb") as file:
-                shutil.copyfileobj(packed, file)
-    except Exception as error:  # damaged archives raise all kinds: TarError, BadZipFile, zlib.error, EOFError
+        with tarfile.open(archive) as tar:
+            for entry in tar:
+                left -= entry.size
+                if left < 0:
+                    raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
+                if entry.isdir():
+                    continue
+                if not stays_inside(entry.name) or "\\" in entry.name or ":" in entry.name.partition("/")[0]:
+                    raise ValueError(f"entry {entry.name!r} would leave the folder")
+                if not entry.isreg():
+                    raise ValueError(f"entry {entry.name!r} is a link or a device; only files are unpacked")
+                name = place(entry.name)
+                if name is None:
+                    continue
+                if name in names:
+                    raise ValueError(f"two entries would become {name}")
+                names.add(name)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with tar.extractfile(entry) as packed, open(folder / name, "wb") as file:
+                    shutil.copyfileobj(packed, file)
+            if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:  # the block that marks the end
+                raise ValueError("it ends early")
+            while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
+                pass
+    except Exception as error:  # damaged archives raise all kinds: TarError, zlib.error, EOFError
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:  # a full disk has a number
             raise
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{archive} is refused: it is no archive, damaged or dangerous ({reason})") from error
     return len(names)
-
-
-def _entries(archive: Path) -> Iterator[tuple[str, bool, int, Callable[[], BinaryIO]]]:
-    """Of every entry but folders: path, whether it is a plain file, bytes when unpacked, and what opens it."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as bundle:
-            for info in bundle.infolist():
-                is_file = (info.external_attr >> 28) in (0, 8)  # kind of file on Unix: none told, or regular
-                if not info.is_dir():
-                    yield info.filename, is_file, info.file_size, functools.partial(bundle.open, info)
-        return
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if not member.isdir():
-                yield member.name, member.isreg(), member.size, functools.partial(tar.extractfile, member)
-        if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:  # the block that marks the end
-            raise ValueError("it ends early")
-        while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
-            pass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.datasets.table import LabelRow, read_label_rows
-from ssr_lib.decode import TARGA, ImageError, check_header
+from ssr_lib.decode import TARGA, ImageError, opened
 
 # Believed unopened; of other names the content decides.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib",
@@ -68,8 +68,8 @@ def _why_not(path: Path, seen: set[tuple[int, int]]) -> str | None:
     if extension in RAW:
         return f"a camera's raw data {kind}"
     try:
-        check_header(path)
-        return None
+        with opened(path):
+            return None
     except ImageError as error:
         return f"{str(error).removeprefix(f'{path}: ')} {kind}"
 
@@ -93,13 +93,10 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     for i, row in enumerate(database):
         if row.label and row.split != "distractor":
             by_label[row.label].append(i)
-    queries = [row for row in rows if row.split == "query"]
-    wanted = "a row with split 'query' and one with 'db'"
-    if database and database[0].split is None:
-        queries = [row for row in rows if len(by_label[row.label]) > 1]
-        wanted = "a label that two pictures share"
+    queries = [row for row in rows if row.split == "query" or (row.split is None and len(by_label[row.label]) > 1)]
     if not queries or not database:
-        raise ValueError(f"{path} has {len(queries)} queries, {len(database)} database pictures; {wanted} is wanted")
+        wanted = "some of each, or without splits a label that two pictures share, are wanted"
+        raise ValueError(f"{path} has {len(queries)} queries, {len(database)} database pictures; {wanted}")
     ids = {names[row.file]: i for i, row in enumerate(database)}
     query_ids = [ids.get(names[row.file], -1) for row in queries]
     easy, lonely = [], []
@@ -153,18 +150,17 @@ def find_files(
     `spellings`: what each may be called. Raises `FileNotFoundError` with the names of those that are missing,
     `ValueError` where two names lead to one file.
     """
-    found = {folder: {} for folder in folders}
-    for folder, files in found.items():
-        for name, spelled in spellings.items():
-            files[name] = next((file for file in spelled if os.path.isfile(folder / file)), None)
-    folder = min(found, key=lambda folder: list(found[folder].values()).count(None))
-    files = found[folder]
+    found = {}
+    for folder in folders:
+        found[folder] = {
+            name: next((file for file in spelled if os.path.isfile(folder / file)), None)
+            for name, spelled in spellings.items()
+        }
+    folder, files = min(found.items(), key=lambda pair: list(pair[1].values()).count(None))
     missing = [name for name, file in files.items() if file is None]
     if missing:
         told = listed(missing, f"of {len(files)} pictures")
-        raise FileNotFoundError(
-            f"{told} that {table} lists are not in {folder}; is their folder another one (--images)?"
-        )
+        raise FileNotFoundError(f"{told} that {table} lists are not in {folder}; is it another one (--images)?")
     seen: dict[tuple, str] = {}
     for name, file in files.items():
         first = seen.setdefault(file_identity(folder / file), name)

@@ -42,16 +42,13 @@ def read_ground_truth(path: Path | str, images: Path | str | None = None, *, sub
     data = path.read_bytes()
     published = {checksum: name for name, checksum in OFFICIAL.items()}.get(hashlib.sha256(data).hexdigest())
     if published is None and not subset:
-        raise ValueError(
-            f"{path} is not the published gnd_roxford5k.pkl or gnd_rparis6k.pkl (its SHA-256 differs); fetch it again, "
-            "or say that it is another one on purpose (subset=True; in a profile: a dataset that has another name)"
-        )
+        wanted = "fetch it again, or say that it is another one (subset=True; in a profile: another name)"
+        raise ValueError(f"{path} is not the published gnd_roxford5k.pkl or gnd_rparis6k.pkl (by SHA-256); {wanted}")
     record = read_record(data, path)
     database, queries = record.imlist, record.qimlist
-    spellings = {}
-    for name in (*database, *queries):
-        whole = [name] if name.lower().endswith(EXTENSIONS) else []
-        spellings[name] = [*whole, *(name + extension for extension in EXTENSIONS)]
+    listed_names = [*database, *queries]
+    endings = {name: ["", *EXTENSIONS] if name.lower().endswith(EXTENSIONS) else EXTENSIONS for name in listed_names}
+    spellings = {name: [name + ending for ending in endings[name]] for name in listed_names}
     root, names = Path("."), {name: spelled[0] for name, spelled in spellings.items()}
     if images is not None:
         root, names = find_files(path, [Path(images), Path(images, "jpg")], spellings)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("query", "db", "distractor", "train")
-LONGEST_NAME = 4096  # characters of a path
 csv.field_size_limit(2**24)  # a landmark of GLDv2 has more pictures than the library's own limit holds
 
 
@@ -33,7 +32,7 @@ def read_label_rows(path: Path | str) -> list[LabelRow]:
     rows, seen = [], {}
     for line, record in read_records(path, ("file", "label")):
         where, file, split = f"{path}, line {line}", record["file"], record.get("split")
-        if not 1 <= len(file) <= LONGEST_NAME or "\0" in file:
+        if not 1 <= len(file) <= 4096 or "\0" in file:
             raise ValueError(f"{where}: {file[:40]!r}… of {len(file):,} characters is no file name")
         if split is not None and split not in SPLITS:
             raise ValueError(f"{where}: split is {split!r}; one of {', '.join(SPLITS)} is wanted")
@@ -56,24 +55,7 @@ def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int,
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start}"
-        raise ValueError(f"{path}: {table}, saved as UTF-8; this is not UTF-8 text ({where})") from error
-    lines = _lines(text, path)
-    _, header = next(lines, (1, []))
-    columns = [name.lower() for name in header]
-    if not set(wanted) <= set(columns):
-        raise ValueError(f"{path}: {table}; found {', '.join(header)[:200]!r}")
-    for name in (*wanted, "split"):
-        if columns.count(name) > 1:
-            raise ValueError(f"{path}: {columns.count(name)} columns are called {name!r}; one is wanted")
-    for line, values in lines:
-        if len(values) != len(columns):
-            raise ValueError(f"{path}, line {line}: {len(values)} values for {len(columns)} columns")
-        yield line, dict(zip(columns, values, strict=True))
-
-
-def _lines(text: str, path: Path | str) -> Iterator[tuple[int, list[str]]]:
-    """The records that are not blank, each with the number of the line on which it begins."""
+        raise ValueError(f"{path}: {table}, saved as UTF-8 ({error.reason} at byte {error.start})") from error
     stream = io.StringIO(text, newline="")  # line ends inside a field stay what they are
     first = stream.readline()
     told = re.fullmatch(r'"?sep=(.)"?\s*', first)
@@ -81,11 +63,20 @@ def _lines(text: str, path: Path | str) -> Iterator[tuple[int, list[str]]]:
         stream.seek(0)
     reader = csv.reader(stream, delimiter=told[1] if told else max(",;\t", key=first.count), strict=True)
     begin = line = 2 if told else 1
+    columns = None
     try:
         for record in reader:
             values = [value.strip() for value in record]
-            if any(values):
-                yield line, values
+            if columns is None and any(values):
+                columns = [name.lower() for name in values]
+                if any(columns.count(name) != 1 for name in wanted) or columns.count("split") > 1:
+                    raise ValueError(f"{path}: {table}, each once; found {', '.join(values)[:200]!r}")
+            elif any(values):
+                if len(values) != len(columns):
+                    raise ValueError(f"{path}, line {line}: {len(values)} values for {len(columns)} columns")
+                yield line, dict(zip(columns, values, strict=True))
             line = begin + reader.line_num
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: {error}; is a quotation mark left open there?") from error
+    if columns is None:
+        raise ValueError(f"{path}: {table}; it is empty")
