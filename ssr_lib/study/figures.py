@@ -23,14 +23,15 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon"
 STYLE |= {"font.family": "DejaVu Sans", "svg.hashsalt": "ssr"}  # a font of matplotlib's own, names without chance
 METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]
-BLUE, GREY, RED = PALETTE[0], "#8c8c8c", "#d73027"
+BLUE, GREY = PALETTE[0], "#8c8c8c"
+STYLE |= {"axes.prop_cycle": matplotlib.cycler(color=PALETTE)}
 # The same thing has the same colour in every figure.
 NETWORKS = ["product", "neighbour", "conv", "attention neighbour", "attention", "untrained", "attention only", "plain"]
 RERANKERS = ["GFR", "αQE + DBA", "SuperGlobal", "AQE", "αQE", "SIFT + RANSAC", "DBA", "none"]
 COLOURS = dict(zip([*NETWORKS, "structural", "CBAM"], PALETTE, strict=True))
 COLOURS |= dict(zip([*RERANKERS, "easy", "medium"], PALETTE, strict=True)) | {"hard": PALETTE[3]}
 # Colour and mark of a ranked picture: never told apart by colour alone.
-FRAMES = {"right": ("#1a9850", "✓"), "wrong": (RED, "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
+FRAMES = {"right": ("#1a9850", "✓"), "wrong": ("#d73027", "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
 Picture = Path | np.ndarray
 
 
@@ -78,17 +79,6 @@ def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | 
             for i, (image, status) in enumerate(zip(pictures, statuses, strict=True)):
                 score = "" if scores is None else f"  {scores[i]:.2f}"
                 _show(row[1 + i], image, f"{i + 1} {FRAMES[status][1]}{score}", FRAMES[status][0])
-    return path
-
-
-def contact_sheet(rows: Sequence[tuple[str, Sequence[Picture]]], path: Path) -> Path:
-    """Pictures in labelled rows: (label, pictures)."""
-    columns = max(len(pictures) for _, pictures in rows)
-    with canvas(path, (1.25 * columns + 1.2, 1.25 * len(rows)), len(rows), columns) as axes:
-        for row, (label, pictures) in zip(axes, rows, strict=True):
-            row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
-            for ax, image in zip(row, pictures, strict=False):
-                _show(ax, image)
     return path
 
 
