@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,18 +103,19 @@ def line_of(section: Mapping[str, Any], name: str, what: str) -> Any:
     return section[name]
 
 
-def _contradictions(profile: Profile) -> Iterator[str]:
+def _contradiction(profile: Profile) -> str | None:
     """What is legal by itself and would be found wrong only after minutes of drawing."""
-    labels = profile.data.labels
-    for name in profile.data.datasets:
-        if name not in labels and (name != "drawn" or profile.source != "drawn"):
-            yield f"source is {profile.source} and data.datasets has {name!r}, which data.labels has no file of"
+    data, source = profile.data, profile.source
+    for name in data.datasets:
+        if name not in data.labels and (name != "drawn" or source != "drawn"):
+            return f"source is {source} and data.datasets has {name!r}, which data.labels has no file of"
     for name in itertools.chain(profile.networks, *profile.tables.values()):
         spec = profile.spec(name)
         if len(set(spec.seeds)) < len(spec.seeds):
-            yield f"networks.{name}.seeds is {spec.seeds}; wanted each once"
-        if spec.trained and spec.checkpoint is None and profile.source == "revisited":
-            yield f"networks.{name}.checkpoint is null, and a profile of source revisited does not train"
+            return f"networks.{name}.seeds is {spec.seeds}; wanted each once"
+        if spec.trained and spec.checkpoint is None and source == "revisited":
+            return f"networks.{name}.checkpoint is null, and a profile of source revisited does not train"
+    return None
 
 
 def _kind(example: Any, place: str = "") -> Any:
@@ -144,7 +145,7 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
         profile = _kind(_read("base")).model_validate(values)
     except pydantic.ValidationError as refused:
         raise ValueError(f"profile {name}: {_fault(refused.errors()[0])}") from None
-    for contradiction in _contradictions(profile):
+    if contradiction := _contradiction(profile):
         raise ValueError(f"profile {name}: {contradiction}")
     return profile
 

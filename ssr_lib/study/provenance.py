@@ -4,10 +4,11 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
+
+import torch
 
 from ssr_lib.files import read_json, write_atomic
 
@@ -40,10 +41,9 @@ def check_data(names: Iterable[str]) -> None:
 
 def describe_run() -> dict:
     """Commit, versions and machine as a JSON-able record, without host names, user names or paths."""
-    torch = sys.modules.get("torch")
     machine = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
     machine["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    machine["accelerator"] = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+    machine["accelerator"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {"python": platform.python_version()} | {package: metadata.version(package) for package in PACKAGES}
     return {"commit": commit(), "versions": versions, "machine": machine}
 

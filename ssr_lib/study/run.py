@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def run(profile="demo", *, workspace=None, notebooks: Sequence[str] | None = Non
     state_file, results = study.workspace / "data" / "study" / f"{study.name}.json", study.results_dir
     parameters = {"profile": profile, "workspace": workspace and str(study.workspace), "changes": changes or None}
     with locked(state_file.parent):
-        digests = dict(_digests(study, list(dict.fromkeys([*study.profile.notebooks, *wanted]))))
+        digests = _digests(study, list(dict.fromkeys([*study.profile.notebooks, *wanted])))
         begun = {"profile": profile, "title": study.profile.title, "parameters": study.profile.model_dump()}
         provenance.update(results / "run.json", **begun, **provenance.describe_run())
         for name in wanted:
@@ -68,19 +68,20 @@ def run(profile="demo", *, workspace=None, notebooks: Sequence[str] | None = Non
     return results
 
 
-def _digests(study: Study, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _digests(study: Study, names: Sequence[str]) -> dict[str, str]:
     """For each notebook a digest of all that makes it: profile, code, its source and what it reads, those before it."""
     root, profile = provenance.repository_root(), study.profile
     parts = [line.head for line in profile.networks.values()] + [line.module for line in profile.rerankers.values()]
     files = [*sorted(Path(__file__).parents[1].rglob("*.py")), *sorted((root / "drawn_landmarks").rglob("*.py"))]
     files += [Path(part) for part in (*parts, profile.training.loss) if part.endswith(".py")]
     chosen = f"results/{profile.data.choices_from}/choices.json"
-    files += [folder / chosen for folder in dict.fromkeys((study.workspace, root))]
-    chain = digest([profile.model_dump(exclude={"title", "notebooks"}), [hash_file(f) for f in files if f.is_file()]])
+    files += [file for file in (study.workspace / chosen, root / chosen) if file.is_file()]
+    made_by, digests = [profile.model_dump(exclude={"title", "notebooks"}), [hash_file(file) for file in files]], {}
     for name in names:
         read = [file for pattern in profile.reads.get(name, []) for file in sorted(root.glob(pattern))]
-        chain = digest([chain, provenance.source_of(name), [hash_file(file) for file in read]])
-        yield name, chain
+        made_by = [digest(made_by), provenance.source_of(name), [hash_file(file) for file in read]]
+        digests[name] = digest(made_by)
+    return digests
 
 
 def _execute(study: Study, name: str, **parameters: Any) -> str:

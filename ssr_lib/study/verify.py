@@ -15,9 +15,7 @@ from ssr_lib.study.provenance import repository_root
 from ssr_lib.study.run import run
 
 UNTRAINED = 0.001  # 0.1 point: the same arithmetic on another machine
-# Rounding grows over the steps of a training: 1 point, or so many standard deviations over seeds, or half the interval
-# of one training, whichever is more.
-TRAINED, DEVIATIONS = 0.01, 2.0
+TRAINED, DEVIATIONS = 0.01, 2.0  # a point, or so many standard deviations over seeds: rounding grows with the steps
 SHARE = 0.1  # of the figures of each trained network, rounded up, may be outside: two deviations leave out 1 in 20
 FURTHEST = 10.0  # tolerances that no figure may be away
 KEY = ["notebook", "dataset", "network", "reranker", "difficulty", "measure", "setting"]
@@ -29,8 +27,7 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
 
     A verify that was killed goes on where it stopped; one that finished starts from nothing.
     """
-    networks, name = load_profile(profile).networks, Path(profile).stem
-    given = [line for line, network in networks.items() if network.checkpoint]
+    name, networks = Path(profile).stem, load_profile(profile).networks
     committed = _committed(repository_root() / "results" / name)
     workspace = Path(workspace or repository_root() / "build" / "verify")
     finished = workspace / "data" / "study" / f"{name}.finished"
@@ -39,9 +36,9 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
             shutil.rmtree(workspace / part, ignore_errors=True)
     again = _read(run(profile, workspace=workspace, progress=progress) / "rows")
     finished.touch()
-    table = compare(committed, again, given)
+    table = compare(committed, again, [line for line, network in networks.items() if network.checkpoint])
     wrong, same = table[~table["agrees"]], same_study(table)
-    print(wrong.drop(columns="agrees").to_string(index=False, na_rep="") if len(wrong) else "")
+    print(wrong.drop(columns="agrees").to_string(index=False, na_rep=""))
     print(f"{len(table)} figures of {name}, {len(wrong)} outside: the study is {'' if same else 'NOT '}reproduced")
     return int(not same)
 
