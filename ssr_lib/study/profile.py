@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from ssr_lib.study.provenance import repository_root
 
@@ -26,14 +25,6 @@ class Section(pydantic.BaseModel):
     """A mapping with the keys of its class and no others."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, values: Any) -> Any:
-        for key in values if isinstance(values, Mapping) else ():
-            if key not in cls.model_fields:
-                raise PydanticCustomError("unknown", "{key}", {"key": key, "legal": ", ".join(cls.model_fields)})
-        return values
 
 
 class NetworkSpec(Section):
@@ -152,12 +143,12 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
 
 def _fault(error: Mapping[str, Any]) -> str:
     """A refusal of pydantic in words: the dotted key, what stands there, what is legal."""
-    place, message = ".".join(map(str, error["loc"])), error["msg"]
-    if error["type"] == "unknown":
-        return f"there is no {f'{place}.{message}'.strip('.')}; there are {error['ctx']['legal']}"
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"there is no {place}; profiles/base.yaml has every key"
     if error["type"] == "missing":
         return f"{place} is missing; what a profile leaves out comes from the one that it names, as in `base: base`"
-    return f"{place} is {error['input']!r}; wanted {message.removeprefix('Input should be ')}"
+    return f"{place} is {error['input']!r}; wanted {error['msg'].removeprefix('Input should be ')}"
 
 
 def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -23,7 +23,6 @@ PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
 ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(4 << 30), "MALLOC_MMAP_THRESHOLD_": str(4 << 30), "PYTHONHASHSEED": "0"}
 # Progress bars are for a person who watches; the runner shows its own.
 ENVIRONMENT |= {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-STYLED_TABLE = r"\bT_[0-9a-f]{5}(?=[_\"\s#])"  # the random name of a styled table of pandas
 
 
 class NotebookError(RuntimeError):
@@ -106,7 +105,7 @@ def _execute(study: Study, name: str, **parameters: Any) -> str:
 
 
 def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
-    """The notebook without what belongs to one machine or one moment: paths, times, memory addresses, random names.
+    """The notebook without what belongs to one machine or one moment: paths, times, memory addresses.
 
     `folders` maps each absolute folder to what stands for it; "" makes paths relative to it.
     """
@@ -117,14 +116,14 @@ def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
         cell["id"] = f"cell-{i}"  # papermill draws random ones
         if "injected-parameters" in tags:
             cell["source"] = _without(folders, cell["source"])
-        for j, output in enumerate(cell.get("outputs", ())):
+        for output in cell.get("outputs", ()):
             if "text" in output:
                 output["text"] = _without(folders, output["text"])
             if "metadata" in output:
                 output["metadata"] = {}
             for kind, text in output.get("data", {}).items():
                 if isinstance(text, str) and not kind.startswith(("image/p", "image/j")):
-                    output["data"][kind] = re.sub(STYLED_TABLE, f"T_{i}-{j}", _without(folders, text))
+                    output["data"][kind] = _without(folders, text)
     return notebook
 
 

@@ -15,8 +15,8 @@ def mean_and_deviation(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def styled(frame: pd.DataFrame, digits: int = 2) -> Styler:
-    """A table as notebooks show it: `digits` decimals, nothing where nothing is known."""
-    return frame.style.format(precision=digits, na_rep="").hide(axis="index")
+    """A table as notebooks show it: `digits` decimals, nothing where nothing is known, no name drawn at random."""
+    return frame.style.set_uuid("table").format(precision=digits, na_rep="").hide(axis="index")
 
 
 def of_dataset(name: str, dataset: str) -> str:
