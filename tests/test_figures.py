@@ -18,11 +18,9 @@ SWEEP = pd.DataFrame({"k": [1, 2, 5, 10] * 2, "difficulty": ["easy"] * 4 + ["har
 FOREST = pd.DataFrame({"comparison": ["a − b", "c − d", "e − f"], "difference": [0.5, -2.0, 0.1]})
 FOREST = FOREST.assign(low=[-1.0, -3.0, -0.2], high=[2.0, -1.0, 0.4])
 VERDICTS = ["supported, by less than the margin", "refuted", "equivalent"]
-GAINS = pd.DataFrame({"positives": [1, 2, 9, 30], "gain": [-5.0, 1.0, 4.0, 12.0]})
 LINE_ART = {
     "lines": lambda path: figures.lines(SWEEP, "k", path, hue="difficulty", log="xy"),
     "forest": lambda path: figures.forest(FOREST, path),
-    "gain_by_positives": lambda path: figures.gain_by_positives(GAINS, path),
 }
 
 

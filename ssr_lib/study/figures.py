@@ -133,19 +133,6 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
     return path
 
 
-def gain_by_positives(table: pd.DataFrame, path: Path) -> Path:
-    """The "gain" of each query over its number of "positives", and mean and standard error in octaves of them."""
-    octave = 2 ** np.floor(np.log2(table["positives"]))
-    with canvas(path, (6, 3.8)) as ax:
-        ax.scatter("positives", "gain", data=table, s=12, color=GREY, alpha=0.5, lw=0, label="a query")
-        style = {"errorbar": "se", "err_style": "bars", "marker": "o", "label": "mean ± standard error of an octave"}
-        seaborn.lineplot(x=table["positives"].groupby(octave).transform("mean"), y=table["gain"], ax=ax, **style)
-        ax.axhline(0, color="black", lw=1)
-        _logarithmic(ax, "x")
-        ax.set(xlabel="positives of the query (Medium)", ylabel="gain in AP (points)")
-    return path
-
-
 def names_beside(ax: Axes, points: Iterable[tuple]) -> None:
     """Names of points (x, y, name) in a column at the right, the highest first, with lines to them."""
     points = sorted(points, key=lambda point: -point[1])

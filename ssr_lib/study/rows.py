@@ -96,10 +96,11 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     by_query = scores.to_csv(index=False, lineterminator="\n", float_format="%.4f")
     write_atomic(folder / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(by_query.encode(), mtime=0))
-    for left in set(_record(study, name).get("files", ())) - study.written:
+    recorded, made_by = _made_by(study, name)
+    for left in set(recorded.get("files", ())) - study.written:
         for suffix in (".csv", ".png", ".svg"):
             (folder / f"{left}{suffix}").unlink(missing_ok=True)
-    made_by = _made_by(study, name) | {"commit": provenance.commit(), "files": sorted(study.written)}
+    made_by |= {"commit": provenance.commit(), "files": sorted(study.written)}
     provenance.update(folder / "run.json", rows={name: made_by})
 
 
@@ -108,14 +109,11 @@ def _refuse_twice(frame: pd.DataFrame, key: list[str]) -> None:
         raise ValueError(f"two lines are the same figure: {', '.join(f'{k} {v}' for k, v in line.items() if v)}")
 
 
-def _made_by(study, notebook: str) -> dict[str, str]:
+def _made_by(study, notebook: str) -> tuple[dict, dict[str, str]]:
+    """What run.json says of the rows of a notebook, and the digests of profile and code of now."""
+    recorded = (read_json(study.results_dir / "run.json") or {}).get("rows", {}).get(notebook, {})
     profile, code = study.profile.model_dump(exclude={"title", "notebooks"}), provenance.source_of(notebook, ["code"])
-    return {"profile": digest(profile)[:12], "code": digest(code)[:12]}
-
-
-def _record(study, notebook: str) -> dict:
-    """What run.json says of the rows of a notebook."""
-    return (read_json(study.results_dir / "run.json") or {}).get("rows", {}).get(notebook, {})
+    return recorded, {"profile": digest(profile)[:12], "code": digest(code)[:12]}
 
 
 def read_rows(study, notebook: str) -> pd.DataFrame:
@@ -129,13 +127,13 @@ def read_scores(study, notebook: str) -> pd.DataFrame:
 
 
 def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
-    path, made_by = study.results_dir / file, _record(study, notebook)
-    if not path.is_file() or not _made_by(study, notebook).items() <= made_by.items():
+    path, (recorded, made_by) = study.results_dir / file, _made_by(study, notebook)
+    if not path.is_file() or any(recorded.get(what) != value for what, value in made_by.items()):
         command = f"ssr study --profile {study.source} --notebook {notebook}"
         fault = f"{path} is not there, or of another profile or code than now"
         raise ValueError(f"{fault}; run `{command}`, with the same workspace and changes")
-    if made_by["commit"] != provenance.commit():
-        print(f"The rows of {notebook} were made by commit {made_by['commit']} of the library.")
+    if recorded["commit"] != provenance.commit():
+        print(f"The rows of {notebook} were made by commit {recorded['commit']} of the library.")
     text = {column: str for column in columns if column not in NUMBERS}  # a landmark may be called 007, or NA
     how = {"dtype": text, "keep_default_na": False, "na_values": dict.fromkeys(NUMBERS, "")}
     return _of_kinds(pd.read_csv(path, usecols=columns, **how), columns)

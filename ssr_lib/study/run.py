@@ -119,8 +119,6 @@ def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
         for output in cell.get("outputs", ()):
             if "text" in output:
                 output["text"] = _without(folders, output["text"])
-            if "metadata" in output:
-                output["metadata"] = {}
             for kind, text in output.get("data", {}).items():
                 if isinstance(text, str) and not kind.startswith(("image/p", "image/j")):
                     output["data"][kind] = _without(folders, text)
