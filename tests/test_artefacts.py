@@ -54,7 +54,8 @@ def test_whatever_makes_a_network_is_in_its_record():
         return json.dumps(describe.network_record(load_profile("smoke", changes), name, seed), sort_keys=True)
 
     changed = [{"training.steps": 9}, {"training.loss_options.margin": 0.3}, {"data.training.seed": 8}]
-    changed += [{"model.descriptor_dim": 16}, {"training.start": "random", "tables.checks": []}]
+    changed += [{"model.descriptor_dim": 16}, {"training.start": "random"}]
+    changed += [{"training.protocol": "end_to_end"}, {"training.share": 0.5}, {"networks.plain.initialisation": 1}]
     records = [record(), record(seed=1), record("conv"), *(record(changes=change) for change in changed)]
     assert len(set(records)) == len(records)
     assert record(changes={"data.test.seed": 9, "sweeps.k": [4], "title": "x"}) == record(), "and nothing else"
@@ -79,8 +80,14 @@ def test_other_seeds_forms_and_untrained_networks_have_descriptors_of_their_own(
     assert not np.allclose(plain, other) and untrained.shape[1] == 1280 and study.learning_curve("untrained").empty
     grey, database = study.descriptors("plain", 0, form="grey")
     assert not np.allclose(grey, plain) and np.array_equal(database, study.descriptors("plain", 0)[1])
-    start = study.network("plain, step 0", 0)
-    assert not start.training and len(study.learning_curve("plain, step 0", 0)) == 0
+
+
+def test_a_seed_has_its_own_landmarks_the_same_for_every_network(study):
+    labels = np.asarray(study.training_views().labels)
+    shares = [set(labels[study.share(labels, seed)]) for seed in (0, 1, 0)]
+    assert shares[0] == shares[2] != shares[1]
+    assert {len(share) for share in shares} == {round(0.8 * len(set(labels)))}
+    assert study.recipe("plain", 1).seed == 1 and study.recipe("plain", 1).lr_new == study.spec("plain").rate
 
 
 def test_names_and_seeds_that_are_not_there_are_refused_with_those_that_are(study):
@@ -90,7 +97,7 @@ def test_names_and_seeds_that_are_not_there_are_refused_with_those_that_are(stud
         (lambda: study.reranker("ours"), "no 'ours' in rerankers of the profile; it has none; AQE; .*GFR"),
         (lambda: study.benchmark("oxford"), r"no 'oxford' in data\.labels of the profile; it has none"),
         (lambda: study.network("plain", 5), r"network 'plain' has no training 5; its seeds are \[0, 1\]"),
-        (lambda: study.training_views("photographs"), "not in .*: null, which the profile has for a name; data/README"),
+        (lambda: study.training_views("photographs"), "not in .*: None; data/README"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=refusal):
             ask()

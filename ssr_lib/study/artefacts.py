@@ -138,7 +138,7 @@ class Study:
             return net.eval(), []
         views = self.training_views(spec.views)
         pictures = describe.pictures_record(self.profile.data, "training", spec.views)
-        shown = self._share(views.labels, seed)
+        shown = self.share(views.labels, seed)
         labels = np.asarray(views.labels)[shown]
         maps = self.maps(net, spec.image_size, pictures, views.root, views.files).take(shown)
         if spec.steps == 0:
@@ -157,7 +157,7 @@ class Study:
         shared = recipe.model_dump(exclude={"protocol", "seeds", "share", "steps", "rate", "tail_rate"})
         return TrainConfig(steps=spec.steps, seed=seed, **rates, **shared)
 
-    def _share(self, labels: Sequence, seed: int) -> np.ndarray:
+    def share(self, labels: Sequence, seed: int) -> np.ndarray:
         """The pictures (ids) of the landmarks on which trainings with this seed learn, the same for every network."""
         landmarks = np.unique(labels)
         count = max(2, round(self.profile.training.share * len(landmarks)))
