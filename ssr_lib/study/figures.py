@@ -106,8 +106,11 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
         marker = "o" if table[x].nunique() < 20 else None
         style = {"hue": hue, "palette": palette(table[hue]), "marker": marker, "errorbar": ("pi", 100)}
         seaborn.lineplot(table, x=x, y=y, ax=ax, **style)
-        for name in log:
-            _logarithmic(ax, name)
+        for name, axis in {"x": ax.xaxis, "y": ax.yaxis}.items():
+            if name in log:  # ticks, written out, at 1, 2 and 5 of each decade
+                ax.set(**{f"{name}scale": "log"})
+                axis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+                axis.set_minor_formatter(NullFormatter())
         ax.set_ylabel(f"{y} (%)" if y == "mAP" else y)
     return path
 
@@ -140,10 +143,3 @@ def names_beside(ax: Axes, points: Iterable[tuple]) -> None:
         style = {"textcoords": "axes fraction", "va": "center", "fontsize": "small"}
         style["arrowprops"] = {"arrowstyle": "-", "color": GREY, "lw": 0.7, "shrinkB": 4, "relpos": (0, 0.5)}
         ax.annotate(name, (x, y), xytext=(1.03, 1 - (place + 0.5) / len(points)), **style)
-
-
-def _logarithmic(ax: Axes, name: str) -> None:
-    """A logarithmic axis, "x" or "y", with ticks, written out, at 1, 2 and 5 of each decade."""
-    ax.set(**{f"{name}scale": "log"})
-    axis = ax.xaxis if name == "x" else ax.yaxis
-    axis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())

@@ -38,7 +38,8 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
     finished.touch()
     table = compare(committed, again, [line for line, network in networks.items() if network.checkpoint])
     wrong, same = table[~table["agrees"]], same_study(table)
-    print(wrong.drop(columns="agrees").to_string(index=False, na_rep=""))
+    if len(wrong):
+        print(wrong.drop(columns="agrees").to_string(index=False, na_rep=""))
     print(f"{len(table)} figures of {name}, {len(wrong)} outside: the study is {'' if same else 'NOT '}reproduced")
     return int(not same)
 
