@@ -40,7 +40,7 @@ def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Rows of scores: one a training with its interval over groups and, of several trainings, one with an empty seed."""
+    """Rows of scores: one a training with its interval over groups; of several also one over all, with no seed."""
     rows, by = [], [column for column in KEY if column != "seed"]
     for key, lines in scores.groupby(by, sort=False):
         parts = list(lines.groupby("seed", sort=False, dropna=False))
