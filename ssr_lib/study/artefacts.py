@@ -5,6 +5,7 @@ lies beside them: profiles share what is equal and never mix what is not.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from ssr_lib.study import choose, describe, rows, tables
 from ssr_lib.study.checks import check_parts
 from ssr_lib.study.profile import NetworkSpec, line_of, load_profile
 from ssr_lib.study.provenance import data_file, repository_root
-from ssr_lib.train import TrainConfig, fit_start, train_head
+from ssr_lib.train import TrainConfig, train_head
 from ssr_lib.weights import load_checkpoint
 
 Pair = tuple[np.ndarray, np.ndarray]  # descriptors of queries (Q, D) and of the database (N, D), float32
@@ -141,9 +142,6 @@ class Study:
         shown = self.share(views.labels, seed)
         labels = np.asarray(views.labels)[shown]
         maps = self.maps(net, spec.image_size, pictures, views.root, views.files).take(shown)
-        if spec.steps == 0:
-            fit_start(net, None, maps, np.unique(labels, return_inverse=True)[1], TrainConfig.shrinkage)
-            return net.eval(), []
         config = self.recipe(name, seed)
         record = describe.network_record(self.profile, name, seed)
         folder = self.store("networks", record | {"recipe": dataclasses.asdict(config), "net": net.config})
@@ -170,7 +168,8 @@ class Study:
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
         how = {"root": root, "boxes": boxes, "progress": self.progress}
-        return self._once(digest(record), lambda: compute_maps(net, files, preprocess, self.store("maps", record), **how))
+        make = functools.partial(compute_maps, net, files, preprocess, self.store("maps", record), **how)
+        return self._once(digest(record), make)
 
     def benchmark_maps(self, name: str, seed=None, split="test", form="ordinary") -> tuple[Maps, Maps]:
         """Maps of the queries and of the database of the drawn benchmark, as the network `name` sees them."""
