@@ -54,7 +54,7 @@ def test_names_beside_points_do_not_overlap(drawn):
     points = [(50, 60, "A"), (51, 60.1, "B, with a long name"), (51, 60.05, "C")]
 
     def make(path):
-        with figures.canvas(path, (8.5, 5.2)) as ax:
+        with figures.canvas(path, (8.5, 5.2)) as (_, ((ax,),)):
             ax.plot([50, 51], [60, 60.1])
             figures.names_beside(ax, points)
 

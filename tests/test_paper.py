@@ -64,7 +64,7 @@ def data(tmp_path_factory):
     groups = sorted(set(town.groups))
     admitted = {name: build(folder, name, town, groups[i::2], town.database[-12:]) for i, name in enumerate(NAMES)}
     changes = {"data.distractors": "revisitop1m", "extraction.size": 80, "extraction.device": "cpu"}
-    changes |= {"model.descriptor_dim": 64, "model.backbone": "resnet18", "statistics.resamples": 200}
+    changes |= {"model.descriptor_dim": 64, "model.backbone": "resnet18"}
     extra = {"family": "cvnet", "trained_on": "GLDv2-clean", "preprocess": PRESETS["cvnet"].to_dict()}
     heads = {"plain": {"feed_forward": True}, "product": {"place": "last", "mid_channels": 16, "window": 3}}
     for backbone, prefix in (("resnet18", ""), ("resnet10t", "resnet101 ")):
@@ -110,7 +110,7 @@ def test_a_set_under_a_published_name_that_is_not_the_published_one_is_refused(d
     monkeypatch.setenv("SSR_DATA", str(folder))
     monkeypatch.setattr(revisited, "OFFICIAL", {})
     monkeypatch.setattr(describe, "OFFICIAL", {NAMES[0]: ""})
-    with pytest.raises(ValueError, match=r"not the published .* a dataset that has another name"):
+    with pytest.raises(ValueError, match=r"not the published .* in a profile: another name"):
         Study("paper", tmp_path, changes).benchmark(NAMES[0])
 
 

@@ -36,15 +36,15 @@ Picture = Path | np.ndarray
 
 
 @contextmanager
-def canvas(path: Path, size: tuple, *grid: int) -> Iterator:
-    """The axes of line art of `size` inches, written at the end; with `grid` (rows, columns) an array of them, bare."""
+def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art: bool = True) -> Iterator[tuple]:
+    """A figure of `size` inches and its axes (rows, columns), written at the end; without `line_art` for pictures."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        bare = {"frame_on": False, "xticks": [], "yticks": []}
-        yield figure.subplots(*grid, squeeze=False, subplot_kw=bare) if grid else figure.subplots()
-        for kind in ("png",) if grid else METADATA:
+        bare = {} if line_art else {"frame_on": False, "xticks": [], "yticks": []}
+        yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw=bare)
+        for kind in METADATA if line_art else ("png",):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=100 if grid else 144, metadata=METADATA[kind])
+            figure.savefig(buffer, format=kind, dpi=144 if line_art else 100, metadata=METADATA[kind])
             write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
@@ -69,7 +69,7 @@ def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | 
     """A query beside rankings of the database, one a row: (title, pictures, scores or None, statuses: see `FRAMES`)."""
     columns = 1 + max(1, *(len(pictures) for _, pictures, _, _ in rows))
     height = 1.65 * len(rows) + 0.2
-    with canvas(path, (1.25 * columns, height), len(rows), columns) as axes:
+    with canvas(path, (1.25 * columns, height), len(rows), columns, line_art=False) as (_, axes):
         room = (0, 0, 1, 1 - 0.2 / height)  # for the rows' titles
         axes[0, 0].figure.get_layout_engine().set(h_pad=0.13, rect=room)
         _show(axes[0, 0], query, "query")
@@ -85,7 +85,7 @@ def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | 
 def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, path: Path, titles: Sequence) -> Path:
     """Pictures with numbered places (h, w), and the cosines (H, W, U, V) of their `maps` around these places."""
     size = (1.9 * (1 + len(places)) + 0.8, 1.9 * len(images))
-    with canvas(path, size, len(images), 1 + len(places)) as axes:
+    with canvas(path, size, len(images), 1 + len(places), line_art=False) as (_, axes):
         for row, image, cosines, title in zip(axes, images, maps, titles, strict=True):
             pixels = image if isinstance(image, np.ndarray) else load_image(image)
             rows, columns = cosines.shape[:2]
@@ -102,7 +102,7 @@ def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, pa
 
 def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, log: str = "") -> Path:
     """Means of `y` over `x`, a line for each `hue` and a band over all its values; `log`: "x", "y" or "xy"."""
-    with canvas(path, (6, 3.8)) as ax:
+    with canvas(path, (6, 3.8)) as (_, ((ax,),)):
         marker = "o" if table[x].nunique() < 20 else None
         style = {"hue": hue, "palette": palette(table[hue]), "marker": marker, "errorbar": ("pi", 100)}
         seaborn.lineplot(table, x=x, y=y, ax=ax, **style)
@@ -123,7 +123,7 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
     names, dark = [textwrap.fill(name, 44) for name in table["comparison"]], (table["low"] > 0) | (table["high"] < 0)
     if "verdict" in table:
         dark = table["verdict"].str.startswith(("supported", "refuted"))
-    with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * "".join(names).count("\n"))) as ax:
+    with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * "".join(names).count("\n"))) as (_, ((ax,),)):
         for place, (sure, row) in enumerate(zip(dark, table.to_dict("records"), strict=True)):
             colour, margin = BLUE if sure else GREY, row.get("margin")
             if pd.notna(margin):
