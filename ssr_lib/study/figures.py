@@ -102,7 +102,7 @@ def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, pa
 
 def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, log: str = "") -> Path:
     """Means of `y` over `x`, a line for each `hue` and a band over all its values; `log`: "x", "y" or "xy"."""
-    with canvas(path, (6, 3.8)) as (_, ((ax,),)):
+    with canvas(path, (7.5, 3.8)) as (_, ((ax,),)):
         marker = "o" if table[x].nunique() < 20 else None
         style = {"hue": hue, "palette": palette(table[hue]), "marker": marker, "errorbar": ("pi", 100)}
         seaborn.lineplot(table, x=x, y=y, ax=ax, **style)
@@ -112,6 +112,7 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
                 axis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
                 axis.set_minor_formatter(NullFormatter())
         ax.set_ylabel(f"{y} (%)" if y == "mAP" else y)
+        seaborn.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
     return path
 
 
