@@ -2,7 +2,8 @@
 
 A head's file has a class `Head(channels, *, seed=0, **options)`, a `torch.nn.Module` with the channels of its three
 maps (`mid`, `last`, and behind `project`), the `width` of its feature, and `forward(mid, last, project) -> (B, width)`.
-End to end, as the study trains, `mid` and `last` are both the stride-16 map and `project` is the whole tail behind it.
+The study's main protocol freezes the whole backbone: `last` is the stride-32 map, `project` the frozen layer behind it.
+End to end, `mid` and `last` are both the stride-16 map and `project` is the whole trained tail behind it.
 Optional: `fit(batches)` learns something before training from batches of what `forward` takes, `added(mid, last)` gives
 a map and what the head adds to it, and `uses_mid = True` asks for the stride-16 map where the whole backbone is frozen.
 """
