@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,7 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
             asked.append((queries, database, first, study.benchmark(dataset, split)))
         stored[name] = {"tried": tried, "chosen": {"none": {}}, "trials": []}
         for line in profile.rerankers:
-            trials = _tried(study, line, asked)
+            trials = tried_by(study, line, asked)
             best = max(trials, key=lambda trial: trial["mAP"])  # of equals the first
             stored[name]["chosen"][line] = best["parameters"]
             stored[name]["trials"] += trials if len(trials) > 1 else []
@@ -61,10 +63,11 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
     return stored[name]
 
 
-def _tried(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
+def tried_by(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
     """Every combination of a re-ranker's candidates with its mean Medium mAP, over the same data sets for all.
 
-    One whose k does not fit every database is left out.
+    `asked`: of each data set queries (Q, D), database (N, D), the first ranking and the benchmark. A combination whose
+    k does not fit every database is left out.
     """
     spec, smallest = study.profile.rerankers[line], min(len(benchmark.database) for *_, benchmark in asked)
     reranker, trials = study.reranker(line), []
@@ -85,3 +88,46 @@ def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     if parameters.get("shortlist") is None:
         return parameters
     return parameters | {"shortlist": min(parameters["shortlist"], len(benchmark.database))}
+
+
+def folds(labels: Sequence, count: int, seed: int = 0) -> np.ndarray:
+    """The fold, 0 … `count` − 1, of each picture (N,): landmarks are dealt out at random, each as a whole.
+
+    Raises `ValueError` for fewer landmarks than folds.
+    """
+    landmarks, which = np.unique(labels, return_inverse=True)
+    if len(landmarks) < count:
+        raise ValueError(f"{len(landmarks)} landmarks for {count} folds; one or more for each are wanted")
+    dealt = np.random.default_rng(seed).permutation(len(landmarks)) % count
+    return dealt[which]
+
+
+def mixed_gallery(
+    labels: np.ndarray, pictures: np.ndarray, distractors: np.ndarray, draw: int, positives=(1, 40), asked: int = 5
+) -> tuple[np.ndarray, np.ndarray, Benchmark]:
+    """A gallery of some training pictures, in which landmarks have from few to many right pictures.
+
+    `labels` (N,): the landmark of every training picture; `pictures`: ids of those that take part; `distractors`: ids
+    of pictures that are wrong for every query. Of each landmark R pictures join the database, R drawn evenly on a
+    logarithmic scale between the two `positives`, and up to `asked` others are queries; the rest are left out. `draw`:
+    the number of the gallery. Returns ids of queries (Q,) and database (M,), distractors last, and the benchmark.
+    Raises `ValueError` where no landmark has two pictures.
+    """
+    rng, low, high = np.random.default_rng([draw, 3]), *positives
+    queries, database, easy = [], [], []
+    for landmark in np.unique(labels[pictures]):
+        own = rng.permutation(pictures[labels[pictures] == landmark])
+        right = min(round(float(np.exp(rng.uniform(np.log(low), np.log(high))))), len(own) - 1)
+        if right < 1:
+            continue
+        others = own[right:][:asked]
+        easy += [range(len(database), len(database) + right)] * len(others)
+        database += own[:right].tolist()
+        queries += others.tolist()
+    if not queries:
+        raise ValueError(f"none of the landmarks of {len(pictures)} pictures has two of them; a gallery needs that")
+    database += distractors.tolist()
+    none = [[]] * len(queries)
+    named = [str(i) for i in database], [str(i) for i in queries]
+    benchmark = Benchmark(f"gallery {draw}", Path("."), *named, easy, none, none, groups=labels[queries].tolist())
+    return np.array(queries), np.array(database), benchmark

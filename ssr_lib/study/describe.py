@@ -12,12 +12,12 @@ from drawn_landmarks import VERSION as DRAWING
 from drawn_landmarks import SyntheticSpec
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import read_labels
-from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_truth
+from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_truth, read_names
 from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.study.profile import NetworkSpec, Profile, Section
-from ssr_lib.study.provenance import data_file
+from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
 VERSION = 4  # of what networks and training compute: raised when their numbers change, so that old ones are left
@@ -49,7 +49,7 @@ def _checkpoint(spec: NetworkSpec, seed: int | None) -> str:
 def files_named(profile: Profile) -> list[str]:
     """What the profile names below the data folder: labels, distractors, the checkpoint of every training."""
     data = profile.data
-    named = [*data.labels.values(), data.training_labels, data.distractors]
+    named = [*data.labels.values(), *data.whitening_labels.values(), data.training_labels, data.distractors]
     for spec in map(profile.spec, profile.networks):
         named += [_checkpoint(spec, seed) for seed in spec.seeds if spec.checkpoint is not None]
     return [name for name in named if name is not None]
@@ -70,10 +70,15 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
     return record
 
 
-def read_benchmark(path: Path, dataset: str) -> Benchmark:
-    """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database."""
-    official = dataset in OFFICIAL
-    read = functools.partial(read_ground_truth, images=path.parent, subset=not official)
+def read_benchmark(path: Path, dataset: str, images: str) -> Benchmark:
+    """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database.
+
+    `images`: "complete", or "labelled" for the part of ROxford5k or RParis6k that a list of the repository names.
+    """
+    official, names = dataset in OFFICIAL, None
+    if official and images == "labelled":
+        names = read_names(repository_root() / "data" / f"{dataset}_labelled.txt")
+    read = functools.partial(read_ground_truth, images=path.parent, subset=not official, names=names)
     benchmark = read(path) if path.suffix == ".pkl" else read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
         wanted = "queries that stand apart: give every file a split, query or db"
