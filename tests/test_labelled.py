@@ -9,9 +9,11 @@ from PIL import Image
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.revisited import one_landmark, read_ground_truth, read_names
 from ssr_lib.images import Preprocess, to_tensors
-from ssr_lib.study import provenance
-from ssr_lib.study.choose import folds, mixed_gallery
+from ssr_lib.significance import paired_difference
+from ssr_lib.study import provenance, tables
+from ssr_lib.study.choose import folds, galleries, mixed_gallery
 from ssr_lib.study.describe import read_benchmark
+from ssr_lib.study.profile import load_profile
 
 LISTS = {name: provenance.repository_root() / "data" / f"{name}_labelled.txt" for name in ("roxford5k", "rparis6k")}
 
@@ -128,10 +130,12 @@ def test_a_landmark_lies_whole_in_one_fold():
 
 
 def test_galleries_mix_landmarks_of_few_and_of_many_right_pictures():
-    pictures, distractors = np.flatnonzero(LABELS > 3), np.arange(1000, 1030)
+    pictures, how = np.flatnonzero(LABELS > 3), load_profile("real").photographs
+    how = how.model_copy(update={"positives": (1, 8), "distractors": 30, "asked": 5})
+    distractors = np.arange(len(LABELS), len(LABELS) + 30)
     counts = []
     for draw in range(60):
-        queries, database, benchmark = mixed_gallery(LABELS, pictures, distractors, draw, positives=(1, 8))
+        queries, database, benchmark = mixed_gallery(LABELS, pictures, how, draw)
         assert set(queries).isdisjoint(database) and set(queries) | set(database) <= {*pictures, *distractors}
         assert len(set(database)) == len(database) and database[-30:].tolist() == distractors.tolist()
         for query, right in zip(queries, benchmark.easy, strict=True):
@@ -140,7 +144,19 @@ def test_galleries_mix_landmarks_of_few_and_of_many_right_pictures():
         counts += [len(right) for right in benchmark.easy[::5]]
     share = np.bincount(counts, minlength=9)[1:] / len(counts)
     assert share[0] > share[3] > share[7] > 0, "evenly on a logarithmic scale: few right pictures are more frequent"
-    again = mixed_gallery(LABELS, pictures, distractors, 0)[0]
-    assert (again == mixed_gallery(LABELS, pictures, distractors, 0)[0]).all()
-    with pytest.raises(ValueError, match="two of them"):
-        mixed_gallery(np.arange(5), np.arange(5), distractors, 0)
+    again = mixed_gallery(LABELS, pictures, how, 0)[0]
+    assert (again == mixed_gallery(LABELS, pictures, how, 0)[0]).all()
+    with pytest.raises(ValueError, match="training pictures has two"):
+        mixed_gallery(np.arange(5), np.arange(5), how, 0)
+    made = galleries(LABELS, how)
+    fold = folds(LABELS, how.folds)
+    assert len(made) == how.folds * how.galleries
+    assert all(set(fold[queries]) == {number} for number, queries, *_ in made), "what chooses was learned from nothing"
+
+
+def test_a_difference_of_one_landmark_has_no_ends():
+    first, second = np.array([[0.5, np.nan, 0.7]]), np.array([[0.4, 0.1, 0.4]])
+    row = tables.difference("a − b", first, second, ["x", "y", "x"])
+    assert row == {"comparison": "a − b", "difference": pytest.approx(20), "queries": 2, "landmarks": 1}
+    found, row = paired_difference(first, second, list("xyz")), tables.difference("a − b", first, second, list("xyz"))
+    assert (row["low"], row["high"]) == pytest.approx((100 * found.ci_low, 100 * found.ci_high))

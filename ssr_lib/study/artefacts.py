@@ -89,6 +89,13 @@ class Study:
         labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
         return self._once(dataset, lambda: describe.read_benchmark(labels, dataset, self.profile.data.images))
 
+    def caption(self, dataset: str) -> str:
+        """What tables and figures of a dataset say of its pictures: all of them, or the labelled subset of so many."""
+        whole = describe.COMPLETE.get(dataset)
+        if whole is None or self.profile.data.images == "complete":
+            return dataset
+        return f"{dataset}, labelled subset ({len(self.benchmark(dataset).database)} of {whole:,})"
+
     def _pictures(self, split: str, regime: str | None = None) -> Path:
         return self.store("pictures", describe.pictures_record(self.profile.data, split, regime))
 
@@ -175,6 +182,16 @@ class Study:
         how = {"root": root, "boxes": boxes, "progress": self.progress}
         folder = self.store("maps", record)
         return self._once(digest(record), lambda: compute_maps(net, files, preprocess, folder, **how))
+
+    def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce: int | None = None) -> Maps:
+        """Maps of a part of the `describe.photograph_files`, every picture and crop at exactly the long side `size`.
+
+        `reduce`: pixels to which longer ones are reduced before.
+        """
+        root, files, boxes = self._once("photograph files", lambda: describe.photograph_files(self))[part]
+        pictures = {"photographs": part, "files": digest([list(map(str, files)), boxes])}
+        changes = {"size_rule": "longest", "enlarge": True, "reduce": reduce}
+        return self.maps(net, size, pictures, root, files, boxes, **changes)
 
     def benchmark_maps(self, name: str, seed=None, split="test", form="ordinary") -> tuple[Maps, Maps]:
         """Maps of the queries and of the database of the drawn benchmark, as the network `name` sees them."""

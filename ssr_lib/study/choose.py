@@ -10,9 +10,11 @@ import numpy as np
 
 from ssr_lib import metrics, search
 from ssr_lib.benchmark import Benchmark
+from ssr_lib.datasets.revisited import with_distractors
 from ssr_lib.files import digest, hash_file, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
 from ssr_lib.study.describe import network_record
+from ssr_lib.study.profile import Section
 from ssr_lib.study.provenance import data_file, repository_root
 
 
@@ -53,14 +55,20 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
             database = search.prepare(database)
             first = first_ranking(queries, database)
             asked.append((queries, database, first, study.benchmark(dataset, split)))
-        stored[name] = {"tried": tried, "chosen": {"none": {}}, "trials": []}
-        for line in profile.rerankers:
-            trials = tried_by(study, line, asked)
-            best = max(trials, key=lambda trial: trial["mAP"])  # of equals the first
-            stored[name]["chosen"][line] = best["parameters"]
-            stored[name]["trials"] += trials if len(trials) > 1 else []
+        chosen, trials = best_of(study, asked)
+        stored[name] = {"tried": tried, "chosen": chosen, "trials": trials}
         write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     return stored[name]
+
+
+def best_of(study, asked: list[tuple]) -> tuple[dict[str, dict], list[dict[str, Any]]]:
+    """What is best for every re-ranker, {name: parameters}, "none" first, and all trials of those that have several."""
+    chosen, trials = {"none": {}}, []
+    for line in study.profile.rerankers:
+        tried = tried_by(study, line, asked)
+        chosen[line] = max(tried, key=lambda trial: trial["mAP"])["parameters"]  # of equals the first
+        trials += tried if len(tried) > 1 else []
+    return chosen, trials
 
 
 def tried_by(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
@@ -90,7 +98,7 @@ def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     return parameters | {"shortlist": min(parameters["shortlist"], len(benchmark.database))}
 
 
-def folds(labels: Sequence, count: int, seed: int = 0) -> np.ndarray:
+def folds(labels: Sequence, count: int) -> np.ndarray:
     """The fold, 0 … `count` − 1, of each picture (N,): landmarks are dealt out at random, each as a whole.
 
     Raises `ValueError` for fewer landmarks than folds.
@@ -98,36 +106,66 @@ def folds(labels: Sequence, count: int, seed: int = 0) -> np.ndarray:
     landmarks, which = np.unique(labels, return_inverse=True)
     if len(landmarks) < count:
         raise ValueError(f"{len(landmarks)} landmarks for {count} folds; one or more for each are wanted")
-    dealt = np.random.default_rng(seed).permutation(len(landmarks)) % count
-    return dealt[which]
+    return (np.random.default_rng(0).permutation(len(landmarks)) % count)[which]
 
 
-def mixed_gallery(
-    labels: np.ndarray, pictures: np.ndarray, distractors: np.ndarray, draw: int, positives=(1, 40), asked: int = 5
-) -> tuple[np.ndarray, np.ndarray, Benchmark]:
-    """A gallery of some training pictures, in which landmarks have from few to many right pictures.
+def galleries(labels: np.ndarray, how: Section) -> list[tuple[int, np.ndarray, np.ndarray, Benchmark]]:
+    """Galleries of training pictures, as the section `photographs` of a profile says.
 
-    `labels` (N,): the landmark of every training picture; `pictures`: ids of those that take part; `distractors`: ids
-    of pictures that are wrong for every query. Of each landmark R pictures join the database, R drawn evenly on a
-    logarithmic scale between the two `positives`, and up to `asked` others are queries; the rest are left out. `draw`:
-    the number of the gallery. Returns ids of queries (Q,) and database (M,), distractors last, and the benchmark.
-    Raises `ValueError` where no landmark has two pictures.
+    Of each its fold, ids of queries (Q,) and of database pictures (M,), and the benchmark. Ids from N on, the number of
+    `labels` (N,), are distractors. Raises as `folds` and `mixed_gallery`.
     """
-    rng, low, high = np.random.default_rng([draw, 3]), *positives
+    fold, made = folds(labels, how.folds), []
+    for draw in range(how.folds * how.galleries):
+        pictures = np.flatnonzero(fold == draw % how.folds)
+        made.append((draw % how.folds, *mixed_gallery(labels, pictures, how, draw)))
+    return made
+
+
+def mixed_gallery(labels: np.ndarray, pictures: np.ndarray, how: Section, draw: int):
+    """Gallery number `draw` of some training `pictures` (ids), in which landmarks have few or many right pictures.
+
+    Of each landmark R pictures join the database, R drawn evenly on a logarithmic scale, and up to `how.asked` others
+    are queries; the rest are left out. Raises `ValueError` where no landmark has two pictures.
+    """
+    rng, low, high = np.random.default_rng([draw, 3]), *how.positives
     queries, database, easy = [], [], []
     for landmark in np.unique(labels[pictures]):
         own = rng.permutation(pictures[labels[pictures] == landmark])
         right = min(round(float(np.exp(rng.uniform(np.log(low), np.log(high))))), len(own) - 1)
-        if right < 1:
-            continue
-        others = own[right:][:asked]
-        easy += [range(len(database), len(database) + right)] * len(others)
-        database += own[:right].tolist()
-        queries += others.tolist()
+        if right > 0:
+            others = own[right:][: how.asked]
+            easy += [range(len(database), len(database) + right)] * len(others)
+            database += own[:right].tolist()
+            queries += others.tolist()
     if not queries:
-        raise ValueError(f"none of the landmarks of {len(pictures)} pictures has two of them; a gallery needs that")
-    database += distractors.tolist()
-    none = [[]] * len(queries)
+        raise ValueError(f"none of the landmarks of {len(pictures)} training pictures has two; a gallery needs that")
+    database += range(len(labels), len(labels) + how.distractors)
     named = [str(i) for i in database], [str(i) for i in queries]
+    none = [[]] * len(queries)
     benchmark = Benchmark(f"gallery {draw}", Path("."), *named, easy, none, none, groups=labels[queries].tolist())
     return np.array(queries), np.array(database), benchmark
+
+
+def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:
+    """What `best_of` asks of galleries at every size; `descriptors`: (fold, size, ids) → (n, D), learned elsewhere."""
+    asked = []
+    for (fold, queries, database, gallery), size in itertools.product(galleries, sizes):
+        pair = descriptors(fold, size, queries), search.prepare(descriptors(fold, size, database))
+        asked.append((*pair, first_ranking(*pair), gallery))
+    return asked
+
+
+def rerank_all(study, queries: np.ndarray, database: np.ndarray, benchmark: Benchmark, settings: dict) -> dict:
+    """AP of every query by re-ranker and difficulty, {name: {difficulty: (Q,)}}; `settings`: parameters by name.
+
+    Rows of `database` behind the images of the benchmark are distractors, wrong for every query.
+    """
+    further = range(len(benchmark.database), len(database))
+    benchmark = with_distractors(benchmark, [f"distractor {i}" for i in further], benchmark.root)
+    database = search.prepare(database)
+    first, found = first_ranking(queries, database), {}
+    for name, parameters in settings.items():
+        ranks = study.reranker(name).rerank(queries, database, first, **fitted(parameters, benchmark)).ranks
+        found[name] = metrics.evaluate(ranks, benchmark).ap
+    return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from drawn_landmarks import VERSION as DRAWING
 from drawn_landmarks import SyntheticSpec
 from ssr_lib.benchmark import Benchmark
-from ssr_lib.datasets.folder import read_labels
+from ssr_lib.datasets.folder import list_pictures, read_labels, read_training_labels
 from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_truth, read_names
 from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
@@ -20,6 +21,7 @@ from ssr_lib.study.profile import NetworkSpec, Profile, Section
 from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
+COMPLETE = {"roxford5k": 4993, "rparis6k": 6322}  # database pictures of the whole benchmarks
 VERSION = 4  # of what networks and training compute: raised when their numbers change, so that old ones are left
 
 
@@ -84,6 +86,22 @@ def read_benchmark(path: Path, dataset: str, images: str) -> Benchmark:
         wanted = "queries that stand apart: give every file a split, query or db"
         raise ValueError(f"{path}: {inside} queries are database images too; wanted {wanted}")
     return benchmark
+
+
+def photograph_files(study) -> dict[str, tuple[Path, Sequence[str], Sequence | None]]:
+    """Folder, files and boxes of all photographs of a profile: of each dataset the database by its name and the
+    "<dataset> queries", the training photographs "landmarks", those that whitening alone learns from, "distractors"."""
+    data, labelled = study.profile.data, {"landmarks": study.training_views("photographs")}
+    for name, file in data.whitening_labels.items():
+        labelled[name] = read_training_labels(data_file(file))
+    parts = {name: (views.root, views.files, None) for name, views in labelled.items()}
+    folder = data_file(data.distractors)
+    parts["distractors"] = folder, list_pictures(folder)[0], None
+    for dataset in data.datasets:
+        benchmark = study.benchmark(dataset)
+        parts[dataset] = benchmark.root, benchmark.database, None
+        parts[f"{dataset} queries"] = benchmark.root, benchmark.queries, benchmark.boxes
+    return parts
 
 
 def drawn(study, name: str, seed: int | None, split: str, form: str) -> tuple[np.ndarray, np.ndarray]:
