@@ -1,8 +1,10 @@
 """The notebooks of the profile `real`, on pictures made in a second: they run, and say what their tables hold."""
 
 import pickle
+from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from kernels import execute_here
 from PIL import Image
@@ -78,23 +80,62 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def re_ranked(study):
-    execute_here(study, "14_real", profile=study.source, workspace=str(study.workspace), changes=None)
-    return Study(study.source, study.workspace, notebook="14_real")
+def done(study):
+    """The study after both notebooks have run."""
+    for name in ("14_real", "14b_real_heads"):
+        execute_here(study, name, profile=study.source, workspace=str(study.workspace), changes=None)
+    return study
 
 
-def test_every_network_and_reranker_has_its_rows(re_ranked):
-    found = re_ranked.read_rows("14_real").query("measure == 'mAP' and difficulty == 'medium' and dataset == 'north'")
+METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR"]
+
+
+def test_every_network_and_reranker_has_its_rows(done):
+    found = done.read_rows("14_real").query("measure == 'mAP' and difficulty == 'medium' and dataset == 'north'")
     whitened = [f"whitened {where}" for where in ("across cities", "on landmarks", "on groceries")]
-    assert set(found["network"]) == {"untrained", *whitened}
-    assert set(found["reranker"]) == {*re_ranked.profile.rerankers} and len(found) == 4 * len(
-        re_ranked.profile.rerankers
-    )
+    assert [*found.groupby(["network", "reranker"], sort=False).groups] == [*product(["untrained", *whitened], METHODS)]
     assert found["n"].eq(6).all() and found["value"].between(0, 1).all()
+    heads = done.read_rows("14b_real_heads").query("measure == 'mAP' and difficulty == 'medium' and dataset == 'south'")
+    keys = heads[["network", "reranker"]].assign(seed=heads["seed"].fillna(-1))  # -1: of all trainings
+    expected = product(["plain", "product", "neighbour"], METHODS, [0, 1, -1])
+    assert set(keys.itertuples(index=False, name=None)) == set(expected)
+    assert heads["chosen"].str.contains('"rate": 0.01').all()
 
 
-def test_the_ap_of_a_query_is_its_mean_over_the_sizes(re_ranked):
-    scores = re_ranked.read_scores("14_real").query("dataset == 'north' and difficulty == 'hard'")
-    wide = scores.pivot(index=["network", "reranker", "query"], columns="measure", values="value")
-    assert wide["AP"].to_numpy() == pytest.approx(wide[["AP, 64", "AP, 80"]].mean(axis=1).to_numpy(), abs=1e-4)
-    assert "AP, mean" in wide
+def test_the_ap_of_a_query_is_its_mean_over_the_sizes(done):
+    for notebook in ("14_real", "14b_real_heads"):
+        scores = done.read_scores(notebook).query("dataset == 'north' and difficulty == 'hard'")
+        key = ["network", "reranker", "seed", "query"]
+        wide = scores.assign(seed=scores["seed"].fillna(-1)).pivot(index=key, columns="measure", values="value")
+        mean = wide[["AP, 64", "AP, 80"]].mean(axis=1)
+        assert wide["AP"].to_numpy() == pytest.approx(mean.to_numpy(), abs=1e-4) and "AP, mean" in wide
+
+
+def test_distractors_never_help_a_ranking_without_re_ranking(done):
+    scores = done.read_scores("14_real").query("reranker == 'none' and measure == 'AP' and dataset.str.contains(' px')")
+    wide = scores.pivot(index=["network", "difficulty", "query"], columns="dataset", values="value").dropna()
+    assert (wide["north at 48 px with distractors"] <= wide["north at 48 px"]).all() and len(wide) == 2 * 3 * 6
+
+
+def test_every_claim_has_a_verdict_and_heads_none_without_a_module_control(done):
+    claims = pd.read_csv(done.results_dir / "tables" / "real_claims_north.csv").set_index("comparison")
+    assert [*claims.index] == ["GFR − none", "GFR − αQE + DBA", "product − neighbour"]
+    assert claims.loc["product − neighbour", "verdict"] == "no verdict" and claims["seeds"].tolist() == [1, 1, 2]
+    assert claims["called with flipped signs (%)"].between(0, 100).all()
+
+
+def test_tables_of_the_labelled_subset_say_so(extra_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSR_DATA", str(tmp_path))
+    (tmp_path / "roxford5k" / "jpg").mkdir(parents=True)
+    photos = extra_data / "photos" / "roxford_subset"
+    for picture in [*(photos / "images").iterdir(), *(photos / "queries_original").iterdir()]:
+        (tmp_path / "roxford5k" / "jpg" / picture.name).unlink(missing_ok=True)
+        (tmp_path / "roxford5k" / "jpg" / picture.name).symlink_to(picture)
+    (tmp_path / "roxford5k" / "gnd_roxford5k.pkl").symlink_to(extra_data / "gnd" / "gnd_roxford5k.pkl")
+    study = Study("real", tmp_path)
+    assert study.caption("roxford5k") == "roxford5k, labelled subset (775 of 4,993)" and study.caption("few") == "few"
+    sides = [max(box[2] - box[0], box[3] - box[1]) for box in study.benchmark("roxford5k").boxes]
+    assert [sum(side < size for side in sides) for size in (272, 384)] == [9, 13], "cut from the original files"
+    assert Study("real", tmp_path, {"data.images": "complete"}).caption("roxford5k") == "roxford5k"
+    with pytest.raises(FileNotFoundError, match="of 5063 pictures"):
+        Study("real", tmp_path, {"data.images": "complete"}).benchmark("roxford5k")

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ssr_lib import metrics, search
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.revisited import with_distractors
 from ssr_lib.files import digest, hash_file, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
+from ssr_lib.study import rows
 from ssr_lib.study.describe import network_record
 from ssr_lib.study.profile import Section
 from ssr_lib.study.provenance import data_file, repository_root
@@ -156,16 +158,24 @@ def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tup
     return asked
 
 
-def rerank_all(study, queries: np.ndarray, database: np.ndarray, benchmark: Benchmark, settings: dict) -> dict:
-    """AP of every query by re-ranker and difficulty, {name: {difficulty: (Q,)}}; `settings`: parameters by name.
+def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=None, **key) -> pd.DataFrame:
+    """AP of every query and re-ranker by size of the pictures, its mean over the sizes, and that of the mean descriptor.
 
-    Rows of `database` behind the images of the benchmark are distractors, wrong for every query.
+    `x`: by size a list of descriptors of the queries (Q, D), of the database (N, D), and of any distractors behind it.
+    `settings`: parameters by re-ranker; `learned`: what else was chosen; `key`: as for `rows.per_query`.
     """
-    further = range(len(benchmark.database), len(database))
-    benchmark = with_distractors(benchmark, [f"distractor {i}" for i in further], benchmark.root)
-    database = search.prepare(database)
-    first, found = first_ranking(queries, database), {}
+    further = sum(map(len, next(iter(x.values()))[1:])) - len(benchmark.database)
+    whole = with_distractors(benchmark, [f"distractor {i}" for i in range(further)], benchmark.root)
+    mean = [np.mean(parts, axis=0) for parts in zip(*x.values(), strict=True)]
+    ap = {name: {} for name in settings}
+    for size, (queries, *database) in (x | {"mean": mean}).items():
+        database = search.prepare(np.concatenate(database))
+        first = first_ranking(queries, database)
+        for name, parameters in settings.items():
+            ranks = study.reranker(name).rerank(queries, database, first, **fitted(parameters, whole)).ranks
+            ap[name][size] = metrics.evaluate(ranks, whole).ap
+    frames = []
     for name, parameters in settings.items():
-        ranks = study.reranker(name).rerank(queries, database, first, **fitted(parameters, benchmark)).ranks
-        found[name] = metrics.evaluate(ranks, benchmark).ap
-    return found
+        chosen = (learned or {}) | parameters
+        frames.append(rows.over_sizes(ap[name], benchmark, reranker=name, chosen=chosen, **key))
+    return pd.concat(frames)
