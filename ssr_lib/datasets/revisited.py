@@ -58,9 +58,9 @@ def read_ground_truth(
 
     `images`: the folder of the pictures, or the one above their folder jpg; None leaves the files unchecked, for
     rankings that are already there. `subset`: the file need not be one of the two published ones; "ok" and "junk", as
-    the benchmarks had them before, count as easy and junk. Groups are those of `same_landmark`. `names`, as `read_names`
-    returns them: queries and database images with other names are left out, of all lists too, and need not be there. A
-    box is scaled to the picture at hand where that is not as wide as the original file.
+    the benchmarks had them before, count as easy and junk. Groups are those of `same_landmark`. `names` (`read_names`):
+    queries and database images with other names are left out, of all lists too, and need not be there. A box is scaled
+    to the picture at hand where that is not as wide as the original file.
     Raises `ValueError` for a file that is no such ground truth, contradicts itself, is not the published one or lacks
     one of `names`, and naming the queries whose box lies outside their picture; else as `find_files`.
     """

@@ -112,41 +112,30 @@ def folds(labels: Sequence, count: int) -> np.ndarray:
 
 
 def galleries(labels: np.ndarray, how: Section) -> list[tuple[int, np.ndarray, np.ndarray, Benchmark]]:
-    """Galleries of training pictures, as the section `photographs` of a profile says.
+    """Galleries of training pictures with landmarks (N,), as the section `photographs` of a profile says: of each its
+    fold, ids of queries (Q,) and of database pictures (M,), and the benchmark. Ids from N on are distractors.
 
-    Of each its fold, ids of queries (Q,) and of database pictures (M,), and the benchmark. Ids from N on, the number of
-    `labels` (N,), are distractors. Raises as `folds` and `mixed_gallery`.
+    Of each landmark of a fold R pictures join the database, R drawn evenly on a logarithmic scale, and up to
+    `how.asked` others are queries. Raises as `folds`, and where no landmark of a fold has two pictures.
     """
     fold, made = folds(labels, how.folds), []
     for draw in range(how.folds * how.galleries):
-        pictures = np.flatnonzero(fold == draw % how.folds)
-        made.append((draw % how.folds, *mixed_gallery(labels, pictures, how, draw)))
-    return made
-
-
-def mixed_gallery(labels: np.ndarray, pictures: np.ndarray, how: Section, draw: int):
-    """Gallery number `draw` of some training `pictures` (ids), in which landmarks have few or many right pictures.
-
-    Of each landmark R pictures join the database, R drawn evenly on a logarithmic scale, and up to `how.asked` others
-    are queries; the rest are left out. Raises `ValueError` where no landmark has two pictures.
-    """
-    rng, low, high = np.random.default_rng([draw, 3]), *how.positives
-    queries, database, easy = [], [], []
-    for landmark in np.unique(labels[pictures]):
-        own = rng.permutation(pictures[labels[pictures] == landmark])
-        right = min(round(float(np.exp(rng.uniform(np.log(low), np.log(high))))), len(own) - 1)
-        if right > 0:
-            others = own[right:][: how.asked]
+        rng, number = np.random.default_rng([draw, 3]), draw % how.folds
+        queries, database, easy = [], [], []
+        for landmark in np.unique(labels[fold == number]):
+            own = rng.permutation(np.flatnonzero(labels == landmark))
+            right = min(round(np.exp(rng.uniform(*np.log(how.positives)))), len(own) - 1)
+            others = own[right:][: how.asked] if right > 0 else own[:0]
             easy += [range(len(database), len(database) + right)] * len(others)
-            database += own[:right].tolist()
+            database += own[: max(right, 0)].tolist()
             queries += others.tolist()
-    if not queries:
-        raise ValueError(f"none of the landmarks of {len(pictures)} training pictures has two; a gallery needs that")
-    database += range(len(labels), len(labels) + how.distractors)
-    named = [str(i) for i in database], [str(i) for i in queries]
-    none = [[]] * len(queries)
-    benchmark = Benchmark(f"gallery {draw}", Path("."), *named, easy, none, none, groups=labels[queries].tolist())
-    return np.array(queries), np.array(database), benchmark
+        if not queries:
+            raise ValueError(f"no training landmark of fold {number} has two pictures; a gallery needs that")
+        database += range(len(labels), len(labels) + how.distractors)
+        names, none = ([str(i) for i in ids] for ids in (database, queries)), [[]] * len(queries)
+        benchmark = Benchmark(f"gallery {draw}", Path("."), *names, easy, none, none, groups=labels[queries].tolist())
+        made.append((number, np.array(queries), np.array(database), benchmark))
+    return made
 
 
 def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:
@@ -159,23 +148,23 @@ def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tup
 
 
 def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=None, **key) -> pd.DataFrame:
-    """AP of every query and re-ranker by size of the pictures, its mean over the sizes, and that of the mean descriptor.
+    """`rows.per_query` of every re-ranker: AP by size of the pictures, its mean over sizes, AP of the mean descriptor.
 
     `x`: by size a list of descriptors of the queries (Q, D), of the database (N, D), and of any distractors behind it.
-    `settings`: parameters by re-ranker; `learned`: what else was chosen; `key`: as for `rows.per_query`.
+    `settings`: parameters by re-ranker; `learned`: what else was chosen; `key`: of the rows.
     """
     further = sum(map(len, next(iter(x.values()))[1:])) - len(benchmark.database)
     whole = with_distractors(benchmark, [f"distractor {i}" for i in range(further)], benchmark.root)
-    mean = [np.mean(parts, axis=0) for parts in zip(*x.values(), strict=True)]
-    ap = {name: {} for name in settings}
-    for size, (queries, *database) in (x | {"mean": mean}).items():
+    ap, frames = {name: {} for name in settings}, []
+    for size, (queries, *database) in (x | {"mean": [sum(parts) for parts in zip(*x.values(), strict=True)]}).items():
         database = search.prepare(np.concatenate(database))
         first = first_ranking(queries, database)
         for name, parameters in settings.items():
             ranks = study.reranker(name).rerank(queries, database, first, **fitted(parameters, whole)).ranks
-            ap[name][size] = metrics.evaluate(ranks, whole).ap
-    frames = []
-    for name, parameters in settings.items():
-        chosen = (learned or {}) | parameters
-        frames.append(rows.over_sizes(ap[name], benchmark, reranker=name, chosen=chosen, **key))
+            ap[name][f"AP, {size}"] = metrics.evaluate(ranks, whole).ap
+    for name, found in ap.items():
+        sizes = [found[f"AP, {size}"] for size in x]
+        found["AP"] = {level: np.mean([values[level] for values in sizes], axis=0) for level in sizes[0]}
+        said = {"reranker": name, "chosen": (learned or {}) | settings[name]} | key
+        frames += [rows.per_query(values, benchmark, measure=measure, **said) for measure, values in found.items()]
     return pd.concat(frames)

@@ -30,15 +30,6 @@ def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None
     return _of_kinds(pd.concat(frames) if frames else pd.DataFrame(), SCORES)
 
 
-def over_sizes(ap, benchmark, **key):
-    """`per_query` of AP by size of the pictures, {size: {difficulty: (Q,)}}, and of its mean over sizes that are numbers."""
-    sizes = [values for size, values in ap.items() if size != "mean"]  # "mean": of the mean descriptor
-    mean = {difficulty: np.mean([values[difficulty] for values in sizes], axis=0) for difficulty in sizes[0]}
-    frames = [per_query(mean, benchmark, **key)]
-    frames += [per_query(values, benchmark, **key, measure=f"AP, {size}") for size, values in ap.items()]
-    return pd.concat(frames)
-
-
 def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The frame with all of `columns` in their order: text never missing, seeds whole numbers or missing."""
     frame = frame.reindex(columns=columns).reset_index(drop=True)
