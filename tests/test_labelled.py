@@ -105,6 +105,15 @@ def test_every_picture_and_crop_is_brought_to_the_long_side(height, width, box):
     assert max(tensor.shape) == 128
 
 
+def test_a_crop_of_a_copy_has_as_many_pixels_as_it_had_there():
+    image = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
+    box, copy = (100, 40, 200, 100), Preprocess(size=128, enlarge=True, reduce=256, reduce_box="relative")
+    (found,) = to_tensors(image, copy, box)
+    small = Image.fromarray(image[40:100, 100:200]).resize((50, 30), Image.Resampling.BOX)
+    (expected,) = to_tensors(np.asarray(small), Preprocess(size=128, enlarge=True))
+    assert found.shape == expected.shape and abs(found - expected).max() < 0.03
+
+
 def test_a_reduced_picture_has_lost_what_the_smaller_one_cannot_hold():
     image = np.random.default_rng(0).integers(0, 256, (200, 100, 3), np.uint8)
     (plain,) = to_tensors(image, Preprocess(size=128, enlarge=True))

@@ -20,7 +20,7 @@ data:
   whitening_labels: {groceries: train/labels.csv}
   distractors: wrong
 model: {descriptor_dim: 8}
-photographs: {sizes: [64, 80], reduced: 48, square: 64, shrinkage: [1.0], folds: 2, galleries: 1, positives: [1, 3], asked: 2,
+photographs: {sizes: [64, 80], reduced: 48, copies: 48, square: 64, shrinkage: [1.0], folds: 2, galleries: 1, positives: [1, 3], asked: 2,
               distractors: 4, rates: [1.0e-2], no_more_than: [2]}
 training: {steps: 2, batch_size: 4, seeds: [0, 1]}
 tables: {main: [plain, product, neighbour]}

@@ -183,14 +183,14 @@ class Study:
         folder = self.store("maps", record)
         return self._once(digest(record), lambda: compute_maps(net, files, preprocess, folder, **how))
 
-    def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce: int | None = None) -> Maps:
+    def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce=None, reduce_box="absolute") -> Maps:
         """Maps of a part of the `describe.photograph_files`, every picture and crop at exactly the long side `size`.
 
-        `reduce`: pixels to which longer ones are reduced before.
+        `reduce`, `reduce_box`: see `images.Preprocess`.
         """
         root, files, boxes = self._once("photograph files", lambda: describe.photograph_files(self))[part]
         pictures = {"photographs": part, "files": digest([list(map(str, files)), boxes])}
-        changes = {"size_rule": "longest", "enlarge": True, "reduce": reduce}
+        changes = {"size_rule": "longest", "enlarge": True, "reduce": reduce, "reduce_box": reduce_box}
         return self.maps(net, size, pictures, root, files, boxes, **changes)
 
     def benchmark_maps(self, name: str, seed=None, split="test", form="ordinary") -> tuple[Maps, Maps]:
