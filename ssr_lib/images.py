@@ -25,6 +25,10 @@ class Preprocess:
     crop: bool = True  # cut a query's box out of its picture; False: the whole picture, against the protocol
     box_rounding: Literal["truncate", "round"] = "truncate"  # a query box to whole pixels
     color_order: Literal["rgb", "bgr"] = "rgb"  # order of the channels, also of mean and std
+    reduce: int | None = None  # px: what has a longer side first gets this one
+    reduce_box: Literal["absolute", "relative"] = (
+        "absolute"  # reduce: a crop itself, or the picture that it is cut from
+    )
     size_rule: Literal["none", "longest", "fixed"] = "longest"  # longest side becomes `size`; fixed: size x size
     size: int | None = 384  # px, at scale 1
     box_size: Literal["absolute", "relative"] = "absolute"  # longest: a crop gets `size`, or what its picture's would
@@ -99,6 +103,8 @@ def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torc
         image = crop(image, box, preprocess.box_rounding)
     if preprocess.color_order == "bgr":
         image = image[:, :, ::-1]
+    if preprocess.reduce:
+        image = _resized(image, Preprocess(size=preprocess.reduce, box_size=preprocess.reduce_box), 1.0, whole)
     if preprocess.resize_dtype == "uint8":
         return [_normalized(_resized(image, preprocess, scale, whole), preprocess) for scale in preprocess.scales]
     tensor = _normalized(_resized(image, preprocess, 1.0, whole), preprocess)

@@ -90,6 +90,16 @@ def interaction(both, first, second, neither, groups, level: float = 0.95) -> In
     return paired_difference(both - second, first - neither, groups, level)
 
 
+def false_calls(values: np.ndarray, groups, level: float = 0.95, draws: int = 200, seed: int = 0) -> float:
+    """A negative control: the share of `draws` in which the signs of `values` (S, Q) are flipped at random for whole
+    groups (Q,), so that nothing is left to find, and whose interval leaves out 0 all the same."""
+    rng, (_, member), called = np.random.default_rng(seed), np.unique(groups, return_inverse=True), 0
+    for _ in range(draws):
+        found = mean_interval(rng.choice([-1, 1], member.max() + 1)[member] * values, groups, level)
+        called += found.ci_low > 0 or found.ci_high < 0
+    return called / draws
+
+
 def chance_of_equivalence(found: Interval, margin: float, level: float) -> float:
     """How likely such an interval lies within ± `margin` where the true difference is 0: what "equivalent" can be."""
     if found.error == 0:

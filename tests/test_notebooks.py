@@ -20,6 +20,7 @@ from ssr_lib.study.run import ENVIRONMENT, KERNEL, PYTHON
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: load_notebook_node(str(path)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+AT_SMOKE = load_profile("smoke").notebooks  # those of photographs run in test_real.py
 LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking")
 
 
@@ -52,14 +53,15 @@ def nbval(*paths: Path) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, kernel) -> dict[str, list[str]]:
     folder = tmp_path_factory.mktemp("study")  # of all: what one of them made the next ones find
-    for name, notebook in NOTEBOOKS.items():
+    for name in AT_SMOKE:
+        notebook = NOTEBOOKS[name]
         parameters = {"profile": "smoke", "workspace": str(folder)}
         asked = parameterize_notebook(deepcopy(notebook), parameters, kernel_name="python3", language="python")
         nbformat.write(asked, folder / f"{name}.ipynb")
-    return nbval(*(folder / f"{name}.ipynb" for name in NOTEBOOKS))
+    return nbval(*(folder / f"{name}.ipynb" for name in AT_SMOKE))
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", AT_SMOKE)
 def test_the_notebook_runs(name, outcomes):
     assert outcomes[name] == [], "\n".join(outcomes[name])
 
@@ -73,7 +75,7 @@ def test_a_stored_output_that_is_no_longer_true_is_found(tmp_path, kernel):
 
 
 def test_every_notebook_of_the_study_is_there():
-    assert set(load_profile("demo").notebooks) == set(NOTEBOOKS)
+    assert {*load_profile("demo").notebooks, *load_profile("real").notebooks} == set(NOTEBOOKS)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -83,7 +85,7 @@ def test_a_notebook_begins_with_commented_parameters_is_short_and_ends_with_what
     assert all("  # " in line for line in second.source.splitlines())
     values = {}
     exec(second.source, values)
-    assert values["profile"] == "demo" and values["workspace"] is values["changes"] is None
+    assert values["profile"] in ("demo", "real") and values["workspace"] is values["changes"] is None
     code = [cell.source for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
     lines = [line for line in "\n".join(code).splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(lines) <= 120 and re.search(r"assert |print\(", code[-1])

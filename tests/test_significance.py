@@ -5,7 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ssr_lib.significance import Interval, chance_of_equivalence, interaction, mean_interval, paired_difference, verdict
+from ssr_lib.significance import (
+    Interval,
+    chance_of_equivalence,
+    false_calls,
+    interaction,
+    mean_interval,
+    paired_difference,
+    verdict,
+)
 
 SIZES = [3, 5, 6, 6, 6, 7, 7, 8, 5, 5, 12]  # queries of 11 landmarks
 
@@ -120,3 +128,9 @@ def test_the_chance_of_equivalence_is_what_a_simulation_finds():
     known = dataclasses.replace(samples[0], error=1 / 5)  # the true standard error
     assert chance_of_equivalence(known, margin, 0.95) == pytest.approx(share, abs=0.05)
     assert chance_of_equivalence(dataclasses.replace(known, error=1.0), margin, 0.95) == 0
+
+
+def test_flipped_signs_leave_nothing_to_find():
+    groups, rng = np.repeat(np.arange(11), SIZES), np.random.default_rng(5)
+    values = 3 + rng.standard_normal(11)[groups] + 0.1 * rng.standard_normal((5, len(groups)))
+    assert mean_interval(values, groups).ci_low > 1 and false_calls(values, groups) <= 0.07

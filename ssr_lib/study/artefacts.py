@@ -88,7 +88,14 @@ class Study:
             spec, folder = describe.to_draw(self.profile.data, split), self._pictures(split)
             return self._once(split, lambda: draw_benchmark(spec, folder, progress=self.progress))[form]
         labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
-        return self._once(dataset, lambda: describe.read_benchmark(labels, dataset))
+        return self._once(dataset, lambda: describe.read_benchmark(labels, dataset, self.profile.data.images))
+
+    def caption(self, dataset: str) -> str:
+        """What tables and figures of a dataset say of its pictures: all of them, or the labelled subset of so many."""
+        whole = describe.COMPLETE.get(dataset)
+        if whole is None or self.profile.data.images == "complete":
+            return dataset
+        return f"{dataset}, labelled subset ({len(self.benchmark(dataset).database)} of {whole:,})"
 
     def _pictures(self, split: str, regime: str | None = None) -> Path:
         return self.store("pictures", describe.pictures_record(self.profile.data, split, regime))
@@ -162,14 +169,27 @@ class Study:
         chosen = np.random.default_rng([seed, 2]).choice(landmarks, count, replace=False)
         return np.flatnonzero(np.isin(labels, chosen))
 
-    def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None) -> Maps:
-        """Maps of the frozen part for pictures of `size` pixels and record `pictures`; heads and seeds share them."""
-        preprocess = dataclasses.replace(PRESETS["lite"], size_rule="fixed", size=size)
+    def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None, **changes) -> Maps:
+        """Maps of the frozen part for pictures of `size` pixels and record `pictures`; heads and seeds share them.
+
+        Pictures are squeezed into a square unless `changes` to the preparation say otherwise.
+        """
+        preprocess = dataclasses.replace(PRESETS["lite"], size=size, **{"size_rule": "fixed"} | changes)
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
         how = {"root": root, "boxes": boxes, "progress": self.progress}
         make = functools.partial(compute_maps, net, files, preprocess, self.store("maps", record), **how)
         return self._once(digest(record), make)
+
+    def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce=None, reduce_box="absolute") -> Maps:
+        """Maps of a part of the `describe.photograph_files`, every picture and crop at exactly the long side `size`.
+
+        `reduce`, `reduce_box`: see `images.Preprocess`.
+        """
+        root, files, boxes = self._once("photograph files", lambda: describe.photograph_files(self))[part]
+        pictures = {"photographs": part, "files": digest([list(map(str, files)), boxes])}
+        changes = {"size_rule": "longest", "enlarge": True, "reduce": reduce, "reduce_box": reduce_box}
+        return self.maps(net, size, pictures, root, files, boxes, **changes)
 
     def benchmark_maps(self, name: str, seed=None, split="test", form="ordinary") -> tuple[Maps, Maps]:
         """Maps of the queries and of the database of the drawn benchmark, as the network `name` sees them."""

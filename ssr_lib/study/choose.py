@@ -2,15 +2,21 @@
 
 import itertools
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ssr_lib import metrics, search
 from ssr_lib.benchmark import Benchmark
+from ssr_lib.datasets.revisited import with_distractors
 from ssr_lib.files import digest, hash_file, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
+from ssr_lib.study import rows
 from ssr_lib.study.describe import network_record
+from ssr_lib.study.profile import Section
 from ssr_lib.study.provenance import data_file, repository_root
 
 
@@ -51,20 +57,27 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
             database = search.prepare(database)
             first = first_ranking(queries, database)
             asked.append((queries, database, first, study.benchmark(dataset, split)))
-        stored[name] = {"tried": tried, "chosen": {"none": {}}, "trials": []}
-        for line in profile.rerankers:
-            trials = _tried(study, line, asked)
-            best = max(trials, key=lambda trial: trial["mAP"])  # of equals the first
-            stored[name]["chosen"][line] = best["parameters"]
-            stored[name]["trials"] += trials if len(trials) > 1 else []
+        chosen, trials = best_of(study, asked)
+        stored[name] = {"tried": tried, "chosen": chosen, "trials": trials}
         write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     return stored[name]
 
 
-def _tried(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
+def best_of(study, asked: list[tuple]) -> tuple[dict[str, dict], list[dict[str, Any]]]:
+    """What is best for every re-ranker, {name: parameters}, "none" first, and all trials of those that have several."""
+    chosen, trials = {"none": {}}, []
+    for line in study.profile.rerankers:
+        tried = tried_by(study, line, asked)
+        chosen[line] = max(tried, key=lambda trial: trial["mAP"])["parameters"]  # of equals the first
+        trials += tried if len(tried) > 1 else []
+    return chosen, trials
+
+
+def tried_by(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
     """Every combination of a re-ranker's candidates with its mean Medium mAP, over the same data sets for all.
 
-    One whose k does not fit every database is left out.
+    `asked`: of each data set queries (Q, D), database (N, D), the first ranking and the benchmark. A combination whose
+    k does not fit every database is left out.
     """
     spec, smallest = study.profile.rerankers[line], min(len(benchmark.database) for *_, benchmark in asked)
     reranker, trials = study.reranker(line), []
@@ -85,3 +98,73 @@ def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     if parameters.get("shortlist") is None:
         return parameters
     return parameters | {"shortlist": min(parameters["shortlist"], len(benchmark.database))}
+
+
+def folds(labels: Sequence, count: int) -> np.ndarray:
+    """The fold, 0 … `count` − 1, of each picture (N,): landmarks are dealt out at random, each as a whole.
+
+    Raises `ValueError` for fewer landmarks than folds.
+    """
+    landmarks, which = np.unique(labels, return_inverse=True)
+    if len(landmarks) < count:
+        raise ValueError(f"{len(landmarks)} landmarks for {count} folds; one or more for each are wanted")
+    return (np.random.default_rng(0).permutation(len(landmarks)) % count)[which]
+
+
+def galleries(labels: np.ndarray, how: Section) -> list[tuple[int, np.ndarray, np.ndarray, Benchmark]]:
+    """Galleries of training pictures with landmarks (N,), as the section `photographs` of a profile says: of each its
+    fold, ids of queries (Q,) and of database pictures (M,), and the benchmark. Ids from N on are distractors.
+
+    Of each landmark of a fold R pictures join the database, R drawn evenly on a logarithmic scale, and up to
+    `how.asked` others are queries. Raises as `folds`, and where no landmark of a fold has two pictures.
+    """
+    fold, made = folds(labels, how.folds), []
+    for draw in range(how.folds * how.galleries):
+        rng, number = np.random.default_rng([draw, 3]), draw % how.folds
+        queries, database, easy = [], [], []
+        for landmark in np.unique(labels[fold == number]):
+            own = rng.permutation(np.flatnonzero(labels == landmark))
+            right = min(round(np.exp(rng.uniform(*np.log(how.positives)))), len(own) - 1)
+            others = own[right:][: how.asked] if right > 0 else own[:0]
+            easy += [range(len(database), len(database) + right)] * len(others)
+            database += own[: max(right, 0)].tolist()
+            queries += others.tolist()
+        if not queries:
+            raise ValueError(f"no training landmark of fold {number} has two pictures; a gallery needs that")
+        database += range(len(labels), len(labels) + how.distractors)
+        names, none = ([str(i) for i in ids] for ids in (database, queries)), [[]] * len(queries)
+        benchmark = Benchmark(f"gallery {draw}", Path("."), *names, easy, none, none, groups=labels[queries].tolist())
+        made.append((number, np.array(queries), np.array(database), benchmark))
+    return made
+
+
+def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:
+    """What `best_of` asks of galleries at every size; `descriptors`: (fold, size, ids) → (n, D), learned elsewhere."""
+    asked = []
+    for (fold, queries, database, gallery), size in itertools.product(galleries, sizes):
+        pair = descriptors(fold, size, queries), search.prepare(descriptors(fold, size, database))
+        asked.append((*pair, first_ranking(*pair), gallery))
+    return asked
+
+
+def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=None, **key) -> pd.DataFrame:
+    """`rows.per_query` of every re-ranker: AP by size of the pictures, its mean over sizes, AP of the mean descriptor.
+
+    `x`: by size a list of descriptors of the queries (Q, D), of the database (N, D), and of any distractors behind it.
+    `settings`: parameters by re-ranker; `learned`: what else was chosen; `key`: of the rows.
+    """
+    further = sum(map(len, next(iter(x.values()))[1:])) - len(benchmark.database)
+    whole = with_distractors(benchmark, [f"distractor {i}" for i in range(further)], benchmark.root)
+    ap, frames = {name: {} for name in settings}, []
+    for size, (queries, *database) in (x | {"mean": [sum(parts) for parts in zip(*x.values(), strict=True)]}).items():
+        database = search.prepare(np.concatenate(database))
+        first = first_ranking(queries, database)
+        for name, parameters in settings.items():
+            ranks = study.reranker(name).rerank(queries, database, first, **fitted(parameters, whole)).ranks
+            ap[name][f"AP, {size}"] = metrics.evaluate(ranks, whole).ap
+    for name, found in ap.items():
+        sizes = [found[f"AP, {size}"] for size in x]
+        found["AP"] = {level: np.mean([values[level] for values in sizes], axis=0) for level in sizes[0]}
+        said = {"reranker": name, "chosen": (learned or {}) | settings[name]} | key
+        frames += [rows.per_query(values, benchmark, measure=measure, **said) for measure, values in found.items()]
+    return pd.concat(frames)

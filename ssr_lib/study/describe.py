@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 from drawn_landmarks import VERSION as DRAWING
 from drawn_landmarks import SyntheticSpec
 from ssr_lib.benchmark import Benchmark
-from ssr_lib.datasets.folder import read_labels
-from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_truth
+from ssr_lib.datasets.folder import list_pictures, read_labels, read_training_labels
+from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_truth, read_names
 from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.study.profile import NetworkSpec, Profile, Section
-from ssr_lib.study.provenance import data_file
+from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
+COMPLETE = {"roxford5k": 4993, "rparis6k": 6322}  # database pictures of the whole benchmarks
 VERSION = 4  # of what networks and training compute: raised when their numbers change, so that old ones are left
 
 
@@ -49,7 +51,7 @@ def _checkpoint(spec: NetworkSpec, seed: int | None) -> str:
 def files_named(profile: Profile) -> list[str]:
     """What the profile names below the data folder: labels, distractors, the checkpoint of every training."""
     data = profile.data
-    named = [*data.labels.values(), data.training_labels, data.distractors]
+    named = [*data.labels.values(), *data.whitening_labels.values(), data.training_labels, data.distractors]
     for spec in map(profile.spec, profile.networks):
         named += [_checkpoint(spec, seed) for seed in spec.seeds if spec.checkpoint is not None]
     return [name for name in named if name is not None]
@@ -70,15 +72,36 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
     return record
 
 
-def read_benchmark(path: Path, dataset: str) -> Benchmark:
-    """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database."""
-    official = dataset in OFFICIAL
-    read = functools.partial(read_ground_truth, images=path.parent, subset=not official)
+def read_benchmark(path: Path, dataset: str, images: str) -> Benchmark:
+    """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database.
+
+    `images`: "complete", or "labelled" for the part of ROxford5k or RParis6k that a list of the repository names.
+    """
+    official, names = dataset in OFFICIAL, None
+    if official and images == "labelled":
+        names = read_names(repository_root() / "data" / f"{dataset}_labelled.txt")
+    read = functools.partial(read_ground_truth, images=path.parent, subset=not official, names=names)
     benchmark = read(path) if path.suffix == ".pkl" else read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
         wanted = "queries that stand apart: give every file a split, query or db"
         raise ValueError(f"{path}: {inside} queries are database images too; wanted {wanted}")
     return benchmark
+
+
+def photograph_files(study) -> dict[str, tuple[Path, Sequence[str], Sequence | None]]:
+    """Folder, files and boxes of all photographs of a profile: of each dataset the database by its name and the
+    "<dataset> queries", the training photographs "landmarks", those that whitening alone learns from, "distractors"."""
+    data, labelled = study.profile.data, {"landmarks": study.training_views("photographs")}
+    for name, file in data.whitening_labels.items():
+        labelled[name] = read_training_labels(data_file(file))
+    parts = {name: (views.root, views.files, None) for name, views in labelled.items()}
+    folder = data_file(data.distractors)
+    parts["distractors"] = folder, list_pictures(folder)[0], None
+    for dataset in data.datasets:
+        benchmark = study.benchmark(dataset)
+        parts[dataset] = benchmark.root, benchmark.database, None
+        parts[f"{dataset} queries"] = benchmark.root, benchmark.queries, benchmark.boxes
+    return parts
 
 
 def drawn(study, name: str, seed: int | None, split: str, form: str) -> tuple[np.ndarray, np.ndarray]:

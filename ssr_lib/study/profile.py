@@ -54,6 +54,7 @@ class RerankerSpec(Section):
 
 BOUNDS = {
     "source": Literal["drawn", "photographs", "revisited"],
+    "data.images": Literal["labelled", "complete"],
     "data.forms": list[Literal["restyled", "grey", "night", "masked"]],
     "extraction.dtype": Literal["float32", "bfloat16", "float16"],
     "training.protocol": Literal["frozen", "end_to_end"],
@@ -66,12 +67,15 @@ BOUNDS = {
     "networks": dict[str, NetworkSpec],
     "rerankers": dict[str, RerankerSpec],
     "data.labels": dict[str, str],
+    "data.whitening_labels": dict[str, str],
     "training.loss_options": dict[str, Any],
     "sweeps.preprocess.changes": list[dict[str, Any]],
     "tables": dict[Table, list[str]],
     "reads": dict[str, list[str]],
 }
-BOUNDS |= dict.fromkeys(("data.validation.views", "data.test.views"), tuple[Positive, Positive])
+BOUNDS |= dict.fromkeys(
+    ("data.validation.views", "data.test.views", "photographs.positives"), tuple[Positive, Positive]
+)
 BOUNDS |= dict.fromkeys(("data.training_labels", "data.distractors", "extraction.preset"), str | None)
 BOUNDS |= dict.fromkeys(("extraction.size", "sweeps.preprocess.images"), Positive | None)
 

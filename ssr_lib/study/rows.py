@@ -137,3 +137,16 @@ def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
     text = {column: str for column in columns if column not in NUMBERS}  # a landmark may be called 007, or NA
     how = {"dtype": text, "keep_default_na": False, "na_values": dict.fromkeys(NUMBERS, "")}
     return _of_kinds(pd.read_csv(path, usecols=columns, **how), columns)
+
+
+def module_control(full, head: str, control: str) -> bool | None:
+    """Whether a head stood ten points above its control in every seed of the module control (notebook 03b).
+
+    `full`: the study whose rows say so; None where it has none of now.
+    """
+    try:
+        awake = read_rows(full, "03b_controls").query("measure == 'module control'")
+    except ValueError:
+        return None
+    passed, other = (awake[awake["network"] == name].set_index("seed")["value"] for name in (head, control))
+    return bool((passed - other >= 0.10).all()) if len(passed) else None

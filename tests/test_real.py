@@ -1,0 +1,141 @@
+"""The notebooks of the profile `real`, on pictures made in a second: they run, and say what their tables hold."""
+
+import pickle
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from kernels import execute_here
+from PIL import Image
+
+from ssr_lib.study.artefacts import Study
+
+PROFILE = """
+base: {real}
+data:
+  datasets: [north, south, few]
+  labels: {base: null, north: north/gnd_north.pkl, south: south/gnd_south.pkl, few: few/labels.csv}
+  training_labels: train/labels.csv
+  whitening_labels: {groceries: train/labels.csv}
+  distractors: wrong
+model: {descriptor_dim: 8}
+photographs: {sizes: [64, 80], reduced: 48, copies: 48, square: 64, shrinkage: [1.0], folds: 2, galleries: 1, positives: [1, 3], asked: 2,
+              distractors: 4, rates: [1.0e-2], no_more_than: [2]}
+training: {steps: 2, batch_size: 4, seeds: [0, 1]}
+tables: {main: [plain, product, neighbour]}
+rerankers:
+  αQE: {candidates: {k: [1, 2], exponent: [1.0]}}
+  αQE + DBA: {candidates: {k: [1, 2], exponent: [1.0]}}
+  SuperGlobal: {candidates: {k: [1, 2], beta: [1.0]}}
+  GFR: {candidates: {k: [1, 2], alpha: [0.5]}}
+"""
+
+
+def draw(folder, name, landmark, view):
+    """A picture of a landmark: its own coarse pattern with the noise of the view."""
+    coarse = np.random.default_rng([landmark, 7]).integers(0, 256, (6, 8, 3), np.uint8)
+    picture = np.asarray(Image.fromarray(coarse).resize((96, 72), Image.Resampling.NEAREST), int)
+    noise = np.random.default_rng([landmark, view]).integers(-60, 61, picture.shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8)).save(folder / name)
+
+
+def table(folder, rows):
+    """A folder of pictures with its labels.csv; rows: (landmark, view, split)."""
+    lines = ["file,label,split"]
+    for landmark, view, split in rows:
+        draw(folder, f"{landmark}_{view}.png", landmark, view)
+        lines.append(f"{landmark}_{view}.png,{landmark},{split}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+def city(folder, first):
+    """A benchmark of three landmarks with two queries, two easy and a hard picture each."""
+    imlist, qimlist, gnd = [], [], []
+    for landmark in range(first, first + 3):
+        here = len(imlist)
+        imlist += [f"{landmark}_{view}" for view in range(3)]
+        qimlist += [f"{landmark}_{view}" for view in (3, 4)]
+        gnd += [{"easy": [here, here + 1], "hard": [here + 2], "junk": [], "bbx": [4, 4, 60, 50]}] * 2
+        for view in range(5):
+            draw(folder, f"{landmark}_{view}.jpg", landmark, view)
+    truth = {"imlist": imlist, "qimlist": qimlist, "gnd": gnd}
+    (folder / f"gnd_{folder.name}.pkl").write_bytes(pickle.dumps(truth))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real")
+    city(folder / "data" / "north", 100)
+    city(folder / "data" / "south", 200)
+    table(folder / "data" / "few", [(300 + i // 2, i % 2, ("query", "db")[i % 2]) for i in range(6)])
+    table(folder / "data" / "train", [(400 + i // 5, i % 5, "train") for i in range(30)])
+    for i in range(5):
+        draw(folder / "data" / "wrong", f"{i}.png", 500 + i, 0)
+    (folder / "tiny.yaml").write_text(PROFILE.replace("{real}", "real"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSR_DATA", str(folder / "data"))
+        yield Study(str(folder / "tiny.yaml"), folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def done(study):
+    """The study after both notebooks have run."""
+    for name in ("14_real", "14b_real_heads"):
+        execute_here(study, name, profile=study.source, workspace=str(study.workspace), changes=None)
+    return study
+
+
+METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR"]
+
+
+def test_every_network_and_reranker_has_its_rows(done):
+    found = done.read_rows("14_real").query("measure == 'mAP' and difficulty == 'medium' and dataset == 'north'")
+    whitened = [f"whitened {where}" for where in ("across cities", "on landmarks", "on groceries")]
+    assert [*found.groupby(["network", "reranker"], sort=False).groups] == [*product(["untrained", *whitened], METHODS)]
+    assert found["n"].eq(6).all() and found["value"].between(0, 1).all()
+    heads = done.read_rows("14b_real_heads").query("measure == 'mAP' and difficulty == 'medium' and dataset == 'south'")
+    keys = heads[["network", "reranker"]].assign(seed=heads["seed"].fillna(-1))  # -1: of all trainings
+    expected = product(["plain", "product", "neighbour"], METHODS, [0, 1, -1])
+    assert set(keys.itertuples(index=False, name=None)) == set(expected)
+    assert heads["chosen"].str.contains('"rate": 0.01').all()
+
+
+def test_the_ap_of_a_query_is_its_mean_over_the_sizes(done):
+    for notebook in ("14_real", "14b_real_heads"):
+        scores = done.read_scores(notebook).query("dataset == 'north' and difficulty == 'hard'")
+        key = ["network", "reranker", "seed", "query"]
+        wide = scores.assign(seed=scores["seed"].fillna(-1)).pivot(index=key, columns="measure", values="value")
+        mean = wide[["AP, 64", "AP, 80"]].mean(axis=1)
+        assert wide["AP"].to_numpy() == pytest.approx(mean.to_numpy(), abs=1e-4) and "AP, mean" in wide
+
+
+def test_distractors_never_help_a_ranking_without_re_ranking(done):
+    scores = done.read_scores("14_real").query("reranker == 'none' and measure == 'AP' and dataset.str.contains(' px')")
+    wide = scores.pivot(index=["network", "difficulty", "query"], columns="dataset", values="value").dropna()
+    assert (wide["north at 48 px with distractors"] <= wide["north at 48 px"]).all() and len(wide) == 2 * 3 * 6
+
+
+def test_every_claim_has_a_verdict_and_heads_none_without_a_module_control(done):
+    claims = pd.read_csv(done.results_dir / "tables" / "real_claims_north.csv").set_index("comparison")
+    assert [*claims.index] == ["GFR − none", "GFR − αQE + DBA", "product − neighbour"]
+    assert claims.loc["product − neighbour", "verdict"] == "no verdict" and claims["seeds"].tolist() == [1, 1, 2]
+    assert claims["called with flipped signs (%)"].between(0, 100).all()
+
+
+def test_tables_of_the_labelled_subset_say_so(extra_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSR_DATA", str(tmp_path))
+    (tmp_path / "roxford5k" / "jpg").mkdir(parents=True)
+    photos = extra_data / "photos" / "roxford_subset"
+    for picture in [*(photos / "images").iterdir(), *(photos / "queries_original").iterdir()]:
+        (tmp_path / "roxford5k" / "jpg" / picture.name).unlink(missing_ok=True)
+        (tmp_path / "roxford5k" / "jpg" / picture.name).symlink_to(picture)
+    (tmp_path / "roxford5k" / "gnd_roxford5k.pkl").symlink_to(extra_data / "gnd" / "gnd_roxford5k.pkl")
+    study = Study("real", tmp_path)
+    assert study.caption("roxford5k") == "roxford5k, labelled subset (775 of 4,993)" and study.caption("few") == "few"
+    sides = [max(box[2] - box[0], box[3] - box[1]) for box in study.benchmark("roxford5k").boxes]
+    assert [sum(side < size for side in sides) for size in (272, 384)] == [9, 13], "cut from the original files"
+    assert Study("real", tmp_path, {"data.images": "complete"}).caption("roxford5k") == "roxford5k"
+    with pytest.raises(FileNotFoundError, match="of 5063 pictures"):
+        Study("real", tmp_path, {"data.images": "complete"}).benchmark("roxford5k")
