@@ -57,6 +57,14 @@ def rank_again(q: Prepared, d: Prepared, own: torch.Tensor | None) -> Reranking:
     return Reranking(q.like(ids), q.like(scores), q.features(), d.features())
 
 
+def rank_by(scores: torch.Tensor, first: Ranking, q: Prepared) -> Reranking:
+    """The ranking by scores (Q, N) of all database images; equal ones stand in the order of the first ranking."""
+    ids, before = (torch.as_tensor(part).cpu() for part in (first.ids, first.scores))
+    found = scores.cpu().double().gather(1, ids).masked_fill(before == -torch.inf, -torch.inf)  # the own image
+    found, places = found.sort(dim=1, descending=True, stable=True)
+    return Reranking(q.like(ids.gather(1, places).to(q.device)), q.like(found.to(q.device)))
+
+
 def nearest(
     x: Prepared, d: Prepared, k: int, own: torch.Tensor | None, known: tuple[Array, Array] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:

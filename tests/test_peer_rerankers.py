@@ -1,0 +1,133 @@
+"""Re-rankers of the paper's references: against stored outputs of public implementations, and against loops."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssr_lib.files import load_part
+from ssr_lib.rerank import adaptive, diffusion, dqe, first_ranking, k_reciprocal
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "diffusion.npz")  # of the public implementation
+Q, X = GOLDEN["Q"], GOLDEN["X"]  # (7, 64), (300, 64)
+UNIT_Q, UNIT_X = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (Q, X))
+
+
+def by_id(reranking) -> np.ndarray:
+    """Scores (Q, N) in the order of the ids."""
+    scores = np.zeros(reranking.ranks.shape)
+    np.put_along_axis(scores, reranking.ranks, reranking.scores, axis=1)
+    return scores
+
+
+@pytest.mark.parametrize("case", ["st_a", "st_b", "st_c"])
+def test_diffusion_with_queries_in_the_graph_as_the_public_implementation(case):
+    """There the image itself is the first of its kd neighbours."""
+    how = {"neighbours": int(GOLDEN[f"{case}_kd"]) - 1, "truncation": int(GOLDEN[f"{case}_n_trunc"])}
+    got = diffusion.rerank(Q, X, None, **how)
+    np.testing.assert_allclose(by_id(got), GOLDEN[f"{case}_scores"], atol=5e-6)
+    for ranks, reached, expected in zip(got.ranks, GOLDEN[f"{case}_scores"] > 0, GOLDEN[f"{case}_ranks"], strict=True):
+        assert ranks[: reached.sum()].tolist() == expected[: reached.sum()].tolist()
+
+
+def test_diffusion_of_the_database_alone_as_the_public_implementation():
+    how = {"neighbours": 19, "truncation": 100, "in_graph": False, "k": 10}
+    flows = diffusion.prepare(X, **how)
+    np.testing.assert_allclose(flows.toarray()[:40], GOLDEN["old_a_offline_rows"], atol=2e-4)
+    got = diffusion.rerank(Q, X, None, prepared=flows, **how)
+    np.testing.assert_allclose(by_id(got), GOLDEN["old_a_scores_full"], atol=2e-4)
+    first = first_ranking(Q, X)
+    for ids, ranks, scores in zip(first.ids, got.ranks, got.scores, strict=True):
+        unreached = ids[np.isin(ids, ranks[scores == 0])]
+        assert len(unreached) > 0
+        assert ranks[scores == 0].tolist() == unreached.tolist()  # in the order of the first ranking
+
+
+def k_reciprocal_by_sets(k, k2, weight):
+    """1 − d* (Q, N), with sets and loops."""
+    similarity = UNIT_X @ UNIT_X.T - 3 * np.eye(len(X))
+    order = np.argsort(-similarity, axis=1)
+    near = {size: [set(row[:size]) for row in order] for size in (k, k // 2)}
+    mutual = {size: [{j for j in near[size][i] if i in near[size][j]} | {i} for i in range(len(X))] for size in near}
+
+    def encode(members, cosines):
+        taken = set(members)
+        for g in members:
+            half = mutual[k // 2][g]
+            if len(members & half) >= 2 / 3 * len(half):
+                taken |= half
+        return np.array([np.exp(cosines[g] - 1) if g in taken else 0 for g in range(len(X))])
+
+    encoded = np.array([encode(mutual[k][i], UNIT_X @ UNIT_X[i]) for i in range(len(X))])
+    averaged = np.array([np.mean([encoded[i], *encoded[order[i, : k2 - 1]]], axis=0) for i in range(len(X))])
+    found = []
+    for query in UNIT_Q:
+        cosines = UNIT_X @ query
+        ranked = np.argsort(-cosines)
+        v = encode({g for g in ranked[:k] if cosines[g] >= similarity[g, order[g, k - 1]]}, cosines)
+        v = np.mean([v, *encoded[ranked[: k2 - 1]]], axis=0)
+        jaccard = np.minimum(v, averaged).sum(axis=1) / np.maximum(v, averaged).sum(axis=1)
+        found.append((1 - weight) * jaccard + weight * cosines)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("k", "k2", "weight"), [(20, 6, 0.3), (5, 1, 0.0), (7, 3, 0.5)])
+def test_k_reciprocal_as_sets_and_loops_give_it(k, k2, weight):
+    got = k_reciprocal.rerank(Q, X, None, k=k, k2=k2, weight=weight)
+    np.testing.assert_allclose(by_id(got), k_reciprocal_by_sets(k, k2, weight), atol=1e-7)
+
+
+def test_discriminative_expansion_separates_the_first_images_from_the_last():
+    """Two far points a side: the machine's plane lies in the middle between them, so w is along their difference."""
+    database = np.eye(6, dtype=np.float32)
+    query = np.float32([[1, 0.5, 0, 0, 0, 0]])
+    w = dqe.classifier(np.float32([[1, 0]]), np.float32([[-1, 0]]), c=1000.0)
+    np.testing.assert_allclose(w, [1, 0], atol=1e-6)
+    got = dqe.rerank(query, database, None, k=1, negatives=2)
+    assert got.ranks[0, :2].tolist() == [0, 1]
+    assert set(got.ranks[0, -2:]) == {4, 5}  # equal cosines go by id, so these were the last
+    with pytest.raises(ValueError, match="k is 4; wanted an integer from 1 to 3"):
+        dqe.rerank(query, database, None, k=4)
+
+
+def test_adaptive_weights_as_a_loop_over_pairs_gives_them():
+    k, rule = 10, {"alpha": 2.0, "low": 0.3, "span": 0.5}
+    everything = [*UNIT_Q, *UNIT_X]
+    looks = []
+    for i, x in enumerate(everything):
+        others = [x @ y for j, y in enumerate(UNIT_X) if j + len(Q) != i]
+        looks.append((np.mean(others), np.std(others), max(others)))
+    refined = []
+    for i, x in enumerate(everything):
+        cosines = UNIT_X @ x
+        cosines[i - len(Q)] -= 3 * (i >= len(Q))
+        total = x.copy()
+        for j in np.argsort(-cosines)[:k]:
+            stands = []
+            for mean, deviation, best in (looks[i], looks[j + len(Q)]):
+                stands.append(((cosines[j] - mean) / deviation, min((cosines[j] - mean) / (best - mean), 1)))
+            (z, r), (z_back, r_back) = stands
+            counts = np.clip((min(z, z_back) / np.sqrt(2 * np.log(len(X))) - rule["low"]) / rule["span"], 0, 1)
+            total += rule["alpha"] * counts * r * r_back * UNIT_X[j]
+        refined.append(total / np.linalg.norm(total))
+    got = adaptive.rerank(Q, X, None, k=k, **rule)
+    np.testing.assert_allclose(got.queries, refined[: len(Q)], atol=1e-6)
+    np.testing.assert_allclose(got.database, refined[len(Q) :], atol=1e-6)
+    assert np.abs(got.database - UNIT_X).max() > 0.1  # something was added
+
+
+@pytest.mark.parametrize("name", ["diffusion", "k_reciprocal", "dqe", "adaptive"])
+def test_a_part_takes_what_it_prepared_and_leaves_out_the_own_image(name):
+    part = load_part(name, "rerank")
+    how = {"k": 5, "in_graph": False} if name == "diffusion" else {"k": 5}
+    own = [2, -1, 0]
+    first = first_ranking(X[[2, 1, 0]], X, own)
+    found = [part.rerank(X[[2, 1, 0]], X, first, **how)]
+    if hasattr(part, "prepare"):
+        found.append(part.rerank(X[[2, 1, 0]], X, first, prepared=part.prepare(X, **how), **how))
+    for result in found:
+        assert result.ranks.shape == (3, 300)
+        assert result.ranks[0, -1] == 2
+        assert result.ranks[2, -1] == 0
+        assert (np.sort(result.ranks, axis=1) == np.arange(300)).all()
+        np.testing.assert_array_equal(result.ranks, found[0].ranks)
