@@ -1,4 +1,4 @@
-"""ArcFace and CosFace against a few lines of NumPy, and what their gradients must do."""
+"""Losses against a few lines of NumPy, and what their gradients must do."""
 
 import math
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ssr_lib.files import load_part
 from ssr_lib.losses import arcface, cosface
 from ssr_lib.losses.arcface import arcface_margin
 
@@ -62,3 +63,53 @@ def test_centres_depend_on_the_seed_and_on_nothing_drawn_before():
 def test_impossible_parameters_are_refused_by_name():
     with pytest.raises(ValueError, match=r"margin 2\.0"):
         arcface.Loss(8, 5, margin=2.0)
+
+
+def by_loops(name, x, labels):
+    """The losses between images of a batch, with their default parameters, from descriptors (B, D)."""
+    s, n = x @ x.T, len(x)
+    d = np.sqrt(np.maximum(2 - 2 * s, 0))
+    others = [[j for j in range(n) if labels[j] == labels[i] and j != i] for i in range(n)]
+    wrong = [[j for j in range(n) if labels[j] != labels[i]] for i in range(n)]
+    triplets = [max(d[i, p] - d[i, j] + 0.1, 0) for i in range(n) for p in others[i] for j in wrong[i]]
+    triplet = np.mean([value for value in triplets if value > 0])
+    if name == "triplet":
+        return triplet
+    if name == "second_order":
+        pairs = [(i, p) for i in range(n) for p in others[i] if i < p]
+        return triplet + np.mean([np.sqrt(sum((d[i, j] ** 2 - d[p, j] ** 2) ** 2 for j in wrong[i])) for i, p in pairs])
+    if name == "contrastive":
+        apart = [max(0.7 - d[i, j], 0) for i in range(n) for j in wrong[i]]
+        near = np.mean([d[i, p] for i in range(n) for p in others[i]])
+        return near + np.mean([value for value in apart if value > 0])
+    found = []
+    for i in range(n):
+        if name == "smooth_ap":
+            ap = []
+            for p in [i, *others[i]]:
+                before = [1 / (1 + np.exp(-(s[i, j] - s[i, p]) / 0.01)) * (j != p) for j in range(n)]
+                ap.append((1 + sum(before[j] for j in [i, *others[i]])) / (1 + sum(before)))
+            found.append(np.mean(ap))
+        else:
+            share = np.maximum(1 - np.abs(s[i, :, None] - np.linspace(1, -1, 20)) / (2 / 19), 0)  # (B, bins)
+            right, every = share[others[i]].sum(0), share[others[i] + wrong[i]].sum(0)
+            precision = right.cumsum() / np.maximum(every.cumsum(), 1e-9)
+            found.append((precision * right).sum() / len(others[i]))
+    return 1 - np.mean(found)
+
+
+@pytest.mark.parametrize("name", ["triplet", "contrastive", "smooth_ap", "listwise_ap", "second_order"])
+def test_losses_between_images_as_loops_give_them(name):
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.arange(4).repeat_interleave(4)
+    x = F.normalize(torch.randn(16, 6, generator=generator) + F.one_hot(labels, 6)).requires_grad_()
+    module = load_part(name, "losses").Loss(6, 9)
+    loss, right = module(x, labels)
+    loss.backward()
+    values = x.detach().double().numpy()
+    assert module.per_class == 4
+    assert loss.item() == pytest.approx(by_loops(name, values, labels.numpy()), rel=1e-4)
+    assert right.item() == np.mean(
+        labels.numpy()[np.argmax(values @ values.T - 3 * np.eye(16), axis=1)] == labels.numpy()
+    )
+    assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
