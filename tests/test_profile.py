@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from ssr_lib.study import checks, provenance
 from ssr_lib.study import profile as profiles
+from ssr_lib.study import provenance
 from ssr_lib.study.artefacts import Study
-from ssr_lib.study.profile import load_profile
+from ssr_lib.study.profile import check_parts, load_profile
 
 PROFILES = provenance.repository_root() / "profiles"
 NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
@@ -16,7 +16,7 @@ NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_profile_is_whole_and_gives_every_reranker_the_same_number_of_trials(name):
     profile = load_profile(name)
-    checks.check_parts(profile)
+    check_parts(profile)
     trials = {line: len(list(itertools.product(*spec.candidates.values()))) for line, spec in profile.rerankers.items()}
     assert trials.pop("none") == 1 and len(set(trials.values())) == 1, trials
     seeds = [profile.data.training.seed, profile.data.validation.seed, profile.data.test.seed]
@@ -140,7 +140,7 @@ def test_files_of_parts_are_found_from_the_folder_of_the_profile(tmp_path):
     (tmp_path / "mine.yaml").write_text("base: smoke\nnetworks: {mine: {head: mine.py}}\n")
     profile = load_profile(str(tmp_path / "mine.yaml"))
     assert profile.networks["mine"].head == str(tmp_path / "mine.py")
-    checks.check_parts(profile)
+    check_parts(profile)
 
 
 def test_changes_may_be_json_text_as_papermill_hands_them_on():

@@ -18,14 +18,12 @@ import pandas as pd
 from drawn_landmarks import draw_benchmark, draw_training
 from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.datasets.folder import read_training_labels
-from ssr_lib.datasets.revisited import read_distractors, with_distractors
 from ssr_lib.extract import Maps, compute_maps
 from ssr_lib.files import digest, load_part, write_atomic
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
 from ssr_lib.study import choose, describe, rows, tables
-from ssr_lib.study.checks import check_parts
-from ssr_lib.study.profile import NetworkSpec, line_of, load_profile
+from ssr_lib.study.profile import check_parts, line_of, load_profile
 from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.train import TrainConfig, train_head
 from ssr_lib.weights import load_checkpoint
@@ -51,14 +49,12 @@ class Study:
         self.results_dir, self.cache = self.workspace / "results" / self.name, self.workspace / "data" / "cache"
         self.notebook, self.progress = notebook, progress
         self.written: set[str] = set()  # tables and figures of this notebook
-        self._made, self._last = {}, {}
+        self.drawn = self.profile.source == "drawn"  # with forms and structure that photographs have not
+        self.spec = self.profile.spec  # of a network by its name
+        self._made = {}
+        self._trained = functools.lru_cache(maxsize=1)(self._train)  # descriptors of one are asked for together
 
     write_rows, read_rows, read_scores = rows.write, rows.read_rows, rows.read_scores
-
-    @property
-    def drawn(self) -> bool:
-        """Whether the study is made on drawn landmarks, which have forms and structure that photographs have not."""
-        return self.profile.source == "drawn"
 
     def store(self, kind: str, record: Mapping[str, Any]) -> Path:
         """The folder of the artefact that `record` describes, made where missing; the record lies beside it as JSON."""
@@ -68,27 +64,27 @@ class Study:
             write_atomic(folder.with_suffix(".json"), json.dumps(record, indent=1, default=str) + "\n")
         return folder
 
-    def _once(self, name: object, make: Callable[[], Any]) -> Any:
+    def _once(self, name: object, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if name not in self._made:
-            self._made[name] = make()
+            self._made[name] = make(*arguments, **options)
         return self._made[name]
 
     def training_views(self, regime: str = "ordinary") -> LabelledImages:
         """The training pictures: drawn "ordinary" or "restyled" ones, or the "photographs" of the profile."""
         data = self.profile.data
         if regime == "photographs":
-            return self._once(regime, lambda: read_training_labels(data_file(data.training_labels)))
-        spec, folder = describe.to_draw(data, "training"), self._pictures("training", regime)
+            return self._once(regime, read_training_labels, data_file(data.training_labels))
         how = {"views": data.training.views, "regime": regime, "progress": self.progress}
-        return self._once(regime, lambda: draw_training(spec, folder, **how))
+        asked = describe.to_draw(data, "training"), self._pictures("training", regime)
+        return self._once(regime, draw_training, *asked, **how)
 
     def benchmark(self, dataset: str = "drawn", split: str = "test", form: str = "ordinary") -> Benchmark:
         """The benchmark `dataset`; the drawn one has splits "validation" and "test" and `form`s of its queries."""
         if dataset == "drawn":
-            spec, folder = describe.to_draw(self.profile.data, split), self._pictures(split)
-            return self._once(split, lambda: draw_benchmark(spec, folder, progress=self.progress))[form]
+            asked = describe.to_draw(self.profile.data, split), self._pictures(split)
+            return self._once(split, draw_benchmark, *asked, progress=self.progress)[form]
         labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
-        return self._once(dataset, lambda: describe.read_benchmark(labels, dataset, self.profile.data.images))
+        return self._once(dataset, describe.read_benchmark, labels, dataset, self.profile.data.images)
 
     def caption(self, dataset: str) -> str:
         """What tables and figures of a dataset say of its pictures: all of them, or the labelled subset of so many."""
@@ -100,18 +96,9 @@ class Study:
     def _pictures(self, split: str, regime: str | None = None) -> Path:
         return self.store("pictures", describe.pictures_record(self.profile.data, split, regime))
 
-    def with_distractors(self, dataset: str) -> Benchmark:
-        """The benchmark with the distractors of the profile behind its database (revisitop1m: a million of them)."""
-        folder = data_file(self.profile.data.distractors)
-        return with_distractors(self.benchmark(dataset), read_distractors(folder), folder)
-
     def networks(self, table: str) -> list[str]:
         """The names of the networks of a table of the profile."""
         return list(line_of(self.profile.tables, table, "tables"))
-
-    def spec(self, name: str) -> NetworkSpec:
-        """What the profile says of a network, with all that its line leaves open filled in."""
-        return self.profile.spec(name)
 
     def seeds(self, name: str) -> list[int | None]:
         """The seeds of a network's trainings; [None] for what is not trained here."""
@@ -123,14 +110,7 @@ class Study:
 
     def learning_curve(self, name: str, seed: int | None = None) -> pd.DataFrame:
         """A training's curve: step, loss, accuracy, lr, seconds; empty for what is not trained here."""
-        columns = ["step", "loss", "accuracy", "lr", "seconds"]
-        return pd.DataFrame(self._once(("curve", name, seed), lambda: self._trained(name, seed)[1]), columns=columns)
-
-    def _trained(self, name: str, seed: int | None) -> tuple[RetrievalNet, list[dict]]:
-        """The network and its curve; the last one is remembered: its descriptors are asked for one after another."""
-        if (name, seed) not in self._last:
-            self._last = {(name, seed): self._train(name, seed)}
-        return self._last[name, seed]
+        return pd.DataFrame(self._trained(name, seed)[1], columns=["step", "loss", "accuracy", "lr", "seconds"])
 
     def _train(self, name: str, seed: int | None) -> tuple[RetrievalNet, list[dict]]:
         spec, recipe = self.spec(name), self.profile.training
@@ -178,15 +158,14 @@ class Study:
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
         how = {"root": root, "boxes": boxes, "progress": self.progress}
-        make = functools.partial(compute_maps, net, files, preprocess, self.store("maps", record), **how)
-        return self._once(digest(record), make)
+        return self._once(digest(record), compute_maps, net, files, preprocess, self.store("maps", record), **how)
 
     def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce=None, reduce_box="absolute") -> Maps:
-        """Maps of a part of the `describe.photograph_files`, every picture and crop at exactly the long side `size`.
+        """Maps of the `describe.photograph_files` of `part`, every picture and crop at exactly the long side `size`.
 
         `reduce`, `reduce_box`: see `images.Preprocess`.
         """
-        root, files, boxes = self._once("photograph files", lambda: describe.photograph_files(self))[part]
+        root, files, boxes = self._once(("files", part), describe.photograph_files, self, part)
         pictures = {"photographs": part, "files": digest([list(map(str, files)), boxes])}
         changes = {"size_rule": "longest", "enlarge": True, "reduce": reduce, "reduce_box": reduce_box}
         return self.maps(net, size, pictures, root, files, boxes, **changes)
@@ -202,14 +181,8 @@ class Study:
     def descriptors(self, name: str, seed=None, dataset="drawn", split="test", form="ordinary") -> Pair:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
         if dataset == "drawn":
-            return self._once((name, seed, split, form), lambda: describe.drawn(self, name, seed, split, form))
-        asked = self, name, seed, self.benchmark(dataset)
-        return self._once((name, seed, dataset), lambda: describe.photographs(*asked))
-
-    def descriptors_with_distractors(self, name: str, seed: int | None, dataset: str) -> Pair:
-        """Descriptors of queries and of database and distractors behind it."""
-        queries, database = self.descriptors(name, seed, dataset)
-        return queries, np.concatenate((database, describe.distractors(self, name, seed)))
+            return self._once((name, seed, split, form), describe.drawn, self, name, seed, split, form)
+        return self._once((name, seed, dataset), describe.photographs, self, name, seed, self.benchmark(dataset))
 
     def reranker(self, name: str) -> ModuleType:
         """The module of a line of the profile's rerankers."""
@@ -217,7 +190,7 @@ class Study:
 
     def choices(self, dataset: str = "drawn") -> dict[str, dict[str, Any]]:
         """The parameters of every re-ranker for `dataset`, "none" first, never chosen on its own queries."""
-        chosen = self._once(("choices", dataset), lambda: choose.record(self, dataset))["chosen"]
+        chosen = self._once(("choices", dataset), choose.record, self, dataset)["chosen"]
         return {name: choose.fitted(parameters, self.benchmark(dataset)) for name, parameters in chosen.items()}
 
     def trials(self, dataset: str = "drawn") -> pd.DataFrame:

@@ -53,14 +53,17 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
     if stored.get(name, {}).get("tried") != tried:
         asked = []
         for dataset, network in itertools.product(datasets, networks):
-            queries, database = study.descriptors(*network, dataset, split)
-            database = search.prepare(database)
-            first = first_ranking(queries, database)
-            asked.append((queries, database, first, study.benchmark(dataset, split)))
+            asked.append(_ranked(*study.descriptors(*network, dataset, split), study.benchmark(dataset, split)))
         chosen, trials = best_of(study, asked)
         stored[name] = {"tried": tried, "chosen": chosen, "trials": trials}
         write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     return stored[name]
+
+
+def _ranked(queries: np.ndarray, database: np.ndarray, benchmark: Benchmark) -> tuple:
+    """Queries (Q, D), database (N, D), their first ranking and the benchmark: what `best_of` asks of a data set."""
+    database = search.prepare(database)
+    return queries, database, first_ranking(queries, database), benchmark
 
 
 def best_of(study, asked: list[tuple]) -> tuple[dict[str, dict], list[dict[str, Any]]]:
@@ -74,11 +77,7 @@ def best_of(study, asked: list[tuple]) -> tuple[dict[str, dict], list[dict[str, 
 
 
 def tried_by(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
-    """Every combination of a re-ranker's candidates with its mean Medium mAP, over the same data sets for all.
-
-    `asked`: of each data set queries (Q, D), database (N, D), the first ranking and the benchmark. A combination whose
-    k does not fit every database is left out.
-    """
+    """Every combination of a re-ranker's candidates whose k fits every database, with its mean Medium mAP over them."""
     spec, smallest = study.profile.rerankers[line], min(len(benchmark.database) for *_, benchmark in asked)
     reranker, trials = study.reranker(line), []
     for values in itertools.product(*spec.candidates.values()):
@@ -101,13 +100,8 @@ def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
 
 
 def folds(labels: Sequence, count: int) -> np.ndarray:
-    """The fold, 0 … `count` − 1, of each picture (N,): landmarks are dealt out at random, each as a whole.
-
-    Raises `ValueError` for fewer landmarks than folds.
-    """
+    """The fold, 0 … `count` − 1, of each picture (N,): landmarks are dealt out at random, each as a whole."""
     landmarks, which = np.unique(labels, return_inverse=True)
-    if len(landmarks) < count:
-        raise ValueError(f"{len(landmarks)} landmarks for {count} folds; one or more for each are wanted")
     return (np.random.default_rng(0).permutation(len(landmarks)) % count)[which]
 
 
@@ -116,7 +110,7 @@ def galleries(labels: np.ndarray, how: Section) -> list[tuple[int, np.ndarray, n
     fold, ids of queries (Q,) and of database pictures (M,), and the benchmark. Ids from N on are distractors.
 
     Of each landmark of a fold R pictures join the database, R drawn evenly on a logarithmic scale, and up to
-    `how.asked` others are queries. Raises as `folds`, and where no landmark of a fold has two pictures.
+    `how.asked` others are queries. Raises `ValueError` where no landmark of a fold has two pictures.
     """
     fold, made = folds(labels, how.folds), []
     for draw in range(how.folds * how.galleries):
@@ -142,8 +136,7 @@ def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tup
     """What `best_of` asks of galleries at every size; `descriptors`: (fold, size, ids) → (n, D), learned elsewhere."""
     asked = []
     for (fold, queries, database, gallery), size in itertools.product(galleries, sizes):
-        pair = descriptors(fold, size, queries), search.prepare(descriptors(fold, size, database))
-        asked.append((*pair, first_ranking(*pair), gallery))
+        asked.append(_ranked(descriptors(fold, size, queries), descriptors(fold, size, database), gallery))
     return asked
 
 
@@ -157,10 +150,9 @@ def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=N
     whole = with_distractors(benchmark, [f"distractor {i}" for i in range(further)], benchmark.root)
     ap, frames = {name: {} for name in settings}, []
     for size, (queries, *database) in (x | {"mean": [sum(parts) for parts in zip(*x.values(), strict=True)]}).items():
-        database = search.prepare(np.concatenate(database))
-        first = first_ranking(queries, database)
+        ranked = _ranked(queries, np.concatenate(database), whole)
         for name, parameters in settings.items():
-            ranks = study.reranker(name).rerank(queries, database, first, **fitted(parameters, whole)).ranks
+            ranks = study.reranker(name).rerank(*ranked[:3], **fitted(parameters, whole)).ranks
             ap[name][f"AP, {size}"] = metrics.evaluate(ranks, whole).ap
     for name, found in ap.items():
         sizes = [found[f"AP, {size}"] for size in x]

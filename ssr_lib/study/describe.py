@@ -88,20 +88,20 @@ def read_benchmark(path: Path, dataset: str, images: str) -> Benchmark:
     return benchmark
 
 
-def photograph_files(study) -> dict[str, tuple[Path, Sequence[str], Sequence | None]]:
-    """Folder, files and boxes of all photographs of a profile: of each dataset the database by its name and the
-    "<dataset> queries", the training photographs "landmarks", those that whitening alone learns from, "distractors"."""
-    data, labelled = study.profile.data, {"landmarks": study.training_views("photographs")}
-    for name, file in data.whitening_labels.items():
-        labelled[name] = read_training_labels(data_file(file))
-    parts = {name: (views.root, views.files, None) for name, views in labelled.items()}
-    folder = data_file(data.distractors)
-    parts["distractors"] = folder, list_pictures(folder)[0], None
-    for dataset in data.datasets:
-        benchmark = study.benchmark(dataset)
-        parts[dataset] = benchmark.root, benchmark.database, None
-        parts[f"{dataset} queries"] = benchmark.root, benchmark.queries, benchmark.boxes
-    return parts
+def photograph_files(study, part: str) -> tuple[Path, Sequence[str], Sequence | None]:
+    """Folder, files and boxes of photographs: the database of a dataset by its name, or its "<dataset> queries", the
+    training photographs "landmarks", those of a line of `whitening_labels`, or "distractors"."""
+    data = study.profile.data
+    labels = {"landmarks": data.training_labels} | data.whitening_labels
+    if part in labels:
+        views = read_training_labels(data_file(labels[part]))
+        return views.root, views.files, None
+    if part == "distractors":
+        return data_file(data.distractors), list_pictures(data_file(data.distractors))[0], None
+    benchmark = study.benchmark(part.removesuffix(" queries"))
+    if part.endswith(" queries"):
+        return benchmark.root, benchmark.queries, benchmark.boxes
+    return benchmark.root, benchmark.database, None
 
 
 def drawn(study, name: str, seed: int | None, split: str, form: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,19 @@
 """Profiles: keys and kinds are those of profiles/base.yaml; the bounds that its values do not tell stand here."""
 
+import inspect
 import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pydantic
 import yaml
 from pydantic import Field
 
+from ssr_lib.files import load_part
+from ssr_lib.network import all_options
 from ssr_lib.study.provenance import repository_root
 
 Count = Annotated[int, Field(ge=0)]
@@ -111,6 +115,43 @@ def _contradiction(profile: Profile) -> str | None:
         if spec.trained and spec.checkpoint is None and source == "revisited":
             return f"networks.{name}.checkpoint is null, and a profile of source revisited does not train"
     return None
+
+
+WANTED = {
+    "heads": "a class Head(channels, *, seed=0, **options) with width and forward(mid, last, project)",
+    "losses": "a class Loss(width, classes, *, seed=0, **options) with per_class and forward(descriptors, labels)",
+    "rerank": "rerank(queries, database, first, *, prepared=None, **parameters) that returns a Reranking",
+}
+
+
+def check_parts(profile: Profile) -> None:
+    """Raises `ValueError` for heads, losses and re-rankers that lack something or do not take their options."""
+    _try("training.loss", "losses", profile.training.loss, profile.training.loss_options)
+    for name, line in profile.networks.items():
+        _try(f"networks.{name}.head", "heads", line.head, line.options)
+    for name, line in profile.rerankers.items():
+        first = {key: values[0] for key, values in line.candidates.items()}
+        _try(f"rerankers.{name}.module", "rerank", line.module, line.fixed | first)
+
+
+def _try(place: str, package: str, part: str, options: Mapping[str, Any]) -> None:
+    """Use a part as the study does, with next to nothing."""
+    try:
+        module = load_part(part, package)
+        if package == "rerank":
+            descriptors = np.random.default_rng(0).standard_normal((1000, 8), np.float32)  # more rows than any k
+            module.rerank(descriptors[:1], descriptors, None, **options).ranks.argmax()
+        elif package == "heads":
+            head = module.Head((8, 8, 8), seed=0, **all_options(module.Head, options, "it"))
+            inspect.signature(head.forward).bind("mid", "last", "project")
+        else:
+            loss = module.Loss(8, 2, seed=0, **all_options(module.Loss, options, "it"))
+            inspect.signature(loss.forward).bind("descriptors", "labels")
+    except ValueError as error:
+        raise ValueError(f"{place} {part}: {error}") from error
+    except Exception as error:  # whatever a file of the user's own raises, a SyntaxError too
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{place} {part}: {said}; wanted {WANTED[package]}") from error
 
 
 def _kind(example: Any, place: str = "") -> Any:

@@ -18,10 +18,8 @@ NUMBERS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value
 
 
 def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None, chosen=None, measure="AP"):
-    """The scores of one ranking as a frame, a line a query: `values` {difficulty: (Q,)}, NaN without positives.
-
-    `chosen`: the re-ranker's parameters. Difficulties at which no query has a value are left out.
-    """
+    """The scores of one ranking as a frame, a line a query: `values` {difficulty: (Q,)}, NaN without positives;
+    `chosen`: the re-ranker's parameters. Difficulties at which no query has a value are left out."""
     key = {"dataset": dataset, "network": network, "reranker": reranker, "seed": seed, "measure": measure}
     key["chosen"] = json.dumps(dict(chosen), sort_keys=True, ensure_ascii=False, default=float) if chosen else ""
     key |= {"query": range(len(benchmark)), "group": benchmark.groups}
@@ -33,10 +31,9 @@ def per_query(values, benchmark, *, dataset, network, reranker="none", seed=None
 def _of_kinds(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The frame with all of `columns` in their order: text never missing, seeds whole numbers or missing."""
     frame = frame.reindex(columns=columns).reset_index(drop=True)
-    numbers = {column: NUMBERS[column] for column in columns if column in NUMBERS}
-    text = frame.columns.difference(list(numbers))
+    text = frame.columns.difference(list(NUMBERS))
     frame[text] = frame[text].astype(object).fillna("").astype(str)
-    return frame.astype(numbers)
+    return frame.astype({column: kind for column, kind in NUMBERS.items() if column in columns})
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
@@ -58,11 +55,11 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
 
 def matrix(scores, *, network, reranker="none", difficulty="medium", dataset="drawn", measure="AP"):
     """The values (S, Q) of one network and one setting of a re-ranker, a frame: seeds down, queries across."""
-    wanted = dict(zip(CELL, (dataset, network, reranker, difficulty, measure), strict=True))
-    found = scores[(scores[CELL] == pd.Series(wanted)).all(axis=1)]
+    wanted = [dataset, network, reranker, difficulty, measure]
+    found = scores[(scores[CELL] == wanted).all(axis=1)]
     if found["chosen"].nunique() != 1:
         settings = "; ".join(found["chosen"].unique()) or "none"
-        raise ValueError(f"wanted scores of one setting of {', '.join(wanted.values())}; there are {settings}")
+        raise ValueError(f"wanted scores of one setting of {', '.join(wanted)}; there are {settings}")
     return found.pivot(index="seed", columns="query", values="value")
 
 
@@ -87,9 +84,8 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     table = pd.concat([summarise(scores), _of_kinds(further, ROWS)], ignore_index=True)
     table["measure"] = table["measure"].replace("AP", "mAP")
     _refuse_twice(table, KEY)
-    networks, rerankers = study.profile.networks, study.profile.rerankers
     for (network, reranker), lines in table.groupby(["network", "reranker"]).groups.items():
-        said = [networks.get(network), rerankers.get(reranker)]  # what the profile says of both
+        said = study.profile.networks.get(network), study.profile.rerankers.get(reranker)
         known = [line.model_dump() for line in said if line is not None]
         table.loc[lines, "spec"] = digest(known)[:8] if known else ""
     folder, name = study.results_dir, study.notebook
@@ -98,8 +94,8 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(by_query.encode(), mtime=0))
     recorded, made_by = _made_by(study, name)
     for left in set(recorded.get("files", ())) - study.written:
-        for suffix in (".csv", ".png", ".svg"):
-            (folder / f"{left}{suffix}").unlink(missing_ok=True)
+        for file in folder.glob(f"{left}.*"):
+            file.unlink()
     made_by |= {"commit": provenance.commit(), "files": sorted(study.written)}
     provenance.update(folder / "run.json", rows={name: made_by})
 
@@ -140,10 +136,7 @@ def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
 
 
 def module_control(full, head: str, control: str) -> bool | None:
-    """Whether a head stood ten points above its control in every seed of the module control (notebook 03b).
-
-    `full`: the study whose rows say so; None where it has none of now.
-    """
+    """Whether a head stood ten points above its control in each module control of `full`; None without rows of now."""
     try:
         awake = read_rows(full, "03b_controls").query("measure == 'module control'")
     except ValueError:

@@ -24,9 +24,7 @@ TIMES = r"\b(?:s|ms)\b"  # measures that are another machine's own, as is arithm
 
 def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
     """Run `profile` again in build/verify and print every figure that left its tolerance; 0 where reproduced, else 1.
-
-    A verify that was killed goes on where it stopped; one that finished starts from nothing.
-    """
+    A verify that was killed goes on where it stopped; one that finished starts from nothing."""
     name, networks = Path(profile).stem, load_profile(profile).networks
     committed = _committed(repository_root() / "results" / name)
     workspace = Path(workspace or repository_root() / "build" / "verify")
@@ -68,29 +66,25 @@ def _read(folder: Path) -> pd.DataFrame:
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, given: Sequence[str] = ()) -> pd.DataFrame:
     """Rows of two runs side by side, means over seeds; what has a seed was trained, but for networks that were `given`.
-
-    A figure that one run has not does not agree, but for sweeps, which go through what was chosen.
-    """
+    A figure that one run has not does not agree, but for sweeps, which go through what was chosen."""
     table = _means(first).join(_means(second)["first"].rename("second"), how="outer").reset_index()
     table = table[(table["setting"] == "") | table[["first", "second"]].notna().all(axis=1)]
     table["trained"] = (table["seeds"] > 0) & ~table["network"].isin(given)
-    kind = table.groupby(["dataset", "difficulty", "measure"])  # one training gets the typical spread of its kind
-    spread = DEVIATIONS * table["spread"].fillna(kind["spread"].transform("median"))
-    spread = spread.fillna(table["half"]).clip(lower=TRAINED).fillna(TRAINED).where(table["trained"], UNTRAINED)
-    table["tolerance"] = spread * table["first"].abs().clip(lower=1)
-    off, nothing = (table["second"] - table["first"]).abs(), table[["first", "second"]].isna().all(axis=1)
-    table["agrees"] = (off <= table["tolerance"] + 1e-9) | nothing
+    typical = table.groupby(["difficulty", "measure"])["spread"].transform("median")  # where there is one training
+    spread = (DEVIATIONS * table["spread"].fillna(typical)).fillna(0).clip(lower=TRAINED)
+    table["tolerance"] = spread.where(table["trained"], UNTRAINED) * table["first"].abs().clip(lower=1)
+    nothing = table[["first", "second"]].isna().all(axis=1)
+    table["agrees"] = ((table["second"] - table["first"]).abs() <= table["tolerance"] + 1e-9) | nothing
     return table[[*KEY, "first", "second", "tolerance", "trained", "agrees"]]
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """By `KEY`: the mean over seeds, their spread and number, and half the interval."""
+    """By `KEY`: the mean over seeds, their spread and number."""
     several = rows.groupby(KEY[:-1])["chosen"].transform("nunique") > 1
-    rows = rows.assign(setting=rows["chosen"].where(several, ""), half=(rows["high"] - rows["low"]) / 2)
+    rows = rows.assign(setting=rows["chosen"].where(several, ""))
     seeded = rows.groupby(KEY)["seed"].transform("count") > 0
     rows = rows[rows["seed"].notna() | ~seeded]  # the row over several seeds is the mean of theirs
-    values = {"first": ("value", "mean"), "spread": ("value", "std"), "half": ("half", "mean")}
-    return rows.groupby(KEY).agg(**values, seeds=("seed", "count"))
+    return rows.groupby(KEY).agg(first=("value", "mean"), spread=("value", "std"), seeds=("seed", "count"))
 
 
 def same_study(table: pd.DataFrame) -> bool:
