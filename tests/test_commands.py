@@ -113,11 +113,8 @@ def refused(capsys, line):
         (f"{TRUTH} --features x.mat", "x.mat: No such file or directory"),
         (f"{TRUTH} --features x.npz --images photos", "leave out images"),
         ("train --clean-csv x", "recipes/gldv2/README.md says how a network is trained"),
-        ("study a --profile b", "two profiles are named: a and b"),
         ("study --set steps", "--set steps: KEY=VALUE is wanted"),
-        ("study --set a=1 --set a=2", "--set a=2: a is set twice"),
         ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
-        ("study --set notebooks=[]", "--set notebooks=[]: notebooks cannot be changed this way"),
         ("convert junk.pth --family gem", "junk.pth (gem) is damaged"),
     ],
 )
@@ -191,7 +188,7 @@ def test_evaluate_prints_what_the_library_measures_block_by_block(monkeypatch, c
         assert list(given) == ["medium"]
         values = [expected.map["medium"], *expected.mp["medium"]]
         assert list(given["medium"].values()) == pytest.approx(values) and values[0] > 0.9
-    assert list(Path("kept").glob("*/shard-00000.json"))
+    assert list(Path("kept").glob("*/*"))
 
 
 def test_evaluate_prints_a_table(capsys):

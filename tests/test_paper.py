@@ -94,7 +94,7 @@ def opened(data, tmp_path_factory):
         patch.setenv("SSR_DATA", str(folder))
         patch.setattr(run, "_execute", execute_here)
         measured = [name for name in PAPER.notebooks if name[:2] not in ("01", "02")]
-        run.run("paper", workspace=workspace, notebooks=measured, progress=False, **changes)
+        run.run("paper", workspace, changes, notebooks=measured, progress=False)
         yield Study("paper", workspace, changes, notebook="05_ablation", progress=False)
 
 

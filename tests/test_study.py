@@ -38,10 +38,10 @@ class Repository:
         cells += [new_code_cell(source) for source in sources]
         nbformat.write(new_notebook(cells=cells), self.root / "notebooks" / f"{name}.ipynb")
 
-    def study(self, *names: str, profile: str = "tiny", **changes) -> list[str]:
+    def study(self, *names: str, **changes) -> list[str]:
         """Run the study; what the notebooks that were executed have said."""
         self.log.write_text("")
-        run.run(profile, workspace=self.workspace, notebooks=names or None, progress=False, **changes)
+        run.run("tiny", self.workspace, changes, notebooks=names or None, progress=False)
         return self.log.read_text().split()
 
 
@@ -102,10 +102,13 @@ MISSING = {"data.labels": {"a": "a/labels.csv"}, "data.distractors": "revisitop1
 @pytest.mark.parametrize(
     ("asked", "refusal"),
     [
-        ({"training.stps": 2}, r"there is no training\.stps"),
+        ({"changes": {"training.stps": 2}}, r"there is no training\.stps"),
         ({"profile": "huge"}, "no profile 'huge' to start from; there are base, tiny"),
         ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/; there are 00_first, 01_second"),
-        (MISSING, r"a/labels\.csv, revisitop1m, weights/plain_4\.safetensors; data/README\.md says how to get it"),
+        (
+            {"changes": MISSING},
+            r"a/labels\.csv, revisitop1m, weights/plain_4\.safetensors; data/README\.md says how to get it",
+        ),
     ],
 )
 def test_what_is_not_there_is_named_before_the_first_notebook(asked, refusal, here, monkeypatch):

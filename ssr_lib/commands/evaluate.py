@@ -84,8 +84,7 @@ def _benchmark(args: Namespace) -> Benchmark:
     if not benchmark.queries or not benchmark.database:
         counts = f"{len(benchmark)} queries and {len(benchmark.database)} database pictures"
         raise ValueError(f"{file} has {counts}; one or more of each is wanted")
-    right = zip(benchmark.queries, benchmark.easy, benchmark.hard, strict=True)
-    lonely = [name for name, easy, hard in right if len(easy) + len(hard) == 0]
+    lonely = [name for name, ids in zip(benchmark.queries, benchmark.positives, strict=True) if len(ids) == 0]
     if lonely:
         told = "queries have no right picture in the database and no part in the means"
         note(f"{len(lonely)} {told}: {', '.join(lonely)}")
@@ -107,10 +106,8 @@ def _described(args: Namespace, benchmark: Benchmark, distractors: list[str]) ->
 
 
 def read_features(path: Path, benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
-    """Stored descriptors of queries (Q, D) and database (N, D), float32, of a .mat or .npz with Q (D, Q) and X (D, N).
-
-    What the file holds decides, not its name. Raises `ValueError` naming it where that is something else.
-    """
+    """Stored descriptors of queries (Q, D) and database (N, D), float32, of a .mat or .npz with Q (D, Q) and X (D, N);
+    what the file holds decides, not its name. Raises `ValueError` naming it where that is something else."""
     try:
         stored = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else loadmat(path, appendmat=False)
         arrays = [np.asarray(stored[name]) for name in ("Q", "X")]

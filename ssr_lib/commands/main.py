@@ -112,8 +112,9 @@ def _add_shared_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_profile(parser: argparse.ArgumentParser, workspace: str = "the repository") -> None:
-    parser.add_argument("profile", nargs="?", help="smoke, demo (default), another of profiles/, or a .yaml file")
-    parser.add_argument("--profile", dest="profile_option", metavar="PROFILE", help=argparse.SUPPRESS)
+    told = "smoke, demo (default), another of profiles/, or a .yaml file"
+    parser.add_argument("profile", nargs="?", default=argparse.SUPPRESS, help=told)
+    parser.add_argument("--profile", default="demo", help=argparse.SUPPRESS)
     what = f"for results/ and data/cache/; default: {workspace}. Labels lie in SSR_DATA or the repository's data/"
     parser.add_argument("--workspace", metavar="DIR", help=what)
 

@@ -112,8 +112,8 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
     if args.preprocess is not None:
         preprocess = PRESETS.get(args.preprocess)
     if preprocess is None:
-        told = f"{name} does not say" if args.preprocess is None else f"no preset {args.preprocess} says"
-        raise ValueError(f"{told} how pictures are prepared; --preprocess takes one of {', '.join(PRESETS)}")
+        told = f"{args.preprocess or name} does not say how pictures are prepared"
+        raise ValueError(f"{told}; --preprocess takes one of {', '.join(PRESETS)}")
     if args.size is not None:
         preprocess = dataclasses.replace(preprocess, size_rule="longest", size=args.size)
     return net.eval(), preprocess
@@ -126,10 +126,7 @@ def extraction_options(args: Namespace) -> dict:
 
 
 def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | float]]:
-    """The re-ranker that `--rerank` names, and its `k` and `alpha` where a picture has so many `others` to choose from.
-
-    Raises `ValueError` for none that compares descriptors, and for what it does not take, or cannot be.
-    """
+    """The re-ranker that `--rerank` names, and its parameters where a picture has so many `others` to choose from."""
     if args.rerank == "ours":
         raise ValueError("--rerank ours is called gfr now, for global feature re-ranking")
     part, chosen = load_part(args.rerank, "rerank"), {}
@@ -142,15 +139,15 @@ def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | 
         given = getattr(args, name, None)
         if given is not None and name not in takes:
             raise ValueError(f"--{name} {given}: {args.rerank} has no {name}; leave it out")
-        if name in takes:
-            chosen[name] = usual if takes[name] is inspect.Parameter.empty else takes[name]
         if given is not None:
             chosen[name] = given
+        elif name in takes:
+            chosen[name] = usual if takes[name] is inspect.Parameter.empty else takes[name]
     if args.k is None and "k" in chosen:
         chosen["k"] = min(chosen["k"], max(others, 1))
-    k = chosen.get("k")
-    if k is not None and not 1 <= k <= others:
-        raise ValueError(f"--k {k}: wanted is 1 to {others}, as many others as each picture has to choose from")
+    if "k" in chosen and not 1 <= chosen["k"] <= others:
+        wanted = f"1 to {others}, as many others as each picture has to choose from"
+        raise ValueError(f"--k {chosen['k']}: wanted is {wanted}")
     if not 0 <= chosen.get("alpha", 0) <= LARGEST_ALPHA:  # NaN is not, either
         raise ValueError(f"--alpha {args.alpha:g}: a number from 0 to {LARGEST_ALPHA:g} is wanted")
     return part, chosen

@@ -29,12 +29,12 @@ class NotebookError(RuntimeError):
     """A notebook that stopped in a cell; the message names both and says what went wrong."""
 
 
-def run(profile="demo", *, workspace=None, notebooks: Sequence[str] | None = None, progress=True, **changes) -> Path:
-    """Execute the notebooks of `profile`, in order, into `<workspace>/results/<profile>`; returns that folder.
+def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str] | None = None, progress=True) -> Path:
+    """Execute the notebooks of `profile`, or only `notebooks`, in order; returns the folder of their results.
 
     One of which neither source, notebooks before it, profile nor code has changed since it was executed is not run
-    again: a killed run resumes. `notebooks`: only these. `changes`: dotted keys of the profile. Raises `NotebookError`
-    naming the cell, `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for missing data.
+    again: a killed run resumes. The first three arguments: of `Study`. Raises `NotebookError` naming the cell,
+    `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for missing data.
     """
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
