@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -15,11 +17,12 @@ from tqdm import tqdm
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import listed
 from ssr_lib.decode import ImageError
+from ssr_lib.files import digest, hash_file, locked
 from ssr_lib.images import Preprocess
-from ssr_lib.loading import batches_of_one_size, load_ahead
+from ssr_lib.loading import Pictures, batches_of_one_size, load_ahead
 from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.pooling import SmallMapError, combine_scales
-from ssr_lib.store import SHARD, Maps, Store
+from ssr_lib.store import SHARD, Maps, Store, picture_key
 
 Arrays = dict[str, np.ndarray]
 Compute = Callable[[Sequence[Tensor]], Arrays]  # a batch at each scale, (B, 3, H, W) → arrays by name, first axis B
@@ -35,72 +38,88 @@ def pick_device(name: str) -> torch.device:
         raise ValueError(f"device {name}: {str(error).splitlines()[0]}") from error
 
 
-def computed(
-    compute: Compute, paths: Sequence, preprocess: Preprocess, *, boxes=None, batch_size=16, workers=None, progress=True
-) -> Iterator[list[Arrays | ImageError]]:
-    """Yield a list for every `SHARD` pictures, in order: the arrays of each, or why it has none."""
-    loaded = load_ahead(paths, preprocess, boxes, workers=workers)
-    loaded = iter(tqdm(loaded, total=len(paths), unit="image", disable=not progress))
-    for start in range(0, len(paths), SHARD):
-        done: dict[int, Arrays | ImageError] = {}
-        for numbers, scales in batches_of_one_size(islice(loaded, SHARD), batch_size):
-            if isinstance(scales, ImageError):
-                done[numbers[0]] = scales
-                continue
-            try:
-                arrays = compute(scales)
-            except SmallMapError as error:
-                done |= {i: ImageError(f"{paths[i]}: {error}") for i in numbers}
-                continue
-            for row, i in enumerate(numbers):
-                done[i] = _usable({name: array[row] for name, array in arrays.items()}, paths[i])
-        yield [done[i] for i in range(start, start + len(done))]
+def fill(
+    store: Store, compute: Compute, pictures: Pictures, preprocess: Preprocess, *, batch_size=16, workers=None,
+    progress=True,
+) -> dict[str, ImageError]:  # fmt: skip
+    """Add to `store`, `SHARD` at a time, the pictures that it lacks; return why some cannot be used, by their keys.
+
+    Added are the arrays that `compute` makes, and "content", the SHA-256 of a picture's bytes.
+    """
+    missing = {key: pictures[key] for key in store.missing(pictures)}
+    loaded = load_ahead(missing, preprocess, workers)
+    loaded = iter(tqdm(loaded, total=len(missing), unit="image", disable=not progress))
+    unusable = {}
+    for _ in range(0, len(missing), SHARD):
+        usable = {}
+        for keys, scales in batches_of_one_size(islice(loaded, SHARD), batch_size):
+            for key, arrays in _described(compute, keys, scales, missing).items():
+                if isinstance(arrays, ImageError):
+                    unusable[key] = arrays
+                else:
+                    usable[key] = {**arrays, "content": _content(key, *missing[key])}
+        if usable:
+            store.add(usable)
+    if len(unusable) < len(missing):
+        store.drop_others(pictures)
+    return unusable
 
 
-def _usable(arrays: Arrays, path: Path | str) -> Arrays | ImageError:
-    """The arrays, or why they say nothing of the picture; `ValueError` where they are not finite."""
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{path}: its {name} is not finite in {array.dtype}; see the weights")
-        if array.min() == array.max():  # GeM makes a small constant of a map of zeros
-            return ImageError(f"{path}: its {name} is the same number everywhere, so the network sees nothing in it")
-    return arrays
+def _described(compute: Compute, keys: list[str], scales, pictures: Pictures) -> dict[str, Arrays | ImageError]:
+    """The arrays of each picture of a batch, or why they say nothing; `ValueError` where they are not finite."""
+    if isinstance(scales, ImageError):
+        return {keys[0]: scales}
+    try:
+        batch = compute(scales)
+    except SmallMapError as error:
+        return {key: ImageError(f"{pictures[key][0]}: {error}") for key in keys}
+    described = {}
+    for row, key in enumerate(keys):
+        described[key] = {name: rows[row] for name, rows in batch.items()}
+        for name, array in list(described[key].items()):
+            its = f"{pictures[key][0]}: its {name} is"
+            if not np.isfinite(array).all():
+                raise ValueError(f"{its} not finite in {array.dtype}; see the weights")
+            if array.min() == array.max():  # GeM makes a small constant of a map of zeros
+                described[key] = ImageError(f"{its} the same number everywhere, so the network sees nothing in it")
+    return described
 
 
-def _refuse_unusable(found: Sequence[Arrays | ImageError]) -> None:
-    unusable = [str(picture) for picture in found if isinstance(picture, ImageError)]
-    if unusable:
-        raise ImageError(listed(unusable, "of the pictures cannot be used"))
+def _content(key: str, path: Path, box) -> np.ndarray:
+    """The SHA-256 of a picture's bytes; of one that changed since it got its key, what is equal to no other."""
+    content = bytes.fromhex(hash_file(path)) if picture_key(path, box) == key else secrets.token_bytes(32)
+    return np.frombuffer(content, np.uint8)
 
 
-def _stored(compute, made_by, files, preprocess, directory, *, root=".", boxes=None, **options) -> Store:
-    """What `compute` makes of some pictures, in a complete store; `ImageError` at the end names all unusable ones."""
-    store = Store(directory, {**made_by, "preprocess": preprocess.to_dict()}, files, root, boxes)
-
-    def make(missing: list[int]) -> None:
-        numbers = list(chain.from_iterable(store.shards[shard] for shard in missing))
-        crops = None if boxes is None else [boxes[i] for i in numbers]
-        found = computed(compute, [store.paths[i] for i in numbers], preprocess, boxes=crops, **options)
-        unusable = []
-        for shard, pictures in zip(missing, found, strict=True):
-            failed = [picture for picture in pictures if isinstance(picture, ImageError)]
-            unusable += failed
-            if not failed:
-                store.write(shard, pictures)
-        _refuse_unusable(unusable)
-
-    store.complete(make)
-    return store
+def _stored(
+    compute, made_by, files, preprocess, directory, *, root=".", boxes=None, **options
+) -> tuple[Store, list[str]]:
+    """What `compute` makes of some pictures, in a store, and their keys; `ImageError` at the end names unusable ones."""
+    boxes = [None] * len(files) if boxes is None else boxes
+    asked = [(Path(root, file), box) for file, box in zip(files, boxes, strict=True)]
+    keys = [picture_key(path, box) for path, box in asked]
+    listing = {"files": digest([Path(file).as_posix() for file in files]), "boxes": digest(boxes)}
+    store = Store(directory, {**made_by, **listing})
+    if store.missing(keys):
+        with locked(directory):
+            for left in Path(directory).glob(".*.part"):  # what killed processes had half written
+                left.unlink()
+            unusable = fill(store, compute, dict(zip(keys, asked, strict=True)), preprocess, **options)
+        if unusable:
+            reasons = sorted(str(reason) for reason in unusable.values())
+            raise ImageError(listed(reasons, "of the pictures cannot be used"))
+    return store, keys
 
 
 # ---- descriptors of whole networks
 
 
-def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=torch.float32) -> Compute:
-    """The step from a batch to "descriptor" (B, D) float32, L2-normalised, its scales joined as `preprocess` says.
+def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=torch.float32) -> tuple[Compute, dict]:
+    """The step from a batch to "descriptor" (B, D) float32, L2-normalised, and the record of what it depends on.
 
-    `net`: images (B, 3, H, W) → (B, D); it is moved to `device` and left in eval mode. It takes `normalize=False` where
-    scales are joined without normalisation, as `RetrievalNet` does. `dtype`: of autocast.
+    `net`: images (B, 3, H, W) → (B, D), with a JSON-able `net.config`; it is moved to `device` and left in eval mode.
+    Scales are joined as `preprocess` says; where that is without normalisation, `net` takes `normalize=False`, as
+    `RetrievalNet` does. `dtype`: of autocast.
     """
     device = torch.device(device)
     net.to(device).eval()
@@ -116,17 +135,16 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
         joined = combine_scales(torch.stack(rows).float(), method, normalize=preprocess.normalize_scales)
         return {"descriptor": joined.cpu().numpy()}  # (S, B, D) → (B, D)
 
-    return compute
+    made_by = {"format": "ssr-descriptors-3", "net": net.config, "weights": weights_digest(net)}
+    return compute, {**made_by, "dtype": str(dtype), "preprocess": preprocess.to_dict()}
 
 
 def describe(
     net: nn.Module, files: Sequence, preprocess: Preprocess, device="cpu", dtype=torch.float32, **options
 ) -> np.ndarray:
-    """Descriptors (N, D) float32 of a few files, in memory. Options and errors are those of `extract`."""
-    compute = descriptors_of(net, preprocess, device, dtype)
-    found = list(chain.from_iterable(computed(compute, files, preprocess, progress=False, **options)))
-    _refuse_unusable(found)
-    return np.stack([arrays["descriptor"] for arrays in found])
+    """Descriptors (N, D) float32 of a few files, not kept. Options and errors are those of `extract`."""
+    with TemporaryDirectory() as place:
+        return extract(net, files, preprocess, place, device, dtype, progress=False, **options)
 
 
 def extract(
@@ -134,18 +152,17 @@ def extract(
 ) -> np.ndarray:
     """Describe N pictures into `directory` and return their descriptors (N, D) float32, L2-normalised.
 
-    `net`, `dtype`: as for `descriptors_of`, with a JSON-able `net.config`. `options`: `root` of the files, `boxes` (for
-    each file a crop (x0, y0, x1, y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An
-    interrupted run goes on where it stopped, at most a shard of pictures earlier.
+    `net`, `dtype`: as for `descriptors_of`. `options`: `root` of the files, `boxes` (for each file a crop
+    (x0, y0, x1, y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run goes
+    on where it stopped, at most `SHARD` pictures earlier.
 
     Raises `ImageError` with all pictures that cannot be used, after the others are stored; `ValueError` for
     a `directory` that holds rows of another model, preprocessing or list of files, and for a descriptor that is
     not finite; `FolderBusyError` where another process is writing there; `OSError` where the disk is full.
     """
-    made_by = {"format": "ssr-descriptors-2", "net": net.config, "weights": weights_digest(net)}
-    made_by["dtype"] = str(dtype).removeprefix("torch.")
-    store = _stored(descriptors_of(net, preprocess, device, dtype), made_by, files, preprocess, directory, **options)
-    return np.stack(list(store.arrays("descriptor")))
+    compute, made_by = descriptors_of(net, preprocess, device, dtype)
+    store, keys = _stored(compute, made_by, files, preprocess, directory, **options)
+    return np.stack(store.arrays("descriptor", keys))
 
 
 def extract_benchmark(
@@ -185,11 +202,12 @@ def compute_maps(net: RetrievalNet, files: Sequence, preprocess: Preprocess, dir
         raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")
     names = list(_frozen_maps(net, [torch.zeros(1, 3, 64, 64)]))
     pieces = [net.backbone.mid] if net.end_to_end else [net.backbone.mid, net.backbone.last]
-    made_by = {"format": "ssr-maps-3", "backbone": net.backbone.name, "maps": names}
-    made_by |= {"weights": [weights_digest(piece) for piece in pieces], "relup": net.config["relup"]}
-    store = _stored(partial(_frozen_maps, net), made_by, files, preprocess, directory, **options)
-    maps = {name: list(store.arrays(name)) for name in names}
-    return Maps(maps.get("mid"), maps.get("last"), store.digest, preprocess.to_dict())
+    made_by = {"format": "ssr-maps-4", "backbone": net.backbone.name, "maps": names, "relup": net.config["relup"]}
+    made_by |= {"weights": [weights_digest(piece) for piece in pieces], "preprocess": preprocess.to_dict()}
+    store, keys = _stored(partial(_frozen_maps, net), made_by, files, preprocess, directory, **options)
+    maps = {name: store.arrays(name, keys) for name in names}
+    contents = [content.tobytes().hex() for content in store.arrays("content", keys)]
+    return Maps(maps.get("mid"), maps.get("last"), digest([store.made_by, contents]), preprocess.to_dict())
 
 
 def describe_maps(net: RetrievalNet, maps: Maps, batch_size: int = 128) -> np.ndarray:

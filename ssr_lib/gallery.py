@@ -6,7 +6,6 @@ import errno
 import hashlib
 import inspect
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,13 @@ import torch
 from torch import nn
 
 from ssr_lib.datasets.folder import file_identity, list_pictures
-from ssr_lib.decode import ImageError
-from ssr_lib.extract import computed, descriptors_of
+from ssr_lib.extract import descriptors_of, fill
 from ssr_lib.files import digest
 from ssr_lib.images import Preprocess
-from ssr_lib.network import weights_digest
 from ssr_lib.search import Prepared, knn
-from ssr_lib.store import SHARD, file_stamp, load_array, save_arrays, sound_record
+from ssr_lib.store import Store, picture_key
 
 INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
-Rows = dict[tuple, np.ndarray]  # descriptors (D,) by the stamps of their pictures
 
 
 @dataclass(frozen=True)
@@ -63,15 +59,15 @@ class Gallery:
         return part.prepare(database, **parameters)
 
     def _neighbours(self, database: Prepared, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and ids (N, k or more) of each picture's nearest others."""
-        stem = self.place / "neighbours"
-        of = hashlib.sha256(self.descriptors).hexdigest()
-        record = sound_record(stem)
-        if record is not None and record["of"] == of and record["k"] >= k:
-            return np.array(load_array(stem, "scores")), np.array(load_array(stem, "ids"))
+        """Scores and ids (N, k) of each picture's nearest others."""
+        store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
+        key = digest([hashlib.sha256(self.descriptors).hexdigest(), k])
+        if not store.missing([key]):
+            return np.array(*store.arrays("scores", [key])), np.array(*store.arrays("ids", [key]))
         scores, ids = knn(database, database, k, exclude=np.arange(len(self.files)))
         with suppress(OSError):  # kept where that can be
-            save_arrays(stem, {"scores": scores, "ids": ids}, {"of": of, "k": k})
+            store.add({key: {"scores": scores, "ids": ids}})
+            store.drop_others([key])
         return scores, ids
 
 
@@ -82,64 +78,28 @@ def index_folder(
     """Describe the pictures below `folder` that `index` does not know yet, and return all that are there now.
 
     `index`: a folder, by default `.ssr-index` in the gallery; each gallery, model and preprocessing has its own part of
-    it. A picture counts as known by its `file_stamp`; one that could not be described is tried again every time. An
+    it. A picture counts as known by its `picture_key`; one that could not be described is tried again every time. An
     interrupted run goes on where it stopped, at most `SHARD` pictures earlier. `device`, `dtype` and `options`
     (`batch_size`, `workers`): as for `extract`. Raises as `list_pictures`, and `PermissionError` for an index that it
     cannot write.
     """
     folder = Path(folder)
-    made_by = ["ssr-gallery-2", net.config, weights_digest(net), preprocess.to_dict(), dtype, os.path.realpath(folder)]
-    place = Path(folder / INDEX_FOLDER if index is None else index, digest(made_by)[:16])
-    files, skipped = list_pictures(folder)
-    stamps = {name: tuple(file_stamp(folder / name)) for name in files}
-    rows, thin = _read(place, set(stamps.values()))
-    new = [name for name in files if stamps[name] not in rows]
-    unreadable = {}
-    compute = descriptors_of(net, preprocess, device, dtype)
-    found = computed(compute, [folder / name for name in new], preprocess, progress=progress, **options)
-    for start, pictures in zip(range(0, len(new), SHARD), found, strict=True):
-        fresh = {}
-        for name, picture in zip(new[start : start + SHARD], pictures, strict=True):
-            if isinstance(picture, ImageError):
-                unreadable[name] = str(picture)
-            else:
-                fresh[stamps[name]] = picture["descriptor"]
-        if fresh:
-            rows |= fresh
-            _save(place, fresh, thin)
-            thin = {}
-    files = [name for name in files if stamps[name] in rows]
-    descriptors = np.array([rows[stamps[name]] for name in files], np.float32).reshape(-1, net.descriptor_dim)
-    return Gallery(folder, files, descriptors, unreadable, skipped, len(new) - len(unreadable), place)
-
-
-def _read(place: Path, wanted: set[tuple]) -> tuple[Rows, dict[Path, Rows]]:
-    """The rows that an index has of the pictures `wanted`; and those of its parts that hold few of them, by sidecar."""
-    rows, thin = {}, {}
-    for sidecar in place.glob("part-*.json"):
-        stem, live = sidecar.with_suffix(""), {}
-        record = sound_record(stem)
-        if record is not None:
-            held = zip(map(tuple, record["stamps"]), np.array(load_array(stem, "rows")), strict=True)
-            live = {stamp: row for stamp, row in held if stamp in wanted and stamp not in rows}
-        rows |= live
-        if len(live) < SHARD / 2:
-            thin[sidecar] = live
-    return rows, thin
-
-
-def _save(place: Path, fresh: Rows, thin: dict[Path, Rows]) -> None:
-    """Add a part to an index, with what is left in its `thin` ones, which then go."""
-    for live in thin.values():
-        fresh = fresh | live
-    rows = np.stack(list(fresh.values()))
+    compute, made_by = descriptors_of(net, preprocess, device, dtype)
+    made_by["gallery"] = os.path.realpath(folder)
+    store = Store(Path(folder / INDEX_FOLDER if index is None else index, digest(made_by)[:16]), made_by)
+    names, skipped = list_pictures(folder)
+    pictures = {picture_key(folder / name): (folder / name, None) for name in names}
+    named = dict(zip(pictures, names, strict=True))
+    new = store.missing(pictures)
     try:
-        save_arrays(place / f"part-{secrets.token_hex(8)}", {"rows": rows}, {"stamps": list(fresh)})
+        unusable = fill(store, compute, pictures, preprocess, progress=progress, **options)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        told = f"{place} cannot be written ({error.strerror}); name another folder for the index (--index)"
+        told = f"{store.directory} cannot be written ({error.strerror}); name another folder for the index (--index)"
         raise PermissionError(told) from error
-    for sidecar in thin:
-        sidecar.unlink(missing_ok=True)
-        sidecar.with_suffix(".rows.npy").unlink(missing_ok=True)
+    keys = [key for key in pictures if key not in unusable]
+    rows = np.array(store.arrays("descriptor", keys), np.float32).reshape(-1, net.descriptor_dim)
+    unreadable = {named[key]: str(reason) for key, reason in unusable.items()}
+    files = [named[key] for key in keys]
+    return Gallery(folder, files, rows, unreadable, skipped, len(new) - len(unusable), store.directory)

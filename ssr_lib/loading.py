@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from ssr_lib.images import Preprocess, to_tensors
 LEAST_SIDE = 17  # px: of less, next to nothing reaches the last map of an EfficientNet-Lite
 WAITING = 1 << 28  # float32 numbers (1 GB) that wait for others of their size: 80 pictures of 1024 x 1024 px
 
-Loaded = tuple[int, "list[torch.Tensor] | ImageError"]  # number of the picture, its tensors for each scale
+Pictures = Mapping[str, tuple[Path, Sequence | None]]  # files and boxes (x0, y0, x1, y1) or None, by their keys
+Loaded = tuple[str, "list[torch.Tensor] | ImageError"]  # key of the picture, its tensors for each scale
 
 
 def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[torch.Tensor]:
@@ -35,25 +36,24 @@ def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[tor
     return tensors
 
 
-def load_ahead(
-    paths: Sequence, preprocess: Preprocess, boxes: Sequence | None = None, *, workers: int | None = None
-) -> Iterator[Loaded]:
-    """Yield each picture's number and tensors, or its `ImageError`, in order; two a thread are decoded early.
+def load_ahead(pictures: Pictures, preprocess: Preprocess, workers: int | None = None) -> Iterator[Loaded]:
+    """Yield each picture's key and tensors, or its `ImageError`, in order; two a thread are decoded early.
 
     `workers`: threads, by default one for each core, 16 at most (decoders and OpenCV let other threads run).
     """
 
-    def load(i: int) -> Loaded:
+    def load(key: str) -> Loaded:
+        path, box = pictures[key]
         try:
-            return i, load_tensors(paths[i], preprocess, None if boxes is None else boxes[i])
+            return key, load_tensors(path, preprocess, box)
         except ImageError as error:
-            return i, error
+            return key, error
 
     workers = workers or min(os.cpu_count() or 1, 16)
     pool, waiting = ThreadPoolExecutor(workers), deque()
     try:
-        for i in range(len(paths)):
-            waiting.append(pool.submit(load, i))
+        for key in pictures:
+            waiting.append(pool.submit(load, key))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -64,26 +64,26 @@ def load_ahead(
 
 def batches_of_one_size(
     loaded: Iterable[Loaded], batch_size: int
-) -> Iterator[tuple[list[int], list[torch.Tensor] | ImageError]]:
-    """Yield (numbers, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
+) -> Iterator[tuple[list[str], list[torch.Tensor] | ImageError]]:
+    """Yield (keys, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
 
-    A picture that could not be loaded comes by itself, as its number and error.
+    A picture that could not be loaded comes by itself, as its key and error.
     """
-    groups: dict[tuple, dict[int, list[torch.Tensor]]] = {}
+    groups: dict[tuple, dict[str, list[torch.Tensor]]] = {}
 
     def numbers_in(shape: tuple) -> int:
         return len(groups[shape]) * sum(scale.numel() for scale in shape)
 
-    def batch_of(shape: tuple) -> tuple[list[int], list[torch.Tensor]]:
+    def batch_of(shape: tuple) -> tuple[list[str], list[torch.Tensor]]:
         pictures = groups.pop(shape)
         return list(pictures), [torch.stack(scale) for scale in zip(*pictures.values(), strict=True)]
 
-    for i, tensors in loaded:
+    for key, tensors in loaded:
         if isinstance(tensors, ImageError):
-            yield [i], tensors
+            yield [key], tensors
             continue
         shape = tuple(tensor.shape for tensor in tensors)
-        groups.setdefault(shape, {})[i] = tensors
+        groups.setdefault(shape, {})[key] = tensors
         if len(groups[shape]) == batch_size:
             yield batch_of(shape)
         elif sum(map(numbers_in, groups)) > WAITING:  # the largest group leaves, not full

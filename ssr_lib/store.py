@@ -1,7 +1,7 @@
-"""Arrays of many pictures on disk: made a shard at a time, resumable after any interruption, checked before trusted.
+"""Arrays of many pictures on disk: each under a key, in shards made in any order by anyone, checked before trusted.
 
-A shard holds up to `SHARD` pictures: one `.npy` file for each kind of array, the pictures flat one behind the other,
-and a sidecar `.json`, written last: what made them, their shapes and the SHA-256 of each file.
+A shard is one `.npy` file for each kind of array, the pictures flat one behind the other, and a sidecar `.json`,
+written last: what made them, their keys, their shapes and the SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -11,140 +11,106 @@ import io
 import json
 import math
 import os
+import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
+from ssr_lib.files import digest, hash_file, read_json, write_atomic
 
 SHARD = 256  # pictures: the most that a killed run repeats
 
 
-def file_stamp(path: Path | str) -> list:
-    """What a cache knows a picture by: where it really lies, its size in bytes, times of the last changes in ns.
+def picture_key(path: Path | str, box=None) -> str:
+    """A name for a picture, or for its part in `box`: where it really lies, its size in bytes, its last changes in ns.
 
     A file that was overwritten and given its old date back still has a new time of change of its inode. The inode's own
-    number is left out: on FAT disks it is another after each mount. An absent file has a stamp too.
+    number is left out: on FAT disks it is another after each mount. An absent file has a key too.
     """
     place = os.path.realpath(path)
-    try:
+    stamp = [place]
+    with suppress(OSError):
         status = os.stat(place)
-    except OSError:
-        return [place]
-    return [place, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def save_arrays(stem: Path, arrays: Mapping[str, np.ndarray], record: dict) -> dict:
-    """Write each array to `stem`.<name>.npy, then `stem`.json: `record` with their SHA-256, which is returned."""
-    checksums = {}
-    for name, array in arrays.items():
-        buffer = io.BytesIO()  # NumPy's own way to a file gives a full disk no error number
-        np.save(buffer, array, allow_pickle=False)
-        write_atomic(f"{stem}.{name}.npy", buffer.getbuffer())
-        checksums[name] = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    record = {**record, "sha256": checksums}
-    write_atomic(f"{stem}.json", json.dumps(record))
-    return record
-
-
-def sound_record(stem: Path) -> dict | None:
-    """The record that `save_arrays` wrote, if every array is as it was; None, with a warning, where one is damaged."""
-    record = read_json(f"{stem}.json")
-    if record is None:
-        return None
-    try:
-        if all(hash_file(f"{stem}.{name}.npy") == found for name, found in record["sha256"].items()):
-            return record
-    except (FileNotFoundError, KeyError, AttributeError):  # an array is gone, or the record is another program's
-        pass
-    warnings.warn(f"{stem} is damaged; it is made again", stacklevel=2)
-    return None
-
-
-def load_array(stem: Path, name: str) -> np.ndarray:
-    """An array that `save_arrays` wrote, read-only, from the disk as it is used."""
-    return np.load(f"{stem}.{name}.npy", mmap_mode="r", allow_pickle=False)
+        stamp += [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return digest([*stamp, box])[:32]
 
 
 class Store:
-    """Arrays of the pictures `files` below `root` in `directory`, in `shards` (ranges of their numbers).
+    """Named arrays of pictures in `directory`, under keys of any text.
 
-    `made_by`: JSON-able, with the files' names and `boxes` all that determines the arrays but the pictures themselves.
-    A shard is made again where a picture has another `file_stamp` than when it was described. Raises `ValueError` for
-    no files or other boxes, and naming what differs where the folder was made by something else.
+    `made_by`: JSON-able, all that determines the arrays but the pictures themselves. Raises `ValueError`, naming what
+    differs, where something else has made a shard.
     """
 
-    def __init__(self, directory: Path | str, made_by: dict, files: Sequence, root: Path | str = ".", boxes=None):
-        if len(files) == 0:
-            raise ValueError(f"{directory}: no files to describe")
-        if boxes is not None and len(boxes) != len(files):
-            raise ValueError(f"{len(boxes)} boxes for {len(files)} files; one for each (or None) is wanted")
+    def __init__(self, directory: Path | str, made_by: dict):
         self.directory = Path(directory)
-        self.paths = [Path(root, file) for file in files]
-        self.shards = [range(start, min(start + SHARD, len(files))) for start in range(0, len(files), SHARD)]
-        crops = [None if box is None else list(map(float, box)) for box in boxes or ()]
-        pictures = {"files": digest([Path(file).as_posix() for file in files]), "boxes": digest(crops)}
-        record = {**made_by, "pictures": len(files), **pictures, "shard": SHARD}
-        self.made_by = json.loads(json.dumps(record))  # tuples become lists, as they will be read
-        self._stems = [self.directory / f"shard-{shard:05d}" for shard in range(len(self.shards))]
-        self._stamps = [self._stamp(shard) for shard in range(len(self.shards))]
-        self._records: list[dict | None] = [None] * len(self.shards)
-        for sidecar in sorted(self.directory.glob("shard-*.json"))[:1]:
-            stored = (read_json(sidecar) or {}).get("made_by", self.made_by)
-            for key in {**self.made_by, **stored}:
-                if stored.get(key) != self.made_by.get(key):
-                    found, wanted = (json.dumps(record.get(key))[:200] for record in (stored, self.made_by))
-                    told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
-                    raise ValueError(f"{directory} was made by something else: {told}")
+        self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
+        sidecars = self.directory.glob(f"shard-{'?' * 16}.json")
+        self._records = {sidecar.stem: self._checked(sidecar) for sidecar in sidecars}
 
-    def _stamp(self, shard: int) -> str:
-        return digest([file_stamp(self.paths[i]) for i in self.shards[shard]])
+    def _checked(self, sidecar: Path) -> dict:
+        """The record of a shard; where it is damaged, one without keys, and a warning."""
+        record = read_json(sidecar) or {}
+        stored = record.get("made_by", self.made_by)
+        for key in {**self.made_by, **stored}:
+            if stored.get(key) != self.made_by.get(key):
+                found, wanted = (json.dumps(made_by.get(key))[:200] for made_by in (stored, self.made_by))
+                told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
+                raise ValueError(f"{self.directory} was made by something else: {told}")
+        with suppress(FileNotFoundError, KeyError):  # an array is gone, or the sidecar is cut off
+            checks = record["sha256"].items()
+            if all(hash_file(sidecar.with_suffix(f".{name}.npy")) == wanted for name, wanted in checks):
+                return record
+        warnings.warn(f"{sidecar} is damaged; its pictures are described again", stacklevel=2)
+        return {"keys": []}
 
-    def _missing(self) -> list[int]:
-        """The shards that are not there, or neither sound nor of these very pictures; the others become known."""
-        for shard, known in enumerate(self._records):
-            record = known or sound_record(self._stems[shard])
-            if record and record.get("made_by") == self.made_by and record.get("stamps") == self._stamps[shard]:
-                self._records[shard] = record
-        return [shard for shard, known in enumerate(self._records) if known is None]
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys`, each once, that are not there."""
+        there = set(chain.from_iterable(record["keys"] for record in self._records.values()))
+        return [key for key in dict.fromkeys(keys) if key not in there]
 
-    def complete(self, make: Callable[[list[int]], None]) -> None:
-        """Have `make` write the missing shards, by number; `FolderBusyError` where another process is writing here."""
-        if self._missing():
-            with locked(self.directory):
-                for left in self.directory.glob(".*.part"):  # what killed processes had half written
-                    left.unlink()
-                make(self._missing())  # asked again: another process may have made some meanwhile
+    def add(self, pictures: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Store the arrays of some pictures as a shard; all have the same names and dtypes, shapes may differ."""
+        stem = f"shard-{secrets.token_hex(8)}"
+        record = {"made_by": self.made_by, "keys": list(pictures), "shapes": {}, "sha256": {}}
+        for name in next(iter(pictures.values())):
+            arrays = [picture[name] for picture in pictures.values()]
+            buffer = io.BytesIO()  # NumPy's own way to a file gives a full disk no error number
+            np.save(buffer, np.concatenate([array.reshape(-1) for array in arrays]), allow_pickle=False)
+            write_atomic(self.directory / f"{stem}.{name}.npy", buffer.getbuffer())
+            record["shapes"][name] = [array.shape for array in arrays]
+            record["sha256"][name] = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        write_atomic(self.directory / f"{stem}.json", json.dumps(record))
+        self._records[stem] = record
 
-    def write(self, shard: int, pictures: Sequence[Mapping[str, np.ndarray]]) -> None:
-        """Store the arrays of a shard's pictures; all have the same names and dtypes, shapes may differ."""
-        flat, shapes = {}, {}
-        for name in pictures[0]:
-            flat[name] = np.concatenate([arrays[name].reshape(-1) for arrays in pictures])
-            shapes[name] = [arrays[name].shape for arrays in pictures]
-        contents = None  # of pictures that changed since this run began: then these arrays are of no use to the next
-        if self._stamp(shard) == self._stamps[shard]:
-            contents = digest([hash_file(self.paths[i]) for i in self.shards[shard]])
-        record = {"made_by": self.made_by, "stamps": self._stamps[shard], "contents": contents, "shapes": shapes}
-        self._records[shard] = save_arrays(self._stems[shard], flat, record)
-
-    def arrays(self, name: str) -> Iterator[np.ndarray]:
-        """The arrays `name` of all pictures of a complete store, in their own shapes, read-only, as `load_array`."""
-        for stem, record in zip(self._stems, self._records, strict=True):
+    def arrays(self, name: str, keys: Sequence[str]) -> list[np.ndarray]:
+        """The arrays `name` of the pictures `keys`, in their own shapes, read-only, from the disk as they are used."""
+        wanted, found = set(keys), {}
+        for stem, record in self._records.items():
+            if wanted.isdisjoint(record["keys"]):
+                continue
+            flat = np.load(self.directory / f"{stem}.{name}.npy", mmap_mode="r", allow_pickle=False)
             shapes = record["shapes"][name]
-            ends = np.cumsum([math.prod(shape) for shape in shapes])
-            for piece, shape in zip(np.split(np.asarray(load_array(stem, name)), ends[:-1]), shapes, strict=True):
-                yield piece.reshape(shape)
+            pieces = np.split(np.asarray(flat), np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+            for key, piece, shape in zip(record["keys"], pieces, shapes, strict=True):
+                found[key] = piece.reshape(shape)
+        return [found[key] for key in keys]
 
-    @property
-    def digest(self) -> str:
-        """A name of a complete store by what made it, the pictures' bytes included, wherever they lie."""
-        return digest([self.made_by, [record["contents"] for record in self._records]])
+    def drop_others(self, keys: Iterable[str]) -> None:
+        """Delete the shards that hold none of the pictures `keys`, and damaged ones."""
+        wanted = set(keys)
+        for stem, record in list(self._records.items()):
+            if wanted.isdisjoint(record["keys"]):
+                del self._records[stem]
+                for file in [self.directory / f"{stem}.json", *self.directory.glob(f"{stem}.*.npy")]:
+                    file.unlink(missing_ok=True)
 
 
 @dataclass(eq=False)
@@ -186,11 +152,7 @@ class Maps:
             with torch.inference_mode(False):  # a buffer made in inference mode could not be trained on later
                 stored, batch = np.empty(size, np.float16), torch.empty(size, device=device)
             self._buffers[name, str(device)] = stored, batch
-        rows = stored[:size].reshape(shape)
-        for row, i in enumerate(ids):
-            if maps[i].shape != shape[1:]:
-                raise ValueError(f"picture {i} has a map {maps[i].shape}, {ids[0]} one of {shape[1:]}; one is wanted")
-            rows[row] = maps[i]
+        rows = np.stack([maps[i] for i in ids], out=stored[:size].reshape(shape))
         return batch[:size].view(shape).copy_(torch.from_numpy(rows)).permute(0, 3, 1, 2)
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:

@@ -1,5 +1,8 @@
 """Extraction gives each picture its own descriptor or map, goes on where it stopped, and never hides a bad file."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +11,10 @@ from PIL import Image
 from torch import nn
 
 from ssr_lib import extract as extract_module
-from ssr_lib import store
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.decode import ImageError, load_image
 from ssr_lib.extract import compute_maps, describe, describe_maps, extract, extract_benchmark, pooled_features
+from ssr_lib.files import FolderBusyError, locked
 from ssr_lib.images import Preprocess, to_tensors
 from ssr_lib.network import RetrievalNet
 
@@ -36,8 +39,7 @@ class TinyNet(nn.Module):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    for module in (store, extract_module):
-        monkeypatch.setattr(module, "SHARD", 8)
+    monkeypatch.setattr(extract_module, "SHARD", 8)
 
 
 @pytest.fixture
@@ -52,10 +54,10 @@ def photos(tmp_path):
     return tmp_path / "photos", names
 
 
-def run(photos, directory, net=None, preprocess=PREPROCESS, **options):
+def run(photos, directory, net=None, preprocess=PREPROCESS, files=30, **options):
     root, names = photos
     options = {"batch_size": 4, "progress": False, **options}
-    return extract(net or TinyNet(), names, preprocess, directory, root=root, **options)
+    return extract(net or TinyNet(), names[:files], preprocess, directory, root=root, **options)
 
 
 def one_by_one(photos, net, preprocess=PREPROCESS):
@@ -93,10 +95,10 @@ def test_folder_made_by_something_else_is_refused(photos, tmp_path):
     for change, what in (
         ({"net": TinyNet(seed=1)}, "weights is"),
         ({"net": TinyNet(dim=7)}, "net is"),
-        ({"dtype": torch.bfloat16}, 'dtype is "float32" there, "bfloat16" now'),
+        ({"dtype": torch.bfloat16}, 'dtype is "torch.float32" there, "torch.bfloat16" now'),
         ({"preprocess": SQUARE}, "preprocess is"),
         ({"boxes": [(0, 0, 40, 36)] * 30}, "boxes is"),
-        ({"boxes": [None]}, "1 boxes for 30 files"),
+        ({"files": 29}, "files is"),
     ):
         with pytest.raises(ValueError, match=what):
             run(photos, tmp_path / "out", **change)
@@ -114,9 +116,47 @@ def test_unreadable_pictures_are_all_named_at_once_and_the_rest_is_kept(photos, 
     (root / names[20]).write_bytes(good)
     net = TinyNet()
     np.testing.assert_allclose(run(photos, tmp_path / "out", net), one_by_one(photos, TinyNet()), atol=1e-6)
-    assert net.seen == 16  # the two shards that held them
+    assert net.seen == 2
     with pytest.raises(ImageError, match=r"nowhere\.png"):
         describe(TinyNet(), [root / "nowhere.png"], PREPROCESS)
+
+
+def test_a_killed_extraction_goes_on_where_it_stopped_and_a_second_one_at_once_is_refused(photos, tmp_path):
+    class Killed(TinyNet):
+        def forward(self, images, normalize=True):
+            if self.seen > 16:
+                raise KeyboardInterrupt
+            return super().forward(images, normalize)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "out", Killed())
+    (tmp_path / "out" / ".shard.npy.part").touch()  # as a killed writer leaves it
+    with locked(tmp_path / "out"), pytest.raises(FolderBusyError, match="another run is writing here"):
+        run(photos, tmp_path / "out")
+    net = TinyNet()
+    for _ in range(2):
+        np.testing.assert_allclose(run(photos, tmp_path / "out", net), one_by_one(photos, TinyNet()), atol=1e-6)
+        assert net.seen == 14 and not list(tmp_path.glob("out/*.part"))
+    with locked(tmp_path / "out"):
+        run(photos, tmp_path / "out")
+
+
+def overwrite(photos, number, seed=9):
+    """Other bytes in a file; its size and date stay."""
+    path = photos[0] / photos[1][number]
+    before = path.stat()
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 36, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, compress_level=0)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_an_overwritten_picture_is_described_anew_and_nothing_of_the_old_one_stays(photos, tmp_path):
+    overwrite(photos, 0)
+    run(photos, tmp_path / "out")
+    overwrite(photos, 0, seed=10)
+    net = TinyNet()
+    np.testing.assert_allclose(run(photos, tmp_path / "out", net), one_by_one(photos, TinyNet()), atol=1e-6)
+    assert net.seen == 1
 
 
 @pytest.mark.parametrize(
@@ -209,8 +249,21 @@ def test_every_head_shares_the_maps_and_their_name_and_other_weights_do_not(net,
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("shard-*")}
     with pytest.raises(ValueError, match="something else: weights is"):
         maps_of(RetrievalNet("test_efficientnet", pretrained="none", seed=1), photos, folder)
-    Image.new("RGB", (48, 36), "red").save(photos[0] / photos[1][1])
+    shutil.copytree(photos[0], tmp_path / "moved")
+    assert maps_of(net, (tmp_path / "moved", photos[1]), folder).digest == maps.digest
+    overwrite(photos, 1)
     assert maps_of(net, photos, folder).digest != maps.digest
+
+
+def test_maps_of_a_picture_overwritten_while_it_is_described_have_a_name_of_their_own(net, photos, tmp_path):
+    class Overwriting(RetrievalNet):
+        def maps(self, images):
+            overwrite(photos, 0)
+            return super().maps(images)
+
+    other = Overwriting("test_efficientnet", descriptor_dim=8, pretrained="none").eval()
+    names = {maps_of(other, photos, tmp_path / "maps").digest, maps_of(net, photos, tmp_path / "maps").digest}
+    assert len(names) == 2
 
 
 def test_a_threshold_in_the_frozen_part_makes_other_maps(photos, tmp_path):

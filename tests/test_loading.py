@@ -16,29 +16,29 @@ PLAIN = Preprocess(size_rule="none", size=None)
 
 
 @pytest.fixture
-def files(tmp_path):
+def pictures(tmp_path):
     """Twelve pictures, number i all of grey level 10 i, of two shapes in turn."""
-    paths = [tmp_path / f"{i:02d}.png" for i in range(12)]
-    for i, path in enumerate(paths):
+    found = {i: (tmp_path / f"{i:02d}.png", None) for i in range(12)}
+    for i, (path, _) in found.items():
         Image.fromarray(np.full((20, 30 if i % 2 else 40, 3), 10 * i, np.uint8)).save(path)
-    return paths
+    return found
 
 
-def test_pictures_come_in_order_and_a_bad_one_as_its_error(files):
-    files[3].write_bytes(b"no picture")
-    loaded = list(load_ahead(files, PLAIN, workers=3))
+def test_pictures_come_in_order_and_a_bad_one_as_its_error(pictures):
+    pictures[3][0].write_bytes(b"no picture")
+    loaded = list(load_ahead(pictures, PLAIN, workers=3))
     assert [i for i, _ in loaded] == list(range(12))
     _, error = loaded.pop(3)
-    assert isinstance(error, ImageError) and files[3].name in str(error)
+    assert isinstance(error, ImageError) and "03.png" in str(error)
     assert [round((t[0].mean().item() + 1) * 127.5) for _, t in loaded] == [10 * i for i in range(12) if i != 3]
 
 
-def test_box_outside_the_picture_names_the_file(files):
+def test_box_outside_the_picture_names_the_file(pictures):
     with pytest.raises(ImageError, match=r"00\.png: box \(0\.0, 0\.0, 500\.0, 20\.0\) .* 40 x 20 px"):
-        load_tensors(files[0], PLAIN, (0, 0, 500, 20))
+        load_tensors(pictures[0][0], PLAIN, (0, 0, 500, 20))
 
 
-def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(files, monkeypatch):
+def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(pictures, monkeypatch):
     started = []
 
     def load(path, preprocess, box=None):
@@ -46,7 +46,7 @@ def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(files, m
         return [torch.zeros(3, 20, 20)]
 
     monkeypatch.setattr(loading, "load_tensors", load)
-    loaded = load_ahead(files * 10, PLAIN, workers=2)
+    loaded = load_ahead({i: pictures[i % 12] for i in range(120)}, PLAIN, workers=2)
     for used in range(1, 8):
         next(loaded)
         assert len(started) <= used + 2 * 2 + 1
@@ -56,9 +56,9 @@ def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(files, m
     assert len(started) == at_close
 
 
-def test_batches_hold_one_size_and_everything_comes_once(files):
-    files[3].unlink()
-    batches = list(batches_of_one_size(load_ahead(files, PLAIN), batch_size=4))
+def test_batches_hold_one_size_and_everything_comes_once(pictures):
+    pictures[3][0].unlink()
+    batches = list(batches_of_one_size(load_ahead(pictures, PLAIN), batch_size=4))
     assert sorted(i for numbers, _ in batches for i in numbers) == list(range(12))
     assert [numbers for numbers, found in batches if isinstance(found, ImageError)] == [[3]]
     for numbers, (scale,) in [batch for batch in batches if batch[0] != [3]]:

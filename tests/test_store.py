@@ -1,157 +1,107 @@
-"""Arrays on disk are trusted only while their checksum, their pictures and their maker are the recorded ones."""
+"""Arrays on disk are trusted only while their checksum and their maker are the recorded ones."""
 
 import multiprocessing
 import os
 import random
-import shutil
 import time
 
 import numpy as np
 import pytest
 import torch
 
-from ssr_lib import store as store_module
-from ssr_lib.files import FolderBusyError, locked
-from ssr_lib.store import Maps, Store
+from ssr_lib.store import Maps, Store, picture_key
 
-FILES = [f"{i}.bin" for i in range(10)]
+KEYS = [f"picture {i}" for i in range(10)]
 MADE_BY = {"model": "a", "scales": (1.0, 2.0)}
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(store_module, "SHARD", 4)
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A folder of ten files."""
-    (tmp_path / "files").mkdir()
-    for i, name in enumerate(FILES):
-        (tmp_path / "files" / name).write_bytes(bytes([i]) * 3)
-    return tmp_path / "files"
-
-
-def arrays_of(path):
-    """What is stored of a file: a row made of its bytes, and a map of a size of its own."""
-    value = path.read_bytes()[0]
+def arrays_of(key):
+    """What is stored under a key: a row made of its number, and a map of a size of its own."""
+    value = int(key.split()[1])
     return {"row": np.full(5, value, np.float32), "map": np.full((1, 1 + value % 3, 2), value, np.float16)}
 
 
-def complete(root, directory, made_by=MADE_BY, files=FILES):
-    """A store with all its shards, and the numbers of those that were made just now."""
-    store, made = Store(directory, made_by, files, root), []
-
-    def make(missing):
-        for shard in missing:
-            store.write(shard, [arrays_of(store.paths[i]) for i in store.shards[shard]])
-            made.append(shard)
-
-    store.complete(make)
-    return store, made
+def complete(directory, shard=4):
+    """A store of all keys, and those that were missing."""
+    store = Store(directory, MADE_BY)
+    missing = store.missing(KEYS)
+    for start in range(0, len(missing), shard):
+        store.add({key: arrays_of(key) for key in missing[start : start + shard]})
+    return store, missing
 
 
 def check(store):
     for name in ("row", "map"):
-        for path, array in zip(store.paths, store.arrays(name), strict=True):
-            np.testing.assert_array_equal(array, arrays_of(path)[name])
+        for key, array in zip(KEYS[::-1], store.arrays(name, KEYS[::-1]), strict=True):
+            np.testing.assert_array_equal(array, arrays_of(key)[name], strict=True)
 
 
-def test_shards_are_made_once_and_arrays_come_back_in_their_own_shapes(root, tmp_path):
-    store, made = complete(root, tmp_path / "out")
-    assert made == [0, 1, 2]
+def test_arrays_come_back_by_their_keys_in_their_own_shapes(tmp_path):
+    assert complete(tmp_path)[1] == KEYS
+    store, missing = complete(tmp_path)
+    assert missing == [] and store.missing(["a", "picture 3", "b", "a"]) == ["a", "b"]
     check(store)
-    again, made = complete(root, tmp_path / "out")
-    assert made == [] and again.digest == store.digest
-    check(again)
 
 
 @pytest.mark.parametrize("name,damage", [
     ("row.npy", lambda content: content[:-1] + b"?"), ("row.npy", lambda content: content[:-8]), ("row.npy", None),
     ("json", lambda content: b"{}"), ("json", lambda content: content[:20]), ("json", None),
 ])  # fmt: skip
-def test_a_damaged_shard_is_made_again(root, tmp_path, name, damage, recwarn):
-    complete(root, tmp_path / "out")
-    file = tmp_path / "out" / f"shard-00001.{name}"
+def test_a_damaged_shard_is_made_again_and_its_rest_goes(tmp_path, name, damage, recwarn):
+    complete(tmp_path)
+    sidecar = next(file for file in tmp_path.glob("shard-*.json") if "picture 5" in file.read_text())
+    file = sidecar.with_suffix(f".{name}")
     content = file.read_bytes()
     file.unlink()
     if damage is not None:
         file.write_bytes(damage(content))
-    store, made = complete(root, tmp_path / "out")
-    assert made == [1]
-    assert all("shard-00001 is damaged; it is made again" in str(told.message) for told in recwarn.list)
+    store, missing = complete(tmp_path)
+    assert missing == KEYS[4:8]
+    assert all("is damaged; its pictures are described again" in str(told.message) for told in recwarn.list)
     check(store)
+    store.drop_others(KEYS)
+    assert len(list(tmp_path.glob("shard-*.json"))) == 3
+    check(Store(tmp_path, MADE_BY))
 
 
-@pytest.mark.parametrize("keep_date", [False, True])
-def test_a_file_overwritten_by_another_of_the_same_size_is_described_anew(root, tmp_path, keep_date):
-    first, _ = complete(root, tmp_path / "out")
-    path = root / FILES[9]
-    before = path.stat()
-    path.write_bytes(b"zzz")
-    if keep_date:
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    store, made = complete(root, tmp_path / "out")
-    assert made == [2] and store.digest != first.digest
-    check(store)
+def test_only_shards_of_other_pictures_are_dropped(tmp_path):
+    store, _ = complete(tmp_path)
+    store.drop_others(KEYS[6:9])
+    assert store.missing(KEYS) == Store(tmp_path, MADE_BY).missing(KEYS) == KEYS[:4]
+    assert len(list(tmp_path.iterdir())) == 2 * 3
 
 
-def test_a_file_overwritten_while_it_is_described_is_described_anew_under_another_name(root, tmp_path):
-    first = Store(tmp_path / "out", MADE_BY, FILES, root)
-
-    def make(missing):
-        for shard in missing:
-            pictures = [arrays_of(first.paths[i]) for i in first.shards[shard]]
-            (root / FILES[9]).write_bytes(b"new bytes")
-            first.write(shard, pictures)
-
-    first.complete(make)
-    store, made = complete(root, tmp_path / "out")
-    assert made == [2] and store.digest != first.digest
-    check(store)
+@pytest.mark.parametrize("made_by,words", [
+    ({**MADE_BY, "model": "b"}, r'model is "a" there, "b" now; choose another folder'),
+    ({"model": "a"}, r"scales is \[1.0, 2.0\] there, null now"),
+])  # fmt: skip
+def test_a_folder_made_by_something_else_is_refused_by_what_differs(tmp_path, made_by, words):
+    complete(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        Store(tmp_path, made_by)
 
 
-def test_files_of_another_folder_are_described_anew_and_only_other_bytes_change_the_name(root, tmp_path):
-    first, _ = complete(root, tmp_path / "out")
-    for folder, content in (("same", None), ("other", b"new")):
-        shutil.copytree(root, tmp_path / folder)  # with the dates
-        if content:
-            (tmp_path / folder / FILES[3]).write_bytes(content)
-        store, made = complete(tmp_path / folder, tmp_path / "out")
-        assert made == [0, 1, 2] and (store.digest == first.digest) == (content is None)
-        check(store)
-
-
-def test_a_folder_made_by_something_else_is_refused_by_what_differs(root, tmp_path):
-    complete(root, tmp_path / "out")
-    for changes, words in (
-        ({"made_by": {**MADE_BY, "model": "b"}}, r'model is "a" there, "b" now; choose another folder'),
-        ({"made_by": {"model": "a"}}, r"scales is \[1.0, 2.0\] there, null now"),
-        ({"files": FILES[::-1]}, "files is"),
-        ({"files": FILES[:9]}, "pictures is 10 there, 9 now"),
-        ({"files": []}, "no files to describe"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            complete(root, tmp_path / "out", **changes)
-
-
-def test_a_second_writer_is_refused_and_a_finished_store_is_only_read(root, tmp_path):
-    with locked(tmp_path / "out"), pytest.raises(FolderBusyError, match="another run is writing here"):
-        complete(root, tmp_path / "out")
-    complete(root, tmp_path / "out")
-    with locked(tmp_path / "out"):
-        assert complete(root, tmp_path / "out")[1] == []
-
-
-def test_a_store_killed_at_random_ends_as_one_that_was_not(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "SHARD", 1)
-    process = multiprocessing.get_context("fork").Process(target=complete, args=(root, tmp_path / "out"))
+def test_a_store_killed_at_random_ends_as_one_that_was_not(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=complete, args=(tmp_path, 1))
     process.start()
     time.sleep(random.uniform(0, 0.02))
     process.kill()
     process.join()
-    check(complete(root, tmp_path / "out")[0])
-    assert not list(tmp_path.glob("out/.*.part"))
+    check(complete(tmp_path)[0])
+
+
+def test_a_key_is_of_a_file_as_it_is_by_whatever_name(tmp_path):
+    path, link = tmp_path / "a", tmp_path / "link"
+    link.symlink_to(path)
+    absent = picture_key(path)
+    path.write_bytes(b"abc")
+    before, key = path.stat(), picture_key(path)
+    assert picture_key(link) == picture_key(tmp_path / "b" / ".." / "a") == key
+    others = {absent, key, picture_key(path, (0, 0, 5, 5))}
+    time.sleep(0.02)  # clocks of file systems tick every 4 ms
+    path.write_bytes(b"xyz")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(others | {picture_key(path)}) == 4
 
 
 def test_maps_are_read_by_shape_in_buffers_that_are_used_again():
@@ -165,7 +115,7 @@ def test_maps_are_read_by_shape_in_buffers_that_are_used_again():
     assert torch.equal(first, torch.from_numpy(np.stack([mid[3], mid[0]])).float().permute(0, 3, 1, 2))
     second = maps.batch([1])[0]
     assert second.data_ptr() == first.data_ptr() and second.shape == (1, 3, 4, 2)
-    with pytest.raises(ValueError, match=r"picture 1 has a map \(4, 2, 3\), 0 one of \(2, 4, 3\)"):
+    with pytest.raises(ValueError, match="same shape"):
         maps.batch([0, 1])
     both = Maps(None, mid, "name", {})
     assert both.batch([2])[0] is None and len(both) == 4
