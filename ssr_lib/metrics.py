@@ -1,7 +1,5 @@
 """The protocol of the revisited benchmarks (Radenovic et al., CVPR 2018), and the other figures of the study."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from ssr_lib.benchmark import LISTS, Benchmark
 PROTOCOLS = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
 GroundTruth = Benchmark | Sequence[Mapping]
 Ranks = np.ndarray | torch.Tensor | Iterator[np.ndarray]
+NOWHERE = np.iinfo(np.int32).max  # the place of an image that is not in a ranking
 
 
 @dataclass(frozen=True)
@@ -28,84 +27,71 @@ class Evaluation:
     mp: dict[str, np.ndarray]
     ap: dict[str, np.ndarray]
     precision: dict[str, np.ndarray]
-    at: tuple[int, ...]
 
 
-def _listed(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every listed image: query, database id, place of its list in LISTS; a query's own image is junk."""
+def _listed(truth: GroundTruth, query: int) -> tuple[np.ndarray, np.ndarray]:
+    """The database ids that a query lists, its own as junk, and for each the place of its list in LISTS."""
     if isinstance(truth, Benchmark):
-        own = [[i] if i >= 0 and i not in junk else [] for i, junk in zip(truth.query_ids, truth.junk, strict=True)]
-        junk = [np.append(ids, mine).astype(np.int64) for ids, mine in zip(truth.junk, own, strict=True)]
-        truth = [dict(zip(LISTS, lists, strict=True)) for lists in zip(truth.easy, truth.hard, junk, strict=True)]
-    parts = [np.zeros((3, 0), np.int64)]
-    for query, lists in enumerate(truth):
-        if missing := [key for key in LISTS if key not in lists]:
-            raise ValueError(f"query {query}: the ground truth lacks {missing}; an empty list says that there are none")
-        for label, key in enumerate(LISTS):
-            ids = np.asarray(lists[key]).reshape(-1)
-            if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0):
-                raise ValueError(f"query {query}: '{key}' holds {ids.min()} ({ids.dtype}); ids are integers from 0")
-            part = np.full((3, len(ids)), [[query], [0], [label]])
-            part[1] = ids
-            parts.append(part)
-    queries, ids, labels = np.concatenate(parts, axis=1)
-    order = np.lexsort((ids, queries))
-    twice = order[:-1][(np.diff(queries[order]) == 0) & (np.diff(ids[order]) == 0)]
+        lists, own = [getattr(truth, key)[query] for key in LISTS], truth.query_ids[query]
+        if own >= 0:
+            lists[2] = np.union1d(lists[2], [own])
+    else:
+        lists = [np.asarray(truth[query][key]).reshape(-1) for key in LISTS]
+    for key, ids in zip(LISTS, lists, strict=True):
+        if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0):
+            raise ValueError(f"query {query}: '{key}' holds {ids.min()} ({ids.dtype}); ids are integers from 0")
+    ids = np.concatenate(lists).astype(np.int64)
+    ordered = np.sort(ids)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice):
-        told = f"query {queries[twice[0]]}: id {ids[twice[0]]} is listed twice"
-        raise ValueError(f"{told}; an image is positive or ignored, once")
-    return queries, ids, labels
+        raise ValueError(f"query {query}: id {twice[0]} is listed twice; an image is positive or ignored, once")
+    return ids, np.repeat(np.arange(len(LISTS)), [len(part) for part in lists])
 
 
 def _rankings(ranks: Ranks, truth: GroundTruth) -> Iterator[np.ndarray]:
     """The ranking (N,) of each query, its ids validated."""
+    end = len(truth.database) if isinstance(truth, Benchmark) else NOWHERE
+    count = 0
     for part in ranks if isinstance(ranks, Iterator) else [ranks]:
         block = np.asarray(part.cpu() if isinstance(part, torch.Tensor) else part)
         if block.ndim != 2 or block.dtype.kind not in "iu":
             wanted = "wanted integers (queries, places), best first"
             raise ValueError(f"ranks are {block.dtype} of shape {block.shape}; {wanted}")
-        told = f"ranks hold ids from {block.min(initial=0)} to {block.max(initial=0)}"
-        if block.min(initial=0) < 0:
-            raise ValueError(f"{told}; wanted ids from 0: rankings that end early are cut to one length, not filled up")
-        if isinstance(truth, Benchmark) and block.max(initial=0) >= len(truth.database):
-            raise ValueError(f"{told}; wanted 0 to {len(truth.database) - 1}")
-        yield from block
+        low, high = block.min(initial=0), block.max(initial=0)
+        if low < 0 or high >= end:
+            wanted = f"wanted 0 to {end - 1}: rankings that end early are cut to one length, not filled up"
+            raise ValueError(f"ranks hold ids from {low} to {high}; {wanted}")
+        yield from block[: max(0, len(truth) - count)]
+        count += len(block)
+    if count != len(truth):
+        raise ValueError(f"the ground truth has {len(truth)} queries, the ranking {count}; one row for each is wanted")
 
 
-def _places(ranks: Ranks, truth: GroundTruth, queries: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The place from 0 of each listed image in its query's ranking, -1 where it is not there; the rankings' lengths."""
-    places, lengths = np.full(len(ids), -1), []
+def _positives(ranks: Ranks, truth: GroundTruth) -> Iterator[tuple]:
+    """For each protocol: its name; which of the R listed images are positives that were found, and their places with
+    ignored images removed, else 0, (Q, R); how many positives are listed, how many images are left to rank, (Q,)."""
+    rows, lengths = [], []
     for query, ranking in enumerate(_rankings(ranks, truth)):
-        table = np.full(1 + int(ranking.max(initial=0)), -1, dtype=np.int32)  # place of each id
+        table = np.full(2 + int(ranking.max(initial=0)), NOWHERE, np.int32)  # place of each id; the last is of none
         table[ranking] = np.arange(len(ranking), dtype=np.int32)
-        if np.count_nonzero(table >= 0) < len(ranking):
+        if np.count_nonzero(table < NOWHERE) < len(ranking):
             raise ValueError(f"the ranking of query {query} holds an id twice; it should hold each image once")
-        mine = slice(*np.searchsorted(queries, (query, query + 1)))
-        known = ids[mine] < len(table)
-        places[mine][known] = table[ids[mine][known]]
+        ids, labels = _listed(truth, query)
+        places = table[np.minimum(ids, len(table) - 1)]
+        order = places.argsort()
+        rows.append((places[order], labels[order]))
         lengths.append(len(ranking))
-    if len(lengths) != len(truth):
-        told = f"the ground truth has {len(truth)} queries, the ranking {len(lengths)}"
-        raise ValueError(f"{told}; one row for each is wanted")
-    return places, np.array(lengths, np.int64)
-
-
-def _positives(ranks: Ranks, truth: GroundTruth) -> dict[str, tuple[np.ndarray, ...]]:
-    """For each protocol, with ignored images removed: query and place of the positives found, sorted; how many are
-    listed (Q,); how many images are left in the ranking (Q,)."""
-    queries, ids, labels = _listed(truth)
-    places, lengths = _places(ranks, truth, queries, ids)
-    order = np.lexsort((places, queries))
-    order = order[places[order] >= 0]
-    query, place, found = queries[order], places[order], {}
+    shape = len(rows), max([1, *(len(labels) for _, labels in rows)])  # (Q, R)
+    places, labels = np.full(shape, NOWHERE, np.int64), np.full(shape, -1)
+    for query, (place, label) in enumerate(rows):
+        places[query, : len(place)] = place
+        labels[query, : len(label)] = label
+    found = places < NOWHERE
     for protocol, lists in PROTOCOLS.items():
         positive = np.isin(labels, [LISTS.index(key) for key in lists])
-        hit, ignored = positive[order], ~positive[order]
-        ignored_in = np.bincount(query[ignored], minlength=len(lengths))
-        before = np.cumsum(ignored) - (np.cumsum(ignored_in) - ignored_in)[query]  # ignored ones up to here
-        counts = np.bincount(queries[positive], minlength=len(lengths))
-        found[protocol] = (query[hit], (place - before)[hit], counts, lengths - ignored_in)
-    return found
+        ignored = found & ~positive
+        place = np.where(found & positive, places - ignored.cumsum(axis=1), 0)
+        yield protocol, found & positive, place, positive.sum(axis=1), lengths - ignored.sum(axis=1)
 
 
 def _trapezoids(order: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -119,10 +105,10 @@ def average_precision(places_of_positives: Sequence[int], number_of_positives: i
     `number_of_positives` counts those that were not found too. Raises `ValueError` for places that cannot be.
     """
     places = np.sort(np.asarray(places_of_positives).reshape(-1))
-    if places.size and (places.dtype.kind not in "iu" or places[0] < 0 or (np.diff(places) == 0).any()):
-        raise ValueError(f"places {places.tolist()} are not distinct integers from 0")
-    if len(places) > number_of_positives:
-        raise ValueError(f"{len(places)} places for {number_of_positives} positives; count those not found too")
+    fit = len(np.unique(places)) == len(places) and len(places) <= number_of_positives
+    if places.size and (places.dtype.kind not in "iu" or places[0] < 0 or not fit):
+        wanted = f"distinct integers from 0 are wanted, one for each of at most {number_of_positives} positives"
+        raise ValueError(f"places {places.tolist()}: {wanted}")
     if not number_of_positives:
         return np.nan
     return float(_trapezoids(np.arange(len(places)), places.astype(np.int64)).sum() / number_of_positives)
@@ -138,33 +124,24 @@ def evaluate(ranks: Ranks, ground_truth: GroundTruth, at: Sequence[int] = (1, 5,
     found or not; P@k divides by min(k, place from 1 of the last positive found).
     Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenovic et al., CVPR 2018, section 3.
     """
-    at = tuple(at)
-    if any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in at):
-        raise ValueError(f"at is {at}; wanted places from 1")
     maps, mps, aps, precisions = {}, {}, {}, {}
-    for protocol, (query, place, listed, _) in _positives(ranks, ground_truth).items():
-        n_queries, asked = len(listed), listed > 0
-        found = np.bincount(query, minlength=n_queries)
-        order = np.arange(len(query)) - (np.cumsum(found) - found)[query]  # 0, 1, … within each query
-        last = np.zeros(n_queries, np.int64)
-        last[query] = place  # sorted: the last one stays
-        ap, precision = np.full(n_queries, np.nan), np.full((n_queries, len(at)), np.nan)
-        ap[asked] = np.bincount(query, _trapezoids(order, place), minlength=n_queries)[asked] / listed[asked]
-        for column, k in enumerate(at):
-            depth = np.minimum(k, last + 1)
-            hits = np.bincount(query, place < depth[query], minlength=n_queries)
-            precision[asked, column] = (hits / depth)[asked]
-        aps[protocol], precisions[protocol] = ap, precision
-        maps[protocol] = float(ap[asked].mean()) if asked.any() else np.nan
-        mps[protocol] = precision[asked].mean(axis=0) if asked.any() else np.full(len(at), np.nan)
-    return Evaluation(maps, mps, aps, precisions, at)
+    for protocol, hit, place, listed, _ in _positives(ranks, ground_truth):
+        asked = listed > 0
+        shares = np.where(hit, _trapezoids(hit.cumsum(axis=1) - 1, place), 0.0)
+        aps[protocol] = shares.cumsum(axis=1)[:, -1] / np.where(asked, listed, np.nan)
+        depth = np.minimum(at, 1 + place.max(axis=1, keepdims=True))  # (Q, len(at))
+        hits = (hit[:, None] & (place[:, None] < depth[:, :, None])).sum(axis=2)
+        precisions[protocol] = hits / np.where(asked[:, None], depth, np.nan)
+        maps[protocol] = float(aps[protocol][asked].mean()) if asked.any() else np.nan
+        mps[protocol] = precisions[protocol][asked].mean(axis=0) if asked.any() else np.full(len(at), np.nan)
+    return Evaluation(maps, mps, aps, precisions)
 
 
 def false_positives_at_r(ranks: Ranks, ground_truth: GroundTruth) -> dict[str, np.ndarray]:
     """Wrong images among each query's first R, (Q,) by protocol: R its number of positives, ignored images removed."""
     wrong = {}
-    for protocol, (query, place, listed, length) in _positives(ranks, ground_truth).items():
-        hits = np.bincount(query, place < listed[query], minlength=len(listed))
+    for protocol, hit, place, listed, length in _positives(ranks, ground_truth):
+        hits = (hit & (place < listed[:, None])).sum(axis=1)
         wrong[protocol] = np.where(listed > 0, np.minimum(listed, length) - hits, np.nan)
     return wrong
 
@@ -202,10 +179,11 @@ def intra_inter_distances(queries: np.ndarray, database: np.ndarray, ground_trut
     if len(queries) != len(ground_truth):
         raise ValueError(f"the ground truth has {len(ground_truth)} queries; there are {len(queries)} descriptors")
     cosines = _cosines(queries, database)
-    listed, ids, labels = _listed(ground_truth)
-    positive = labels < LISTS.index("junk")
-    wrong = np.ones(cosines.shape, bool)
-    wrong[listed, ids] = False
-    near, far = cosines[listed[positive], ids[positive]], cosines[wrong]
+    near, far = [], []
+    for query, row in enumerate(cosines):
+        ids, labels = _listed(ground_truth, query)
+        near.append(row[ids[labels < LISTS.index("junk")]])
+        far.append(np.delete(row, ids))
+    near, far = np.concatenate(near), np.concatenate(far)
     intra, inter = (float(np.sqrt(np.maximum(2 - 2 * c, 0)).mean()) if len(c) else np.nan for c in (near, far))
     return {"intra": intra, "inter": inter, "intra / inter": intra / inter, "pair AUC": pair_auc(near, far)}
