@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.datasets.folder import list_pictures, read_labels, read_training_labels
-from ssr_lib.datasets.table import read_label_rows
+from ssr_lib.datasets.folder import list_pictures, read_labels, read_records, read_training_labels
 
 
 def write_csv(folder, *lines, header="file,label,split", name="labels.csv", touch=True):
@@ -91,7 +90,7 @@ def test_positives_are_the_database_pictures_of_the_same_label(tmp_path):
 
 def test_query_without_positives_is_named_or_kept_on_request(tmp_path):
     path = write_csv(tmp_path, *LINES, "q3.jpg,castle,query")
-    with pytest.raises(ValueError, match=r"q3\.jpg \(line 7, label 'castle'\)"):
+    with pytest.raises(ValueError, match=r"has the label of 1 queries \(q3\.jpg: 'castle'\)"):
         read_labels(path)
     assert [len(ids) for ids in read_labels(path, on_lonely="keep").easy] == [2, 1, 0]
     with pytest.raises(ValueError, match="castle"):  # nothing but such queries is an error in any case
@@ -164,21 +163,20 @@ def test_names_and_labels_with_accents_are_found_composed_or_not(tmp_path, table
 ])  # fmt: skip
 def test_marks_line_ends_and_separators_of_every_kind_are_read(tmp_path, text, rows):
     (tmp_path / "mine.csv").write_bytes(text.encode())
-    assert [(row.line, row.file, row.label) for row in read_label_rows(tmp_path / "mine.csv")] == rows
+    found = read_records(tmp_path / "mine.csv", ["file", "label"])
+    assert [(line, record["file"], record["label"]) for line, record in found] == rows
 
 
 @pytest.mark.parametrize("content,message", [
-    (b'file,label\na.jpg,1\n"b.jpg,1\nc.jpg,2\n', ", line 3: unexpected end of data; is a quotation mark"),
-    (b'file,label\n"a.jpg"x,1\n', ", line 2: ',' expected after '\"'"),
+    (b'file,label\na.jpg,1\n"b.jpg,1\nc.jpg,2\n', ", from line 3 on: unexpected end of data; is .* every quotation mark closed"),
+    (b'file,label\n"a.jpg"x,1\n', ", from line 2 on: ',' expected after '\"'"),
     (b"file,label\na.jpg,1\n" + b"b" * 140_000, ", line 3: 1 values for 2 columns"),
     (b"file,label\n" + b"b" * 140_000 + b",1", ", line 2: 'b+'… of 140,000 characters is no file name"),
-    (b"file,label\na\0.jpg,1\n", ", line 2: .* is no file name"),
     (b"file,label\n,1\n", ", line 2: ''… of 0 characters is no file name"),
-    (b"File,file ,label\na.jpg,b.jpg,2\n", ": .* columns file, label is wanted, each once; found 'File, file, label'"),
-    (b"", ": a CSV table with columns file, label is wanted; it is empty"),
+    (b"File,file ,label\na.jpg,b.jpg,2\n", ": columns file, label are wanted, each once; found 'File, file, label'"),
     (b"name,class\na.jpg,1\n", ": .*; found 'name, class'"),
-    (b"file,label\n\xff\xfe.jpg,1\n", ": .* columns file, label is wanted, saved as UTF-8 .* at byte 11"),
-    (b"file,label\n", " lists no files"),
+    (b"", " has 0 queries, 0 database pictures"),
+    (b"file,label\n\xff\xfe.jpg,1\n", ", from line 1 on: .* byte 0xff in position 11: .*; is it a CSV in UTF-8"),
     (b"file,label,split\na.jpg,1,test\n", ", line 2: split is 'test'; one of query, db, distractor, train"),
     (b"file,label\na.jpg,1\nb.jpg,1\na.jpg,2\n", r", line 4: a\.jpg was already listed in line 2"),
 ])  # fmt: skip

@@ -30,8 +30,8 @@ def test_a_landmark_with_thousands_of_pictures_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text,words", [
-    ("id,url,landmark_id\nab,http,1\n", "a CSV table with columns landmark_id, images is wanted, each once; found 'id, url, landmark_id'"),
-    *((f"{TABLE}{row}\n", "line 5: .*") for row in ("x,17660ef415d37059", "1,ab", "1,../../../etc abc", '1,"ab')),
+    ("id,url,landmark_id\nab,http,1\n", "columns landmark_id, images are wanted, each once; found 'id, url, landmark_id'"),
+    *((f"{TABLE}{row}\n", r"(from )?line 5( on)?: .*") for row in ("x,17660ef415d37059", "1,ab", "1,../../../etc abc", '1,"ab')),
 ])  # fmt: skip
 def test_other_columns_and_rows_that_are_no_landmarks_are_refused(tmp_path, text, words):
     (tmp_path / "train.csv").write_text(text)

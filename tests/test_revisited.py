@@ -149,7 +149,7 @@ def test_a_box_fits_its_picture_on_its_side_or_upright_or_is_refused_first(tmp_p
     if fits:
         assert read_ground_truth(file, tmp_path, subset=True).boxes[0] == box
         return
-    with pytest.raises(ValueError, match=r"1 queries cannot be cropped \(tower_q\.jpg: box .* of 64 x 48 px"):
+    with pytest.raises(ValueError, match=r"tower_q\.jpg: box .* of 64 x 48 px"):
         read_ground_truth(file, tmp_path, subset=True)
 
 
@@ -157,12 +157,11 @@ Q0, Q1 = RECORD["gnd"]
 
 
 @pytest.mark.parametrize("record,words", [
-    ([1, 2], "imlist, qimlist and gnd: it: Input should be a valid dictionary .*, found \\[1, 2\\]"),
+    ([1, 2], r"a pickle of imlist, qimlist and gnd is wanted; record: Input should be a valid dictionary .*, found \[1, 2\]"),
     ({"gnd": [], "imlist": []}, r"qimlist: Field required, found {'gnd': \[\], 'imlist': \[\]}"),
     (changed(gnd=[Q0]), "1 entries in gnd for 2 queries"),
-    (changed(gnd=[], qimlist=[]), "0 entries in gnd"),
     (changed(imlist="tower"), "imlist: Input should be a valid list, found 'tower'"),
-    (changed(imlist=np.array(["a", "b"], dtype=object)), "an array of 'O8'; only numbers and text are read"),
+    (changed(imlist=np.array(["a", "b"], dtype=object)), "an array of object; only numbers and text are read"),
     (changed(imlist=["../../etc/passwd", "a", "b", "c"]), "not the name of a picture inside"),
     (changed(gnd=[[0], Q1]), "gnd.0: Input should be a valid dictionary"),
     (changed(gnd=[{"easy": [0], "good": []}, Q1]), "gnd.0.hard: Field required, found {'easy': .0., 'good': ..}"),
@@ -212,14 +211,14 @@ def test_hostile_pickle_is_refused_and_runs_nothing(tmp_path, kind):
     marker = tmp_path / "it-ran"
     path = tmp_path / "gnd_roxford5k.pkl"
     path.write_bytes(hostile(marker)[kind])
-    with pytest.raises(ValueError, match=r"gnd_roxford5k\.pkl is (refused|no ground truth)"):
+    with pytest.raises(ValueError, match=r"gnd_roxford5k\.pkl is refused"):
         read_ground_truth(path, subset=True)
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("made,words", [
     (gzip.compress, "a pickle of .* is wanted; this is another file, compressed"), (lambda data: data[:100], "damaged"),
-    (lambda data: data.replace(b"qimlist", b"qimlis\x81"), "qimlist: Field required"), (lambda data: b"", "has 0 bytes"),
+    (lambda data: data.replace(b"qimlist", b"qimlis\x81"), "qimlist: Field required"), (lambda data: b"", "this is another file"),
     (lambda data: b"\xff\xd8\xff\xe0\0\x10JFIF\0", "this is another file"),
 ])  # fmt: skip
 def test_pictures_compressed_cut_and_damaged_pickles_are_called_so(tmp_path, made, words):

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 
 from ssr_lib.commands.main import note, shown
-from ssr_lib.datasets.catalogue import DATA_SETS
+from ssr_lib.datasets.fetch import DATA_SETS
 from ssr_lib.datasets.fetch import fetch as fetch_data_set
 
 
@@ -16,4 +16,5 @@ def fetch(args: Namespace) -> None:
         for name, data_set in DATA_SETS.items():
             print(f"{name:27s}{data_set.size:>19s}   {data_set.about}")
         return
-    print(shown(str(fetch_data_set(args.name, args.to, progress=sys.stderr.isatty(), tell=note))))
+    options = {"shards": args.shards, "progress": sys.stderr.isatty(), "tell": note}
+    print(shown(str(fetch_data_set(args.name, args.to, **options))))

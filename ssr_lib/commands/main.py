@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = commands.add_parser("fetch", help="download a public benchmark or training set").add_argument
     add("name", nargs="?", metavar="NAME", help="without it: what there is, with sizes")
     add("--to", default="data", metavar="DIR", help="default: %(default)s/")
+    add("--shards", metavar="0-4,7", help="of gldv2 only these of 500 archives, of 1 GB each; default: all")
     add = commands.add_parser("convert", help="turn published weights into a checkpoint").add_argument
     add("file", metavar="FILE")
     add("--family", required=True, choices=("senet", "cvnet", "gem"))

@@ -6,78 +6,137 @@ may be put into the data set's folder by hand.
 
 from __future__ import annotations
 
-import errno
-import functools
 import json
+import re
 import shutil
 import tarfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
+import pandas as pd
 import pooch
 import requests
+import yaml
 
-from ssr_lib.datasets.catalogue import DATA_SETS, Source
-from ssr_lib.datasets.ground_truth import stays_inside
-from ssr_lib.files import locked, read_json, write_atomic
+from ssr_lib.datasets.folder import check_there
+from ssr_lib.datasets.gldv2 import read_clean
+from ssr_lib.datasets.revisited import OFFICIAL, read_ground_truth
+from ssr_lib.files import locked, write_atomic
 
+GLDV2 = "google-landmarks-v2-clean"  # also called gldv2
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
 ROUNDS = 3  # times that every address is asked before a file is given up
 WAIT = 2.0  # seconds after an address that gave nothing
 TIMEOUT = 60.0  # seconds without a byte
 BOMB = 10  # an archive that would unpack to more than this multiple of itself and 1 GB is refused
-ARCHIVES = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a data set."""
+
+    urls: tuple[str, ...]  # the same file, best address first
+    checksum: str | None = None  # "sha256:…"
+    md5_url: str | None = None  # of a text that begins with the file's MD5
+
+    @property
+    def file(self) -> str:
+        return self.urls[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set; catalogue.yaml says what the values mean."""
+
+    about: str
+    size: str
+    kept: float
+    entries: str
+    sources: tuple[Source, ...]
+    pictures: int | None = None
+    label: str | None = None
+    query: str | None = None
+
+
+def _data_set(name: str, record: dict) -> DataSet:
+    sources = []
+    for file in record.pop("files"):
+        checksum = f"sha256:{OFFICIAL[name]}" if file["urls"][0].endswith(".pkl") else None
+        for number in range(*file.get("numbers", [1])):
+            urls = tuple(url.format(number) for url in file["urls"])
+            sources.append(Source(urls, checksum, file["md5"].format(number) if "md5" in file else None))
+    return DataSet(**record, sources=tuple(sources))
+
+
+_RECORDS = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8"))
+DATA_SETS: dict[str, DataSet] = {name: _data_set(name, record) for name, record in _RECORDS.items()}
 
 
 def fetch(
-    name: str, to: Path | str = "data", *, progress: bool = True, tell: Callable[[str], object] | None = None
+    name: str, to: Path | str = "data", *, shards: str | Iterable[int] | None = None, progress: bool = True, tell=None
 ) -> Path:
     """The folder `to`/`name` with the data set in it.
 
-    `tell` is called with one line that says what it costs, before it begins. An interrupted call goes on with the file
-    where it stopped. A file put there by hand is used if it is the published one. Archives are deleted when they are
-    unpacked. Raises `ValueError` for an unknown name, a wrong or damaged file, or a list of another length than the
-    published one, `ConnectionError` where no address gives a file, `FileNotFoundError` where pictures are missing in
-    the end, `OSError` for a full disk or a file in the folder's place, `FolderBusyError` where another run is at work.
+    `shards`: of Google Landmarks the archives that are wanted, as "0-4,7" or by their numbers; labels.csv then lists
+    what these hold. `tell` is called with one line that says what it costs, before it begins. An interrupted call goes
+    on with the file where it stopped. A file put there by hand is used if it is the published one. Archives are deleted
+    when they are unpacked. Raises `ValueError` for an unknown name, shards that there are not, a wrong or damaged file,
+    `ConnectionError` where no address gives a file, `FileNotFoundError` where pictures are missing in the end,
+    `OSError` for a full disk or a file in the folder's place, `FolderBusyError` where another run is at work.
     """
+    name = GLDV2 if name == "gldv2" else name
     if name not in DATA_SETS:
         raise ValueError(f"no data set {name!r}; there are {', '.join(DATA_SETS)}")
     data_set, folder = DATA_SETS[name], Path(to) / name
-    folder.mkdir(parents=True, exist_ok=True)
+    sources = data_set.sources if shards is None else _chosen(name, shards)
     with locked(folder):
         for left in folder.glob("tmp????????"):  # of a download that was killed
             left.unlink()
-        state_file = folder / "unpacked.json"  # archive → number of files it gave
-        unpacked = read_json(state_file) or {}
-        free = shutil.disk_usage(folder).free / 1e9
-        kept = "as much" if data_set.kept is None else f"{data_set.kept:,g} GB"
-        cost = f"about {data_set.size} to download, {kept} on disk afterwards; {free:,.1f} GB are free in {to}"
+        unpacked = folder / "unpacked"  # for each archive a list of the files that it gave
+        share, free = len(sources) / len(data_set.sources), shutil.disk_usage(folder).free / 1e9
+        cost = f"{len(sources)} of {len(data_set.sources)} files, all together about {data_set.size} to download"
+        cost += f" and {data_set.kept or '?'} GB on disk afterwards; {free:,.1f} GB are free in {to}"
         if tell is not None:
             tell(f"{data_set.about}: {cost}")
-        if not unpacked and (data_set.kept or 0) > free:
-            raise OSError(errno.ENOSPC, f"{name}: {cost}", str(folder))
-        listed = None
-        for source in data_set.sources:
-            if source.file in unpacked:
+        if not unpacked.exists() and share * data_set.kept > free:
+            raise OSError(f"{name}: {cost}")
+        files, landmarks = [], None
+        for source in sources:
+            record = unpacked / f"{source.file}.json"
+            if record.exists():
+                files += json.loads(record.read_bytes())
                 continue
             path = bring(source, folder, progress)
-            try:
-                if path.name.endswith(ARCHIVES):
-                    unpacked[path.name] = unpack(path, folder, functools.partial(data_set.place, listed=listed))
-                elif data_set.labels is not None:
-                    listed = {file for file, _, _ in data_set.rows(folder)}
-            except ValueError as error:
-                aside = path.rename(f"{path}.refused")
-                came = f"it came from {source.urls[0]} or by hand, and is now {aside.name}"
-                raise ValueError(f"{error}; {came}: run the same again") from error
-            if path.name in unpacked:
-                write_atomic(state_file, json.dumps(unpacked, indent=1) + "\n")
+            if source.file == "train_clean.csv":
+                landmarks = _landmarks(path, data_set.pictures)
+            elif source.file.endswith(ARCHIVES):
+                given = unpack(path, folder, data_set.entries, landmarks)
+                write_atomic(record, json.dumps(given))
                 path.unlink()
+                files += given
         try:
-            data_set.finish(folder)
+            _finish(data_set, folder, sorted(files), landmarks, whole=shards is None)
         except (FileNotFoundError, ValueError) as error:
-            raise FileNotFoundError(f"{error}; delete {state_file} to have the archives fetched again") from error
+            raise FileNotFoundError(f"{error}; delete {unpacked} to have the archives fetched again") from error
     return folder
+
+
+def _chosen(name: str, shards: str | Iterable[int]) -> list[Source]:
+    """The list of Google Landmarks, and those of its archives that are wanted."""
+    if name != GLDV2:
+        raise ValueError(f"{name} has no shards to choose from; gldv2 has")
+    table, *archives = DATA_SETS[name].sources
+    text = shards if isinstance(shards, str) else ",".join(map(str, shards))
+    numbers = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        asked = range(int(found[1]), int(found[2] or found[1]) + 1) if found else ()
+        if not asked or asked[-1] >= len(archives):
+            raise ValueError(f"shards {text!r}: numbers from 0 to {len(archives) - 1} are wanted, as 0-4 or 0,3,7")
+        numbers.update(asked)
+    return [table, *(archives[i] for i in sorted(numbers))]
 
 
 def bring(source: Source, folder: Path, progress: bool = True) -> Path:
@@ -103,42 +162,59 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
     raise ConnectionError(f"{told}. {wanted}, and run the same again")
 
 
-def unpack(archive: Path, folder: Path, place: Callable[[str], str | None]) -> int:
-    """Write the wanted files of a .tar, .tar.gz or .tgz below `folder`; return how many.
+def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | None = None) -> list[str]:
+    """Write the wanted files of a .tar, .tar.gz or .tgz below `folder`/jpg; return their names in `folder`.
 
-    `place`: an entry's path → its name in `folder`, or None to leave it out. Raises `ValueError` naming the archive
-    where it is damaged, cut off, or holds a link, a device, a way out of the folder, or more than it should.
+    `entries`: a regular expression of their paths, whose group is the name below jpg; `listed`: names that are wanted
+    of them. Links and devices are left out. Raises `ValueError` naming the archive where it is damaged, cut off, or
+    holds a way out of the folder, or more than it should.
     """
-    names: set[str] = set()
+    names = []
     left = BOMB * archive.stat().st_size + 10**9  # bytes
     try:
         with tarfile.open(archive) as tar:
             for entry in tar:
+                found = re.fullmatch(entries, PurePosixPath(entry.name).as_posix())
+                if found is None or not entry.isreg() or (listed is not None and f"jpg/{found[1]}" not in listed):
+                    continue
                 left -= entry.size
                 if left < 0:
                     raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
-                if entry.isdir():
-                    continue
-                if not stays_inside(entry.name) or "\\" in entry.name or ":" in entry.name.partition("/")[0]:
-                    raise ValueError(f"entry {entry.name!r} would leave the folder")
-                if not entry.isreg():
-                    raise ValueError(f"entry {entry.name!r} is a link or a device; only files are unpacked")
-                name = place(entry.name)
-                if name is None:
-                    continue
-                if name in names:
-                    raise ValueError(f"two entries would become {name}")
-                names.add(name)
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                with tar.extractfile(entry) as packed, open(folder / name, "wb") as file:
-                    shutil.copyfileobj(packed, file)
-            if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:  # the block that marks the end
-                raise ValueError("it ends early")
+                tar.extract(entry.replace(name=found[1]), folder / "jpg", set_attrs=False, filter="data")
+                names.append(f"jpg/{found[1]}")
             while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
                 pass
     except Exception as error:  # damaged archives raise all kinds: TarError, zlib.error, EOFError
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:  # a full disk has a number
             raise
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{archive} is refused: it is no archive, damaged or dangerous ({reason})") from error
-    return len(names)
+        raise ValueError(f"{archive} is damaged, dangerous or no archive ({reason}); delete it, try again") from error
+    return names
+
+
+def _landmarks(table: Path, published: int) -> dict[str, str]:
+    """The landmark of each picture that train_clean.csv lists."""
+    files, landmarks = read_clean(table)
+    if len(files) != published:
+        raise ValueError(f"{table} lists {len(files):,} pictures; {published:,} are published; delete it and try again")
+    return {f"jpg/{file}": str(landmark) for file, landmark in zip(files, landmarks, strict=True)}
+
+
+def _finish(data_set: DataSet, folder: Path, files: list[str], landmarks: dict[str, str] | None, whole: bool) -> None:
+    """Check that all pictures are in `folder`, and write labels.csv, or the ground truth as JSON, beside them."""
+    check_there(folder, files)
+    if whole and data_set.pictures not in (None, len(files)):
+        raise ValueError(f"{folder} has {len(files):,} pictures; {data_set.pictures:,} are published")
+    if landmarks is None and data_set.label is None:
+        for path in folder.glob("gnd_*.pkl"):
+            read_ground_truth(path, folder).save(folder / f"{folder.name}.json")  # for whoever reads no pickles
+        return
+    rows = []
+    for file in files:
+        label = landmarks[file] if landmarks is not None else re.fullmatch(data_set.label, file)[1]
+        split = "train"
+        if data_set.query is not None:
+            split = "query" if re.fullmatch(data_set.query, file) else "db"
+        rows.append((file, label, split))
+    table = pd.DataFrame(rows, columns=["file", "label", "split"])
+    write_atomic(folder / "labels.csv", table.to_csv(index=False, lineterminator="\n"))

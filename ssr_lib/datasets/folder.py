@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ssr_lib.benchmark import Benchmark, LabelledImages
-from ssr_lib.datasets.table import LabelRow, read_label_rows
 from ssr_lib.decode import TARGA, ImageError, opened
 
 # Believed unopened; of other names the content decides.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib",
               ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".jpx", ".j2k", ".psd", *TARGA)  # fmt: skip
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")  # some hold a small preview
+SPLITS = ("query", "db", "distractor", "train")
 NAMES_SHOWN = 20  # file names an error message lists
+csv.field_size_limit(2**24)  # a landmark of GLDv2 has more pictures than the library's own limit holds
 
 
 def list_pictures(folder: Path | str) -> tuple[list[str], dict[str, int]]:
@@ -34,15 +39,18 @@ def list_pictures(folder: Path | str) -> tuple[list[str], dict[str, int]]:
     while waiting:
         inside = [path for path in waiting.pop().iterdir() if not path.name.startswith(".")]
         for path in sorted(inside, key=lambda path: (path.is_symlink(), path)):  # a link is the second name
-            reason = _why_not(path, seen)
-            if reason is not None:
-                skipped[reason] += 1
-                continue
-            seen.add(file_identity(path))
-            if path.is_dir():
+            if not path.exists():
+                skipped["a link to nothing"] += 1
+            elif file_identity(path) in seen:
+                skipped[f"another name of a {'folder' if path.is_dir() else 'picture'} that is listed"] += 1
+            elif path.is_dir():
                 waiting.append(path)
+                seen.add(file_identity(path))
+            elif reason := _why_not(path):
+                skipped[reason] += 1
             else:
                 names.append(path.relative_to(folder).as_posix())
+                seen.add(file_identity(path))
     if not names:
         left_out = "".join(f"; {count} left out: {reason}" for reason, count in skipped.items())
         raise FileNotFoundError(f"{folder} holds no pictures{left_out}")
@@ -55,14 +63,10 @@ def file_identity(path: Path | str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _why_not(path: Path, seen: set[tuple[int, int]]) -> str | None:
-    """Why a path is left out, with its extension where it is no picture; None for what is read or entered."""
-    if not path.exists():
-        return "a link to nothing"
-    if file_identity(path) in seen:
-        return f"another name of a {'folder' if path.is_dir() else 'picture'} that is listed"
+def _why_not(path: Path) -> str | None:
+    """Why a file is no picture that is read, with its extension; None for one that is."""
     extension = path.suffix.lower()
-    if path.is_dir() or (extension in EXTENSIONS and path.is_file()):
+    if extension in EXTENSIONS and path.is_file():
         return None
     kind = f"({extension or 'no extension'})"
     if extension in RAW:
@@ -86,8 +90,7 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     positives, and the metrics leave it out. Raises as `find_files` does.
     """
     path = Path(path)
-    rows = [row for row in read_label_rows(path) if row.split != "train"]
-    root, names = _find_listed(path, images, rows)
+    root, rows = _read_rows(path, images, (None, "query", "db", "distractor"))
     database = [row for row in rows if row.split != "query"]
     by_label = defaultdict(list)
     for i, row in enumerate(database):
@@ -97,27 +100,19 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     if not queries or not database:
         wanted = "some of each, or without splits a label that two pictures share, are wanted"
         raise ValueError(f"{path} has {len(queries)} queries, {len(database)} database pictures; {wanted}")
-    ids = {names[row.file]: i for i, row in enumerate(database)}
-    query_ids = [ids.get(names[row.file], -1) for row in queries]
+    ids = {row.file: i for i, row in enumerate(database)}
+    query_ids = [ids.get(row.file, -1) for row in queries]
     easy, lonely = [], []
     for row, own in zip(queries, query_ids, strict=True):
         easy.append([i for i in by_label[row.label] if i != own])
         if not easy[-1]:
-            lonely.append(f"{row.file} (line {row.line}, label {row.label!r})")
+            lonely.append(f"{row.file}: {row.label!r}")
     if lonely and (on_lonely == "raise" or len(lonely) == len(queries)):
         raise ValueError(f"{path}: no database picture has the label of {listed(lonely, 'queries')}")
-    none = [[]] * len(queries)
-    return Benchmark(
-        path.stem if path.stem != "labels" else path.resolve().parent.name,
-        root,
-        [names[row.file] for row in database],
-        [names[row.file] for row in queries],
-        easy,
-        hard=none,
-        junk=none,
-        groups=[row.label for row in queries],
-        query_ids=query_ids,
-    )
+    name = path.stem if path.stem != "labels" else path.resolve().parent.name
+    files, asked = ([row.file for row in part] for part in (database, queries))
+    none, groups = [[]] * len(queries), [row.label for row in queries]
+    return Benchmark(name, root, files, asked, easy, none, none, groups=groups, query_ids=query_ids)
 
 
 def read_training_labels(path: Path | str, images: Path | str | None = None) -> LabelledImages:
@@ -125,21 +120,71 @@ def read_training_labels(path: Path | str, images: Path | str | None = None) -> 
 
     Rows without a label are left out. Raises as `read_labels` does, and `ValueError` for fewer than two classes.
     """
-    path = Path(path)
-    rows = [row for row in read_label_rows(path) if row.split in (None, "train") and row.label]
+    root, rows = _read_rows(Path(path), images, (None, "train"))
+    rows = [row for row in rows if row.label]
     classes = {label: i for i, label in enumerate(sorted({row.label for row in rows}))}
     if len(classes) < 2:
         raise ValueError(f"{path} has {len(classes)} labels in its training rows; two or more are wanted")
-    root, names = _find_listed(path, images, rows)
-    return LabelledImages(root, [names[row.file] for row in rows], [classes[row.label] for row in rows])
+    return LabelledImages(root, [row.file for row in rows], [classes[row.label] for row in rows])
 
 
-def _find_listed(path: Path, images: Path | str | None, rows: Sequence[LabelRow]) -> tuple[Path, dict[str, str]]:
+class _Row(NamedTuple):
+    file: str
+    label: str
+    split: str | None  # None where the table has no such column
+
+
+def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | None]) -> tuple[Path, list[_Row]]:
+    """The folder of a table's pictures, and those of its rows that have one of `splits`, with the names found there."""
+    rows, seen = [], {}
+    for line, record in read_records(path, ("file", "label")):
+        where, file, split = f"{path}, line {line}", record["file"], record.get("split")
+        if not 1 <= len(file) <= 4096:
+            raise ValueError(f"{where}: {file[:40]!r}… of {len(file):,} characters is no file name")
+        if split not in (None, *SPLITS):
+            raise ValueError(f"{where}: split is {split!r}; one of {', '.join(SPLITS)} is wanted")
+        first = seen.setdefault((unicodedata.normalize("NFC", file), split), line)
+        if first != line:
+            raise ValueError(f"{where}: {file} was already listed in line {first}")
+        if split in splits:
+            rows.append(_Row(file, unicodedata.normalize("NFC", record["label"]), split))
     folders = [path.parent, path.parent / "images"] if images is None else [Path(images)]
-    spellings = {}
-    for row in rows:  # accents may be composed or not
-        spellings[row.file] = [row.file, *(unicodedata.normalize(form, row.file) for form in ("NFC", "NFD"))]
-    return find_files(path, folders, spellings)
+    forms = ("NFC", "NFD")  # accents may be composed or not
+    spellings = {row.file: [row.file, *(unicodedata.normalize(form, row.file) for form in forms)] for row in rows}
+    root, names = find_files(path, folders, spellings)
+    return root, [row._replace(file=names[row.file]) for row in rows]
+
+
+def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The line on which each record of a CSV begins, and its values by column.
+
+    Comma, semicolon or tab between the columns, or what a first line "sep=|" says; further columns are ignored. Raises
+    `ValueError` naming the line.
+    """
+    line, columns = 1, None
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        first = re.match(r"[^\r\n]*", text)[0]
+        told = re.fullmatch(r'"?sep=(.)"?\s*', first)
+        if told is not None:
+            text = text[len(first) :]  # its line is left, and empty
+        delimiter = told[1] if told else max(",;\t", key=first.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        for record in reader:
+            values = [value.strip() for value in record]
+            if columns is None and any(values):
+                columns = [name.lower() for name in values]
+                if any(columns.count(name) != 1 for name in wanted) or columns.count("split") > 1:
+                    found = f"columns {', '.join(wanted)} are wanted, each once; found {', '.join(values)[:200]!r}"
+                    raise ValueError(f"{path}: {found}")
+            elif any(values):
+                if len(values) != len(columns):
+                    raise ValueError(f"{path}, line {line}: {len(values)} values for {len(columns)} columns")
+                yield line, dict(zip(columns, values, strict=True))
+            line = 1 + reader.line_num
+    except (UnicodeDecodeError, csv.Error) as error:
+        hint = "is it a CSV in UTF-8, and every quotation mark closed?"
+        raise ValueError(f"{path}, from line {line} on: {error}; {hint}") from error
 
 
 def find_files(

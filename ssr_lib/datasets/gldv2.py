@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssr_lib.datasets.table import read_records
+from ssr_lib.datasets.folder import read_records
 
 
 def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tuple[list[str], np.ndarray]:

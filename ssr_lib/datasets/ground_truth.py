@@ -1,7 +1,7 @@
 """The pickled ground truth of a benchmark: what it lists, and nothing that it asks for.
 
-A pickle can run any program, so only the names below are looked up, and NumPy's arrays are read by the two classes
-below: the state of its own can be made to point anywhere in memory.
+A pickle can run any program, and the state of a NumPy array can point anywhere in memory. So nothing that it names is
+looked up: the few names that lists, arrays, numbers and text need lead to what stands here.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-import re
 import reprlib
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,16 +18,15 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationErro
 
 
 class _Kind:
-    """Stands for numpy.dtype while a pickle is read: numbers and text only."""
+    """Stands for numpy.dtype: numbers and text only."""
 
     def __init__(self, code: str | bytes, *_: Any):
-        if not re.fullmatch(r"[<>|=]?([iufb][1248]|[US]\d{1,4})", str(_text(code))):
-            raise pickle.UnpicklingError(f"it holds an array of {_text(code)!r:.20}; only numbers and text are read")
         self.dtype = np.dtype(_text(code))
+        if self.dtype.kind not in "iufbSU":
+            raise pickle.UnpicklingError(f"it holds an array of {self.dtype!s:.40}; only numbers and text are read")
 
     def __setstate__(self, state: tuple) -> None:
-        order = _text(state[1])
-        self.dtype = self.dtype.newbyteorder(order if order in ("<", ">") else "=")
+        self.dtype = self.dtype.newbyteorder(_text(state[1]))
 
 
 class _Array(list):
@@ -54,20 +52,15 @@ def _bytes(text: str = "", codec: str = "") -> bytes:
     return text.encode("latin1")  # protocols 0 to 2 spell them _codecs.encode(text, "latin1"), and none bytes()
 
 
-_ALLOWED = {"numpy.ndarray": _Array, "numpy.dtype": _Kind, "_codecs.encode": _bytes, "__builtin__.bytes": _bytes,
-            "collections.OrderedDict": dict}  # fmt: skip
-for _core in ("numpy.core", "numpy._core"):
-    _ALLOWED |= {f"{_core}.multiarray._reconstruct": _Array, f"{_core}.multiarray.scalar": _scalar}
-    _ALLOWED[f"{_core}.numeric._frombuffer"] = _frombuffer
-for _builtins in ("builtins", "__builtin__"):
-    _ALLOWED |= {f"{_builtins}.set": set, f"{_builtins}.frozenset": frozenset}
+_READ_AS = {"ndarray": _Array, "_reconstruct": _Array, "_frombuffer": _frombuffer, "dtype": _Kind, "scalar": _scalar,
+            "encode": _bytes, "bytes": _bytes, "set": set, "frozenset": frozenset, "OrderedDict": dict}  # fmt: skip
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no number, text, list or array")
-        return _ALLOWED[f"{module}.{name}"]
+        if name not in _READ_AS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _READ_AS[name]
 
 
 def _text(value: Any) -> Any:
@@ -81,19 +74,19 @@ def _text(value: Any) -> Any:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file's name can lie nowhere but below the folder that it is relative to."""
-    return bool(name) and not name.startswith(("/", "\\")) and ".." not in Path(name).parts and "\0" not in name
+    """Whether a file's name lies below the folder that it is relative to, on every system."""
+    path = PureWindowsPath(name)  # which knows the ways out of all of them: /, \, C: and ..
+    return not path.anchor and ".." not in path.parts
 
 
 class _Fields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict):
-            return fields
-        fields = {_text(key): value for key, value in fields.items()}
-        if "ok" in fields and not {"easy", "hard"} & set(fields):
-            fields |= {"easy": fields["ok"], "hard": []}  # the benchmarks before they were revisited
+        if isinstance(fields, dict):
+            fields = {_text(key): value for key, value in fields.items()}
+            if "ok" in fields:  # the benchmarks before they were revisited
+                fields = {"easy": fields["ok"], "hard": [], **fields}
         return fields
 
 
@@ -124,6 +117,7 @@ def read_record(data: bytes, path: Path) -> GroundTruth:
 
     `path` is for messages. "ok" counts as easy. Raises `ValueError` naming what is missing or of another kind.
     """
+    wanted = f"{path} is refused: a pickle of imlist, qimlist and gnd is wanted"
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if "PUT" in opcode.name and int(argument) > len(data):
@@ -131,16 +125,14 @@ def read_record(data: bytes, path: Path) -> GroundTruth:
         record = GroundTruth.model_validate(_Unpickler(io.BytesIO(data), encoding="bytes").load())
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "it"
-        found = f"{where}: {fault['msg']}, found {reprlib.repr(fault['input'])}"
-        raise ValueError(f"{path} is no ground truth of imlist, qimlist and gnd: {found}") from error
+        where = ".".join(["record", *map(str, fault["loc"])])
+        raise ValueError(f"{wanted}; {where}: {fault['msg']}, found {reprlib.repr(fault['input'])}") from error
     except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
         told = f"this is another file, compressed, damaged or hostile ({type(error).__name__}: {error})"
-        raise ValueError(f"{path} is refused: a pickle of imlist, qimlist and gnd is wanted; {told}") from error
+        raise ValueError(f"{wanted}; {told}") from error
     for name in (*record.imlist, *record.qimlist):
         if not stays_inside(name):
             raise ValueError(f"{path}: {name!r} is not the name of a picture inside its folder")
-    if not record.qimlist or len(record.gnd) != len(record.qimlist):
-        counts = f"{len(record.gnd)} entries in gnd for {len(record.qimlist)} queries"
-        raise ValueError(f"{path}: {counts}; one for each, and one or more, are wanted")
+    if len(record.gnd) != len(record.qimlist):
+        raise ValueError(f"{path}: {len(record.gnd)} entries in gnd for {len(record.qimlist)} queries")
     return record
