@@ -1,0 +1,140 @@
+"""Poolings and learned aggregations of the literature, as heads: the papers' formulas, place by place, and their starts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssr_lib.backbones import create_model
+from ssr_lib.extract import Maps
+from ssr_lib.files import load_part
+from ssr_lib.network import RetrievalNet
+from ssr_lib.pooling import crow, gem, mac, rmac, rmac_regions
+from ssr_lib.train import TrainConfig, train_head
+
+TIMM = {"backbone": "test_efficientnet", "pretrained": "none"}
+HEADS = {"spoc": {}, "mac": {}, "rmac": {}, "crow": {}, "neural_codes": {**TIMM, "dims": 24}}
+HEADS |= {"netvlad": {"clusters": 4, "dims": 8}, "lit": {"templates": 5, "dims": 8, "learn_p": True}}
+SAME = nn.Identity()
+
+
+def head_of(name, channels=(5, 6, 6), **options):
+    return load_part(name, "heads").Head(channels, **options)
+
+
+def noise(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def assert_directions_equal(found, expected):
+    torch.testing.assert_close(F.normalize(found.double()), F.normalize(expected.double()))
+
+
+def test_spoc_is_the_sum_weighted_by_the_distance_from_the_centre():
+    x = torch.zeros(2, 6, 2, 4)  # σ = 1/3, the place at (0, 1) is (−½, −½) from the centre, that at (0, 0) (−½, −3/2)
+    x[0, 0, 0, 1] = x[1, 0, 0, 0] = 1
+    near, far = math.exp(-0.5 * 9 / 2), math.exp(-2.5 * 9 / 2)
+    found = head_of("spoc")(None, x, SAME)[:, 0]
+    torch.testing.assert_close(found, torch.tensor([near, far]) / (4 * near + 4 * far))
+    torch.testing.assert_close(head_of("spoc", centre_prior=False)(None, x, SAME)[:, 0], torch.full((2,), 1 / 8))
+
+
+def test_mac_and_crow_are_the_poolings_of_their_names():
+    x = noise(3, 6, 5, 4).relu()
+    assert torch.equal(head_of("mac")(None, x, SAME), mac(x))
+    assert_directions_equal(head_of("crow")(None, x, SAME), crow(x))
+    halves = torch.tensor([[[[1.0, 0.0]], [[3.0, 4.0]]]])  # S′ = 4, 4; Q = 1/2, 1; I = log(3), log(3/2)
+    expected = torch.tensor([[math.log(3), 7 * math.log(1.5)]])
+    assert_directions_equal(head_of("crow", (2, 2, 2))(None, halves, SAME), expected)
+
+
+def test_rmac_is_the_pooling_before_fit_and_sums_whitened_regions_after_it():
+    x, head = noise(40, 6, 5, 4), head_of("rmac", levels=1, dims=5).double()
+    assert_directions_equal(head_of("rmac").double()(None, x, SAME), rmac(x))
+    head.fit((None, part, SAME) for part in x.split(10))
+    expected = 0
+    for y, z, height, width in rmac_regions(5, 4, levels=1):
+        region = F.normalize(x[:, :, y : y + height, z : z + width].amax(dim=(2, 3)))
+        expected = expected + F.normalize((region - head.mean) @ head.projection.T)
+    assert_directions_equal(head(None, x, SAME), expected)
+    whitened = ((head.regions(x) - head.mean) @ head.projection.T).flatten(0, 1)  # of 40 · 3 regions, and D = 5
+    torch.testing.assert_close(whitened.T @ whitened / 120, torch.eye(5).double(), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_neural_codes_are_the_classifiers_outputs_turned_by_their_pca():
+    net = RetrievalNet("test_efficientnet", "neural_codes", TIMM, protocol="frozen", pretrained="none").double()
+    whole = create_model("test_efficientnet", "none").double().eval()  # with its 1,000 classes
+    images = noise(20, 3, 64, 64)
+    maps = net.eval().maps(images)
+    net.head.fit([net.inputs(*maps)])  # on 20 pictures: no more directions than these span
+    codes = F.normalize(whole(images))
+    found, centred = F.normalize(net.pooled(*maps)), F.normalize(codes - codes.mean(dim=0))
+    torch.testing.assert_close(found @ found.T, centred @ centred.T, rtol=0, atol=1e-6)
+    variances = net.head.projection @ codes.T.cov() @ net.head.projection.T
+    assert (variances.diag().diff() <= 1e-9).all() and (variances - variances.diag().diag()).abs().max() < 1e-9
+    with pytest.raises(ValueError, match="features and the map has 6 channels"):
+        head_of("neural_codes", **TIMM)
+
+
+@torch.no_grad()
+def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
+    word = torch.arange(200) % 3
+    x = 4 * F.normalize(noise(3, 6))[word] + 0.1 * noise(200, 6)  # three heaps of local features
+    x = x.view(10, 4, 5, 6).permute(0, 3, 1, 2)
+    head = head_of("netvlad", clusters=3, dims=4).double()
+    head.fit([(None, x, SAME)])
+    local = head.local(x.permute(0, 2, 3, 1))  # (10, 4, 5, 4)
+    logits = head.assign(local)
+    assert len(torch.stack([word, logits.argmax(dim=-1).flatten()]).unique(dim=1).T) == 3, "a word for each heap"
+    ratio = -logits.topk(2).values.diff().mean().item()  # the logarithm of the paper's; α was chosen on 8 places of 20
+    assert ratio == pytest.approx(math.log(100), rel=0.1)
+    expected = torch.zeros(10, 3, 4, dtype=torch.float64)
+    for i, y, z, k in np.ndindex(10, 4, 5, 3):
+        expected[i, k] += logits.softmax(dim=-1)[i, y, z, k] * (local[i, y, z] - head.centres[k])
+    assert_directions_equal(head(None, x, SAME), F.normalize(expected, dim=2).flatten(1))
+
+
+def test_lit_gathers_by_templates_that_compete_and_starts_as_plain():
+    x, project = noise(2, 6, 3, 4), nn.Conv2d(6, 9, 1).double()
+    head = head_of("lit", (5, 6, 9), templates=3, dims=4, iterations=2).double()
+    torch.testing.assert_close(head(None, x, project), gem(project(x)))
+    places = head.norm_places(x[0].flatten(1).T)
+    s = head.templates
+    for _ in range(2):
+        scores = torch.stack([head.key(places) @ query for query in head.query(head.norm_templates(s))]) / 4**0.5
+        shares = scores.exp() / scores.exp().sum(dim=0)  # (3, 12): over templates
+        s = s + torch.stack([(share[:, None] * head.value(places)).sum(dim=0) / share.sum() for share in shares])
+        s = s + head.mlp(s)
+    torch.testing.assert_close(head.super_features(x)[0], s)
+    random = head_of("lit", (5, 6, 9), start="random").double()
+    pooled = F.normalize(random.super_features(x), dim=2).mean(dim=1)
+    torch.testing.assert_close(random(None, x, project), pooled @ random.expand.weight.T)
+
+
+@pytest.mark.parametrize(("name", "options"), HEADS.items())
+def test_every_head_trains_in_the_frozen_protocol(name, options, tmp_path):
+    net = RetrievalNet("test_efficientnet", name, options, descriptor_dim=6, protocol="frozen", pretrained="none")
+    before = {key: value.clone() for key, value in net.head.named_parameters()}
+    targets, rng = np.repeat(np.arange(5), 8), np.random.default_rng(0)
+    maps = rng.standard_normal((5, 4, 4, 64))[targets] + rng.standard_normal((40, 4, 4, 64))
+    config = TrainConfig(12, 40, start="fitted", lr_new=1e-2, weight_decay=0, loss_options={"scale": 4.0})
+    rows = train_head(net, Maps(None, maps.astype(np.float16), "maps", {}), targets, config, directory=tmp_path)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert [key for key, value in net.head.named_parameters() if torch.equal(value, before[key])] == []
+    assert net.from_maps(None, noise(1, 64, 3, 5).float()).shape == (1, 6)
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "neural_codes"])
+def test_gradient_is_the_numerical_one_and_every_map_has_a_feature(name):
+    head, x = head_of(name, **HEADS[name]).double(), noise(2, 6, 2, 3).abs() + 0.1
+    assert torch.autograd.gradcheck(lambda x: head(None, x, SAME), (x.requires_grad_(),), atol=1e-6)
+    alone = torch.cat([head(None, each[None], SAME) for each in x])
+    torch.testing.assert_close(head(None, x, SAME), alone)  # whatever else is in the batch
+    for odd in (-x, 0 * x, x[:1, :, :1, :1]):
+        features = head(None, odd, SAME)
+        assert features.shape == (len(odd), head.width) and features.isfinite().all()
+        assert torch.autograd.grad(features.sum(), x)[0].isfinite().all()
