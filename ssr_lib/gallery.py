@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import inspect
 import os
@@ -80,8 +79,7 @@ def index_folder(
     `index`: a folder, by default `.ssr-index` in the gallery; each gallery, model and preprocessing has its own part of
     it. A picture counts as known by its `picture_key`; one that could not be described is tried again every time. An
     interrupted run goes on where it stopped, at most `SHARD` pictures earlier. `device`, `dtype` and `options`
-    (`batch_size`, `workers`): as for `extract`. Raises as `list_pictures`, and `PermissionError` for an index that it
-    cannot write.
+    (`batch_size`, `workers`): as for `extract`. Raises as `list_pictures`, and `OSError` where it cannot write.
     """
     folder = Path(folder)
     compute, made_by = descriptors_of(net, preprocess, device, dtype)
@@ -94,10 +92,8 @@ def index_folder(
     try:
         unusable = fill(store, compute, pictures, preprocess, progress=progress, **options)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        told = f"{store.directory} cannot be written ({error.strerror}); name another folder for the index (--index)"
-        raise PermissionError(told) from error
+        told = f"{error.strerror}; name another folder for the index (--index)"
+        raise OSError(error.errno, told, str(store.directory)) from error
     keys = [key for key in pictures if key not in unusable]
     rows = np.array(store.arrays("descriptor", keys), np.float32).reshape(-1, net.descriptor_dim)
     unreadable = {named[key]: str(reason) for key, reason in unusable.items()}

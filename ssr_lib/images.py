@@ -26,9 +26,7 @@ class Preprocess:
     box_rounding: Literal["truncate", "round"] = "truncate"  # a query box to whole pixels
     color_order: Literal["rgb", "bgr"] = "rgb"  # order of the channels, also of mean and std
     reduce: int | None = None  # px: what has a longer side first gets this one
-    reduce_box: Literal["absolute", "relative"] = (
-        "absolute"  # reduce: a crop itself, or the picture that it is cut from
-    )
+    reduce_box: Literal["absolute", "relative"] = "absolute"  # what `box_size` is to `size`
     size_rule: Literal["none", "longest", "fixed"] = "longest"  # longest side becomes `size`; fixed: size x size
     size: int | None = 384  # px, at scale 1
     box_size: Literal["absolute", "relative"] = "absolute"  # longest: a crop gets `size`, or what its picture's would
@@ -53,10 +51,6 @@ class Preprocess:
                 object.__setattr__(self, name, tuple(float(number) for number in value))
         if (self.size_rule == "none") != (self.size is None):
             raise ValueError(f"preprocess size: {self.size} does not go with size_rule {self.size_rule!r}")
-        if not self.scales or not min(self.scales) > 0:
-            raise ValueError(f"preprocess scales: {self.scales}; one or more positive numbers are wanted")
-        if self.join == "max" and not self.normalize_scales:
-            raise ValueError("preprocess join: 'max' compares scales, so normalize_scales must be True")
 
     def to_dict(self) -> dict:
         """The record as JSON-able values."""

@@ -70,22 +70,19 @@ def batches_of_one_size(
     A picture that could not be loaded comes by itself, as its key and error.
     """
     groups: dict[tuple, dict[str, list[torch.Tensor]]] = {}
-
-    def numbers_in(shape: tuple) -> int:
-        return len(groups[shape]) * sum(scale.numel() for scale in shape)
-
-    def batch_of(shape: tuple) -> tuple[list[str], list[torch.Tensor]]:
-        pictures = groups.pop(shape)
-        return list(pictures), [torch.stack(scale) for scale in zip(*pictures.values(), strict=True)]
-
     for key, tensors in loaded:
         if isinstance(tensors, ImageError):
             yield [key], tensors
             continue
         shape = tuple(tensor.shape for tensor in tensors)
         groups.setdefault(shape, {})[key] = tensors
+        sizes = {shape: len(group) * sum(scale.numel() for scale in shape) for shape, group in groups.items()}
         if len(groups[shape]) == batch_size:
-            yield batch_of(shape)
-        elif sum(map(numbers_in, groups)) > WAITING:  # the largest group leaves, not full
-            yield batch_of(max(groups, key=numbers_in))
-    yield from map(batch_of, list(groups))
+            yield _batch(groups.pop(shape))
+        elif sum(sizes.values()) > WAITING:  # the largest group leaves, not full
+            yield _batch(groups.pop(max(sizes, key=sizes.get)))
+    yield from map(_batch, groups.values())
+
+
+def _batch(pictures: dict[str, list[torch.Tensor]]) -> tuple[list[str], list[torch.Tensor]]:
+    return list(pictures), [torch.stack(scale) for scale in zip(*pictures.values(), strict=True)]

@@ -1,29 +1,24 @@
-"""Arrays of many pictures on disk: each under a key, in shards made in any order by anyone, checked before trusted.
-
-A shard is one `.npy` file for each kind of array, the pictures flat one behind the other, and a sidecar `.json`,
-written last: what made them, their keys, their shapes and the SHA-256 of each file.
-"""
+"""Arrays of many pictures on disk: each under a key, in shards made in any order by anyone, checked before trusted."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
-import secrets
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save
 from torch import Tensor
 
-from ssr_lib.files import digest, hash_file, read_json, write_atomic
+from ssr_lib.files import digest, hash_file, write_atomic
 
 SHARD = 256  # pictures: the most that a killed run repeats
 
@@ -43,7 +38,7 @@ def picture_key(path: Path | str, box=None) -> str:
 
 
 class Store:
-    """Named arrays of pictures in `directory`, under keys of any text.
+    """Named arrays of pictures in `directory`, under keys of any text; each shard is a file that its SHA-256 names.
 
     `made_by`: JSON-able, all that determines the arrays but the pictures themselves. Raises `ValueError`, naming what
     differs, where something else has made a shard.
@@ -52,65 +47,53 @@ class Store:
     def __init__(self, directory: Path | str, made_by: dict):
         self.directory = Path(directory)
         self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
-        sidecars = self.directory.glob(f"shard-{'?' * 16}.json")
-        self._records = {sidecar.stem: self._checked(sidecar) for sidecar in sidecars}
+        self._shards = {path: self._checked(path) for path in self.directory.glob("shard-*.safetensors")}
 
-    def _checked(self, sidecar: Path) -> dict:
-        """The record of a shard; where it is damaged, one without keys, and a warning."""
-        record = read_json(sidecar) or {}
-        stored = record.get("made_by", self.made_by)
+    def _checked(self, path: Path) -> set[str]:
+        """The keys of a shard; none, and a warning, where it is damaged."""
+        if path.stem != f"shard-{hash_file(path)}":
+            warnings.warn(f"{path} is damaged; its pictures are described again", stacklevel=2)
+            return set()
+        with safe_open(path, "numpy") as file:
+            record = json.loads(file.metadata()["record"])
+        stored = record["made_by"]
         for key in {**self.made_by, **stored}:
             if stored.get(key) != self.made_by.get(key):
                 found, wanted = (json.dumps(made_by.get(key))[:200] for made_by in (stored, self.made_by))
                 told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
                 raise ValueError(f"{self.directory} was made by something else: {told}")
-        with suppress(FileNotFoundError, KeyError):  # an array is gone, or the sidecar is cut off
-            checks = record["sha256"].items()
-            if all(hash_file(sidecar.with_suffix(f".{name}.npy")) == wanted for name, wanted in checks):
-                return record
-        warnings.warn(f"{sidecar} is damaged; its pictures are described again", stacklevel=2)
-        return {"keys": []}
+        return set(record["keys"])
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of `keys`, each once, that are not there."""
-        there = set(chain.from_iterable(record["keys"] for record in self._records.values()))
+        there = set().union(*self._shards.values())
         return [key for key in dict.fromkeys(keys) if key not in there]
 
     def add(self, pictures: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        """Store the arrays of some pictures as a shard; all have the same names and dtypes, shapes may differ."""
-        stem = f"shard-{secrets.token_hex(8)}"
-        record = {"made_by": self.made_by, "keys": list(pictures), "shapes": {}, "sha256": {}}
-        for name in next(iter(pictures.values())):
-            arrays = [picture[name] for picture in pictures.values()]
-            buffer = io.BytesIO()  # NumPy's own way to a file gives a full disk no error number
-            np.save(buffer, np.concatenate([array.reshape(-1) for array in arrays]), allow_pickle=False)
-            write_atomic(self.directory / f"{stem}.{name}.npy", buffer.getbuffer())
-            record["shapes"][name] = [array.shape for array in arrays]
-            record["sha256"][name] = hashlib.sha256(buffer.getbuffer()).hexdigest()
-        write_atomic(self.directory / f"{stem}.json", json.dumps(record))
-        self._records[stem] = record
+        """Store the named arrays of some pictures, of any shapes, as a shard."""
+        arrays = {}
+        for key, named in pictures.items():
+            arrays |= {f"{name} {key}": np.ascontiguousarray(array) for name, array in named.items()}
+        record = {"made_by": self.made_by, "keys": list(pictures)}
+        content = save(arrays, {"record": json.dumps(record)})
+        path = self.directory / f"shard-{hashlib.sha256(content).hexdigest()}.safetensors"
+        write_atomic(path, content)
+        self._shards[path] = set(pictures)
 
     def arrays(self, name: str, keys: Sequence[str]) -> list[np.ndarray]:
-        """The arrays `name` of the pictures `keys`, in their own shapes, read-only, from the disk as they are used."""
+        """The arrays `name` of the pictures `keys`, in their own shapes, from the disk as they are used."""
         wanted, found = set(keys), {}
-        for stem, record in self._records.items():
-            if wanted.isdisjoint(record["keys"]):
-                continue
-            flat = np.load(self.directory / f"{stem}.{name}.npy", mmap_mode="r", allow_pickle=False)
-            shapes = record["shapes"][name]
-            pieces = np.split(np.asarray(flat), np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-            for key, piece, shape in zip(record["keys"], pieces, shapes, strict=True):
-                found[key] = piece.reshape(shape)
+        for path, held in self._shards.items():
+            with safe_open(path, "pt") as file:
+                found |= {key: file.get_tensor(f"{name} {key}").numpy() for key in held & wanted}
         return [found[key] for key in keys]
 
     def drop_others(self, keys: Iterable[str]) -> None:
         """Delete the shards that hold none of the pictures `keys`, and damaged ones."""
         wanted = set(keys)
-        for stem, record in list(self._records.items()):
-            if wanted.isdisjoint(record["keys"]):
-                del self._records[stem]
-                for file in [self.directory / f"{stem}.json", *self.directory.glob(f"{stem}.*.npy")]:
-                    file.unlink(missing_ok=True)
+        for path in [path for path, held in self._shards.items() if held.isdisjoint(wanted)]:
+            del self._shards[path]
+            path.unlink(missing_ok=True)
 
 
 @dataclass(eq=False)
