@@ -50,31 +50,15 @@ def test_line_art_is_a_png_in_full_colour_and_an_svg_with_the_same_bytes_every_t
     assert dict(matplotlib.rcParams) == before, "drawing leaves no trace"
 
 
-def test_names_beside_points_do_not_overlap(drawn):
-    points = [(50, 60, "A"), (51, 60.1, "B, with a long name"), (51, 60.05, "C")]
-
-    def make(path):
-        with figures.canvas(path, (8.5, 5.2)) as (_, ((ax,),)):
-            ax.plot([50, 51], [60, 60.1])
-            figures.names_beside(ax, points)
-
-    names = drawn(make).texts
-    boxes = [matplotlib.text.Text.get_window_extent(text) for text in names]  # without the lines to the points
-    assert [text.get_text() for text in names] == ["B, with a long name", "C", "A"], "the highest first"
-    assert not boxes[0].overlaps(boxes[1]) and not boxes[1].overlaps(boxes[2])
-
-
-def test_a_forest_is_dark_where_something_is_shown_and_has_bands_of_margins(drawn):
-    ax = drawn(lambda path: figures.forest(FOREST.assign(verdict=VERDICTS, margin=[1.0, None, 0.5]), path, "points"))
+@pytest.mark.parametrize(
+    ("more", "dark", "bands"),
+    [({"verdict": VERDICTS, "margin": [1.0, None, 0.5]}, [0, 1], [(-1.0, 2.0), (-0.5, 1.0)]), ({}, [1], [])],
+)
+def test_a_forest_is_dark_where_something_is_shown_and_has_bands_of_margins(more, dark, bands, drawn):
+    ax = drawn(lambda path: figures.forest(FOREST.assign(**more), path))
     points = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [line.get_color() for line in points] == [figures.BLUE, figures.BLUE, figures.GREY]
-    assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(-1.0, 2.0), (-0.5, 1.0)]
-    assert ax.get_xlabel() == "points"
-
-
-def test_without_verdicts_an_interval_without_0_is_dark(drawn):
-    points = [line for line in drawn(LINE_ART["forest"]).lines if line.get_marker() == "o"]
-    assert [line.get_color() for line in points] == [figures.GREY, figures.BLUE, figures.GREY]
+    assert [i for i, line in enumerate(points) if line.get_color() == figures.BLUE] == dark
+    assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == bands
 
 
 def test_a_line_is_the_mean_of_its_trainings_and_its_band_goes_over_all(drawn):

@@ -71,9 +71,6 @@ def test_figures_stand_beside_scores_and_other_columns_are_refused(study):
     assert table["value"].tolist() == [1.5] and table["network"].tolist() == [""] and table["seed"].isna().all()
     with pytest.raises(ValueError, match="figures have columns unit; legal are dataset, network"):
         rows.write(study, None, costs.assign(unit="ms"))
-    study.notebook = None
-    with pytest.raises(ValueError, match="rows belong to a notebook"):
-        rows.write(study, None, costs)
 
 
 def test_a_figure_is_written_once(study):

@@ -28,8 +28,6 @@ from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.train import TrainConfig, train_head
 from ssr_lib.weights import load_checkpoint
 
-Pair = tuple[np.ndarray, np.ndarray]  # descriptors of queries (Q, D) and of the database (N, D), float32
-
 
 class Study:
     """Profile `profile`, with results in `<workspace>/results/<profile>` and artefacts in `<workspace>/data/cache`.
@@ -117,22 +115,20 @@ class Study:
         if seed not in spec.seeds:
             raise ValueError(f"network {name!r} has no training {seed}; its seeds are {spec.seeds}")
         if spec.checkpoint:
-            return load_checkpoint(describe.weights(self.profile, name, seed)).eval(), []
+            return load_checkpoint(data_file(describe.weights(self.profile, name, seed))).eval(), []
         dim = self.profile.model.descriptor_dim if spec.whitening else None
         start = 1000 * spec.initialisation + (seed or 0)
         how = {"descriptor_dim": dim, "protocol": recipe.protocol, "seed": start}
         net = RetrievalNet(spec.backbone, spec.head, spec.options, **how)
         if not spec.trained:
             return net.eval(), []
-        views = self.training_views(spec.views)
-        pictures = describe.pictures_record(self.profile.data, "training", spec.views)
-        shown = self.share(views.labels, seed)
-        labels = np.asarray(views.labels)[shown]
-        maps = self.maps(net, spec.image_size, pictures, views.root, views.files).take(shown)
-        config = self.recipe(name, seed)
+        views, config = self.training_views(spec.views), self.recipe(name, seed)
         record = describe.network_record(self.profile, name, seed)
         folder = self.store("networks", record | {"recipe": dataclasses.asdict(config), "net": net.config})
-        curve = train_head(net, maps, labels, config, directory=folder, progress=self.progress)
+        maps = self.maps(net, spec.image_size, record["views"], views.root, views.files)
+        shown = self.share(views.labels, seed)
+        labels = np.asarray(views.labels)[shown]
+        curve = train_head(net, maps.take(shown), labels, config, directory=folder, progress=self.progress)
         return net.eval(), curve
 
     def recipe(self, name: str, seed: int) -> TrainConfig:
@@ -150,10 +146,8 @@ class Study:
         return np.flatnonzero(np.isin(labels, chosen))
 
     def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None, **changes) -> Maps:
-        """Maps of the frozen part for pictures of `size` pixels and record `pictures`; heads and seeds share them.
-
-        Pictures are squeezed into a square unless `changes` to the preparation say otherwise.
-        """
+        """Maps of the frozen part for pictures of record `pictures`, squeezed into squares of `size` pixels unless
+        `changes` to the preparation say otherwise; heads and seeds share them."""
         preprocess = dataclasses.replace(PRESETS["lite"], size=size, **{"size_rule": "fixed"} | changes)
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
@@ -161,10 +155,8 @@ class Study:
         return self._once(digest(record), compute_maps, net, files, preprocess, self.store("maps", record), **how)
 
     def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce=None, reduce_box="absolute") -> Maps:
-        """Maps of the `describe.photograph_files` of `part`, every picture and crop at exactly the long side `size`.
-
-        `reduce`, `reduce_box`: see `images.Preprocess`.
-        """
+        """Maps of the `describe.photograph_files` of `part`, every picture and crop at exactly the long side `size`;
+        `reduce`, `reduce_box`: see `images.Preprocess`."""
         root, files, boxes = self._once(("files", part), describe.photograph_files, self, part)
         pictures = {"photographs": part, "files": digest([list(map(str, files)), boxes])}
         changes = {"size_rule": "longest", "enlarge": True, "reduce": reduce, "reduce_box": reduce_box}
@@ -178,7 +170,7 @@ class Study:
             both.append(self.maps(net, self.spec(name).image_size, pictures, benchmark.root, files, boxes))
         return both[0], both[1]
 
-    def descriptors(self, name: str, seed=None, dataset="drawn", split="test", form="ordinary") -> Pair:
+    def descriptors(self, name: str, seed=None, dataset="drawn", split="test", form="ordinary") -> tuple:
         """Descriptors of queries (Q, D) and database (N, D) of a benchmark, float32, from the cache or made now."""
         if dataset == "drawn":
             return self._once((name, seed, split, form), describe.drawn, self, name, seed, split, form)

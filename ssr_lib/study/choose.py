@@ -3,7 +3,6 @@
 import itertools
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,18 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.revisited import with_distractors
 from ssr_lib.files import digest, hash_file, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
+from ssr_lib.rerank._galleries import folds, galleries
 from ssr_lib.study import rows
 from ssr_lib.study.describe import network_record
-from ssr_lib.study.profile import Section
 from ssr_lib.study.provenance import data_file, repository_root
+
+__all__ = ["best_of", "fitted", "folds", "galleries", "record", "rerank_sizes", "tried_by", "views"]
 
 
 def record(study, dataset: str) -> dict[str, Any]:
-    """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and every one of its `trials`.
-
-    `data.choices_from` of the profile: "validation" landmarks; "others", the profile's other data sets; or another
-    profile, as it chose on its validation landmarks in this workspace, or else in the repository. Chosen once, then
-    read from choices.json of the results.
-    """
+    """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and its `trials`, as `data.choices_from` of
+    the profile says: on "validation" landmarks, on the "others" of its data sets, or by another profile, in this
+    workspace or else in the repository."""
     source = study.profile.data.choices_from
     if source == "validation":
         return _chosen_once(study, ["drawn"], "validation")
@@ -44,6 +42,7 @@ def record(study, dataset: str) -> dict[str, Any]:
 
 
 def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
+    """Chosen on these data sets, then read from choices.json of the results."""
     path, name, profile = study.results_dir / "choices.json", "+".join(datasets), study.profile
     networks = [(network, study.seeds(network)[0]) for network in study.networks("main")]
     said = profile.model_dump(include={"data": {"validation"}, "rerankers": True, "extraction": True})
@@ -97,39 +96,6 @@ def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     if parameters.get("shortlist") is None:
         return parameters
     return parameters | {"shortlist": min(parameters["shortlist"], len(benchmark.database))}
-
-
-def folds(labels: Sequence, count: int) -> np.ndarray:
-    """The fold, 0 … `count` − 1, of each picture (N,): landmarks are dealt out at random, each as a whole."""
-    landmarks, which = np.unique(labels, return_inverse=True)
-    return (np.random.default_rng(0).permutation(len(landmarks)) % count)[which]
-
-
-def galleries(labels: np.ndarray, how: Section) -> list[tuple[int, np.ndarray, np.ndarray, Benchmark]]:
-    """Galleries of training pictures with landmarks (N,), as the section `photographs` of a profile says: of each its
-    fold, ids of queries (Q,) and of database pictures (M,), and the benchmark. Ids from N on are distractors.
-
-    Of each landmark of a fold R pictures join the database, R drawn evenly on a logarithmic scale, and up to
-    `how.asked` others are queries. Raises `ValueError` where no landmark of a fold has two pictures.
-    """
-    fold, made = folds(labels, how.folds), []
-    for draw in range(how.folds * how.galleries):
-        rng, number = np.random.default_rng([draw, 3]), draw % how.folds
-        queries, database, easy = [], [], []
-        for landmark in np.unique(labels[fold == number]):
-            own = rng.permutation(np.flatnonzero(labels == landmark))
-            right = min(round(np.exp(rng.uniform(*np.log(how.positives)))), len(own) - 1)
-            others = own[right:][: how.asked] if right > 0 else own[:0]
-            easy += [range(len(database), len(database) + right)] * len(others)
-            database += own[: max(right, 0)].tolist()
-            queries += others.tolist()
-        if not queries:
-            raise ValueError(f"no training landmark of fold {number} has two pictures; a gallery needs that")
-        database += range(len(labels), len(labels) + how.distractors)
-        names, none = ([str(i) for i in ids] for ids in (database, queries)), [[]] * len(queries)
-        benchmark = Benchmark(f"gallery {draw}", Path("."), *names, easy, none, none, groups=labels[queries].tolist())
-        made.append((number, np.array(queries), np.array(database), benchmark))
-    return made
 
 
 def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:

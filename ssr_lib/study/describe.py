@@ -1,7 +1,6 @@
 """What names the artefacts of a study, and how descriptors of its benchmarks are made from them."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from drawn_landmarks import VERSION as DRAWING
 from drawn_landmarks import SyntheticSpec
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import list_pictures, read_labels, read_training_labels
-from ssr_lib.datasets.revisited import OFFICIAL, read_distractors, read_ground_truth, read_names
-from ssr_lib.extract import describe_maps, extract, extract_benchmark, pick_device
+from ssr_lib.datasets.revisited import OFFICIAL, read_ground_truth, read_names
+from ssr_lib.extract import describe_maps, extract_benchmark, pick_device
 from ssr_lib.files import hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
-from ssr_lib.study.profile import NetworkSpec, Profile, Section
+from ssr_lib.study.profile import Profile, Section
 from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
@@ -39,21 +38,17 @@ def pictures_record(data: Section, split: str, views: str | None = None) -> dict
     return record if views is None else record | {"regime": views, "views": data.training.views}
 
 
-def weights(profile: Profile, name: str, seed: int | None) -> Path:
-    """The file of a network's checkpoint."""
-    return data_file(_checkpoint(profile.spec(name), seed))
-
-
-def _checkpoint(spec: NetworkSpec, seed: int | None) -> str:
-    return f"{spec.checkpoint.replace('{seed}', str(seed))}.safetensors"
+def weights(profile: Profile, name: str, seed: int | None) -> str:
+    """The file of a network's checkpoint below the data folder."""
+    return f"{profile.spec(name).checkpoint.replace('{seed}', str(seed))}.safetensors"
 
 
 def files_named(profile: Profile) -> list[str]:
     """What the profile names below the data folder: labels, distractors, the checkpoint of every training."""
     data = profile.data
     named = [*data.labels.values(), *data.whitening_labels.values(), data.training_labels, data.distractors]
-    for spec in map(profile.spec, profile.networks):
-        named += [_checkpoint(spec, seed) for seed in spec.seeds if spec.checkpoint is not None]
+    for name in [name for name, line in profile.networks.items() if line.checkpoint is not None]:
+        named += [weights(profile, name, seed) for seed in profile.spec(name).seeds]
     return [name for name in named if name is not None]
 
 
@@ -61,7 +56,7 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
     """All that makes a network, trained or not."""
     spec = profile.spec(name)
     if spec.checkpoint:
-        return {"checkpoint": hash_file(weights(profile, name, seed))}
+        return {"checkpoint": hash_file(data_file(weights(profile, name, seed)))}
     record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
     record |= {"head": hash_file(load_part(spec.head, "heads").__file__), "dim": profile.model.descriptor_dim}
     record["protocol"] = profile.training.protocol
@@ -74,14 +69,13 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
 
 def read_benchmark(path: Path, dataset: str, images: str) -> Benchmark:
     """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database.
-
-    `images`: "complete", or "labelled" for the part of ROxford5k or RParis6k that a list of the repository names.
-    """
-    official, names = dataset in OFFICIAL, None
-    if official and images == "labelled":
-        names = read_names(repository_root() / "data" / f"{dataset}_labelled.txt")
-    read = functools.partial(read_ground_truth, images=path.parent, subset=not official, names=names)
-    benchmark = read(path) if path.suffix == ".pkl" else read_labels(path)
+    `images`: "complete", or "labelled" for the part of ROxford5k or RParis6k that a list of the repository names."""
+    if path.suffix == ".pkl":
+        official, names = dataset in OFFICIAL, None
+        if official and images == "labelled":
+            names = read_names(repository_root() / "data" / f"{dataset}_labelled.txt")
+        return read_ground_truth(path, path.parent, subset=not official, names=names)
+    benchmark = read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
         wanted = "queries that stand apart: give every file a split, query or db"
         raise ValueError(f"{path}: {inside} queries are database images too; wanted {wanted}")
@@ -97,7 +91,8 @@ def photograph_files(study, part: str) -> tuple[Path, Sequence[str], Sequence | 
         views = read_training_labels(data_file(labels[part]))
         return views.root, views.files, None
     if part == "distractors":
-        return data_file(data.distractors), list_pictures(data_file(data.distractors))[0], None
+        folder = data_file(data.distractors)
+        return folder, list_pictures(folder)[0], None
     benchmark = study.benchmark(part.removesuffix(" queries"))
     if part.endswith(" queries"):
         return benchmark.root, benchmark.queries, benchmark.boxes
@@ -124,7 +119,7 @@ def preparation(study, name: str, seed: int | None, **changes: Any) -> tuple[Pre
     wanted = study.profile.extraction
     preprocess = PRESETS[wanted.preset or "lite"]  # of the packaged backbones
     if study.spec(name).checkpoint and not wanted.preset:
-        preprocess = stored_preprocess(weights(study.profile, name, seed))
+        preprocess = stored_preprocess(data_file(weights(study.profile, name, seed)))
     if preprocess is None:
         raise ValueError(f"the checkpoint of {name} has no preparation; set extraction.preset: {', '.join(PRESETS)}")
     if wanted.size:
@@ -141,12 +136,3 @@ def photographs(study, name: str, seed: int | None, benchmark: Benchmark, **chan
     record |= {"dtype": str(options["dtype"]), "pictures": [benchmark.name, benchmark.database, benchmark.queries]}
     folder = study.store("descriptors", record)
     return extract_benchmark(study.network(name, seed), benchmark, preprocess, folder, **options)
-
-
-def distractors(study, name: str, seed: int | None) -> np.ndarray:
-    """Descriptors (M, D) of the profile's distractors, described once for all data sets."""
-    preprocess, options = preparation(study, name, seed)
-    root = data_file(study.profile.data.distractors)
-    record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
-    folder = study.store("descriptors", record | {"dtype": str(options["dtype"]), "distractors": root.name})
-    return extract(study.network(name, seed), read_distractors(root), preprocess, folder, root=root, **options)

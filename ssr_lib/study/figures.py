@@ -69,9 +69,8 @@ def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | 
     """A query beside rankings of the database, one a row: (title, pictures, scores or None, statuses: see `FRAMES`)."""
     columns = 1 + max(1, *(len(pictures) for _, pictures, _, _ in rows))
     height = 1.65 * len(rows) + 0.2
-    with canvas(path, (1.25 * columns, height), len(rows), columns, line_art=False) as (_, axes):
-        room = (0, 0, 1, 1 - 0.2 / height)  # for the rows' titles
-        axes[0, 0].figure.get_layout_engine().set(h_pad=0.13, rect=room)
+    with canvas(path, (1.25 * columns, height), len(rows), columns, line_art=False) as (figure, axes):
+        figure.get_layout_engine().set(h_pad=0.13, rect=(0, 0, 1, 1 - 0.2 / height))  # room for the rows' titles
         _show(axes[0, 0], query, "query")
         for row, (title, pictures, scores, statuses) in zip(axes, rows, strict=True):
             above = row[1].text(0, 1.24, title, transform=row[1].transAxes, fontweight="bold", fontsize="small")
@@ -85,7 +84,7 @@ def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | 
 def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, path: Path, titles: Sequence) -> Path:
     """Pictures with numbered places (h, w), and the cosines (H, W, U, V) of their `maps` around these places."""
     size = (1.9 * (1 + len(places)) + 0.8, 1.9 * len(images))
-    with canvas(path, size, len(images), 1 + len(places), line_art=False) as (_, axes):
+    with canvas(path, size, len(images), 1 + len(places), line_art=False) as (figure, axes):
         for row, image, cosines, title in zip(axes, images, maps, titles, strict=True):
             pixels = image if isinstance(image, np.ndarray) else load_image(image)
             rows, columns = cosines.shape[:2]
@@ -96,21 +95,20 @@ def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, pa
                 row[0].text(w, h, str(number), ha="center", va="center", bbox={"boxstyle": "circle", "fc": "white"})
                 shown = row[number].imshow(cosines[h, w], cmap="viridis", vmin=0, vmax=1)
                 row[number].set_title(f"around {number}")
-        axes[0, 0].figure.colorbar(shown, ax=axes[:, 1:], label="cosine", shrink=0.8)
+        figure.colorbar(shown, ax=axes[:, 1:], label="cosine", shrink=0.8)
     return path
 
 
 def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, log: str = "") -> Path:
     """Means of `y` over `x`, a line for each `hue` and a band over all its values; `log`: "x", "y" or "xy"."""
     with canvas(path, (7.5, 3.8)) as (_, ((ax,),)):
-        marker = "o" if table[x].nunique() < 20 else None
-        style = {"hue": hue, "palette": palette(table[hue]), "marker": marker, "errorbar": ("pi", 100)}
+        style = {"hue": hue, "palette": palette(table[hue]), "errorbar": ("pi", 100)}
+        style["marker"] = "o" if table[x].nunique() < 20 else None
         seaborn.lineplot(table, x=x, y=y, ax=ax, **style)
-        for name, axis in {"x": ax.xaxis, "y": ax.yaxis}.items():
-            if name in log:  # ticks, written out, at 1, 2 and 5 of each decade
-                ax.set(**{f"{name}scale": "log"})
-                axis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
-                axis.set_minor_formatter(NullFormatter())
+        for name in log:  # ticks, written out, at 1, 2 and 5 of each decade
+            ax.set(**{f"{name}scale": "log"})
+            ticks = {"major_locator": LogLocator(subs=(1, 2, 5)), "major_formatter": "{x:g}"}
+            getattr(ax, f"{name}axis").set(**ticks, minor_formatter=NullFormatter())
         ax.set_ylabel(f"{y} (%)" if y == "mAP" else y)
         seaborn.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
     return path
@@ -118,9 +116,7 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
 
 def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") -> Path:
     """Each "difference" from "low" to "high", a "comparison" a row, on a band of its "margin" where the table has one.
-
-    Dark is a supported or refuted "verdict"; without verdicts, an interval that leaves out 0.
-    """
+    Dark is a supported or refuted "verdict"; without verdicts, an interval that leaves out 0."""
     names, dark = [textwrap.fill(name, 44) for name in table["comparison"]], (table["low"] > 0) | (table["high"] < 0)
     if "verdict" in table:
         dark = table["verdict"].str.startswith(("supported", "refuted"))
@@ -135,12 +131,3 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
         ax.set_yticks(range(len(table)), names, fontsize="small")
         ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=label)
     return path
-
-
-def names_beside(ax: Axes, points: Iterable[tuple]) -> None:
-    """Names of points (x, y, name) in a column at the right, the highest first, with lines to them."""
-    points = sorted(points, key=lambda point: -point[1])
-    for place, (x, y, name) in enumerate(points):
-        style = {"textcoords": "axes fraction", "va": "center", "fontsize": "small"}
-        style["arrowprops"] = {"arrowstyle": "-", "color": GREY, "lw": 0.7, "shrinkB": 4, "relpos": (0, 0.5)}
-        ax.annotate(name, (x, y), xytext=(1.03, 1 - (place + 0.5) / len(points)), **style)

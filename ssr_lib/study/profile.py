@@ -25,10 +25,8 @@ KINDS = {bool: bool, int: Positive, float: Number, str: str}  # of an example in
 MAY_BE_0 = ("seed", "same_style", "same_building", "distractors")
 
 
-class Section(pydantic.BaseModel):
+class Section(pydantic.BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """A mapping with the keys of its class and no others."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkSpec(Section):
@@ -179,10 +177,11 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
         values["networks"] = {line: _like(values["networks"], line) for line in values["networks"]}
     try:
         profile = _kind(_read("base")).model_validate(values)
+        fault = _contradiction(profile)
     except pydantic.ValidationError as refused:
-        raise ValueError(f"profile {name}: {_fault(refused.errors()[0])}") from None
-    if contradiction := _contradiction(profile):
-        raise ValueError(f"profile {name}: {contradiction}")
+        fault = _fault(refused.errors()[0])
+    if fault:
+        raise ValueError(f"profile {name}: {fault}")
     return profile
 
 

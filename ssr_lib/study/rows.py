@@ -74,8 +74,6 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     `figures`: further rows, such as costs. Tables and figures that the notebook made before and not now are removed.
     Raises `ValueError` for unknown columns and where two lines are one figure.
     """
-    if study.notebook is None:
-        raise ValueError('rows belong to a notebook; open the study with its name: Study(…, notebook="05_ablation")')
     scores = _of_kinds(pd.DataFrame() if scores is None else scores.round({"value": 4}), SCORES)
     further = pd.DataFrame() if figures is None else figures
     if unknown := [column for column in further if column not in ROWS]:
@@ -130,9 +128,8 @@ def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
         raise ValueError(f"{fault}; run `{command}`, with the same workspace and changes")
     if recorded["commit"] != provenance.commit():
         print(f"The rows of {notebook} were made by commit {recorded['commit']} of the library.")
-    text = {column: str for column in columns if column not in NUMBERS}  # a landmark may be called 007, or NA
-    how = {"dtype": text, "keep_default_na": False, "na_values": dict.fromkeys(NUMBERS, "")}
-    return _of_kinds(pd.read_csv(path, usecols=columns, **how), columns)
+    kinds = {column: NUMBERS.get(column, str) for column in columns}  # a landmark may be called 007, or NA
+    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
 
 
 def module_control(full, head: str, control: str) -> bool | None:
