@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,25 +38,36 @@ def pick_device(name: str) -> torch.device:
 
 
 def fill(
-    store: Store, compute: Compute, pictures: Pictures, preprocess: Preprocess, *, batch_size=16, workers=None,
+    store: Store,
+    compute: Compute,
+    pictures: Pictures,
+    preprocess: Preprocess,
+    batch_size=16,
+    workers=None,
     progress=True,
-) -> dict[str, ImageError]:  # fmt: skip
+) -> dict[str, ImageError]:
     """Add to `store`, `SHARD` at a time, the pictures that it lacks; return why some cannot be used, by their keys.
 
     Added are the arrays that `compute` makes, and "content", the SHA-256 of a picture's bytes.
     """
     missing = {key: pictures[key] for key in store.missing(pictures)}
-    loaded = load_ahead(missing, preprocess, workers)
-    loaded = iter(tqdm(loaded, total=len(missing), unit="image", disable=not progress))
-    unusable = {}
+    loaded = tqdm(load_ahead(missing, preprocess, workers), total=len(missing), unit="image", disable=not progress)
+    loaded = iter(loaded)
+    unusable: dict[str, ImageError] = {}
     for _ in range(0, len(missing), SHARD):
         usable = {}
-        for keys, scales in batches_of_one_size(islice(loaded, SHARD), batch_size):
-            for key, arrays in _described(compute, keys, scales, missing).items():
-                if isinstance(arrays, ImageError):
-                    unusable[key] = arrays
-                else:
-                    usable[key] = {**arrays, "content": _content(key, *missing[key])}
+        for keys, scales in batches_of_one_size(islice(loaded, SHARD), batch_size, unusable):
+            try:
+                batch = compute(scales)
+            except SmallMapError as error:
+                unusable |= {key: ImageError(f"{missing[key][0]}: {error}") for key in keys}
+                continue
+            for row, key in enumerate(keys):
+                arrays = {name: rows[row] for name, rows in batch.items()}
+                try:
+                    usable[key] = _checked(arrays, key, *missing[key])
+                except ImageError as error:
+                    unusable[key] = error
         if usable:
             store.add(usable)
     if len(unusable) < len(missing):
@@ -65,36 +75,20 @@ def fill(
     return unusable
 
 
-def _described(compute: Compute, keys: list[str], scales, pictures: Pictures) -> dict[str, Arrays | ImageError]:
-    """The arrays of each picture of a batch, or why they say nothing; `ValueError` where they are not finite."""
-    if isinstance(scales, ImageError):
-        return {keys[0]: scales}
-    try:
-        batch = compute(scales)
-    except SmallMapError as error:
-        return {key: ImageError(f"{pictures[key][0]}: {error}") for key in keys}
-    described = {}
-    for row, key in enumerate(keys):
-        described[key] = {name: rows[row] for name, rows in batch.items()}
-        for name, array in list(described[key].items()):
-            its = f"{pictures[key][0]}: its {name} is"
-            if not np.isfinite(array).all():
-                raise ValueError(f"{its} not finite in {array.dtype}; see the weights")
-            if array.min() == array.max():  # GeM makes a small constant of a map of zeros
-                described[key] = ImageError(f"{its} the same number everywhere, so the network sees nothing in it")
-    return described
+def _checked(arrays: Arrays, key: str, path: Path, box) -> Arrays:
+    """The arrays with the content; `ImageError` where they say nothing, `ValueError` where they are not finite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path}: its {name} is not finite in {array.dtype}; see the weights")
+        if array.min() == array.max():  # GeM makes a small constant of a map of zeros
+            raise ImageError(f"{path}: its {name} is the same number everywhere, so the network sees nothing in it")
+    changed = picture_key(path, box) != key  # since this run began: then its name must be equal to no other
+    content = secrets.token_bytes(32) if changed else bytes.fromhex(hash_file(path))
+    return {**arrays, "content": np.frombuffer(content, np.uint8)}
 
 
-def _content(key: str, path: Path, box) -> np.ndarray:
-    """The SHA-256 of a picture's bytes; of one that changed since it got its key, what is equal to no other."""
-    content = bytes.fromhex(hash_file(path)) if picture_key(path, box) == key else secrets.token_bytes(32)
-    return np.frombuffer(content, np.uint8)
-
-
-def _stored(
-    compute, made_by, files, preprocess, directory, *, root=".", boxes=None, **options
-) -> tuple[Store, list[str]]:
-    """What `compute` makes of some pictures, in a store, and their keys; `ImageError` at the end names unusable ones."""
+def _stored(compute, made_by, files, preprocess, directory, root=".", boxes=None, **options) -> tuple[Store, list[str]]:
+    """A store of what `compute` makes of some pictures, and their keys; at the end `ImageError` with those unusable."""
     boxes = [None] * len(files) if boxes is None else boxes
     asked = [(Path(root, file), box) for file, box in zip(files, boxes, strict=True)]
     keys = [picture_key(path, box) for path, box in asked]
@@ -106,12 +100,8 @@ def _stored(
                 left.unlink()
             unusable = fill(store, compute, dict(zip(keys, asked, strict=True)), preprocess, **options)
         if unusable:
-            reasons = sorted(str(reason) for reason in unusable.values())
-            raise ImageError(listed(reasons, "of the pictures cannot be used"))
+            raise ImageError(listed(sorted(map(str, unusable.values())), "of the pictures cannot be used"))
     return store, keys
-
-
-# ---- descriptors of whole networks
 
 
 def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=torch.float32) -> tuple[Compute, dict]:
@@ -139,12 +129,10 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
     return compute, {**made_by, "dtype": str(dtype), "preprocess": preprocess.to_dict()}
 
 
-def describe(
-    net: nn.Module, files: Sequence, preprocess: Preprocess, device="cpu", dtype=torch.float32, **options
-) -> np.ndarray:
+def describe(net: nn.Module, files: Sequence, preprocess: Preprocess, **options) -> np.ndarray:
     """Descriptors (N, D) float32 of a few files, not kept. Options and errors are those of `extract`."""
     with TemporaryDirectory() as place:
-        return extract(net, files, preprocess, place, device, dtype, progress=False, **options)
+        return extract(net, files, preprocess, place, progress=False, **options)
 
 
 def extract(
@@ -153,12 +141,12 @@ def extract(
     """Describe N pictures into `directory` and return their descriptors (N, D) float32, L2-normalised.
 
     `net`, `dtype`: as for `descriptors_of`. `options`: `root` of the files, `boxes` (for each file a crop
-    (x0, y0, x1, y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run goes
-    on where it stopped, at most `SHARD` pictures earlier.
+    (x0, y0, x1, y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run
+    goes on where it stopped, at most `SHARD` pictures earlier.
 
     Raises `ImageError` with all pictures that cannot be used, after the others are stored; `ValueError` for
-    a `directory` that holds rows of another model, preprocessing or list of files, and for a descriptor that is
-    not finite; `FolderBusyError` where another process is writing there; `OSError` where the disk is full.
+    a `directory` of another model, preprocessing or list of files, and for a descriptor that is not finite;
+    `FolderBusyError` where another process is writing there.
     """
     compute, made_by = descriptors_of(net, preprocess, device, dtype)
     store, keys = _stored(compute, made_by, files, preprocess, directory, **options)
@@ -181,17 +169,6 @@ def extract_benchmark(
     return extract(net, benchmark.queries, preprocess, Path(directory, "queries"), **options), database
 
 
-# ---- maps of the frozen part
-
-
-@torch.inference_mode()
-def _frozen_maps(net: RetrievalNet, scales: Sequence[Tensor]) -> Arrays:
-    """Maps (B, H, W, C) float16 of a batch of one scale, by name: those that the network needs."""
-    images = scales[0].to(next(net.parameters()).device, memory_format=torch.channels_last)
-    named = zip(("mid", "last"), net.maps(images), strict=True)
-    return {name: x.permute(0, 2, 3, 1).half().cpu().numpy() for name, x in named if x is not None}
-
-
 def compute_maps(net: RetrievalNet, files: Sequence, preprocess: Preprocess, directory: Path | str, **options) -> Maps:
     """Maps of N pictures by the frozen part of `net`, on the device that it is on, stored in `directory`.
 
@@ -200,32 +177,40 @@ def compute_maps(net: RetrievalNet, files: Sequence, preprocess: Preprocess, dir
     """
     if len(preprocess.scales) != 1:
         raise ValueError(f"maps are of one scale; preprocess has scales {preprocess.scales}")
-    names = list(_frozen_maps(net, [torch.zeros(1, 3, 64, 64)]))
+    device = next(net.parameters()).device
+
+    @torch.inference_mode()
+    def compute(scales: Sequence[Tensor]) -> Arrays:
+        maps = net.maps(scales[0].to(device, memory_format=torch.channels_last))
+        named = {name: x for name, x in zip(("mid", "last"), maps, strict=True) if x is not None}
+        return {name: x.permute(0, 2, 3, 1).half().cpu().numpy() for name, x in named.items()}  # (B, H, W, C)
+
+    names = list(compute([torch.zeros(1, 3, 64, 64)]))
     pieces = [net.backbone.mid] if net.end_to_end else [net.backbone.mid, net.backbone.last]
     made_by = {"format": "ssr-maps-4", "backbone": net.backbone.name, "maps": names, "relup": net.config["relup"]}
     made_by |= {"weights": [weights_digest(piece) for piece in pieces], "preprocess": preprocess.to_dict()}
-    store, keys = _stored(partial(_frozen_maps, net), made_by, files, preprocess, directory, **options)
+    store, keys = _stored(compute, made_by, files, preprocess, directory, **options)
     maps = {name: store.arrays(name, keys) for name in names}
     contents = [content.tobytes().hex() for content in store.arrays("content", keys)]
     return Maps(maps.get("mid"), maps.get("last"), digest([store.made_by, contents]), preprocess.to_dict())
 
 
-def describe_maps(net: RetrievalNet, maps: Maps, batch_size: int = 128) -> np.ndarray:
+def describe_maps(net: RetrievalNet, maps: Maps) -> np.ndarray:
     """Descriptors (N, D) float32, L2-normalised, of stored maps: `net.from_maps` in eval mode."""
-    return _rows_of(net, net.from_maps, maps, batch_size)
+    return _rows_of(net, net.from_maps, maps)
 
 
-def pooled_features(net: RetrievalNet, maps: Maps, batch_size: int = 128) -> np.ndarray:
+def pooled_features(net: RetrievalNet, maps: Maps) -> np.ndarray:
     """What the whitening sees, (N, C) float32, of stored maps: `net.pooled` in eval mode."""
-    return _rows_of(net, net.pooled, maps, batch_size)
+    return _rows_of(net, net.pooled, maps)
 
 
 @torch.inference_mode()
-def _rows_of(net: RetrievalNet, describe: Callable[..., Tensor], maps: Maps, batch_size: int) -> np.ndarray:
+def _rows_of(net: RetrievalNet, describe: Callable[..., Tensor], maps: Maps) -> np.ndarray:
     training, rows = net.training, {}
     device = next(net.parameters()).device
     net.eval()
-    for ids in maps.batches(batch_size):
+    for ids in maps.batches(128):
         rows |= zip(ids, describe(*maps.batch(ids, device)).float().cpu().numpy(), strict=True)
     net.train(training)
     return np.stack([rows[i] for i in range(len(maps))])

@@ -61,13 +61,13 @@ class Gallery:
         """Scores and ids (N, k) of each picture's nearest others."""
         store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
         key = digest([hashlib.sha256(self.descriptors).hexdigest(), k])
-        if not store.missing([key]):
-            return np.array(*store.arrays("scores", [key])), np.array(*store.arrays("ids", [key]))
-        scores, ids = knn(database, database, k, exclude=np.arange(len(self.files)))
-        with suppress(OSError):  # kept where that can be
-            store.add({key: {"scores": scores, "ids": ids}})
-            store.drop_others([key])
-        return scores, ids
+        if store.missing([key]):
+            scores, ids = knn(database, database, k, exclude=np.arange(len(self.files)))
+            with suppress(OSError):  # kept where that can be
+                store.add({key: {"scores": scores, "ids": ids}})
+                store.drop_others([key])
+            return scores, ids
+        return store.arrays("scores", [key])[0], store.arrays("ids", [key])[0]
 
 
 def index_folder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -17,7 +17,6 @@ LEAST_SIDE = 17  # px: of less, next to nothing reaches the last map of an Effic
 WAITING = 1 << 28  # float32 numbers (1 GB) that wait for others of their size: 80 pictures of 1024 x 1024 px
 
 Pictures = Mapping[str, tuple[Path, Sequence | None]]  # files and boxes (x0, y0, x1, y1) or None, by their keys
-Loaded = tuple[str, "list[torch.Tensor] | ImageError"]  # key of the picture, its tensors for each scale
 
 
 def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[torch.Tensor]:
@@ -36,43 +35,36 @@ def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[tor
     return tensors
 
 
-def load_ahead(pictures: Pictures, preprocess: Preprocess, workers: int | None = None) -> Iterator[Loaded]:
-    """Yield each picture's key and tensors, or its `ImageError`, in order; two a thread are decoded early.
+def load_ahead(pictures: Pictures, preprocess: Preprocess, workers: int | None = None) -> Iterator[tuple[str, Future]]:
+    """Yield each picture's key and what will be its `load_tensors`, in order; two a thread are decoded early.
 
     `workers`: threads, by default one for each core, 16 at most (decoders and OpenCV let other threads run).
     """
-
-    def load(key: str) -> Loaded:
-        path, box = pictures[key]
-        try:
-            return key, load_tensors(path, preprocess, box)
-        except ImageError as error:
-            return key, error
-
     workers = workers or min(os.cpu_count() or 1, 16)
     pool, waiting = ThreadPoolExecutor(workers), deque()
     try:
-        for key in pictures:
-            waiting.append(pool.submit(load, key))
+        for key, (path, box) in pictures.items():
+            waiting.append((key, pool.submit(load_tensors, path, preprocess, box)))
             if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                yield waiting.popleft()
+        yield from waiting
     finally:  # also where the caller stopped early: do not decode what nobody will see
         pool.shutdown(cancel_futures=True)
 
 
 def batches_of_one_size(
-    loaded: Iterable[Loaded], batch_size: int
-) -> Iterator[tuple[list[str], list[torch.Tensor] | ImageError]]:
+    loaded: Iterable[tuple[str, Future]], batch_size: int, unusable: dict[str, ImageError]
+) -> Iterator[tuple[list[str], list[torch.Tensor]]]:
     """Yield (keys, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
 
-    A picture that could not be loaded comes by itself, as its key and error.
+    `unusable` gets the errors of the pictures that could not be loaded, by their keys.
     """
     groups: dict[tuple, dict[str, list[torch.Tensor]]] = {}
-    for key, tensors in loaded:
-        if isinstance(tensors, ImageError):
-            yield [key], tensors
+    for key, future in loaded:
+        try:
+            tensors = future.result()
+        except ImageError as error:
+            unusable[key] = error
             continue
         shape = tuple(tensor.shape for tensor in tensors)
         groups.setdefault(shape, {})[key] = tensors

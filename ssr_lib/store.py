@@ -84,8 +84,9 @@ class Store:
         """The arrays `name` of the pictures `keys`, in their own shapes, from the disk as they are used."""
         wanted, found = set(keys), {}
         for path, held in self._shards.items():
-            with safe_open(path, "pt") as file:
-                found |= {key: file.get_tensor(f"{name} {key}").numpy() for key in held & wanted}
+            if held & wanted:
+                with safe_open(path, "pt") as file:
+                    found |= {key: file.get_tensor(f"{name} {key}").numpy() for key in held & wanted}
         return [found[key] for key in keys]
 
     def drop_others(self, keys: Iterable[str]) -> None:

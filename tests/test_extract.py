@@ -231,7 +231,7 @@ def test_descriptors_of_stored_maps_are_those_of_the_images(net, photos, tmp_pat
     preprocess = Preprocess(size=48)
     maps = maps_of(net, photos, tmp_path / "maps", preprocess)
     net.train()
-    descriptors, pooled = describe_maps(net, maps, batch_size=4), pooled_features(net, maps)
+    descriptors, pooled = describe_maps(net, maps), pooled_features(net, maps)
     assert net.training, "the mode is put back"
     net.eval()
     np.testing.assert_allclose(descriptors, one_by_one(photos, net, preprocess), atol=5e-3)

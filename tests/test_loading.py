@@ -1,6 +1,7 @@
 """Pictures arrive in order, not too far ahead, in batches of one size, and bad ones do not stop the others."""
 
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -24,13 +25,14 @@ def pictures(tmp_path):
     return found
 
 
-def test_pictures_come_in_order_and_a_bad_one_as_its_error(pictures):
+def test_batches_hold_one_size_and_everything_comes_once_a_bad_picture_as_its_error(pictures):
     pictures[3][0].write_bytes(b"no picture")
-    loaded = list(load_ahead(pictures, PLAIN, workers=3))
-    assert [i for i, _ in loaded] == list(range(12))
-    _, error = loaded.pop(3)
-    assert isinstance(error, ImageError) and "03.png" in str(error)
-    assert [round((t[0].mean().item() + 1) * 127.5) for _, t in loaded] == [10 * i for i in range(12) if i != 3]
+    unusable = {}
+    batches = list(batches_of_one_size(load_ahead(pictures, PLAIN, workers=3), 4, unusable))
+    assert [keys for keys, _ in batches] == [[0, 2, 4, 6], [1, 5, 7, 9], [8, 10], [11]]
+    for keys, (scale,) in batches:
+        assert ((scale.mean(dim=(1, 2, 3)) + 1) * 127.5).round().tolist() == [10 * i for i in keys]
+    assert list(unusable) == [3] and "03.png" in str(unusable[3])
 
 
 def test_box_outside_the_picture_names_the_file(pictures):
@@ -40,12 +42,7 @@ def test_box_outside_the_picture_names_the_file(pictures):
 
 def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(pictures, monkeypatch):
     started = []
-
-    def load(path, preprocess, box=None):
-        started.append(path)
-        return [torch.zeros(3, 20, 20)]
-
-    monkeypatch.setattr(loading, "load_tensors", load)
+    monkeypatch.setattr(loading, "load_tensors", lambda *picture: started.append(picture))
     loaded = load_ahead({i: pictures[i % 12] for i in range(120)}, PLAIN, workers=2)
     for used in range(1, 8):
         next(loaded)
@@ -56,17 +53,6 @@ def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(pictures
     assert len(started) == at_close
 
 
-def test_batches_hold_one_size_and_everything_comes_once(pictures):
-    pictures[3][0].unlink()
-    batches = list(batches_of_one_size(load_ahead(pictures, PLAIN), batch_size=4))
-    assert sorted(i for numbers, _ in batches for i in numbers) == list(range(12))
-    assert [numbers for numbers, found in batches if isinstance(found, ImageError)] == [[3]]
-    for numbers, (scale,) in [batch for batch in batches if batch[0] != [3]]:
-        assert len({i % 2 for i in numbers}) == 1 and len(numbers) == len(scale) <= 4
-        for i, tensor in zip(numbers, scale, strict=True):
-            assert round((tensor.mean().item() + 1) * 127.5) == 10 * i
-
-
 def test_pictures_of_many_sizes_leave_before_too_many_numbers_wait(monkeypatch):
     monkeypatch.setattr(loading, "WAITING", 10_000)
     seen, waiting = 0, [0]
@@ -74,9 +60,11 @@ def test_pictures_of_many_sizes_leave_before_too_many_numbers_wait(monkeypatch):
     def watched():  # no two alike: none would ever fill a batch
         for i in range(200):
             waiting.append(waiting[-1] + 3 * (8 + i) * 8)
-            yield i, [torch.zeros(3, 8 + i, 8)]
+            future = Future()
+            future.set_result([torch.zeros(3, 8 + i, 8)])
+            yield i, future
 
-    for numbers, (scale,) in batches_of_one_size(watched(), batch_size=8):
+    for numbers, (scale,) in batches_of_one_size(watched(), 8, {}):
         seen += len(numbers)
         waiting[-1] -= scale.numel()
     assert seen == 200 and max(waiting) <= loading.WAITING + 3 * 208 * 8
