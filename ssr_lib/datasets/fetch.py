@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 import pooch
 import requests
@@ -26,7 +27,6 @@ from ssr_lib.datasets.revisited import OFFICIAL, read_ground_truth
 from ssr_lib.files import locked, write_atomic
 
 GLDV2 = "google-landmarks-v2-clean"  # also called gldv2
-ARCHIVES = (".tar", ".tar.gz", ".tgz")
 ROUNDS = 3  # times that every address is asked before a file is given up
 WAIT = 2.0  # seconds after an address that gave nothing
 TIMEOUT = 60.0  # seconds without a byte
@@ -37,13 +37,10 @@ BOMB = 10  # an archive that would unpack to more than this multiple of itself a
 class Source:
     """One file of a data set."""
 
-    urls: tuple[str, ...]  # the same file, best address first
+    file: str
+    urls: tuple[str, ...]  # best address first
     checksum: str | None = None  # "sha256:…"
     md5_url: str | None = None  # of a text that begins with the file's MD5
-
-    @property
-    def file(self) -> str:
-        return self.urls[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,8 @@ def _data_set(name: str, record: dict) -> DataSet:
         checksum = f"sha256:{OFFICIAL[name]}" if file["urls"][0].endswith(".pkl") else None
         for number in range(*file.get("numbers", [1])):
             urls = tuple(url.format(number) for url in file["urls"])
-            sources.append(Source(urls, checksum, file["md5"].format(number) if "md5" in file else None))
+            md5_url = file["md5"].format(number) if "md5" in file else None
+            sources.append(Source(urls[0].rpartition("/")[2], urls, checksum, md5_url))
     return DataSet(**record, sources=tuple(sources))
 
 
@@ -81,10 +79,9 @@ def fetch(
 
     `shards`: of Google Landmarks the archives that are wanted, as "0-4,7" or by their numbers; labels.csv then lists
     what these hold. `tell` is called with one line that says what it costs, before it begins. An interrupted call goes
-    on with the file where it stopped. A file put there by hand is used if it is the published one. Archives are deleted
-    when they are unpacked. Raises `ValueError` for an unknown name, shards that there are not, a wrong or damaged file,
-    `ConnectionError` where no address gives a file, `FileNotFoundError` where pictures are missing in the end,
-    `OSError` for a full disk or a file in the folder's place, `FolderBusyError` where another run is at work.
+    on with the file where it stopped. A file put there by hand is used if it is the published one. Raises `ValueError`
+    for an unknown name, shards that there are not, and a wrong or damaged file, `ConnectionError` where no address
+    gives a file, `FileNotFoundError` where pictures are missing in the end, `FolderBusyError`, `OSError`.
     """
     name = GLDV2 if name == "gldv2" else name
     if name not in DATA_SETS:
@@ -111,13 +108,16 @@ def fetch(
             path = bring(source, folder, progress)
             if source.file == "train_clean.csv":
                 landmarks = _landmarks(path, data_set.pictures)
-            elif source.file.endswith(ARCHIVES):
+            elif source.file.endswith((".tar", ".tar.gz", ".tgz")):
                 given = unpack(path, folder, data_set.entries, landmarks)
                 write_atomic(record, json.dumps(given))
                 path.unlink()
                 files += given
         try:
-            _finish(data_set, folder, sorted(files), landmarks, whole=shards is None)
+            check_there(folder, files)
+            if shards is None and data_set.pictures not in (None, len(files)):
+                raise ValueError(f"{folder} has {len(files):,} pictures; {data_set.pictures:,} are published")
+            _describe(data_set, folder, sorted(files), landmarks)
         except (FileNotFoundError, ValueError) as error:
             raise FileNotFoundError(f"{error}; delete {unpacked} to have the archives fetched again") from error
     return folder
@@ -146,7 +146,7 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
     """
     pooch.get_logger().setLevel("WARNING")  # it tells of every file
     load = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20, timeout=TIMEOUT)
-    checksum, problems = source.checksum, {}
+    checksum, problem = source.checksum, ""
     for url in source.urls * ROUNDS:
         try:
             if source.md5_url is not None:
@@ -155,11 +155,10 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
                 checksum = f"md5:{answer.text[:32]}"
             return Path(pooch.retrieve(url, checksum, source.file, folder, downloader=load))
         except (requests.RequestException, ValueError) as error:  # not reached, not there, cut short, or another file
-            problems[url] = str(error).partition(". Deleted")[0]
+            problem = str(error).partition(". Deleted")[0]
         time.sleep(WAIT)
-    told = "; ".join(f"{url}: {problem}" for url, problem in problems.items())
     wanted = f"Fetch it ({checksum or 'no checksum is published'}) by other means, put it at {folder / source.file}"
-    raise ConnectionError(f"{told}. {wanted}, and run the same again")
+    raise ConnectionError(f"{url}: {problem}. {wanted}, and run the same again")
 
 
 def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | None = None) -> list[str]:
@@ -192,29 +191,24 @@ def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | 
     return names
 
 
-def _landmarks(table: Path, published: int) -> dict[str, str]:
+def _landmarks(table: Path, published: int) -> dict[str, int]:
     """The landmark of each picture that train_clean.csv lists."""
     files, landmarks = read_clean(table)
     if len(files) != published:
         raise ValueError(f"{table} lists {len(files):,} pictures; {published:,} are published; delete it and try again")
-    return {f"jpg/{file}": str(landmark) for file, landmark in zip(files, landmarks, strict=True)}
+    return {f"jpg/{file}": landmark for file, landmark in zip(files, landmarks.tolist(), strict=True)}
 
 
-def _finish(data_set: DataSet, folder: Path, files: list[str], landmarks: dict[str, str] | None, whole: bool) -> None:
-    """Check that all pictures are in `folder`, and write labels.csv, or the ground truth as JSON, beside them."""
-    check_there(folder, files)
-    if whole and data_set.pictures not in (None, len(files)):
-        raise ValueError(f"{folder} has {len(files):,} pictures; {data_set.pictures:,} are published")
-    if landmarks is None and data_set.label is None:
-        for path in folder.glob("gnd_*.pkl"):
-            read_ground_truth(path, folder).save(folder / f"{folder.name}.json")  # for whoever reads no pickles
-        return
-    rows = []
-    for file in files:
-        label = landmarks[file] if landmarks is not None else re.fullmatch(data_set.label, file)[1]
-        split = "train"
-        if data_set.query is not None:
-            split = "query" if re.fullmatch(data_set.query, file) else "db"
-        rows.append((file, label, split))
-    table = pd.DataFrame(rows, columns=["file", "label", "split"])
-    write_atomic(folder / "labels.csv", table.to_csv(index=False, lineterminator="\n"))
+def _describe(data_set: DataSet, folder: Path, files: list[str], landmarks: dict[str, int] | None) -> None:
+    """Write labels.csv, or the ground truth as JSON for whoever reads no pickles, beside the pictures."""
+    for path in folder.glob("gnd_*.pkl"):
+        read_ground_truth(path, folder).save(folder / f"{folder.name}.json")
+    table = pd.DataFrame({"file": files, "label": None, "split": "train"})
+    if landmarks is not None:
+        table["label"] = table["file"].map(landmarks)
+    elif data_set.label is not None:
+        table["label"] = table["file"].str.extract(data_set.label)
+    if data_set.query is not None:
+        table["split"] = np.where(table["file"].str.fullmatch(data_set.query), "query", "db")
+    if not table["label"].isna().all():
+        write_atomic(folder / "labels.csv", table.to_csv(index=False, lineterminator="\n"))

@@ -10,7 +10,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.decode import TARGA, ImageError, opened
@@ -20,6 +19,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp"
               ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".jpx", ".j2k", ".psd", *TARGA)  # fmt: skip
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")  # some hold a small preview
 SPLITS = ("query", "db", "distractor", "train")
+Rows = list[tuple[str, str, str | None]]  # file, label, split; None where the table has no such column
 NAMES_SHOWN = 20  # file names an error message lists
 csv.field_size_limit(2**24)  # a landmark of GLDv2 has more pictures than the library's own limit holds
 
@@ -28,12 +28,10 @@ def list_pictures(folder: Path | str) -> tuple[list[str], dict[str, int]]:
     """Names of all pictures below a folder, and how many of its other files are left out for which reason.
 
     Names are relative to the folder, with "/" between, sorted. Links are followed; a folder or a file that several
-    names lead to counts once. Whatever begins with a dot is passed over. Raises `NotADirectoryError` where it is no
-    folder, `FileNotFoundError` where it holds no picture, `PermissionError` where a part of it may not be read.
+    names lead to counts once. Whatever begins with a dot is passed over. Raises `FileNotFoundError` where it holds no
+    picture, and what else the system says of a folder that it cannot read.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder" if folder.exists() else f"{folder}: no such folder")
     names, skipped = [], Counter()
     waiting, seen = [folder], {file_identity(folder)}
     while waiting:
@@ -91,28 +89,28 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     """
     path = Path(path)
     root, rows = _read_rows(path, images, (None, "query", "db", "distractor"))
-    database = [row for row in rows if row.split != "query"]
-    by_label = defaultdict(list)
-    for i, row in enumerate(database):
-        if row.label and row.split != "distractor":
-            by_label[row.label].append(i)
-    queries = [row for row in rows if row.split == "query" or (row.split is None and len(by_label[row.label]) > 1)]
+    database, by_label = [], defaultdict(list)
+    for file, label, split in rows:
+        if label and split in (None, "db"):
+            by_label[label].append(len(database))
+        if split != "query":
+            database.append(file)
+    shared = {label for label, ids in by_label.items() if len(ids) > 1}
+    queries = [(file, label) for file, label, split in rows if split == "query" or (split is None and label in shared)]
     if not queries or not database:
         wanted = "some of each, or without splits a label that two pictures share, are wanted"
         raise ValueError(f"{path} has {len(queries)} queries, {len(database)} database pictures; {wanted}")
-    ids = {row.file: i for i, row in enumerate(database)}
-    query_ids = [ids.get(row.file, -1) for row in queries]
-    easy, lonely = [], []
-    for row, own in zip(queries, query_ids, strict=True):
-        easy.append([i for i in by_label[row.label] if i != own])
-        if not easy[-1]:
-            lonely.append(f"{row.file}: {row.label!r}")
+    ids = {file: i for i, file in enumerate(database)}
+    own = [ids.get(file, -1) for file, _ in queries]
+    groups = [label for _, label in queries]
+    easy = [[i for i in by_label[label] if i != mine] for label, mine in zip(groups, own, strict=True)]
+    lonely = [f"{file}: {label!r}" for (file, label), right in zip(queries, easy, strict=True) if not right]
     if lonely and (on_lonely == "raise" or len(lonely) == len(queries)):
         raise ValueError(f"{path}: no database picture has the label of {listed(lonely, 'queries')}")
     name = path.stem if path.stem != "labels" else path.resolve().parent.name
-    files, asked = ([row.file for row in part] for part in (database, queries))
-    none, groups = [[]] * len(queries), [row.label for row in queries]
-    return Benchmark(name, root, files, asked, easy, none, none, groups=groups, query_ids=query_ids)
+    none = [[]] * len(queries)
+    asked = [file for file, _ in queries]
+    return Benchmark(name, root, database, asked, easy, none, none, groups=groups, query_ids=own)
 
 
 def read_training_labels(path: Path | str, images: Path | str | None = None) -> LabelledImages:
@@ -121,20 +119,14 @@ def read_training_labels(path: Path | str, images: Path | str | None = None) -> 
     Rows without a label are left out. Raises as `read_labels` does, and `ValueError` for fewer than two classes.
     """
     root, rows = _read_rows(Path(path), images, (None, "train"))
-    rows = [row for row in rows if row.label]
-    classes = {label: i for i, label in enumerate(sorted({row.label for row in rows}))}
+    rows = [(file, label) for file, label, _ in rows if label]
+    classes = {label: i for i, label in enumerate(sorted({label for _, label in rows}))}
     if len(classes) < 2:
         raise ValueError(f"{path} has {len(classes)} labels in its training rows; two or more are wanted")
-    return LabelledImages(root, [row.file for row in rows], [classes[row.label] for row in rows])
+    return LabelledImages(root, [file for file, _ in rows], [classes[label] for _, label in rows])
 
 
-class _Row(NamedTuple):
-    file: str
-    label: str
-    split: str | None  # None where the table has no such column
-
-
-def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | None]) -> tuple[Path, list[_Row]]:
+def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | None]) -> tuple[Path, Rows]:
     """The folder of a table's pictures, and those of its rows that have one of `splits`, with the names found there."""
     rows, seen = [], {}
     for line, record in read_records(path, ("file", "label")):
@@ -147,12 +139,12 @@ def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | Non
         if first != line:
             raise ValueError(f"{where}: {file} was already listed in line {first}")
         if split in splits:
-            rows.append(_Row(file, unicodedata.normalize("NFC", record["label"]), split))
+            rows.append((file, unicodedata.normalize("NFC", record["label"]), split))
     folders = [path.parent, path.parent / "images"] if images is None else [Path(images)]
     forms = ("NFC", "NFD")  # accents may be composed or not
-    spellings = {row.file: [row.file, *(unicodedata.normalize(form, row.file) for form in forms)] for row in rows}
+    spellings = {file: [file, *(unicodedata.normalize(form, file) for form in forms)] for file, _, _ in rows}
     root, names = find_files(path, folders, spellings)
-    return root, [row._replace(file=names[row.file]) for row in rows]
+    return root, [(names[file], label, split) for file, label, split in rows]
 
 
 def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-import reprlib
+from operator import index
 from pathlib import Path, PureWindowsPath
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, FailFast, Field, ValidationError, model_validator
+
+from ssr_lib.benchmark import LISTS
 
 
 class _Kind:
@@ -22,7 +23,7 @@ class _Kind:
 
     def __init__(self, code: str | bytes, *_: Any):
         self.dtype = np.dtype(_text(code))
-        if self.dtype.kind not in "iufbSU":
+        if self.dtype.kind not in "iufSU":
             raise pickle.UnpicklingError(f"it holds an array of {self.dtype!s:.40}; only numbers and text are read")
 
     def __setstate__(self, state: tuple) -> None:
@@ -79,60 +80,34 @@ def stays_inside(name: str) -> bool:
     return not path.anchor and ".." not in path.parts
 
 
-class _Fields(BaseModel):
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, fields: Any) -> Any:
-        if isinstance(fields, dict):
-            fields = {_text(key): value for key, value in fields.items()}
-            if "ok" in fields:  # the benchmarks before they were revisited
-                fields = {"easy": fields["ok"], "hard": [], **fields}
-        return fields
+def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+    """What a pickled ground truth lists: imlist, qimlist and gnd, each entry as `_truth` makes it.
 
-
-_Name = Annotated[str, BeforeValidator(_text), Field(strict=True)]
-_Number = Annotated[float, Field(strict=True)]
-_Ids = Annotated[list[Annotated[int, Field(strict=True, ge=0, lt=2**63)]], FailFast()]
-
-
-class Query(_Fields):
-    """Ids of database images that are right for a query, or neither right nor wrong, and its box in pixels."""
-
-    easy: _Ids
-    hard: _Ids
-    junk: _Ids
-    bbx: tuple[_Number, _Number, _Number, _Number] | None = None
-
-
-class GroundTruth(_Fields):
-    """Names of the database images and of the queries, and what is right for each query."""
-
-    imlist: Annotated[list[_Name], FailFast()]
-    qimlist: Annotated[list[_Name], FailFast()]
-    gnd: Annotated[list[Query], FailFast()]
-
-
-def read_record(data: bytes, path: Path) -> GroundTruth:
-    """What a pickled ground truth lists: imlist, qimlist, and in gnd each query's easy, hard, junk, and bbx or None.
-
-    `path` is for messages. "ok" counts as easy. Raises `ValueError` naming what is missing or of another kind.
+    Raises `ValueError` naming the file, which is `path`, where it is anything else.
     """
-    wanted = f"{path} is refused: a pickle of imlist, qimlist and gnd is wanted"
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if "PUT" in opcode.name and int(argument) > len(data):
                 raise pickle.UnpicklingError(f"it claims {int(argument):,} entries of memory")
-        record = GroundTruth.model_validate(_Unpickler(io.BytesIO(data), encoding="bytes").load())
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(["record", *map(str, fault["loc"])])
-        raise ValueError(f"{wanted}; {where}: {fault['msg']}, found {reprlib.repr(fault['input'])}") from error
+        record = _named(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+        imlist, qimlist = ([_text(name) for name in record[key]] for key in ("imlist", "qimlist"))
+        for name in (*imlist, *qimlist):
+            if not stays_inside(name):
+                raise ValueError(f"{name!r} is not the name of a picture inside its folder")
+        return imlist, qimlist, [_truth(_named(entry)) for entry in record["gnd"]]
     except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
-        told = f"this is another file, compressed, damaged or hostile ({type(error).__name__}: {error})"
-        raise ValueError(f"{wanted}; {told}") from error
-    for name in (*record.imlist, *record.qimlist):
-        if not stays_inside(name):
-            raise ValueError(f"{path}: {name!r} is not the name of a picture inside its folder")
-    if len(record.gnd) != len(record.qimlist):
-        raise ValueError(f"{path}: {len(record.gnd)} entries in gnd for {len(record.qimlist)} queries")
-    return record
+        wanted = "wanted is a pickle of imlist, qimlist, gnd (easy, hard, junk, bbx), whole and not compressed"
+        raise ValueError(f"{path} is refused ({type(error).__name__}: {error}); {wanted}") from error
+
+
+def _named(fields: dict) -> dict[str, Any]:
+    return {_text(key): value for key, value in fields.items()}
+
+
+def _truth(fields: dict[str, Any]) -> dict[str, Any]:
+    """Ids of a query's database images in easy, hard and junk, int64, ascending, and its box in pixels, or None."""
+    if "ok" in fields:  # the benchmarks before they were revisited
+        fields = {"easy": fields["ok"], "hard": [], **fields}
+    truth: dict[str, Any] = {key: np.array(sorted(map(index, fields[key])), dtype=np.int64) for key in LISTS}
+    box = fields.get("bbx")
+    return truth | {"boxes": None if box is None else tuple(map(float, box))}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.sparse.csgraph import connected_components
 
 from ssr_lib.benchmark import LISTS, Benchmark
 from ssr_lib.datasets.folder import EXTENSIONS, find_files
@@ -29,14 +29,8 @@ Names = Mapping[str, int | None]  # of pictures, each with the width of its orig
 
 def read_names(path: Path | str) -> Names:
     """The names in a list of a part of a benchmark, one a line, and widths where they stand there; # begins a note."""
-    names = {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        match line.partition("#")[0].split():
-            case [name]:
-                names[name] = None
-            case [name, width]:
-                names[name] = int(width)
-    return names
+    lines = (line.partition("#")[0].split() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return {words[0]: int(words[1]) if len(words) > 1 else None for words in lines if words}
 
 
 def read_ground_truth(
@@ -60,8 +54,8 @@ def read_ground_truth(
     if published is None and not subset:
         wanted = "fetch it again, or say that it is another one (subset=True; in a profile: another name)"
         raise ValueError(f"{path} is not the published gnd_roxford5k.pkl or gnd_rparis6k.pkl (by SHA-256); {wanted}")
-    record = read_record(data, path)
-    listed = [*record.imlist, *record.qimlist]
+    imlist, qimlist, gnd = read_record(data, path)
+    listed = [*imlist, *qimlist]
     names = dict.fromkeys(listed) if names is None else names
     files = {name: name if name.lower().endswith(EXTENSIONS) else f"{name}.jpg" for name in listed}
     root = Path(".")
@@ -69,25 +63,25 @@ def read_ground_truth(
         spellings = {name: [name, *(name + ending for ending in EXTENSIONS)] for name in names}
         root, found = find_files(path, [Path(images), Path(images, "jpg")], spellings)
         files |= found
-    database, queries = ([files[name] for name in part] for part in (record.imlist, record.qimlist))
+    database, queries = ([files[name] for name in part] for part in (imlist, qimlist))
     ids = {file: i for i, file in enumerate(database)}
     own = [ids.get(file, -1) for file in queries]
-    boxes = [truth.bbx for truth in record.gnd]
-    lists = [[np.sort(getattr(truth, key)) for truth in record.gnd] for key in LISTS]
-    name = published or f"{path.stem.removeprefix('gnd_')} (cut down)"
-    benchmark = Benchmark(name, root, database, queries, *lists, boxes, record.qimlist, own)
+    title = published or f"{path.stem.removeprefix('gnd_')} (cut down)"
+    lists = {key: [truth[key] for truth in gnd] for key in (*LISTS, "boxes")}
+    benchmark = Benchmark(title, root, database, queries, groups=qimlist, query_ids=own, **lists)
     for i, positives in enumerate(benchmark.positives):
         if own[i] in positives:
-            raise ValueError(f"{path}, query {i}: {record.qimlist[i]} is a positive of itself; wanted among its junk")
-    benchmark = benchmark.select_queries([i for i, name in enumerate(record.qimlist) if name in names])
-    benchmark = benchmark.select_images([i for i, name in enumerate(record.imlist) if name in names])
+            raise ValueError(f"{path}, query {i}: {qimlist[i]} is a positive of itself; wanted among its junk")
+    benchmark = benchmark.select_queries([i for i, name in enumerate(qimlist) if name in names])
+    benchmark = benchmark.select_images([i for i, name in enumerate(imlist) if name in names])
     pairs = zip(benchmark.positives, benchmark.junk, strict=True)
     first = same_landmark([right if len(right) else junk for right, junk in pairs])
+    groups = [benchmark.groups[i] for i in first]
     boxes = benchmark.boxes
     if images is not None:
         asked = zip(benchmark.queries, benchmark.groups, boxes, strict=True)
         boxes = [_fitted(root / file, box, names[name]) for file, name, box in asked]
-    return dataclasses.replace(benchmark, boxes=boxes, groups=[benchmark.groups[i] for i in first])
+    return dataclasses.replace(benchmark, boxes=boxes, groups=groups)
 
 
 def _fitted(path: Path, box: tuple | None, width: int | None) -> tuple | None:
@@ -127,13 +121,10 @@ def same_landmark(positives: Sequence[Iterable[int]]) -> list[int]:
     counts, is placed by whatever else it lists.
     """
     sets = [set(ids) for ids in positives]
-    first = list(range(len(sets)))
-    for i, j in itertools.combinations(range(len(sets)), 2):
-        shared = len(sets[i] & sets[j])
-        if shared and 10 * shared >= 3 * (len(sets[i]) + len(sets[j]) - shared):
-            kept, joined = sorted((first[i], first[j]))
-            first = [kept if landmark == joined else landmark for landmark in first]
-    return first
+    joined = [[10 * len(a & b) >= 3 * max(1, len(a | b)) for b in sets] for a in sets]
+    _, landmarks = connected_components(np.array(joined))
+    _, first = np.unique(landmarks, return_index=True)
+    return first[landmarks].tolist()
 
 
 def read_distractors(folder: Path | str) -> list[str]:
