@@ -4,8 +4,6 @@ Where the weights come from is always said: "package" (ImageNet weights inside a
 "hub" (timm's download), "none" (random, from a seed), or a path to a .safetensors file in timm's naming.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 import zlib

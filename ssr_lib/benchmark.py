@@ -4,8 +4,6 @@ The form is that of the revisited Oxford and Paris benchmarks (Radenovic et al.,
 database images that show its landmark as *easy*, *hard* or *junk*; everything unlisted is wrong.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter
@@ -66,7 +64,7 @@ class Benchmark:
 
     def _validate_query(self, i: int, where: str) -> None:
         lists = {key: getattr(self, key)[i] for key in LISTS}
-        n_database, box, own = len(self.database), self.boxes[i], self.query_ids[i]
+        n_database, box = len(self.database), self.boxes[i]
         for key, ids in (lists | {key: extra[i] for key, extra in self.extra.items()}).items():
             bad = ids[(ids < 0) | (ids >= n_database)]
             if len(bad):
@@ -74,12 +72,9 @@ class Benchmark:
         ids, counts = np.unique(np.concatenate(list(lists.values())), return_counts=True)
         if (counts > 1).any():
             twice = ids[counts > 1][0]
-            name = f"image {twice} ({self.database[twice]})"
-            raise ValueError(f"{where}: {name} is listed more than once in {', '.join(LISTS)}; once is wanted")
+            raise ValueError(f"{where}: image {twice} ({self.database[twice]}) is listed more than once")
         if box is not None and not (len(box) == 4 and np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
             raise ValueError(f"{where}: box {tuple(box)} is not (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
-        if not -1 <= own < n_database:
-            raise ValueError(f"{where}: its own id {own} is out of range")
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -99,17 +94,17 @@ class Benchmark:
         named |= dict.fromkeys([*self.easy[query].tolist(), *self.hard[query].tolist()], "right")
         return [named.get(int(i), "wrong") for i in ids]
 
-    def select_queries(self, ids: Sequence[int]) -> Benchmark:
+    def select_queries(self, ids: Sequence[int]) -> "Benchmark":
         """The benchmark with only the queries `ids`, in that order, against the same database."""
         chosen = {key: [getattr(self, key)[i] for i in ids] for key in PER_QUERY}
         extra = {key: [lists[i] for i in ids] for key, lists in self.extra.items()}
         return replace(self, **chosen, extra=extra)
 
-    def first_images(self, count: int) -> Benchmark:
+    def first_images(self, count: int) -> "Benchmark":
         """With only the first `count` database images. Raises `ValueError` if a listed one is among the rest."""
         return replace(self.select_images(range(count)), **{key: getattr(self, key) for key in (*LISTS, "query_ids")})
 
-    def select_images(self, ids: Sequence[int]) -> Benchmark:
+    def select_images(self, ids: Sequence[int]) -> "Benchmark":
         """The benchmark with only the database images `ids`, in that order; those left out leave every list."""
         place = np.full(len(self.database) + 1, -1)  # the last one for an own id of -1
         place[np.asarray(ids, dtype=np.int64)] = np.arange(len(ids))
@@ -129,7 +124,7 @@ class Benchmark:
         write_atomic(path, json.dumps(record, separators=(",", ":"), default=lambda array: array.tolist()) + "\n")
 
     @classmethod
-    def load(cls, path: Path | str) -> Benchmark:
+    def load(cls, path: Path | str) -> "Benchmark":
         """Read what `save` wrote. Raises `ValueError` naming the file for another format or damaged JSON."""
         path = Path(path)
         try:
@@ -154,8 +149,6 @@ class LabelledImages:
     def __post_init__(self):
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
-        if len(self.files) != len(self.labels):
-            raise ValueError(f"{len(self.files)} files but {len(self.labels)} labels; one label for each is wanted")
 
     def __len__(self) -> int:
         return len(self.files)

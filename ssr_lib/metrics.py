@@ -55,8 +55,7 @@ def _rankings(ranks: Ranks, truth: GroundTruth) -> Iterator[np.ndarray]:
     for part in ranks if isinstance(ranks, Iterator) else [ranks]:
         block = np.asarray(part.cpu() if isinstance(part, torch.Tensor) else part)
         if block.ndim != 2 or block.dtype.kind not in "iu":
-            wanted = "wanted integers (queries, places), best first"
-            raise ValueError(f"ranks are {block.dtype} of shape {block.shape}; {wanted}")
+            raise ValueError(f"ranks are {block.dtype} of shape {block.shape}; wanted integers (queries, places)")
         low, high = block.min(initial=0), block.max(initial=0)
         if low < 0 or high >= end:
             wanted = f"wanted 0 to {end - 1}: rankings that end early are cut to one length, not filled up"
@@ -107,8 +106,9 @@ def average_precision(places_of_positives: Sequence[int], number_of_positives: i
     places = np.sort(np.asarray(places_of_positives).reshape(-1))
     fit = len(np.unique(places)) == len(places) and len(places) <= number_of_positives
     if places.size and (places.dtype.kind not in "iu" or places[0] < 0 or not fit):
-        wanted = f"distinct integers from 0 are wanted, one for each of at most {number_of_positives} positives"
-        raise ValueError(f"places {places.tolist()}: {wanted}")
+        raise ValueError(
+            f"places {places.tolist()} of {number_of_positives} positives; distinct ones from 0 are wanted"
+        )
     if not number_of_positives:
         return np.nan
     return float(_trapezoids(np.arange(len(places)), places.astype(np.int64)).sum() / number_of_positives)

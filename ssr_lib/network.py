@@ -1,7 +1,5 @@
 """RetrievalNet: image → global descriptor. A frozen part, a head (of `ssr_lib.heads` or not), whitening, L2."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from collections.abc import Mapping
@@ -53,7 +51,7 @@ class RetrievalNet(nn.Module):
         mid, last, projected = self.backbone.channels
         with seeded(seed, "embedding"):
             self.head = make_head((mid, mid if self.end_to_end else last, projected), seed=seed, **options)
-        self.whitening = None
+        self.whitening = nn.Identity()
         if descriptor_dim is not None:
             with seeded(seed, "whitening"):
                 self.whitening = nn.Linear(self.head.width, descriptor_dim)
@@ -86,16 +84,14 @@ class RetrievalNet(nn.Module):
 
     def from_maps(self, mid: Tensor | None, last: Tensor | None, *, normalize: bool = True) -> Tensor:
         """Maps from `maps` → descriptors (B, descriptor_dim), L2-normalised unless `normalize=False`."""
-        x = self.pooled(mid, last)
-        if self.whitening is not None:
-            x = self.whitening(x)  # (B, D)
+        x = self.whitening(self.pooled(mid, last))  # (B, D)
         return F.normalize(x, dim=1) if normalize else x
 
     def forward(self, images: Tensor, *, normalize: bool = True) -> Tensor:
         """Normalised images (B, 3, H, W) → descriptors (B, descriptor_dim)."""
         return self.from_maps(*self.maps(images), normalize=normalize)
 
-    def train(self, mode: bool = True) -> RetrievalNet:
+    def train(self, mode: bool = True) -> nn.Module:
         """As `nn.Module.train`; the backbone stays in evaluation mode, for the sake of its pretrained batch norms."""
         super().train(mode)
         self.backbone.eval()

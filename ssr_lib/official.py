@@ -3,8 +3,6 @@
 `official_head` also reads the head of the independent implementation of reading B, family "attention".
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +16,7 @@ from ssr_lib.files import hash_file, load_part
 from ssr_lib.heads import check_choice
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
-from ssr_lib.weights import check_tensors, checkpoint_files, read_file, save_checkpoint
+from ssr_lib.weights import checkpoint_files, read_file, save_checkpoint
 
 FAMILIES = {"senet": "senet", "cvnet": "cvnet", "gem": "cirtorch"}  # and how their pictures are prepared
 SUPERGLOBAL = {"options": {"p": 4.6, "regional": True, "eps": 1e-8}, "relup": 0.014, "normalize_pooled": True}
@@ -84,20 +82,21 @@ def official_name(ours: str, family: str) -> str:
 
 def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[dict], nn.Module], aside: str = _ASIDE):
     """The module that `make` builds from the configuration of a published state, with its weights, in eval mode."""
+    check_choice("family", family, tuple(_NAMES))
     source = f"this state ({family})" if isinstance(state, Mapping) else f"{state} ({family})"
     if not isinstance(state, Mapping):
         state = read_file(Path(state), source)
-    for wrapper in ("model", "model_state", "model_state_dict", "state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    check_tensors(state, source)
     found = {}
-    for name, value in plain_names(state).items():
-        # CVNet's global network in its own file; cirtorch's linear layer by another name
-        name = re.sub(r"^fc\.", "whiten.", name.removeprefix("encoder_q."))
-        if not re.match(aside, name):
-            found[name] = value
     try:
+        for wrapper in ("model", "model_state", "model_state_dict", "state_dict"):
+            state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
+        for name, value in plain_names(state).items():
+            # CVNet's global network in its own file; cirtorch's linear layer by another name
+            name = re.sub(r"^fc\.", "whiten.", name.removeprefix("encoder_q."))
+            if not re.match(aside, name):
+                if not (isinstance(value, Tensor) and value.is_floating_point() and value.isfinite().all()):
+                    raise ValueError(f"{source}: {name} is no tensor of finite floating-point numbers")
+                found[name] = value
         module = make(official_config(found, family))
         for ours, value in module.state_dict().items():
             theirs = official_name(ours, family)
@@ -105,10 +104,8 @@ def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[di
                 tensor = found.pop(theirs)  # SENet writes its convolutions over (u, v) as 3-D ones, (c, c, 1, 3, 3)
                 found[ours] = tensor.reshape(value.shape) if tensor.squeeze().shape == value.squeeze().shape else tensor
         module.load_state_dict(found)  # names what is missing, unexpected or misshapen
-    except KeyError as error:
-        raise ValueError(f"{source} is no checkpoint of family {family!r}: {error} is missing") from error
-    except (TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:400]
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:400]
         raise ValueError(f"{source} is no checkpoint of family {family!r}: {reason}") from error
     return module.eval()
 
@@ -119,7 +116,6 @@ def load_official(path_or_state: Path | str | Mapping[str, Any], family: str, **
     `family`: "senet" (Lee et al. 2023), "cvnet" (the global part; Lee et al. 2022) or "gem" (cirtorch; Radenovic et al.
     2019). `changes`: arguments of `RetrievalNet`. Raises `ValueError` naming what is missing, unexpected or misshapen.
     """
-    check_choice("family", family, tuple(FAMILIES))
     return _load(path_or_state, family, lambda config: RetrievalNet(**{**config, **changes}))
 
 
@@ -144,7 +140,6 @@ def official_head(state: Path | str | Mapping[str, Any], family: str) -> Officia
 
     `family`: those of `load_official`, and "attention", for which `state` must be of the head alone.
     """
-    check_choice("family", family, tuple(_NAMES))
     return _load(state, family, OfficialHead, aside=f"{_ASIDE}|{_OF_BACKBONE}")
 
 

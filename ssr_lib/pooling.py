@@ -1,7 +1,5 @@
 """Pooling: one global descriptor, not L2-normalised, from a feature map. Functions on (B, C, H, W), `GeM` a module."""
 
-from __future__ import annotations
-
 import math
 from itertools import product
 
@@ -22,8 +20,6 @@ def spoc(x: Tensor) -> Tensor:
 
 def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
     """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019."""
-    if not p > 0:
-        raise ValueError(f"the exponent p is {p}; a positive number is wanted (3 is usual)")
     return x.clamp(min=eps).pow(p).mean(dim=(2, 3)).pow(1 / p)
 
 

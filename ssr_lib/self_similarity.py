@@ -1,7 +1,5 @@
 """Self-similarity of a feature map: cosines, a descriptor of them, the encoder of products (Lee et al., CVPR 2023)."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import torch

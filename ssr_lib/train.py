@@ -1,7 +1,5 @@
 """Training what a RetrievalNet does not freeze, on stored maps; a batch is a function of seed and step alone."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import math
@@ -27,7 +25,7 @@ from ssr_lib.whitening import fit_lda
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe of a head. Raises `ValueError` for an optimizer or a start that there is not."""
+    """The recipe of a head. Raises `ValueError` for an optimizer, a start or a number of steps that cannot be."""
 
     steps: int = 300
     batch_size: int = 64
@@ -46,6 +44,8 @@ class TrainConfig:
     def __post_init__(self):
         check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         check_choice("start", self.start, ("random", "fitted"))
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; at least 1 is wanted")
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
@@ -89,8 +89,7 @@ def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> t
     """The optimizer: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
     known, new = net.parameter_groups()["tail"], list(net.head.parameters())
     fitted = config.start == "fitted"
-    if net.whitening is not None:
-        (known if fitted else new).extend(net.whitening.parameters())
+    (known if fitted else new).extend(net.whitening.parameters())
     (known if fitted and hasattr(loss, "start") else new).extend(loss.parameters())
     rates = (known, config.lr_tail), (new, config.lr_new)
     groups = [{"params": params, "base_lr": rate, "lr": rate} for params, rate in rates if params]
@@ -100,14 +99,14 @@ def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> t
 
 
 @torch.no_grad()
-def fit_start(net: RetrievalNet, loss: nn.Module | None, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
+def fit_start(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
     """Start `net`'s whitening from the LDA of the pooled features of `maps`, with classes `targets` (N,).
 
     Its rows are scaled to a root of mean square length 1, as those of the orthogonal map that it replaces. A `loss`
     starts from the descriptors that this gives. Raises `ValueError` without a whitening no wider than the features.
     """
     dims = net.descriptor_dim
-    if net.whitening is None or dims > net.head.width:
+    if net.config["descriptor_dim"] is None or dims > net.head.width:
         raise ValueError(f"a fitted start wants a whitening, to a descriptor_dim of {net.head.width} or less")
     features = pooled_features(net, maps).astype(np.float64)
     lda = fit_lda(features, targets, shrinkage)
@@ -132,8 +131,8 @@ def train_head(
     """
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(labels) != len(maps) or len(classes) < 2:
-        found = f"{len(labels)} labels of {len(classes)} classes for {len(maps)} maps"
-        raise ValueError(f"{found}; a label for each map and at least two classes are wanted")
+        wanted = "a label for each map and at least two classes are wanted"
+        raise ValueError(f"{len(labels)} labels of {len(classes)} classes for {len(maps)} maps; {wanted}")
     directory = Path(directory)
     loss = make_loss(net, len(classes), config)
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}

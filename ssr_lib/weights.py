@@ -4,18 +4,14 @@ The record is stored inside the safetensors file too, so that weights and record
 Pickles are read with `weights_only=True`: tensors, numbers and text, and nothing runs.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from ssr_lib.files import read_json, write_atomic
 from ssr_lib.images import PRESETS, Preprocess
@@ -44,19 +40,15 @@ def save_checkpoint(path: Path | str, net: RetrievalNet, extra: dict[str, Any] |
 def read_record(path: Path | str) -> dict[str, Any]:
     """The record of a checkpoint: its "config" and "extra". Raises `ValueError` naming a damaged or foreign file."""
     weights_file, record_file = checkpoint_files(path)
-    if not weights_file.is_file():
-        raise FileNotFoundError(f"{weights_file} does not exist; `ssr convert` makes a checkpoint of published weights")
     try:
         with safe_open(weights_file, framework="pt") as stored:
             record = json.loads((stored.metadata() or {}).get("record", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{weights_file} is damaged or cut short ({error}); make or copy it again") from error
-    found = record.get("format", "no format")
-    if found != FORMAT:
-        raise ValueError(f"{weights_file} holds no network of {FORMAT} (found: {found}); train or convert it again")
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{weights_file} holds no network of {FORMAT}; train or convert it again")
     if read_json(record_file) != record:
-        what = f"is missing or is not the record inside {weights_file.name}"
-        raise ValueError(f"{record_file} {what}; copy both files again from the same place")
+        raise ValueError(f"{record_file} is missing or is not the record inside {weights_file.name}; copy both again")
     return record
 
 
@@ -112,18 +104,3 @@ def read_file(path: Path, source: str) -> object:
         # what follows the first sentence advises to unpickle without thought
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"{source} is damaged or no file of weights ({reason})") from error
-
-
-def check_tensors(state: object, source: str) -> None:
-    """Raise `ValueError` naming the entry of `state` that is no finite tensor under a name."""
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{source} holds a {type(state).__name__}; tensors by name are wanted")
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"{source}: entry {name!r} is a {type(value).__name__}; tensors by name are wanted")
-        dense = value.layout is torch.strided and not value.is_meta
-        if not dense or not (value.is_floating_point() or name.endswith("num_batches_tracked")):
-            kind = f"{value.dtype}, {value.layout}, {value.device}".replace("torch.", "")
-            raise ValueError(f"{source}: {name} is {kind}; dense floating-point weights are wanted")
-        if not value.isfinite().all():
-            raise ValueError(f"{source}: {name} holds NaN or infinity; the file is damaged: download it again")

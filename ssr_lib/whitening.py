@@ -1,7 +1,5 @@
 """Whitening of global descriptors: PCA, learned from matching pairs, LDA from classes; fitted in float64."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +15,6 @@ class Whitening:
 
     def apply(self, descriptors: np.ndarray, dims: int | None = None) -> np.ndarray:
         """Whitened unit descriptors (N, dims) of (N, D), in the same dtype; dims None keeps all."""
-        if dims is not None and not 1 <= dims <= len(self.projection):
-            raise ValueError(f"whitening: dims is {dims}; 1 to {len(self.projection)} is wanted")
         mean, projection = self.mean.astype(descriptors.dtype), self.projection[:dims].astype(descriptors.dtype)
         whitened = (descriptors - mean) @ projection.T  # (N, D')
         return whitened / ((whitened**2).sum(1, keepdims=True) ** 0.5 + 1e-6)

@@ -75,7 +75,6 @@ def test_missing_values_are_left_out_and_the_level_widens():
     [
         ([[1.0, 2.0]], [0], r"values \(1, 2\) with 1 groups"),
         ([[1.0, 2.0]], [0, 0], "1 group of queries has values"),
-        ([[np.inf, 2.0]], [0, 1], "values hold infinity"),
     ],
 )
 def test_what_has_no_interval_is_refused(values, groups, message):

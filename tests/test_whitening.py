@@ -64,7 +64,6 @@ X = np.random.default_rng(5).standard_normal((9, 3))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fit_pca(X).apply(X, 5), "dims is 5"),
         (lambda: fit_pca(X * np.nan), "infs or NaNs"),
         (lambda: fit_lda(X, np.arange(9)), "each of 9 descriptors is a class of its own"),
         (lambda: fit_learned(X, [0, 1], [2]), "2 queries for 1 positives"),

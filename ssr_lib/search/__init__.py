@@ -5,8 +5,6 @@ order of their ids. A full ranking scores everything in whole numbers; k neighbo
 scored again in whole numbers, as is all that float32 cannot tell from the last of them.
 """
 
-from __future__ import annotations
-
 import sys
 
 import torch
@@ -80,8 +78,6 @@ def knn(
 def full_ranking(q: Prepared, d: Prepared, own: torch.Tensor | None = None, scored: bool = True):
     """Scores, None unless `scored`, and ids (Q, N), best first; (Q, N − 1) where every query leaves out its own."""
     width = len(d) - int(own is not None and bool((own >= 0).all()))
-    if width == 0:
-        raise ValueError("the database holds nothing but the query itself; there is no ranking without it")
     ids = torch.empty((len(q), width), dtype=torch.int64, device=q.device)
     scores = torch.empty(ids.shape, dtype=torch.float64, device=q.device) if scored else None
     for rows in blocks(len(q), NUMBERS // len(d)):

@@ -6,8 +6,6 @@ rounded to 2^-36; it errs by at most 2·√D·2^-27, in practice by less than 1e
 *code*, which sorts as (−score, id) does: equal images stand in the order of their ids, and sorting needs no index.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import torch

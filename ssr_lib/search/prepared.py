@@ -1,7 +1,5 @@
 """Descriptors as search and re-ranking take them: validated once, their lengths known, on the device that computes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,7 +44,7 @@ class Prepared:
         rows = self.raw(index).contiguous()
         return rows if self.is_unit else rows.double().div_(self.norms[index, None]).float()
 
-    def take(self, ids: torch.Tensor) -> Prepared:
+    def take(self, ids: torch.Tensor) -> "Prepared":
         """Some of the rows, in memory."""
         return Prepared(self.raw(ids), self.norms[ids], self.is_unit, self.numpy)
 
@@ -68,12 +66,11 @@ def prepare(array: Array | Prepared, name: str = "descriptors", device: torch.de
     """
     if isinstance(array, Prepared):
         return array
-    if not isinstance(array, Array):
-        raise ValueError(f"{name} are a {type(array).__name__}; wanted a float32 NumPy array or torch tensor")
+    if not isinstance(array, Array) or array.dtype not in (np.float32, torch.float32):
+        found = f"a {type(array).__name__}, {getattr(array, 'dtype', 'no array')}"
+        raise ValueError(f"{name} are {found}; wanted float32, NumPy or torch: convert them first")
     if array.ndim != 2 or 0 in array.shape or len(array) > MOST:
         raise ValueError(f"{name} have shape {tuple(array.shape)}; wanted 1 to {MOST:,} rows of 1 dimension or more")
-    if array.dtype not in (np.float32, torch.float32):
-        raise ValueError(f"{name} are {array.dtype}; wanted float32: convert them first")
     numpy = isinstance(array, np.ndarray)
     home = torch.device(device or array.device)
     home = torch.device("cpu") if home.type == "mps" else home
@@ -98,8 +95,6 @@ def as_pair(queries: Array | Prepared, database: Array | Prepared) -> tuple[Prep
     here, there = (None if isinstance(x, np.ndarray) else getattr(x, "device", None) for x in (queries, database))
     d = prepare(database, "database descriptors", there or here)
     q = d if queries is database else prepare(queries, "queries", here or d.device)
-    if q.device != d.device:
-        raise ValueError(f"queries are on {q.device}, the database on {d.device}; move them to one device")
     if q.data.shape[1] != d.data.shape[1]:
         sizes = f"database descriptors have dimension {d.data.shape[1]} but queries have {q.data.shape[1]}"
         raise ValueError(f"{sizes}; extract both with the same model")
@@ -111,12 +106,11 @@ def own_ids(ids: Array | None, q: Prepared, d: Prepared) -> torch.Tensor | None:
     if ids is None:
         return None
     own = torch.as_tensor(ids).to(q.device)
-    if own.shape != (len(q),) or own.is_floating_point() or own.dtype == torch.bool:
-        raise ValueError(f"own ids are {own.dtype} of shape {tuple(own.shape)}; wanted ({len(q)},) integers")
-    own = own.long()
-    if bool(((own < -1) | (own >= len(d))).any()):
-        raise ValueError(f"own ids go from {own.min()} to {own.max()}; wanted -1 (none) or 0 to {len(d) - 1}")
-    return own if bool((own >= 0).any()) else None
+    inside = own.shape == (len(q),) and bool(((own >= -1) & (own < len(d))).all())
+    if not inside or own.is_floating_point() or own.dtype == torch.bool:
+        found = f"{own.dtype} of shape {tuple(own.shape)}"
+        raise ValueError(f"own ids are {found}; wanted {len(q)} integers from -1 (none) to {len(d) - 1}")
+    return own.long() if bool((own >= 0).any()) else None
 
 
 def check_integer(value: int, name: str, low: int, high: int, why: str) -> None:
