@@ -107,7 +107,7 @@ def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(s
 
 FILES = {"top/a.jpg": b"a" * 100, "top/sub/b.jpg": b"b" * 5000, "top/readme.txt": b"no picture", "top/._b.jpg": b""}
 PLAIN = functools.partial(make_tar, mode="w")
-FLAT, WHOLE = DATA_SETS["roxford5k"].entries, DATA_SETS[GLDV2].entries
+FLAT, WHOLE = DATA_SETS["roxford5k"]["entries"], DATA_SETS[GLDV2]["entries"]
 
 
 @pytest.mark.parametrize("make", [make_tar, PLAIN])
@@ -169,7 +169,7 @@ def small(site, monkeypatch):
         Source("part_2.tgz", (f"{site.address}part_2.tgz",)),
     )
     monkeypatch.setattr(revisited, "OFFICIAL", {"small": sha256})
-    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["rparis6k"], kept=0, sources=sources))
+    monkeypatch.setitem(DATA_SETS, "small", {**DATA_SETS["rparis6k"], "kept": 0, "sources": sources})
     return site
 
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_put_there_is_refused_before_anything_is_asked_for(small,
         get("imagenet", tmp_path)
     with locked(tmp_path / "data" / "small"), pytest.raises(FolderBusyError):
         get("small", tmp_path)
-    monkeypatch.setitem(DATA_SETS, "small", dataclasses.replace(DATA_SETS["small"], kept=1e6))
+    monkeypatch.setitem(DATA_SETS, "small", {**DATA_SETS["small"], "kept": 1e6})
     with pytest.raises(OSError, match=r"small: .* and 1000000.0 GB on disk afterwards; .* GB are free"):
         get("small", tmp_path)
     assert small.asked == []
@@ -220,12 +220,11 @@ def test_what_cannot_be_put_there_is_refused_before_anything_is_asked_for(small,
 def serve(site, monkeypatch, name, *files, **changes):
     """Have the site give the data set: those of its sources whose names are `files`."""
     sources = []
-    for source in DATA_SETS[name].sources:
+    for source in DATA_SETS[name]["sources"]:
         if source.file in files:
             md5_url = source.md5_url and f"{site.address}{source.file}.md5"
             sources.append(dataclasses.replace(source, urls=(f"{site.address}{source.file}",), md5_url=md5_url))
-    changed = dataclasses.replace(DATA_SETS[name], sources=tuple(sources), kept=0, **changes)
-    monkeypatch.setitem(DATA_SETS, name, changed)
+    monkeypatch.setitem(DATA_SETS, name, {**DATA_SETS[name], "sources": sources, "kept": 0, **changes})
 
 
 def rows_of(folder):
@@ -237,7 +236,7 @@ def rows_of(folder):
 def test_groceries_become_training_labels(site, tmp_path, monkeypatch):
     names = ["train/Fruit/Apple/Golden/g1.jpg", "val/Fruit/Apple/Golden/g1.jpg", "train/Packages/Milk/m.jpg",
              "test/Fruit/Apple/Golden/t.jpg", "iconic-images-and-descriptions/x.jpg", "train/README.md"]  # fmt: skip
-    archive = DATA_SETS["grocery"].sources[0].file
+    archive = DATA_SETS["grocery"]["sources"][0].file
     make_tar(site.folder / archive, {f"GroceryStoreDataset-abc/dataset/{name}": name.encode() for name in names})
     serve(site, monkeypatch, "grocery", archive)
     place = get("grocery", tmp_path)
@@ -288,7 +287,7 @@ def test_landmarks_that_the_published_list_names_are_kept(landmarks, tmp_path, m
     (folder / "jpg" / "0" / "a" / "0" / "0a0.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 6 pictures \(jpg/0/a/0/0a0\.jpg\) .*; delete .*unpacked"):
         get(GLDV2, tmp_path)
-    monkeypatch.setitem(DATA_SETS, GLDV2, dataclasses.replace(DATA_SETS[GLDV2], pictures=7))
+    monkeypatch.setitem(DATA_SETS, GLDV2, {**DATA_SETS[GLDV2], "pictures": 7})
     with pytest.raises(ValueError, match=r"train_clean\.csv lists 6 pictures; 7 are published; delete it"):
         get(GLDV2, tmp_path)
 

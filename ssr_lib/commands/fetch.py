@@ -14,7 +14,7 @@ def fetch(args: Namespace) -> None:
     """Download a data set, or list those there are."""
     if args.name is None:
         for name, data_set in DATA_SETS.items():
-            print(f"{name:27s}{data_set.size:>19s}   {data_set.about}")
+            print(f"{name:27s}{data_set['size']:>19s}   {data_set['about']}")
         return
     options = {"shards": args.shards, "progress": sys.stderr.isatty(), "tell": note}
     print(shown(str(fetch_data_set(args.name, args.to, **options))))

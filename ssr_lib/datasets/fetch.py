@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,33 +43,18 @@ class Source:
     md5_url: str | None = None  # of a text that begins with the file's MD5
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """A public data set; catalogue.yaml says what the values mean."""
-
-    about: str
-    size: str
-    kept: float
-    entries: str
-    sources: tuple[Source, ...]
-    pictures: int | None = None
-    label: str | None = None
-    query: str | None = None
-
-
-def _data_set(name: str, record: dict) -> DataSet:
-    sources = []
-    for file in record.pop("files"):
+def _sources(name: str, files: list[dict]) -> Iterator[Source]:
+    for file in files:
         checksum = f"sha256:{OFFICIAL[name]}" if file["urls"][0].endswith(".pkl") else None
         for number in range(*file.get("numbers", [1])):
             urls = tuple(url.format(number) for url in file["urls"])
             md5_url = file["md5"].format(number) if "md5" in file else None
-            sources.append(Source(urls[0].rpartition("/")[2], urls, checksum, md5_url))
-    return DataSet(**record, sources=tuple(sources))
+            yield Source(urls[0].rpartition("/")[2], urls, checksum, md5_url)
 
 
 _RECORDS = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8"))
-DATA_SETS: dict[str, DataSet] = {name: _data_set(name, record) for name, record in _RECORDS.items()}
+# Each with the keys that catalogue.yaml explains, and its sources.
+DATA_SETS = {name: record | {"sources": [*_sources(name, record["files"])]} for name, record in _RECORDS.items()}
 
 
 def fetch(
@@ -80,24 +65,25 @@ def fetch(
     `shards`: of Google Landmarks the archives that are wanted, as "0-4,7" or by their numbers; labels.csv then lists
     what these hold. `tell` is called with one line that says what it costs, before it begins. An interrupted call goes
     on with the file where it stopped. A file put there by hand is used if it is the published one. Raises `ValueError`
-    for an unknown name, shards that there are not, and a wrong or damaged file, `ConnectionError` where no address
-    gives a file, `FileNotFoundError` where pictures are missing in the end, `FolderBusyError`, `OSError`.
+    for a name or shards that there are not and for a wrong file, `ConnectionError` where no address gives one,
+    `FileNotFoundError` where pictures are missing in the end, `FolderBusyError`, `OSError`.
     """
     name = GLDV2 if name == "gldv2" else name
     if name not in DATA_SETS:
         raise ValueError(f"no data set {name!r}; there are {', '.join(DATA_SETS)}")
     data_set, folder = DATA_SETS[name], Path(to) / name
-    sources = data_set.sources if shards is None else _chosen(name, shards)
+    sources = data_set["sources"] if shards is None else _chosen(name, shards)
     with locked(folder):
         for left in folder.glob("tmp????????"):  # of a download that was killed
             left.unlink()
         unpacked = folder / "unpacked"  # for each archive a list of the files that it gave
-        share, free = len(sources) / len(data_set.sources), shutil.disk_usage(folder).free / 1e9
-        cost = f"{len(sources)} of {len(data_set.sources)} files, all together about {data_set.size} to download"
-        cost += f" and {data_set.kept or '?'} GB on disk afterwards; {free:,.1f} GB are free in {to}"
+        total = len(data_set["sources"])
+        free = shutil.disk_usage(folder).free / 1e9
+        cost = f"{len(sources)} of {total} files, all together about {data_set['size']} to download"
+        cost += f" and {data_set['kept'] or '?'} GB on disk afterwards; {free:,.1f} GB are free in {to}"
         if tell is not None:
-            tell(f"{data_set.about}: {cost}")
-        if not unpacked.exists() and share * data_set.kept > free:
+            tell(f"{data_set['about']}: {cost}")
+        if not unpacked.exists() and data_set["kept"] * len(sources) / total > free:
             raise OSError(f"{name}: {cost}")
         files, landmarks = [], None
         for source in sources:
@@ -107,16 +93,17 @@ def fetch(
                 continue
             path = bring(source, folder, progress)
             if source.file == "train_clean.csv":
-                landmarks = _landmarks(path, data_set.pictures)
+                landmarks = _landmarks(path, data_set["pictures"])
             elif source.file.endswith((".tar", ".tar.gz", ".tgz")):
-                given = unpack(path, folder, data_set.entries, landmarks)
+                given = unpack(path, folder, data_set["entries"], landmarks)
                 write_atomic(record, json.dumps(given))
                 path.unlink()
                 files += given
         try:
             check_there(folder, files)
-            if shards is None and data_set.pictures not in (None, len(files)):
-                raise ValueError(f"{folder} has {len(files):,} pictures; {data_set.pictures:,} are published")
+            published = data_set.get("pictures", len(files))
+            if shards is None and published != len(files):
+                raise ValueError(f"{folder} has {len(files):,} pictures; {published:,} are published")
             _describe(data_set, folder, sorted(files), landmarks)
         except (FileNotFoundError, ValueError) as error:
             raise FileNotFoundError(f"{error}; delete {unpacked} to have the archives fetched again") from error
@@ -127,7 +114,7 @@ def _chosen(name: str, shards: str | Iterable[int]) -> list[Source]:
     """The list of Google Landmarks, and those of its archives that are wanted."""
     if name != GLDV2:
         raise ValueError(f"{name} has no shards to choose from; gldv2 has")
-    table, *archives = DATA_SETS[name].sources
+    table, *archives = DATA_SETS[name]["sources"]
     text = shards if isinstance(shards, str) else ",".join(map(str, shards))
     numbers = set()
     for part in text.split(","):
@@ -162,11 +149,10 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
 
 
 def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | None = None) -> list[str]:
-    """Write the wanted files of a .tar, .tar.gz or .tgz below `folder`/jpg; return their names in `folder`.
+    """Write the wanted files of an archive below `folder`/jpg; return their names in `folder`.
 
     `entries`: a regular expression of their paths, whose group is the name below jpg; `listed`: names that are wanted
-    of them. Links and devices are left out. Raises `ValueError` naming the archive where it is damaged, cut off, or
-    holds a way out of the folder, or more than it should.
+    of them. Links and devices are left out. Raises `ValueError` naming the archive where it is damaged or dangerous.
     """
     names = []
     left = BOMB * archive.stat().st_size + 10**9  # bytes
@@ -199,16 +185,16 @@ def _landmarks(table: Path, published: int) -> dict[str, int]:
     return {f"jpg/{file}": landmark for file, landmark in zip(files, landmarks.tolist(), strict=True)}
 
 
-def _describe(data_set: DataSet, folder: Path, files: list[str], landmarks: dict[str, int] | None) -> None:
+def _describe(data_set: dict, folder: Path, files: list[str], landmarks: dict[str, int] | None) -> None:
     """Write labels.csv, or the ground truth as JSON for whoever reads no pickles, beside the pictures."""
     for path in folder.glob("gnd_*.pkl"):
         read_ground_truth(path, folder).save(folder / f"{folder.name}.json")
     table = pd.DataFrame({"file": files, "label": None, "split": "train"})
     if landmarks is not None:
         table["label"] = table["file"].map(landmarks)
-    elif data_set.label is not None:
-        table["label"] = table["file"].str.extract(data_set.label)
-    if data_set.query is not None:
-        table["split"] = np.where(table["file"].str.fullmatch(data_set.query), "query", "db")
-    if not table["label"].isna().all():
+    elif "label" in data_set:
+        table["label"] = table["file"].str.extract(data_set["label"])
+    if "query" in data_set:
+        table["split"] = np.where(table["file"].str.fullmatch(data_set["query"]), "query", "db")
+    if table["label"].notna().any():
         write_atomic(folder / "labels.csv", table.to_csv(index=False, lineterminator="\n"))

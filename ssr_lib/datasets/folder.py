@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ssr_lib.benchmark import Benchmark, LabelledImages
@@ -114,9 +114,9 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
 
 
 def read_training_labels(path: Path | str, images: Path | str | None = None) -> LabelledImages:
-    """Training pictures with integer labels 0 … classes − 1: the "train" rows of a CSV, or all if it has no split.
+    """Training pictures and their classes 0, 1, …: the labelled "train" rows of a CSV, or all if it has no split.
 
-    Rows without a label are left out. Raises as `read_labels` does, and `ValueError` for fewer than two classes.
+    Raises as `read_labels` does, and `ValueError` for fewer than two classes.
     """
     root, rows = _read_rows(Path(path), images, (None, "train"))
     rows = [(file, label) for file, label, _ in rows if label]
@@ -130,7 +130,8 @@ def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | Non
     """The folder of a table's pictures, and those of its rows that have one of `splits`, with the names found there."""
     rows, seen = [], {}
     for line, record in read_records(path, ("file", "label")):
-        where, file, split = f"{path}, line {line}", record["file"], record.get("split")
+        where = f"{path}, line {line}"
+        file, split = record["file"], record.get("split")
         if not 1 <= len(file) <= 4096:
             raise ValueError(f"{where}: {file[:40]!r}… of {len(file):,} characters is no file name")
         if split not in (None, *SPLITS):
@@ -179,9 +180,7 @@ def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int,
         raise ValueError(f"{path}, from line {line} on: {error}; {hint}") from error
 
 
-def find_files(
-    table: Path, folders: Sequence[Path], spellings: Mapping[str, Sequence[str]]
-) -> tuple[Path, dict[str, str]]:
+def find_files(table: Path, folders: list[Path], spellings: dict[str, list[str]]) -> tuple[Path, dict[str, str]]:
     """The one of `folders` that holds the pictures of a table or ground truth, and the file there of each.
 
     `spellings`: what each may be called. Raises `FileNotFoundError` with the names of those that are missing,

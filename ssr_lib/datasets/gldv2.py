@@ -18,9 +18,8 @@ from ssr_lib.datasets.folder import read_records
 def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tuple[list[str], np.ndarray]:
     """Files (N), relative to the folder of the pictures, and the landmark id of each, (N,) int64.
 
-    `leave_out`: landmarks that are not used, for example those that Oxford and Paris are tested on; they are in the
-    published set and move the ranking of methods (Song et al., CVPR 2024; the ids: github.com/dealicious-inc/
-    RGLDv2-clean). Raises `ValueError` naming the line, or an id to leave out that is not there.
+    `leave_out`: landmarks that are not used, as those that Oxford and Paris are tested on, which move the ranking of
+    methods (Song et al., CVPR 2024; ids: github.com/dealicious-inc/RGLDv2-clean). Raises `ValueError` naming the line.
     """
     files, labels, known = [], [], set()
     for line, record in read_records(csv_file, ("landmark_id", "images")):
@@ -39,9 +38,9 @@ def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tupl
 
 
 def read_ids(path: Path | str) -> set[int]:
-    """Landmark ids from a text file, one a line; empty lines and lines that begin with # are passed over."""
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    """Landmark ids from a text file, one a line; empty lines and what follows a # are passed over."""
+    lines = [line.partition("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     try:
-        return {int(line) for line in lines if line and not line.startswith("#")}
+        return {int(line) for line in lines if line}
     except ValueError as error:
         raise ValueError(f"{path}: {error}; one landmark id a line is wanted") from error

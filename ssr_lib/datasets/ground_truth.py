@@ -81,10 +81,7 @@ def stays_inside(name: str) -> bool:
 
 
 def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dict[str, Any]]]:
-    """What a pickled ground truth lists: imlist, qimlist and gnd, each entry as `_truth` makes it.
-
-    Raises `ValueError` naming the file, which is `path`, where it is anything else.
-    """
+    """imlist, qimlist and gnd (see `_truth`) of a pickled ground truth; `ValueError` naming its `path` for all else."""
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if "PUT" in opcode.name and int(argument) > len(data):

@@ -85,10 +85,7 @@ def read_ground_truth(
 
 
 def _fitted(path: Path, box: tuple | None, width: int | None) -> tuple | None:
-    """The box of an original file `width` px wide in the picture at hand, which may be a smaller copy.
-
-    Raises `ValueError` naming the picture where it lies outside, as its header says.
-    """
+    """The box of an original file `width` px wide in a picture that may be a copy; `ValueError` where it is not in it."""
     if box is None:
         return None
     try:
@@ -140,11 +137,7 @@ def read_distractors(folder: Path | str) -> list[str]:
 
 
 def with_distractors(benchmark: Benchmark, files: Sequence[str], root: Path | str) -> Benchmark:
-    """The benchmark with further database images that are wrong for every query; their ids follow the old ones.
-
-    `files`: names relative to `root`. Descriptors of (database, distractors) can thus be extracted apart and
-    concatenated in this order.
-    """
+    """The benchmark with database images that are wrong for every query behind its own: `files` relative to `root`."""
     way = os.path.relpath(Path(root).resolve(), benchmark.root.resolve())
     database = [*benchmark.database, *(Path(way, file).as_posix() for file in files)]
     return dataclasses.replace(benchmark, name=f"{benchmark.name}+{len(files)}", database=database)
