@@ -77,7 +77,7 @@ class Head(nn.Module):
         margin = (0, -width % side, 0, -height % side)
         padded = F.pad(z, margin)
         inside = F.unfold(F.pad(torch.ones_like(z[:1, :1]), margin), side, stride=side)[0].T  # (windows, side²)
-        tokens = F.unfold(padded, side, stride=side).view(batch, c, side * side, -1)
+        tokens = F.unfold(padded, side, stride=side).reshape(batch, c, side * side, -1)
         tokens = tokens.permute(0, 3, 2, 1).flatten(0, 1)  # (B · windows, side², c)
         beyond = (inside == 0).repeat(batch, 1)
         seen = self.windows(tokens, tokens, tokens, key_padding_mask=beyond, need_weights=False)[0]

@@ -55,11 +55,11 @@ class Head(nn.Module):
         """g(R) of X (B, C, H, W), same shape."""
         (batch, channels, height, width), side = x.shape, self.window
         f = F.normalize(x.relu(), dim=1)
-        around = F.unfold(f, side, padding=side // 2).view(batch, channels, side * side, height * width)
+        around = F.unfold(f, side, padding=side // 2).reshape(batch, channels, side * side, height * width)
         r = channels * f.flatten(2)[:, :, None] * around  # (B, C, U · V, H · W)
         z = self.reduce(r)  # (B, c, U · V, H · W)
         z = self.encoder(z.permute(0, 3, 1, 2).reshape(batch * height * width, -1, side, side))  # (B · H · W, c, 1, 1)
-        return self.expand(z.view(batch, height, width, -1).permute(0, 3, 1, 2))
+        return self.expand(z.reshape(batch, height, width, -1).permute(0, 3, 1, 2))
 
     def added(self, mid: Tensor | None, last: Tensor) -> tuple[Tensor, Tensor]:
         """X and what is added to it."""

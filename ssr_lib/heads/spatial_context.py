@@ -66,7 +66,7 @@ class Head(nn.Module):
         half = self.rings.shape[2] // 2
         sums = F.conv2d(a.flatten(0, 1)[:, None], self.rings, padding=half)  # (B · K, R, H, W)
         counts = F.conv2d(torch.ones_like(a[:1, :1]), self.rings, padding=half)  # (1, R, H, W)
-        return (sums / counts.clamp(min=1)).view(len(a), -1, *a.shape[2:])
+        return (sums / counts.clamp(min=1)).reshape(len(a), -1, *a.shape[2:])
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:

@@ -78,8 +78,8 @@ class Head(nn.Module):
     def forward(self, mid: Tensor | None, last: Tensor, project: nn.Module) -> Tensor:
         f = self.reduce(project(last)).flatten(2).transpose(1, 2)  # (B, N, d)
         f = f + self.among_places(f, f)
-        a = self.assign(f).softmax(dim=2)  # (B, N, L)
-        t = (a / a.sum(dim=1, keepdim=True)).transpose(1, 2) @ f  # (B, L, d)
+        a = self.assign(f).log_softmax(dim=2).softmax(dim=1)  # a / Σ_p a (B, N, L), also where every a is about 0
+        t = a.transpose(1, 2) @ f  # (B, L, d)
         t = self.norm(t)
         for block in self.refinement:
             t = block(t, f)
