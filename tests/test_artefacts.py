@@ -9,6 +9,7 @@ import pytest
 
 from ssr_lib import metrics
 from ssr_lib.benchmark import Benchmark
+from ssr_lib.files import write_atomic
 from ssr_lib.rerank import first_ranking, gfr
 from ssr_lib.study import artefacts, choose, describe
 from ssr_lib.study.artefacts import Study
@@ -111,8 +112,8 @@ def test_choices_are_made_on_validation_once_and_every_trial_is_kept(study):
     for k in (1, 2, 5):
         ranks = gfr.rerank(queries, database, first_ranking(queries, database), k=k, alpha=0.5).ranks
         values[k] = metrics.evaluate(ranks, truth).map["medium"]
-    trials = study.trials().query("reranker == 'GFR'")
-    assert trials["mAP"].tolist() == pytest.approx(list(values.values()))
+    trials = [trial["mAP"] for trial in choose.record(study, "drawn")["trials"] if trial["reranker"] == "GFR"]
+    assert trials == pytest.approx(list(values.values()))
     assert chosen["GFR"] == {"k": max(values, key=values.get), "alpha": 0.5} and "shortlist" in chosen["SuperGlobal"]
     path = study.results_dir / "choices.json"
     kept = path.read_text()
@@ -129,7 +130,7 @@ def test_what_a_notebook_made_before_and_not_now_is_removed(tmp_path):
         for name in names:
             study.write_table(name, pd.DataFrame({"mAP": [1 / 3]}), "photos")
             for suffix in (".png", ".svg"):
-                study.figure(f"{name}.png").with_suffix(suffix).touch()
+                write_atomic(study.figure(f"{name}.png").with_suffix(suffix), "")
         study.write_rows(None, pd.DataFrame({"measure": ["ms"], "value": [1.0]}))
     left = {path.name: path for folder in ("tables", "figures") for path in (study.results_dir / folder).iterdir()}
     assert left.keys() == {"a_photos.csv", "a.png", "a.svg"}

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ssr_lib import metrics
 from ssr_lib.rerank import first_ranking
-from ssr_lib.study import Study, rows, tables
+from ssr_lib.study import Study, choose, rows, tables
 
 HEAD = """
 import torch
@@ -93,9 +93,9 @@ def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_table
     study.write_rows(scores)
     study.write_table("main", tables.mean_and_deviation(scores, ["network", "reranker"]))
 
-    trials = study.trials().query("reranker == 'mine'")
-    assert len(trials) == 2 and study.choices()["mine"] == trials.loc[trials["mAP"].idxmax(), "parameters"]
-    assert list(study.trials()["parameters"]) == [{"places": 0}, {"places": 1}]
+    trials = pd.DataFrame(choose.record(study, "drawn")["trials"])
+    assert list(trials["parameters"]) == [{"places": 0}, {"places": 1}]
+    assert study.choices()["mine"] == trials.loc[trials["mAP"].idxmax(), "parameters"]
     assert float(study.network("mine", 0).head.weight.detach()) != 0.5, "the head's own parameter is trained"
     table = pd.read_csv(study.results_dir / "tables" / "main.csv")
     assert table[["network", "reranker"]].to_numpy().tolist() == [["mine", "none"], ["mine", "mine"]]
@@ -115,8 +115,5 @@ def test_a_data_set_is_one_line_of_a_profile(profile, tmp_path):
     profile.write_text(text, encoding="utf-8")
 
     study = Study(str(profile), tmp_path, progress=False)
-    benchmark = study.benchmark("mine")
     first = first_ranking(*study.descriptors("untrained", None, "mine"))
-    found = metrics.evaluate(first.ids, benchmark)
-    assert benchmark.groups == ["red", "green", "blue"] and len(benchmark.database) == 6
-    assert found.map["medium"] == 1.0, "colours tell these apart"
+    assert metrics.evaluate(first.ids, study.benchmark("mine")).map["medium"] == 1.0, "colours tell these apart"

@@ -17,7 +17,6 @@ import recipes.gldv2.train as recipe_module
 from recipes.gldv2.recipe import Recipe, read_recipe
 from recipes.gldv2.train import Learner, main, train
 from recipes.gldv2.views import EIGENVECTORS, TrainingViews, random_box, random_light, random_view
-from ssr_lib.files import FolderBusyError, locked
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.weights import load_checkpoint, read_record
 
@@ -91,14 +90,11 @@ def test_the_recipe_of_the_project_is_read_whole():
     ("content", "message"),
     [
         ({"rate": "fast"}, "rate is 'fast'; a number is wanted"),
-        ({"rate": 0.0}, "rate is 0.0; input should be greater than 0"),
         ({"weight_decay": "1e-4"}, "write 0.0001"),
-        ({"epochs": float("nan")}, "epochs is nan; "),
         ({"precision": "float16"}, "precision is 'float16'; input should be 'float32' or 'bfloat16'"),
         ({"learning_rate": 1.0}, "learning_rate is unknown; there are clean_csv, images"),
         ({"checkpoint_every": 10, "log_every": 4}, "checkpoint_every 10, log_every 4; the first is wanted to be a"),
         ("rate: 0.1", "clean_csv is missing"),
-        ("", "the recipe is None"),
         ("a: [", "is no YAML: "),
         (None, "No such file or directory\n"),
     ],
@@ -127,11 +123,13 @@ def test_a_model_comes_out_that_says_how_to_prepare_pictures(trained):
     assert Preprocess(**extra["preprocess"]).scales == (0.7071, 1.0, 1.4142)
 
 
-@pytest.mark.parametrize("train_backbone", [True, False])
-def test_every_parameter_outside_the_frozen_part_moves(pictures, tmp_path, train_backbone):
-    options = {"mid_channels": 4, "window": 3, "learn_p": True}
-    recipe = small_recipe(pictures, tmp_path, train_backbone=train_backbone, head_options=options)
-    train(recipe)
+@pytest.mark.parametrize(("train_backbone", "precision"), [(True, "float32"), (False, "bfloat16")])
+def test_every_parameter_outside_the_frozen_part_moves(pictures, tmp_path, train_backbone, precision):
+    how = {"train_backbone": train_backbone, "precision": precision}
+    how["head_options"] = {"mid_channels": 4, "window": 3, "learn_p": True}
+    recipe = small_recipe(pictures, tmp_path, **how)
+    rows = train(recipe)
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     net, fresh = load_checkpoint(tmp_path / "model"), Learner(recipe, 3).net
     assert "head.pooling.p" in dict(net.named_parameters()), "the exponent of a learned pooling is one of them"
     before = dict(fresh.named_parameters())
@@ -184,11 +182,6 @@ def test_a_batch_in_parts_makes_the_same_step_and_a_row_is_the_mean_of_its_steps
     for row in means:
         steps = [other["loss"] for other in each[row["step"] - 4 : row["step"]]]
         assert row["loss"] == pytest.approx(np.mean(steps), rel=1e-3)
-
-
-def test_mixed_precision_learns_too(pictures, tmp_path):
-    rows = train(small_recipe(pictures, tmp_path, **PLAIN, precision="bfloat16"))
-    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
 
 
 # Two forked processes for each of three trainings, after one import of torch: as torchrun, without its start-up time.
@@ -258,12 +251,6 @@ def test_what_a_recipe_cannot_mean_is_refused_before_the_first_step(pictures, tm
     with pytest.raises(ValueError, match=message):
         train(small_recipe(pictures, tmp_path / "run", **changes))
     assert not (tmp_path / "run" / "training.json").exists()
-
-
-def test_a_folder_in_which_another_run_is_training_is_left_alone(pictures, tmp_path):
-    with locked(tmp_path), pytest.raises(FolderBusyError, match=f"^{tmp_path}: another run is writing here"):
-        train(small_recipe(pictures, tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

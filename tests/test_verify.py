@@ -46,13 +46,10 @@ def test_a_figure_agrees_within_its_tolerance(first, second, same):
     assert agrees(first, second) == [same]
 
 
-def test_a_single_training_gets_the_spread_of_its_kind():
+def test_a_single_training_gets_the_spread_of_its_kind_and_a_checkpoint_none():
     several, other = trainings(0.45, 0.55, network="product"), {"dataset": "100 distractors", "value": 0.5}
     assert agrees([*several, other], [*several, other | {"value": 0.6}]) == [True, True]
     assert agrees([other], [other | {"value": 0.6}]) == [False], "without others of its kind a point"
-
-
-def test_a_checkpoint_of_the_profile_has_seeds_and_is_not_trained_anew():
     assert agrees([{}], [{"value": 0.502}]) == [True] and agrees([{}], [{"value": 0.502}], ["plain"]) == [False]
 
 
@@ -73,15 +70,11 @@ def reproduced(count: int, by: float, lines) -> bool:
 FIVE_HEADS = [{"network": f"head {i // 20}", "measure": f"{i}"} for i in range(100)]  # 20 figures each
 
 
-def test_a_tenth_of_the_figures_of_a_network_may_be_outside_by_chance_and_none_far():
-    assert reproduced(2, 0.02, FIVE_HEADS) and not reproduced(1, 0.2, FIVE_HEADS), "20 tolerances away"
+def test_a_tenth_of_the_figures_of_each_trained_network_may_be_outside_by_chance_and_none_far():
+    assert reproduced(2, 0.02, FIVE_HEADS) and not reproduced(3, 0.02, FIVE_HEADS), "3 of 20; the others hide none"
+    assert reproduced(1, 0.02, FIVE_HEADS[18:]) and not reproduced(2, 0.02, FIVE_HEADS[18:]), "of two figures one"
+    assert not reproduced(1, 0.2, FIVE_HEADS), "20 tolerances away"
     assert not reproduced(1, 0.002, [UNTRAINED, *FIVE_HEADS])
-
-
-def test_one_broken_head_among_five_is_not_hidden_by_the_others():
-    assert not reproduced(3, 0.02, FIVE_HEADS), "3 of 100 figures, but 3 of the 20 of one head"
-    few = FIVE_HEADS[18:]
-    assert reproduced(1, 0.02, few) and not reproduced(2, 0.02, few), "of two figures one"
 
 
 def test_times_and_other_arithmetic_are_another_machines_own(tmp_path):

@@ -33,6 +33,6 @@ def verify(args: Namespace) -> int:
 
 def report(args: Namespace) -> None:
     """Assemble the report of a profile and print where it is."""
-    from ssr_lib.study.report import report
+    from ssr_lib.study.run import report
 
     print(report(Path(args.profile).stem, workspace=args.workspace))  # a profile may be a .yaml file

@@ -1,8 +1,5 @@
-"""A profile opened: its folders, and every artefact of the study, made on first use and then found again.
-
-They lie in `data/cache/<kind>/<12 hexadecimal digits>`, named by a digest of the record of all that made them, which
-lies beside them: profiles share what is equal and never mix what is not.
-"""
+"""A profile opened: its folders, and every artefact of the study, made on first use and then found again in
+`data/cache/<kind>/<digest>` of the record of all that made it: profiles share what is equal and mix nothing else."""
 
 import dataclasses
 import functools
@@ -34,8 +31,7 @@ class Study:
 
     `workspace` None is the repository, or the current folder without one. `changes`: dotted keys of the profile and
     their values, or their JSON text; where they change anything, results go to `results/custom-<digest>`. `notebook`:
-    whose rows `write_rows` writes. Raises `ValueError` for every key, value and part that is refused.
-    """
+    whose rows `write_rows` writes. Raises `ValueError` for every key, value and part that is refused."""
 
     def __init__(self, profile="demo", workspace=None, changes=None, notebook=None, progress: bool = True):
         self.profile, self.source = load_profile(profile, changes), profile
@@ -185,10 +181,6 @@ class Study:
         chosen = self._once(("choices", dataset), choose.record, self, dataset)["chosen"]
         return {name: choose.fitted(parameters, self.benchmark(dataset)) for name, parameters in chosen.items()}
 
-    def trials(self, dataset: str = "drawn") -> pd.DataFrame:
-        """Every trial of that choice: reranker, parameters, mAP (mean Medium)."""
-        return pd.DataFrame(choose.record(self, dataset)["trials"], columns=["reranker", "parameters", "mAP"])
-
     def figure(self, name: str, dataset: str = "drawn") -> Path:
         """Where the figure `name` (with its extension) of a dataset is written."""
         return self._file("figures", name, dataset)
@@ -201,6 +193,5 @@ class Study:
     def _file(self, kind: str, name: str, dataset: str) -> Path:
         path = self.results_dir / kind / name
         path = path.with_stem(tables.of_dataset(path.stem, dataset))
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.written.add(f"{kind}/{path.stem}")
         return path

@@ -13,12 +13,11 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.revisited import with_distractors
 from ssr_lib.files import digest, hash_file, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
-from ssr_lib.rerank._galleries import folds, galleries
+from ssr_lib.rerank._galleries import folds as folds
+from ssr_lib.rerank._galleries import galleries as galleries
 from ssr_lib.study import rows
 from ssr_lib.study.describe import network_record
 from ssr_lib.study.provenance import data_file, repository_root
-
-__all__ = ["best_of", "fitted", "folds", "galleries", "record", "rerank_sizes", "tried_by", "views"]
 
 
 def record(study, dataset: str) -> dict[str, Any]:
@@ -108,10 +107,8 @@ def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tup
 
 def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=None, **key) -> pd.DataFrame:
     """`rows.per_query` of every re-ranker: AP by size of the pictures, its mean over sizes, AP of the mean descriptor.
-
     `x`: by size a list of descriptors of the queries (Q, D), of the database (N, D), and of any distractors behind it.
-    `settings`: parameters by re-ranker; `learned`: what else was chosen; `key`: of the rows.
-    """
+    `settings`: parameters by re-ranker; `learned`: what else was chosen; `key`: of the rows."""
     further = sum(map(len, next(iter(x.values()))[1:])) - len(benchmark.database)
     whole = with_distractors(benchmark, [f"distractor {i}" for i in range(further)], benchmark.root)
     ap, frames = {name: {} for name in settings}, []

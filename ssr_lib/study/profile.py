@@ -19,7 +19,6 @@ from ssr_lib.study.provenance import repository_root
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0)]
-Seeds = Annotated[list[Count], Field(min_length=1)]
 Table = Literal["main", "again", "restyled", "training_free", "ablation", "backbones", "rates", "changes", "drawings"]
 KINDS = {bool: bool, int: Positive, float: Number, str: str}  # of an example in base.yaml
 MAY_BE_0 = ("seed", "same_style", "same_building", "distractors")
@@ -63,21 +62,18 @@ BOUNDS = {
     "training.start": Literal["random", "fitted"],
     "training.share": Annotated[Number, Field(gt=0, le=1)],
     "training.optimizer": Literal["sgd", "adamw"],
-    "training.seeds": Seeds,
-    "controls.seeds": Seeds,
     "training.batch_size": Annotated[int, Field(ge=2)],
     "networks": dict[str, NetworkSpec],
     "rerankers": dict[str, RerankerSpec],
-    "data.labels": dict[str, str],
-    "data.whitening_labels": dict[str, str],
     "training.loss_options": dict[str, Any],
     "sweeps.preprocess.changes": list[dict[str, Any]],
     "tables": dict[Table, list[str]],
     "reads": dict[str, list[str]],
 }
-BOUNDS |= dict.fromkeys(
-    ("data.validation.views", "data.test.views", "photographs.positives"), tuple[Positive, Positive]
-)
+BOUNDS |= dict.fromkeys(("data.labels", "data.whitening_labels"), dict[str, str])
+BOUNDS |= dict.fromkeys(("training.seeds", "controls.seeds"), Annotated[list[Count], Field(min_length=1)])
+RANGES = ("data.validation.views", "data.test.views", "photographs.positives")
+BOUNDS |= dict.fromkeys(RANGES, tuple[Positive, Positive])
 BOUNDS |= dict.fromkeys(("data.training_labels", "data.distractors", "extraction.preset"), str | None)
 BOUNDS |= dict.fromkeys(("extraction.size", "sweeps.preprocess.images"), Positive | None)
 
@@ -115,13 +111,6 @@ def _contradiction(profile: Profile) -> str | None:
     return None
 
 
-WANTED = {
-    "heads": "a class Head(channels, *, seed=0, **options) with width and forward(mid, last, project)",
-    "losses": "a class Loss(width, classes, *, seed=0, **options) with per_class and forward(descriptors, labels)",
-    "rerank": "rerank(queries, database, first, *, prepared=None, **parameters) that returns a Reranking",
-}
-
-
 def check_parts(profile: Profile) -> None:
     """Raises `ValueError` for heads, losses and re-rankers that lack something or do not take their options."""
     _try("training.loss", "losses", profile.training.loss, profile.training.loss_options)
@@ -145,11 +134,9 @@ def _try(place: str, package: str, part: str, options: Mapping[str, Any]) -> Non
         else:
             loss = module.Loss(8, 2, seed=0, **all_options(module.Loss, options, "it"))
             inspect.signature(loss.forward).bind("descriptors", "labels")
-    except ValueError as error:
-        raise ValueError(f"{place} {part}: {error}") from error
     except Exception as error:  # whatever a file of the user's own raises, a SyntaxError too
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{place} {part}: {said}; wanted {WANTED[package]}") from error
+        raise ValueError(f"{place} {part}: {said}; ssr_lib/{package}/__init__.py says what one has") from error
 
 
 def _kind(example: Any, place: str = "") -> Any:

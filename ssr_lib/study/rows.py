@@ -13,7 +13,6 @@ from ssr_lib.study import provenance
 KEY = ["dataset", "network", "reranker", "seed", "difficulty", "measure", "chosen"]
 SCORES = [*KEY[:-1], "query", "group", "value", "chosen"]
 ROWS = [*KEY[:-1], "value", "low", "high", "n", "chosen", "spec"]
-CELL = ["dataset", "network", "reranker", "difficulty", "measure"]  # of a table
 NUMBERS = dict.fromkeys(("seed", "query", "n"), "Int64") | dict.fromkeys(("value", "low", "high"), float)
 
 
@@ -56,7 +55,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
 def matrix(scores, *, network, reranker="none", difficulty="medium", dataset="drawn", measure="AP"):
     """The values (S, Q) of one network and one setting of a re-ranker, a frame: seeds down, queries across."""
     wanted = [dataset, network, reranker, difficulty, measure]
-    found = scores[(scores[CELL] == wanted).all(axis=1)]
+    found = scores[(scores[["dataset", "network", "reranker", "difficulty", "measure"]] == wanted).all(axis=1)]
     if found["chosen"].nunique() != 1:
         settings = "; ".join(found["chosen"].unique()) or "none"
         raise ValueError(f"wanted scores of one setting of {', '.join(wanted)}; there are {settings}")
@@ -69,13 +68,10 @@ def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
 
 
 def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
-    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz whole; run.json says what made them.
-
-    `figures`: further rows, such as costs. Tables and figures that the notebook made before and not now are removed.
-    Raises `ValueError` for unknown columns and where two lines are one figure.
-    """
-    scores = _of_kinds(pd.DataFrame() if scores is None else scores.round({"value": 4}), SCORES)
-    further = pd.DataFrame() if figures is None else figures
+    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz whole; run.json says what made them. `figures`:
+    further rows, such as costs. Tables and figures that the notebook made before and not now are removed.
+    Raises `ValueError` for unknown columns and where two lines are one figure."""
+    scores, further = _of_kinds(pd.DataFrame(scores).round({"value": 4}), SCORES), pd.DataFrame(figures)
     if unknown := [column for column in further if column not in ROWS]:
         raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")
     _refuse_twice(scores, [*KEY, "query"])

@@ -1,5 +1,6 @@
-"""The study as one command: notebooks executed in order, freed of what belongs to one machine, reported."""
+"""The study as one command: notebooks executed in order, freed of what belongs to one machine, reported in one file."""
 
+import base64
 import json
 import os
 import re
@@ -9,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import nbformat
+import pandas as pd
 import papermill
+from nbconvert import HTMLExporter
 
 from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
-from ssr_lib.study.report import report
+from ssr_lib.study.tables import of_dataset
 
 KERNEL = {"display_name": "Python 3", "language": "python"}
 PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
@@ -23,6 +27,9 @@ PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
 ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(4 << 30), "MALLOC_MMAP_THRESHOLD_": str(4 << 30), "PYTHONHASHSEED": "0"}
 # Progress bars are for a person who watches; the runner shows its own.
 ENVIRONMENT |= {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+CELLS = """{% extends 'basic/index.html.j2' %}
+{% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}
+{% block input_group %}<details><summary>code</summary>{{ super() }}</details>{% endblock %}"""
 
 
 class NotebookError(RuntimeError):
@@ -33,9 +40,8 @@ def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str
     """Execute the notebooks of `profile`, or only `notebooks`, in order; returns the folder of their results.
 
     One of which neither source, notebooks before it, profile nor code has changed since it was executed is not run
-    again: a killed run resumes. The first three arguments: of `Study`. Raises `NotebookError` naming the cell,
-    `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for missing data.
-    """
+    again: a killed run resumes. Raises `NotebookError` naming the cell, `FolderBusyError` where another run uses the
+    workspace, `FileNotFoundError` for missing data."""
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
     study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
@@ -77,8 +83,9 @@ def _digests(study: Study, names: Sequence[str]) -> dict[str, str]:
     files += [file for file in (study.workspace / chosen, root / chosen) if file.is_file()]
     made_by, digests = [profile.model_dump(exclude={"title", "notebooks"}), [hash_file(file) for file in files]], {}
     for name in names:
-        read = [file for pattern in profile.reads.get(name, []) for file in sorted(root.glob(pattern))]
-        made_by = [digest(made_by), provenance.source_of(name), [hash_file(file) for file in read]]
+        made_by = [digest(made_by), provenance.source_of(name)]
+        for pattern in profile.reads.get(name, []):
+            made_by += [hash_file(file) for file in sorted(root.glob(pattern))]
         digests[name] = digest(made_by)
     return digests
 
@@ -105,10 +112,8 @@ def _execute(study: Study, name: str, **parameters: Any) -> str:
 
 
 def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
-    """The notebook without what belongs to one machine or one moment: paths, times, memory addresses.
-
-    `folders` maps each absolute folder to what stands for it; "" makes paths relative to it.
-    """
+    """The notebook without what belongs to one machine or one moment: paths, times, memory addresses; `folders` maps
+    each absolute folder to what stands for it, where "" makes paths relative to it."""
     notebook["metadata"] = {"kernelspec": KERNEL | {"name": "python3"}, "language_info": {"name": "python"}}
     for i, cell in enumerate(notebook["cells"]):
         tags = cell["metadata"].get("tags", [])
@@ -117,11 +122,9 @@ def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
         if "injected-parameters" in tags:
             cell["source"] = _without(folders, cell["source"])
         for output in cell.get("outputs", ()):
-            if "text" in output:
-                output["text"] = _without(folders, output["text"])
-            for kind, text in output.get("data", {}).items():
-                if isinstance(text, str) and not kind.startswith(("image/p", "image/j")):
-                    output["data"][kind] = _without(folders, text)
+            shown = output.get("data", output)  # a stream has its text in itself
+            for kind in {"text", "text/plain", "text/html", "text/markdown"} & shown.keys():
+                shown[kind] = _without(folders, shown[kind])
     return notebook
 
 
@@ -132,3 +135,35 @@ def _without(folders: Mapping[str, str], text: str) -> str:
         text = re.sub(re.escape(folder) + r"/(?=[\w.])", folders[folder], text)
         text = re.sub(re.escape(folder) + r"/?(?![\w.-])", folders[folder].rstrip("/") or ".", text)
     return text
+
+
+def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
+    """Assemble `results/<name>/report.html`, without scripts and with all pictures inside, of the executed notebooks."""
+    folder = Path(workspace or provenance.repository_root()) / "results" / name
+    files, record = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json")
+    if not files or not record:
+        raise FileNotFoundError(f"{folder / 'notebooks'} has no executed notebook; run `ssr study {name}` first")
+    contents, findings, sections, tables, figures = [], [], [], [], []
+    exporter = HTMLExporter(raw_template=CELLS, embed_images=True)
+    beside = {"metadata": {"path": str(provenance.repository_root() / "notebooks")}}
+    for file in files:
+        notebook = nbformat.read(file, as_version=4)
+        body, _ = exporter.from_notebook_node(notebook, beside)
+        body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL | re.IGNORECASE)
+        body = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
+        contents += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
+        sections.append((file.stem, body))
+        last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]  # says what held
+        printed = "".join(output.text for output in last.outputs if output.get("name") == "stdout")
+        findings += [(file.stem, line) for line in printed.splitlines()]
+    shown = record["parameters"]["report"]
+    for dataset in record["parameters"]["data"]["datasets"]:  # what the profile's `report` names, as far as it is there
+        for table in (folder / "tables").glob(f"{of_dataset(shown['table'], dataset)}.csv"):
+            tables.append((dataset, pd.read_csv(table).to_html(index=False, na_rep="", border=0)))
+        for figure in shown["figures"]:
+            for file in (folder / "figures").glob(f"{of_dataset(figure, dataset)}.png"):
+                figures.append((file.stem, base64.b64encode(file.read_bytes()).decode()))
+    page = {"contents": contents, "findings": findings, "sections": sections, "tables": tables, "figures": figures}
+    template = jinja2.Template(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    write_atomic(folder / "report.html", template.render(page, name=name, run=record) + "\n")
+    return folder / "report.html"
