@@ -69,8 +69,8 @@ def locked(folder: Path | str) -> Iterator[None]:
     try:
         lock = filelock.FileLock(Path(folder, ".lock"), blocking=False).acquire()
     except filelock.Timeout as error:
-        message = f"{folder}: another run is writing here; wait for it, or choose another folder"
-        raise FolderBusyError(message) from error
+        told = "another run is writing here; wait for it, or choose another folder"
+        raise FolderBusyError(f"{folder}: {told}") from error
     with lock:
         yield
 
@@ -93,6 +93,4 @@ def load_part(name: str, package: str) -> ModuleType:
         if not f"{module}.".startswith(f"{error.name}."):
             raise  # the part is there, and something that it imports is not
     parts = ", ".join(sorted(file.stem for file in Path(__file__).with_name(package).glob("[!_]*.py")))
-    raise ValueError(
-        f"no part {name!r} in {package}; there are {parts}, a module path as my_package.my_part, a .py file"
-    )
+    raise ValueError(f"no part {name!r} in {package}; there are {parts}; a module path or a .py file will do too")

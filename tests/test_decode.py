@@ -74,21 +74,15 @@ def test_truncated_file_is_an_error_that_names_it(tmp_path, format, kept):
         load_image(tmp_path / "cut.jpg")
 
 
-@pytest.mark.parametrize(
-    "content,message",
-    [
-        (None, "No such file"),
-        (os.mkdir, "a folder, a pipe or a device"),
-        (os.mkfifo, "a folder, a pipe or a device"),  # not waited for
-        (b"", "the file is empty"),
-        (b"I am no picture\n" * 40, "not a picture that is read here$"),
-        (b"P6 100000 100000 255\n", "exceeds limit of 178956970 pixels"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "but HEIC/HEIF$"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "but a Git LFS pointer .*git lfs pull"),
-        (b"<!DOCTYPE html><html>", "but a web page$"),
-        (b"\xff\x0a\0\0", "but JPEG XL$"),
-    ],
-)
+@pytest.mark.parametrize("content,message", [
+    (None, "No such file"), (os.mkdir, "a folder, a pipe or a device"), (b"", "the file is empty"),
+    (os.mkfifo, "a folder, a pipe or a device"),  # not waited for
+    (b"I am no picture\n" * 40, "not a picture that is read here$"),
+    (b"P6 100000 100000 255\n", "exceeds limit of 178956970 pixels"),
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "but HEIC/HEIF$"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "but a Git LFS pointer .*git lfs pull"),
+    (b"<!DOCTYPE html><html>", "but a web page$"), (b"\xff\x0a\0\0", "but JPEG XL$"),
+])  # fmt: skip
 def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message):
     path = tmp_path / "bad.jpg"
     if isinstance(content, bytes):
@@ -110,21 +104,14 @@ def test_what_is_transparent_shows_white(tmp_path, mode, format):
     assert np.abs(load_image(tmp_path / "half.png").astype(int) - (177, 127, 227)).max() <= 1
 
 
-@pytest.mark.parametrize(
-    "name,kind,white,declared,words",
-    [
-        ("x.png", np.uint8, 255, {}, None),
-        ("x.png", np.uint16, 65535, {}, None),
-        ("x.tif", np.uint16, 65535, {}, None),
-        ("x.tif", np.int32, 255, {281: 255}, None),
-        ("x.tif", np.uint16, 4095, {281: 4095}, None),
-        ("x.tif", np.uint16, 1023, {341: 1023}, None),
-        ("x.tif", np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
-        ("x.png", np.uint16, 4095, {}, "16 bits with values up to 4095"),
-        ("x.tif", np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
-        ("x.tif", np.float32, 1, {}, "floating-point pixels"),
-    ],
-)
+@pytest.mark.parametrize("name,kind,white,declared,words", [
+    ("x.png", np.uint8, 255, {}, None), ("x.png", np.uint16, 65535, {}, None), ("x.tif", np.uint16, 65535, {}, None),
+    ("x.tif", np.int32, 255, {281: 255}, None), ("x.tif", np.uint16, 4095, {281: 4095}, None),
+    ("x.tif", np.uint16, 1023, {341: 1023}, None), ("x.tif", np.float32, 1, {}, "floating-point pixels"),
+    ("x.tif", np.int32, 255, {}, "32 bits with values 0 to 255, no range declared"),
+    ("x.png", np.uint16, 4095, {}, "16 bits with values up to 4095"),
+    ("x.tif", np.uint16, 4095, {281: 255}, "values 0 to 4095 where 0 to 255 are declared"),
+])  # fmt: skip
 def test_grey_is_scaled_by_what_the_file_declares_or_refused(tmp_path, name, kind, white, declared, words):
     Image.fromarray((LEVELS * white).astype(kind)).save(tmp_path / name, tiffinfo=declared)
     with pytest.raises(ImageError, match=f"{name}: .*{words}") if words else contextlib.nullcontext():
