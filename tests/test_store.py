@@ -65,14 +65,12 @@ def test_only_shards_of_other_pictures_and_damaged_ones_are_dropped(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("made_by,words", [
-    ({**MADE_BY, "model": "b"}, r'model is "a" there, "b" now; choose another folder'),
-    ({"model": "a"}, r"scales is \[1.0, 2.0\] there, null now"),
-])  # fmt: skip
-def test_a_folder_made_by_something_else_is_refused_by_what_differs(tmp_path, made_by, words):
+def test_a_folder_made_by_something_else_is_refused_by_what_differs(tmp_path):
     complete(tmp_path)
-    with pytest.raises(ValueError, match=words):
-        Store(tmp_path, made_by)
+    with pytest.raises(ValueError, match=r'model is "a" there, "b" now; choose another folder'):
+        Store(tmp_path, {**MADE_BY, "model": "b"})
+    with pytest.raises(ValueError, match=r"scales is \[1.0, 2.0\] there, null now"):
+        Store(tmp_path, {"model": "a"})
 
 
 def test_a_store_killed_at_random_ends_as_one_that_was_not(tmp_path):
