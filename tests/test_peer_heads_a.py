@@ -17,7 +17,7 @@ from ssr_lib.train import TrainConfig, train_head
 
 TIMM = {"backbone": "test_efficientnet", "pretrained": "none"}
 HEADS = {"spoc": {}, "mac": {}, "rmac": {}, "crow": {}, "neural_codes": {**TIMM, "dims": 24}}
-HEADS |= {"netvlad": {"clusters": 4, "dims": 8}, "lit": {"templates": 5, "dims": 8, "learn_p": True}}
+HEADS |= {"netvlad": {"clusters": 4, "dims": 8}, "lit": {"templates": 5, "dims": 8, "start": "identity"}}
 SAME = nn.Identity()
 
 
@@ -98,9 +98,9 @@ def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
     assert_directions_equal(head(None, x, SAME), F.normalize(expected, dim=2).flatten(1))
 
 
-def test_lit_gathers_by_templates_that_compete_and_starts_as_plain():
+def test_lit_gathers_by_templates_that_compete_and_may_start_as_plain():
     x, project = noise(2, 6, 3, 4), nn.Conv2d(6, 9, 1).double()
-    head = head_of("lit", (5, 6, 9), templates=3, dims=4, iterations=2).double()
+    head = head_of("lit", (5, 6, 9), templates=3, dims=4, iterations=2, start="identity").double()
     torch.testing.assert_close(head(None, x, project), gem(project(x)))
     places = head.norm_places(x[0].flatten(1).T)
     s = head.templates
@@ -110,9 +110,9 @@ def test_lit_gathers_by_templates_that_compete_and_starts_as_plain():
         s = s + torch.stack([(share[:, None] * head.value(places)).sum(dim=0) / share.sum() for share in shares])
         s = s + head.mlp(s)
     torch.testing.assert_close(head.super_features(x)[0], s)
-    random = head_of("lit", (5, 6, 9), start="random").double()
-    pooled = F.normalize(random.super_features(x), dim=2).mean(dim=1)
-    torch.testing.assert_close(random(None, x, project), pooled @ random.expand.weight.T)
+    random = head_of("lit", (5, 6, 9), dims=4).double()
+    z = 2 * F.normalize(random.super_features(x), dim=2).mean(dim=1)
+    assert torch.equal(random(None, x, project), z) and random.width == 4
 
 
 @pytest.mark.parametrize(("name", "options"), HEADS.items())
