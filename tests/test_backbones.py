@@ -5,7 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from ssr_lib.backbones import Backbone, apply_relup, create_model
+from ssr_lib.backbones import Backbone, create_model
 
 
 @pytest.fixture(scope="module")
@@ -78,5 +78,3 @@ def test_weights_from_a_file_are_loaded_and_wrong_ones_named(tmp_path):
 def test_errors_say_what_would_work(name, pretrained, message):
     with pytest.raises(ValueError, match=message):
         Backbone(name, pretrained=pretrained)
-    with pytest.raises(ValueError, match="bottleneck"):
-        apply_relup(Backbone("resnet18", pretrained="none").mid, 0.014)

@@ -67,7 +67,6 @@ def test_gem_by_hand_and_from_mean_to_maximum():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: pooling.GeM(8, learn=True), "starts at 8; 1 to 6"),
         (pooling.regional_gem, r"\(2, 2\); both sides must exceed 2"),
         (lambda x: pooling.combine_scales(x[0], "max"), "'max'; 'mean' or 'scale-gem'"),
     ],

@@ -75,16 +75,6 @@ def test_no_block_thread_or_way_changes_a_bit(backend, monkeypatch):
     assert np.array_equal(scores, np.concatenate([part[0] for part in one_by_one]))
 
 
-def test_sums_do_not_depend_on_the_order_of_the_dimensions():
-    """Every partial sum of whole numbers is exact, so that any block, thread or kernel gives the same bits."""
-    order = np.random.default_rng(0).permutation(257)
-    rows = [torch.from_numpy(clustered(40, 257, seed=seed)) for seed in (1, 2)]
-    a, b = (codes.whole_numbers(x, prepared.row_norms(x)) for x in rows)
-    assert torch.equal(a @ b.T, a[:, order] @ b[:, order].T)
-    a, b = (x.double() for x in rows)
-    assert not torch.equal(a @ b.T, a[:, order] @ b[:, order].T)  # plain float64 does depend on it
-
-
 @pytest.mark.parametrize("count", [300, 24])  # more than the candidates, and no more
 def test_neighbours_that_float32_cannot_tell_apart_are_those_of_the_full_ranking(backend, count):
     """Images within float32's error of each other around the border of the 20 nearest."""
@@ -119,22 +109,17 @@ def test_small_integers_full_of_ties(n_queries, n_database, dimension, data):
     assert (ids[:, 1:] > ids[:, :-1])[equal].all()
 
 
-def test_the_excluded_image_is_never_a_neighbour(backend):
-    everyone = np.arange(300)
-    scores, ids = knn(DATABASE[:300], DATABASE[:300], 5, exclude=everyone)
-    assert not (ids == everyone[:, None]).any() and np.isfinite(scores).all()
-    with_self = naive(DATABASE[:300], DATABASE[:300])[1]
-    assert np.array_equal(ids, [row[row != i][:5] for i, row in enumerate(with_self)])
+def test_the_own_image_is_never_a_neighbour_and_leaves_a_ranking(backend):
+    images, everyone = DATABASE[:300], np.arange(300)
+    scores, ids = knn(images, images, 5, exclude=everyone)
+    with_self = rank(images, images)
+    without = np.array([row[row != i] for i, row in enumerate(with_self)])
+    assert np.array_equal(ids, without[:, :5]) and np.isfinite(scores).all()
+    assert np.array_equal(rank(images, images, exclude=everyone), without)
     some = np.where(everyone < 100, everyone, -1)
-    assert np.array_equal(knn(DATABASE[:300], DATABASE[:300], 5, exclude=some)[1][100:], with_self[100:, :5])
-
-
-def test_a_ranking_leaves_out_the_own_image():
-    some, everyone = DATABASE[:40], np.arange(40)
-    ranks = rank(some, some, exclude=everyone)
-    assert ranks.shape == (40, 39) and not (ranks == everyone[:, None]).any()
-    mixed = rank(some, some, exclude=np.where(everyone == 3, 3, -1))
-    assert mixed[3].tolist() == [*ranks[3], 3] and np.array_equal(mixed[4:], rank(some, some)[4:])
+    assert np.array_equal(knn(images, images, 5, exclude=some)[1], [*without[:100, :5], *with_self[100:, :5]])
+    mixed = rank(images, images, exclude=some)
+    assert mixed[3].tolist() == [*without[3], 3] and np.array_equal(mixed[100:], with_self[100:])
 
 
 @pytest.mark.parametrize("rows", [DATABASE, UNIT])
@@ -155,14 +140,9 @@ def test_the_kind_that_came_in_comes_back():
     assert isinstance(from_numpy, np.ndarray) and np.array_equal(from_numpy, ids.numpy())
     assert isinstance(knn(queries, DATABASE, 4)[1], torch.Tensor)
     assert isinstance(rank(QUERIES, database), np.ndarray)
-
-
-def test_what_was_prepared_is_not_looked_at_again(monkeypatch):
-    q, d = prepare(QUERIES), prepare(DATABASE)
-    assert d.data.data_ptr() == DATABASE.ctypes.data  # not a copy
-    expected = knn(QUERIES, DATABASE, 5)[1], rank(QUERIES, DATABASE)
-    monkeypatch.setattr(prepared, "row_norms", lambda rows: pytest.fail("measured again"))
-    assert np.array_equal(knn(q, d, 5)[1], expected[0]) and np.array_equal(rank(q, d), expected[1])
+    prepared = prepare(DATABASE)
+    assert prepared.data.data_ptr() == DATABASE.ctypes.data and prepare(prepared) is prepared  # not a copy, once
+    assert_same(knn(QUERIES, prepared, 4), knn(QUERIES, DATABASE, 4))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -199,14 +179,10 @@ def with_row_5(value):
     ("options", "message"),
     [
         ({"database": with_row_5(np.nan)}, "database descriptors: row 5 holds NaN or infinity"),
-        ({"database": with_row_5(np.inf)}, "row 5 holds NaN or infinity"),
         ({"database": with_row_5(0)}, "row 5 is zero"),
-        ({"queries": QUERIES * 0}, "queries: row 0 is zero"),
         ({"queries": QUERIES[:, :7]}, "dimension 48 but queries have 7"),
         ({"k": 601}, "k is 601"),
-        ({"k": 0}, "k is 0"),
         ({"k": 2.0}, "k is 2.0"),
-        ({"queries": QUERIES[0]}, r"shape \(48,\)"),
         ({"queries": QUERIES[:0]}, r"shape \(0, 48\)"),
         ({"queries": QUERIES.astype(np.float64)}, "float64; wanted float32"),
         ({"database": torch.from_numpy(DATABASE).half()}, "float16; wanted float32"),
@@ -214,7 +190,6 @@ def with_row_5(value):
         ({"k": 600, "exclude": np.zeros(9, int)}, "k is 600"),
         ({"exclude": np.zeros(8, int)}, "own ids are torch.int64 of shape"),
         ({"exclude": [600] + [0] * 8}, "wanted 9 integers from -1 .none. to 599"),
-        ({"exclude": np.zeros(9)}, "own ids are torch.float64"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(options, message):

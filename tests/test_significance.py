@@ -5,15 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ssr_lib.significance import (
-    Interval,
-    chance_of_equivalence,
-    false_calls,
-    interaction,
-    mean_interval,
-    paired_difference,
-    verdict,
-)
+from ssr_lib import significance
+from ssr_lib.significance import Interval, mean_interval, paired_difference, verdict
 
 SIZES = [3, 5, 6, 6, 6, 7, 7, 8, 5, 5, 12]  # queries of 11 landmarks
 
@@ -28,10 +21,8 @@ def test_the_interval_covers_the_truth_about_95_times_in_100(noise):
     of_group, of_seed, of_both, of_query = noise
     for _ in range(400):
         values = of_group * rng.standard_normal(11)[groups] + of_seed * rng.standard_normal((5, 1))
-        values = (
-            values + of_both * rng.standard_normal((5, 11))[:, groups] + of_query * rng.standard_normal(len(groups))
-        )
-        found = mean_interval(values, groups)
+        values = values + of_both * rng.standard_normal((5, 11))[:, groups]
+        found = mean_interval(values + of_query * rng.standard_normal(len(groups)), groups)
         covered.append(found.ci_low <= 0 <= found.ci_high)
     assert 0.93 <= np.mean(covered) <= 0.99
 
@@ -87,7 +78,7 @@ def test_a_difference_is_paired():
     a, groups = rng.random((5, 30)), np.arange(30) // 2
     found = paired_difference(a + 0.01, a, groups)
     assert (found.estimate, found.ci_low) == (pytest.approx(0.01), pytest.approx(0.01))
-    assert interaction(a + 0.3, a + 0.1, a + 0.1, a, groups).estimate == pytest.approx(0.1)
+    assert significance.interaction(a + 0.3, a + 0.1, a + 0.1, a, groups).estimate == pytest.approx(0.1)
     with pytest.raises(ValueError, match=r"shapes \(5, 30\) and \(4, 30\)"):
         paired_difference(a, a[:4], groups)
 
@@ -125,11 +116,11 @@ def test_the_chance_of_equivalence_is_what_a_simulation_finds():
     samples = [mean_interval(rng.standard_normal(25), groups) for _ in range(2000)]
     share = np.mean([-margin < found.ci_low and found.ci_high < margin for found in samples])
     known = dataclasses.replace(samples[0], error=1 / 5)  # the true standard error
-    assert chance_of_equivalence(known, margin, 0.95) == pytest.approx(share, abs=0.05)
-    assert chance_of_equivalence(dataclasses.replace(known, error=1.0), margin, 0.95) == 0
+    assert significance.chance_of_equivalence(known, margin, 0.95) == pytest.approx(share, abs=0.05)
+    assert significance.chance_of_equivalence(dataclasses.replace(known, error=1.0), margin, 0.95) == 0
 
 
 def test_flipped_signs_leave_nothing_to_find():
     groups, rng = np.repeat(np.arange(11), SIZES), np.random.default_rng(5)
     values = 3 + rng.standard_normal(11)[groups] + 0.1 * rng.standard_normal((5, len(groups)))
-    assert mean_interval(values, groups).ci_low > 1 and false_calls(values, groups) <= 0.07
+    assert mean_interval(values, groups).ci_low > 1 and significance.false_calls(values, groups) <= 0.07

@@ -83,17 +83,14 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
 
 
 def test_a_killed_training_begins_again_to_the_same_bits_and_touches_no_global_random_state(tmp_path, whole):
-    class Killing(Maps):
-        def batch(self, ids, device="cpu"):
-            if self.steps == 0:
-                raise KeyboardInterrupt
-            self.steps -= 1
-            return super().batch(ids, device)
+    def killed(step, steps, warmup):
+        if step == 4:
+            raise KeyboardInterrupt
+        return learning_rate(step, steps, warmup)
 
-    killing = Killing(make_maps().mid, None, "maps", {})
-    killing.steps = 4
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, maps=killing)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("ssr_lib.train.learning_rate", killed)
+        run(tmp_path)
     torch.manual_seed(123)
     state = torch.get_rng_state()
     net, rows = run(tmp_path)
