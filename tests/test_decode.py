@@ -32,12 +32,11 @@ def encode(format, mode="RGB", **options):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    "mode,format,slack",
-    [("RGB", "PNG", 0), ("RGBA", "PNG", 0), ("RGB", "BMP", 0), ("RGB", "TIFF", 0), ("RGB", "PPM", 0), ("RGB", "DIB", 0),
-     ("RGB", "TGA", 0), ("RGB", "JPEG", 3), ("RGB", "MPO", 3), ("RGB", "AVIF", 4), ("RGB", "JPEG2000", 3),
-     ("CMYK", "JPEG", 4), ("P", "PNG", 25), ("P", "GIF", 25)],
-)  # fmt: skip
+@pytest.mark.parametrize("mode,format,slack", [
+    ("RGB", "PNG", 0), ("RGBA", "PNG", 0), ("RGB", "BMP", 0), ("RGB", "TIFF", 0), ("RGB", "PPM", 0), ("RGB", "DIB", 0),
+    ("RGB", "TGA", 0), ("RGB", "JPEG", 3), ("RGB", "MPO", 3), ("RGB", "AVIF", 4), ("RGB", "JPEG2000", 3),
+    ("CMYK", "JPEG", 4), ("P", "PNG", 25), ("P", "GIF", 25),
+])  # fmt: skip
 def test_colour_comes_back_as_it_was_or_nearly(tmp_path, mode, format, slack):
     path = tmp_path / ("x.tga" if format == "TGA" else "x")
     path.write_bytes(encode(format, mode))

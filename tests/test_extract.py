@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from ssr_lib import extract as extract_module
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.decode import ImageError, load_image
 from ssr_lib.extract import compute_maps, describe, describe_maps, extract, extract_benchmark, pooled_features
@@ -42,7 +41,7 @@ class TinyNet(nn.Module):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(extract_module, "SHARD", 8)
+    monkeypatch.setattr("ssr_lib.extract.SHARD", 8)
 
 
 @pytest.fixture
@@ -192,7 +191,7 @@ def test_descriptors_of_stored_maps_are_those_of_the_images(net, photos, tmp_pat
     np.testing.assert_allclose(descriptors, whitened, atol=1e-5)
 
 
-def test_every_head_shares_the_maps_and_their_name_and_other_weights_do_not(net, photos, tmp_path):
+def test_every_head_shares_the_maps_and_their_name_and_other_weights_do_not(net, photos, tmp_path, monkeypatch):
     folder = tmp_path / "maps"
     maps = maps_of(net, photos, folder)
     made = {path: path.stat().st_mtime_ns for path in folder.glob("shard-*")}
@@ -201,6 +200,9 @@ def test_every_head_shares_the_maps_and_their_name_and_other_weights_do_not(net,
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("shard-*")}
     with pytest.raises(ValueError, match="something else: weights is"):
         maps_of(RetrievalNet("test_efficientnet", pretrained="none", seed=1), photos, folder)
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"relup is null there, 0\.014 now"):
+        patch.setitem(net.config, "relup", 0.014)
+        maps_of(net, photos, folder)
     shutil.copytree(photos[0], tmp_path / "moved")
     assert maps_of(net, (tmp_path / "moved", photos[1]), folder).digest == maps.digest
     Image.new("RGB", (48, 36), "red").save(photos[0] / photos[1][1])
@@ -216,12 +218,6 @@ def test_maps_of_a_picture_that_changes_meanwhile_have_a_name_of_their_own(net, 
         patch.setattr(net, "maps", overwriting)
         names = {maps_of(net, photos, tmp_path / "maps").digest}
     assert maps_of(net, photos, tmp_path / "maps").digest not in names
-
-
-def test_a_threshold_in_the_frozen_part_makes_other_maps(photos, tmp_path):
-    maps_of(RetrievalNet("resnet26t", pretrained="none"), photos, tmp_path / "maps")
-    with pytest.raises(ValueError, match=r"relup is null there, 0\.014 now"):
-        maps_of(RetrievalNet("resnet26t", pretrained="none", relup=0.014), photos, tmp_path / "maps")
 
 
 def test_maps_refuse_several_scales_and_what_float16_cannot_hold(net, photos, tmp_path, monkeypatch):

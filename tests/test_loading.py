@@ -35,11 +35,6 @@ def test_batches_hold_one_size_and_everything_comes_once_a_bad_picture_as_its_er
     assert list(unusable) == [3] and "03.png" in str(unusable[3])
 
 
-def test_box_outside_the_picture_names_the_file(pictures):
-    with pytest.raises(ImageError, match=r"00\.png: box \(0\.0, 0\.0, 500\.0, 20\.0\) .* 40 x 20 px"):
-        load_tensors(pictures[0][0], PLAIN, (0, 0, 500, 20))
-
-
 def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(pictures, monkeypatch):
     started = []
     monkeypatch.setattr(loading, "load_tensors", lambda *picture: started.append(picture))
