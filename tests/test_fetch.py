@@ -43,15 +43,13 @@ def site(tmp_path, monkeypatch):
     """A server on 127.0.0.1 with its folder, its address and what it was asked for."""
     monkeypatch.setattr(fetch, "WAIT", 0)
     (tmp_path / "site").mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path / "site")))
-    server.folder, server.asked = tmp_path / "site", []
-    server.address = f"http://127.0.0.1:{server.server_address[1]}/"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    handler = functools.partial(Handler, directory=str(tmp_path / "site"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.folder, server.asked = tmp_path / "site", []
+        server.address = f"http://127.0.0.1:{server.server_address[1]}/"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield server
+        server.shutdown()
 
 
 def make_tar(path, files, mode="w:gz", kind=tarfile.SYMTYPE):
@@ -67,7 +65,7 @@ def make_tar(path, files, mode="w:gz", kind=tarfile.SYMTYPE):
 
 
 DATA = random.Random(0).randbytes(300_000)
-NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens
+NOBODY = "http://127.0.0.1:9/file.bin"  # the discard port: nobody listens
 CHECKSUM = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 
 
@@ -80,9 +78,7 @@ def ask(site, tmp_path, *ways):
     return bring(Source("file.bin", urls, CHECKSUM), tmp_path / "to", progress=False)
 
 
-@pytest.mark.parametrize(
-    "ways", [("",), ("nowhere/", ""), ("cut/", ""), ("wrong/", ""), ("busy/",), (f"{NOBODY}/file.bin", "")]
-)
+@pytest.mark.parametrize("ways", [("",), ("nowhere/", ""), ("cut/", ""), ("wrong/", ""), ("busy/",), (NOBODY, "")])
 def test_a_file_arrives_whole_from_the_first_address_that_gives_it_and_is_not_asked_for_again(site, tmp_path, ways):
     path = ask(site, tmp_path, *ways)
     assert path.read_bytes() == DATA and list(path.parent.iterdir()) == [path]
@@ -94,7 +90,7 @@ def test_a_file_arrives_whole_from_the_first_address_that_gives_it_and_is_not_as
 
 @pytest.mark.parametrize("way,problem", [
     ("nowhere/", "404 Client Error"), ("cut/", "150000 bytes read"), ("file:///etc/file.bin", "No connection adapters"),
-    ("wrong/", f"does not match the known hash: expected {CHECKSUM}"), (f"{NOBODY}/file.bin", f"{NOBODY}/file.bin: .*refused"),
+    ("wrong/", f"does not match the known hash: expected {CHECKSUM}"), (NOBODY, f"{NOBODY}: .*refused"),
 ])  # fmt: skip
 def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(site, tmp_path, way, problem):
     path = tmp_path / "to" / "file.bin"
@@ -111,12 +107,12 @@ FLAT, WHOLE = DATA_SETS["roxford5k"]["entries"], DATA_SETS[GLDV2]["entries"]
 
 
 @pytest.mark.parametrize("make", [make_tar, PLAIN])
-def test_wanted_files_are_written_and_named_over_what_a_killed_run_left(tmp_path, make):
-    (tmp_path / "out" / "jpg").mkdir(parents=True)
-    (tmp_path / "out" / "jpg" / "a.jpg").write_bytes(b"half")
-    assert unpack(make(tmp_path / "x", FILES), tmp_path / "out", FLAT) == ["jpg/a.jpg", "jpg/b.jpg"]
-    found = {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
-    assert found == {"jpg/a.jpg": b"a" * 100, "jpg/b.jpg": b"b" * 5000}
+def test_wanted_files_are_written_over_what_a_killed_run_left(tmp_path, make):
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "jpg" / "a.jpg").write_bytes(b"half")
+    assert unpack(make(tmp_path / "x", FILES), tmp_path, FLAT) == ["jpg/a.jpg", "jpg/b.jpg"]
+    found = {path.name: path.read_bytes() for path in (tmp_path / "jpg").iterdir()}
+    assert found == {"a.jpg": b"a" * 100, "b.jpg": b"b" * 5000}
 
 
 @pytest.mark.parametrize("entry", ["../evil.jpg", "a/../../evil.jpg", "../../evil.jpg", "a/../../../../evil.jpg"])
@@ -152,79 +148,69 @@ def test_what_is_damaged_or_no_archive_is_one_line_that_names_it(tmp_path, damag
         unpack(archive, tmp_path / "out", FLAT)
 
 
-GROUND_TRUTH = pickle.dumps({"imlist": ["t1", "t2"], "qimlist": ["q1"],
-                             "gnd": [{"easy": [0], "hard": [], "junk": [1], "bbx": [0, 0, 20, 20]}]})  # fmt: skip
+def serve(site, monkeypatch, name, **changes):
+    """Have the site give a data set: those of its sources that it has."""
+    sources = []
+    for source in DATA_SETS[name]["sources"]:
+        if (site.folder / source.file).exists():
+            md5_url = source.md5_url and f"{site.address}{source.file}.md5"
+            changed = {"urls": (f"{site.address}{source.file}",), "md5_url": md5_url, "checksum": None}
+            sources.append(dataclasses.replace(source, **changed))
+    monkeypatch.setitem(DATA_SETS, name, {**DATA_SETS[name], "sources": sources, "kept": 0, **changes})
+
+
+def get(name, tmp_path, **options):
+    return fetch.fetch(name, tmp_path / "data", progress=False, **options)
 
 
 @pytest.fixture
-def small(site, monkeypatch):
-    """The site of "small": ground truth and two archives, one with its pictures in subfolders, as Paris has them."""
-    (site.folder / "gnd_small.pkl").write_bytes(GROUND_TRUTH)
-    make_tar(site.folder / "part_1.tgz", {"paris/t/t1.jpg": b"1", "paris/t/._t1.jpg": b"", "paris/readme": b"read me"})
-    make_tar(site.folder / "part_2.tgz", {"t2.jpg": b"2", "q1.jpg": b"3"})
-    sha256 = hashlib.sha256(GROUND_TRUTH).hexdigest()
-    sources = (
-        Source("gnd_small.pkl", (f"{site.address}gnd_small.pkl",), f"sha256:{sha256}"),
-        Source("part_1.tgz", (f"{site.address}nowhere/part_1.tgz", f"{site.address}part_1.tgz")),
-        Source("part_2.tgz", (f"{site.address}part_2.tgz",)),
-    )
-    monkeypatch.setattr(revisited, "OFFICIAL", {"small": sha256})
-    monkeypatch.setitem(DATA_SETS, "small", {**DATA_SETS["rparis6k"], "kept": 0, "sources": sources})
+def paris(site, monkeypatch):
+    """The site of RParis6k in miniature: its ground truth and two archives, one with its pictures in subfolders."""
+    query = {"easy": [0], "hard": [], "junk": [1], "bbx": [0, 0, 20, 20]}
+    truth = pickle.dumps({"imlist": ["t1", "t2"], "qimlist": ["q1"], "gnd": [query]})
+    (site.folder / "gnd_rparis6k.pkl").write_bytes(truth)
+    make_tar(site.folder / "paris_1-v1.tgz", {"paris/t/t1.jpg": b"1", "paris/t/._t1.jpg": b"", "paris/readme": b"x"})
+    make_tar(site.folder / "paris_2-v1.tgz", {"t2.jpg": b"2", "q1.jpg": b"3"})
+    monkeypatch.setattr(revisited, "OFFICIAL", {"rparis6k": hashlib.sha256(truth).hexdigest()})
+    serve(site, monkeypatch, "rparis6k")
     return site
 
 
-def get(name, tmp_path):
-    return fetch.fetch(name, tmp_path / "data", progress=False)
-
-
-def pictures_of(folder):
-    return sorted(path.name for path in (folder / "jpg").iterdir())
-
-
-def test_a_benchmark_is_downloaded_verified_unpacked_and_stored_as_json_too(small, tmp_path):
+def test_a_benchmark_is_downloaded_unpacked_verified_and_stored_as_json_too(paris, tmp_path):
     told = []
-    folder = fetch.fetch("small", tmp_path / "data", progress=False, tell=told.append)
+    folder = get("rparis6k", tmp_path, tell=told.append)
     assert len(told) == 1 and "3 of 3 files, all together about 2.5 GB to download" in told[0]
-    assert pictures_of(folder) == ["q1.jpg", "t1.jpg", "t2.jpg"] and (folder / "jpg" / "t1.jpg").read_bytes() == b"1"
-    names = [path.name for path in folder.iterdir() if path.name != "jpg"]
-    assert sorted(names) == [".lock", "gnd_small.pkl", "small.json", "unpacked"]
-    stored = Benchmark.load(folder / "small.json")
+    assert {path.name: path.read_bytes() for path in (folder / "jpg").iterdir()} == {
+        "t1.jpg": b"1", "t2.jpg": b"2", "q1.jpg": b"3"
+    }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == {".lock", "gnd_rparis6k.pkl", "jpg", "rparis6k.json", "unpacked"}
+    stored = Benchmark.load(folder / "rparis6k.json")
     assert stored.database == ["t1.jpg", "t2.jpg"] and stored.root.samefile(folder / "jpg")
-    small.asked.clear()
-    assert get("small", tmp_path) == folder and not small.asked, "a second call needs no network"
+    paris.asked.clear()
+    assert get("rparis6k", tmp_path) == folder and not paris.asked, "a second call needs no network"
 
 
-def test_an_interrupted_fetch_goes_on_with_what_is_missing(small, tmp_path):
-    archive = (small.folder / "part_2.tgz").read_bytes()
-    (small.folder / "part_2.tgz").unlink()
-    with pytest.raises(ConnectionError, match=r"404.*put it at .*part_2\.tgz, and run the same again"):
-        get("small", tmp_path)
-    (small.folder / "part_1.tgz").unlink()  # unpacked already: not asked for again
-    (tmp_path / "data" / "small" / "tmpabcd1234").write_bytes(b"left by a killed download")
-    (tmp_path / "data" / "small" / "part_2.tgz").write_bytes(archive)  # put there by hand
-    assert len(pictures_of(get("small", tmp_path))) == 3
-    assert not list((tmp_path / "data" / "small").glob("tmp*"))
+def test_an_interrupted_fetch_goes_on_with_what_is_missing(paris, tmp_path):
+    archive = (paris.folder / "paris_2-v1.tgz").read_bytes()
+    (paris.folder / "paris_2-v1.tgz").unlink()
+    with pytest.raises(ConnectionError, match=r"404.*put it at .*paris_2-v1\.tgz, and run the same again"):
+        get("rparis6k", tmp_path)
+    folder = tmp_path / "data" / "rparis6k"
+    (paris.folder / "paris_1-v1.tgz").unlink()  # unpacked already: not asked for again
+    (folder / "tmpabcd1234").write_bytes(b"left by a killed download")
+    (folder / "paris_2-v1.tgz").write_bytes(archive)  # put there by hand
+    assert len(list((get("rparis6k", tmp_path) / "jpg").iterdir())) == 3 and not list(folder.glob("tmp*"))
 
 
-def test_what_cannot_be_put_there_is_refused_before_anything_is_asked_for(small, tmp_path, monkeypatch):
+def test_what_cannot_be_put_there_is_refused_before_anything_is_asked_for(paris, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no data set 'imagenet'; there are roxford5k, rparis6k"):
         get("imagenet", tmp_path)
-    with locked(tmp_path / "data" / "small"), pytest.raises(FolderBusyError):
-        get("small", tmp_path)
-    monkeypatch.setitem(DATA_SETS, "small", {**DATA_SETS["small"], "kept": 1e6})
-    with pytest.raises(OSError, match=r"small: .* and 1000000.0 GB on disk afterwards; .* GB are free"):
-        get("small", tmp_path)
-    assert small.asked == []
-
-
-def serve(site, monkeypatch, name, *files, **changes):
-    """Have the site give the data set: those of its sources whose names are `files`."""
-    sources = []
-    for source in DATA_SETS[name]["sources"]:
-        if source.file in files:
-            md5_url = source.md5_url and f"{site.address}{source.file}.md5"
-            sources.append(dataclasses.replace(source, urls=(f"{site.address}{source.file}",), md5_url=md5_url))
-    monkeypatch.setitem(DATA_SETS, name, {**DATA_SETS[name], "sources": sources, "kept": 0, **changes})
+    with locked(tmp_path / "data" / "rparis6k"), pytest.raises(FolderBusyError):
+        get("rparis6k", tmp_path)
+    monkeypatch.setitem(DATA_SETS["rparis6k"], "kept", 1e6)
+    with pytest.raises(OSError, match=r"rparis6k: .* and 1000000.0 GB on disk afterwards; .* GB are free"):
+        get("rparis6k", tmp_path)
+    assert paris.asked == []
 
 
 def rows_of(folder):
@@ -238,7 +224,7 @@ def test_groceries_become_training_labels(site, tmp_path, monkeypatch):
              "test/Fruit/Apple/Golden/t.jpg", "iconic-images-and-descriptions/x.jpg", "train/README.md"]  # fmt: skip
     archive = DATA_SETS["grocery"]["sources"][0].file
     make_tar(site.folder / archive, {f"GroceryStoreDataset-abc/dataset/{name}": name.encode() for name in names})
-    serve(site, monkeypatch, "grocery", archive)
+    serve(site, monkeypatch, "grocery")
     place = get("grocery", tmp_path)
     assert rows_of(place) == [
         "jpg/train/Fruit/Apple/Golden/g1.jpg,Golden,train",
@@ -248,16 +234,24 @@ def test_groceries_become_training_labels(site, tmp_path, monkeypatch):
     assert (place / "jpg" / names[0]).read_text() == names[0]
 
 
-def test_holidays_numbers_become_scenes_and_queries(site, tmp_path, monkeypatch):
-    numbers = [100000 + 100 * scene + view for scene in range(20) for view in range(3)]
-    make_tar(site.folder / "jpg1.tar.gz", {f"jpg/{number}.jpg": b"x" for number in numbers})
-    serve(site, monkeypatch, "holidays", "jpg1.tar.gz")
-    with pytest.raises(FileNotFoundError, match=r"has 60 pictures; 1,491 are published; delete .*unpacked to have"):
-        get("holidays", tmp_path)
-    serve(site, monkeypatch, "holidays", "jpg1.tar.gz", pictures=60)
-    benchmark = read_labels(get("holidays", tmp_path) / "labels.csv")
-    assert len(benchmark) == 20 and benchmark.queries[1] == "jpg/100100.jpg"
-    assert [benchmark.database[i] for i in benchmark.easy[1]] == ["jpg/100101.jpg", "jpg/100102.jpg"]
+@pytest.mark.parametrize("name,archive,published", [
+    ("holidays", "jpg1.tar.gz", "1,491"), ("revisitop1m", "revisitop1m.1.tar.gz", "1,001,001")
+])  # fmt: skip
+def test_a_set_of_another_length_than_the_published_one_is_refused(
+    site, tmp_path, monkeypatch, name, archive, published
+):
+    make_tar(site.folder / archive, {f"jpg/{number}.jpg": b"x" for number in (100000, 100001, 100100, 100101, 100102)})
+    serve(site, monkeypatch, name)
+    with pytest.raises(
+        FileNotFoundError, match=rf"has 5 pictures; {published} are published; delete .*unpacked to have"
+    ):
+        get(name, tmp_path)
+    serve(site, monkeypatch, name, pictures=5)
+    folder = get(name, tmp_path)
+    if name == "holidays":  # the number is the scene's, and within it the query's or another's
+        benchmark = read_labels(folder / "labels.csv")
+        assert benchmark.queries == ["jpg/100000.jpg", "jpg/100100.jpg"]
+        assert [benchmark.database[i] for i in benchmark.easy[1]] == ["jpg/100101.jpg", "jpg/100102.jpg"]
 
 
 @pytest.fixture
@@ -265,12 +259,11 @@ def landmarks(site, monkeypatch):
     """The site of Google Landmarks: three archives, each of two pictures that count and one that does not."""
     pictures = ["0a0", "0a1", "0a2", "0a3", "0a4", "0a5"]
     (site.folder / "train_clean.csv").write_text(f"landmark_id,images\n17,{' '.join(pictures[::2])}\n5,0a1 0a3 0a5\n")
-    names = [f"images_{i:03d}.tar" for i in range(3)]
-    for i, name in enumerate(names):
-        held = [*pictures[2 * i : 2 * i + 2], f"0af{i}"]
+    for i in range(3):
+        name, held = f"images_{i:03d}.tar", [*pictures[2 * i : 2 * i + 2], f"0af{i}"]
         data = PLAIN(site.folder / name, {f"./{p[0]}/{p[1]}/{p[2]}/{p}.jpg": p.encode() for p in held}).read_bytes()
         (site.folder / f"{name}.md5").write_text(f"{hashlib.md5(data).hexdigest()}  {name}\n")
-    serve(site, monkeypatch, GLDV2, "train_clean.csv", *names, pictures=6)
+    serve(site, monkeypatch, GLDV2, pictures=6)
     return site
 
 
@@ -287,7 +280,7 @@ def test_landmarks_that_the_published_list_names_are_kept(landmarks, tmp_path, m
     (folder / "jpg" / "0" / "a" / "0" / "0a0.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 6 pictures \(jpg/0/a/0/0a0\.jpg\) .*; delete .*unpacked"):
         get(GLDV2, tmp_path)
-    monkeypatch.setitem(DATA_SETS, GLDV2, {**DATA_SETS[GLDV2], "pictures": 7})
+    monkeypatch.setitem(DATA_SETS[GLDV2], "pictures", 7)
     with pytest.raises(ValueError, match=r"train_clean\.csv lists 6 pictures; 7 are published; delete it"):
         get(GLDV2, tmp_path)
 
@@ -295,9 +288,8 @@ def test_landmarks_that_the_published_list_names_are_kept(landmarks, tmp_path, m
 def test_shards_that_are_asked_for_are_fetched_and_labelled_and_no_others(landmarks, tmp_path):
     def shards(asked):
         landmarks.asked.clear()
-        folder = fetch.fetch("gldv2", tmp_path / "data", shards=asked, progress=False)
-        asked = [path for path in landmarks.asked if path.endswith(".tar")]
-        return [line[10:13] for line in rows_of(folder)], asked
+        held = [line[10:13] for line in rows_of(get("gldv2", tmp_path, shards=asked))]
+        return held, [path for path in landmarks.asked if path.endswith(".tar")]
 
     assert shards("2") == (["0a4", "0a5"], ["/images_002.tar"])
     (landmarks.folder / "images_001.tar").rename(landmarks.folder / "away")
@@ -316,15 +308,5 @@ def test_shards_that_are_asked_for_are_fetched_and_labelled_and_no_others(landma
 ])  # fmt: skip
 def test_shards_that_there_are_not_are_refused_in_one_line(tmp_path, name, shards, words):
     with pytest.raises(ValueError, match=words):
-        fetch.fetch(name, tmp_path, shards=shards)
+        get(name, tmp_path, shards=shards)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_million_distractors_are_counted(site, tmp_path, monkeypatch):
-    (site.folder / "revisitop1m.txt").write_text("0d3/x.jpg\n0d4/y.jpg\n")
-    make_tar(site.folder / "revisitop1m.1.tar.gz", {"0d3/x.jpg": b"x", "0d4/y.jpg": b"y"})
-    serve(site, monkeypatch, "revisitop1m", "revisitop1m.txt", "revisitop1m.1.tar.gz")
-    with pytest.raises(FileNotFoundError, match="has 2 pictures; 1,001,001 are published"):
-        get("revisitop1m", tmp_path)
-    serve(site, monkeypatch, "revisitop1m", "revisitop1m.txt", "revisitop1m.1.tar.gz", pictures=2)
-    assert revisited.read_distractors(get("revisitop1m", tmp_path)) == ["jpg/0d3/x.jpg", "jpg/0d4/y.jpg"]

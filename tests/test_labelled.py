@@ -1,77 +1,14 @@
-"""The labelled subsets of the real benchmarks, pictures of exactly one size, and galleries on which choices are made."""
-
-import pickle
+"""Pictures reduced as copies are, galleries on which choices are made, and differences of few landmarks."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.benchmark import Benchmark
-from ssr_lib.datasets.revisited import one_landmark, read_ground_truth, read_names
 from ssr_lib.images import Preprocess, to_tensors
 from ssr_lib.significance import paired_difference
-from ssr_lib.study import provenance, tables
+from ssr_lib.study import tables
 from ssr_lib.study.choose import folds, galleries
 from ssr_lib.study.profile import load_profile
-
-LISTS = {name: provenance.repository_root() / "data" / f"{name}_labelled.txt" for name in ("roxford5k", "rparis6k")}
-
-
-@pytest.mark.parametrize("name,queries,database,right", [("roxford5k", 70, 775, 735), ("rparis6k", 12, 267, None)])
-def test_the_labelled_subset_is_the_official_ground_truth_restricted_to_its_names(
-    extra_data, name, queries, database, right
-):
-    official, names = extra_data / "gnd" / f"gnd_{name}.pkl", read_names(LISTS[name])
-    benchmark = read_ground_truth(official, names=names)
-    assert (len(benchmark), len(benchmark.database)) == (queries, database)
-    cut = extra_data / "photos" / f"{name[:-2]}_subset" / f"gnd_{name[:-2]}_subset.pkl"
-    expected = read_ground_truth(cut, subset=True)
-    for i, query in enumerate(benchmark.queries):
-        j = expected.queries.index(query)
-        for key in ("easy", "hard", "junk"):
-            found, wanted = getattr(benchmark, key)[i], getattr(expected, key)[j]
-            assert {benchmark.database[k] for k in found} == {expected.database[k] for k in wanted}
-    if right is not None:
-        assert len(np.unique(np.concatenate(benchmark.positives))) == right
-
-
-def cut_down(folder, size):
-    """A ground truth of two queries, their files at a size, and a list that names one of them with its database."""
-    truth = [
-        {"easy": [0, 2], "hard": [1], "junk": [3], "bbx": [10, 0, 90, 60]},
-        {"easy": [3], "hard": [], "junk": [], "bbx": None},
-    ]
-    record = {"imlist": ["a", "b", "c", "d"], "qimlist": ["q", "r"], "gnd": truth}
-    (folder / "gnd_cut.pkl").write_bytes(pickle.dumps(record))
-    (folder / "list.txt").write_text("# queries\nq 100  # px\n\n# database\na\nc\nd\n")
-    for name in "qacd":
-        Image.new("RGB", size).save(folder / f"{name}.jpg")
-    return folder / "gnd_cut.pkl"
-
-
-@pytest.mark.parametrize("size,box", [((100, 80), (10, 0, 90, 60)), ((50, 40), (5, 0, 45, 30))])
-def test_names_not_listed_leave_every_list_and_boxes_are_scaled_to_copies(tmp_path, size, box):
-    path = cut_down(tmp_path, size)
-    benchmark = read_ground_truth(path, tmp_path, subset=True, names=read_names(tmp_path / "list.txt"))
-    assert (benchmark.queries, benchmark.database) == (["q.jpg"], ["a.jpg", "c.jpg", "d.jpg"])
-    assert [getattr(benchmark, key)[0].tolist() for key in ("easy", "hard", "junk")] == [[0, 1], [], [2]]
-    assert benchmark.boxes == [box]
-
-
-def test_pictures_that_show_two_landmarks_teach_no_whitening():
-    none = [[], [], []]
-    benchmark = Benchmark(
-        "b", ".", list("abcd"), list("qrs"), [[0, 1], [1], [3]], [[], [], []], none, groups=list("xyx")
-    )
-    ids, landmarks = one_landmark(benchmark)
-    assert (ids.tolist(), landmarks) == ([0, 3], ["x", "x"])
-
-
-@pytest.mark.parametrize("height,width,box", [(60, 90, None), (300, 200, None), (300, 200, (10, 20, 70, 50))])
-def test_every_picture_and_crop_is_brought_to_the_long_side(height, width, box):
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    (tensor,) = to_tensors(image, Preprocess(size=128, enlarge=True), box)
-    assert max(tensor.shape) == 128
 
 
 def test_a_crop_of_a_copy_has_as_many_pixels_as_it_had_there():

@@ -94,7 +94,8 @@ def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dic
         return imlist, qimlist, [_truth(_named(entry)) for entry in record["gnd"]]
     except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
         wanted = "wanted is a pickle of imlist, qimlist, gnd (easy, hard, junk, bbx), whole and not compressed"
-        raise ValueError(f"{path} is refused ({type(error).__name__}: {error}); {wanted}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{path} is refused ({reason}); {wanted}") from error
 
 
 def _named(fields: dict) -> dict[str, Any]:
