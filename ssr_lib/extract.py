@@ -38,15 +38,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def fill(
-    store: Store,
-    compute: Compute,
-    pictures: Pictures,
-    preprocess: Preprocess,
-    batch_size=16,
-    workers=None,
-    progress=True,
+    store, compute: Compute, pictures: Pictures, preprocess: Preprocess, *, batch_size=16, workers=None, progress=True
 ) -> dict[str, ImageError]:
-    """Add to `store`, `SHARD` at a time, the pictures that it lacks; return why some cannot be used, by their keys.
+    """Add to a `Store`, `SHARD` at a time, the pictures that it lacks; return why some cannot be used, by their keys.
 
     Added are the arrays that `compute` makes, and "content", the SHA-256 of a picture's bytes.
     """

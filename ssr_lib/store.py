@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,9 @@ def picture_key(path: Path | str, box=None) -> str:
 class Store:
     """Named arrays of pictures in `directory`, under keys of any text; each shard is a file that its SHA-256 names.
 
-    `made_by`: JSON-able, all that determines the arrays but the pictures themselves. Raises `ValueError`, naming what
-    differs, where something else has made a shard.
+    In a shard the arrays of a name lie flat, one behind the other, beside their shapes. `made_by`: JSON-able, all that
+    determines the arrays but the pictures themselves. Raises `ValueError`, naming what differs, where something else
+    has made a shard.
     """
 
     def __init__(self, directory: Path | str, made_by: dict):
@@ -49,11 +51,11 @@ class Store:
         self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
         self._shards = {path: self._checked(path) for path in self.directory.glob("shard-*.safetensors")}
 
-    def _checked(self, path: Path) -> set[str]:
-        """The keys of a shard; none, and a warning, where it is damaged."""
+    def _checked(self, path: Path) -> dict:
+        """The record of a shard; one without keys, and a warning, where it is damaged."""
         if path.stem != f"shard-{hash_file(path)}":
             warnings.warn(f"{path} is damaged; its pictures are described again", stacklevel=2)
-            return set()
+            return {"keys": []}
         with safe_open(path, "numpy") as file:
             record = json.loads(file.metadata()["record"])
         stored = record["made_by"]
@@ -62,39 +64,47 @@ class Store:
                 found, wanted = (json.dumps(made_by.get(key))[:200] for made_by in (stored, self.made_by))
                 told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
                 raise ValueError(f"{self.directory} was made by something else: {told}")
-        return set(record["keys"])
+        return record
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of `keys`, each once, that are not there."""
-        there = set().union(*self._shards.values())
+        there = set(chain.from_iterable(record["keys"] for record in self._shards.values()))
         return [key for key in dict.fromkeys(keys) if key not in there]
 
     def add(self, pictures: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        """Store the named arrays of some pictures, of any shapes, as a shard."""
-        arrays = {}
-        for key, named in pictures.items():
-            arrays |= {f"{name} {key}": np.ascontiguousarray(array) for name, array in named.items()}
-        record = {"made_by": self.made_by, "keys": list(pictures)}
-        content = save(arrays, {"record": json.dumps(record)})
+        """Store the arrays of some pictures as a shard; all have the same names and dtypes, shapes may differ."""
+        record = {"made_by": self.made_by, "keys": list(pictures), "shapes": {}}
+        flat = {}
+        for name in next(iter(pictures.values())):
+            arrays = [named[name] for named in pictures.values()]
+            record["shapes"][name] = [array.shape for array in arrays]
+            flat[name] = np.concatenate([array.reshape(-1) for array in arrays])
+        content = save(flat, {"record": json.dumps(record)})
         path = self.directory / f"shard-{hashlib.sha256(content).hexdigest()}.safetensors"
         write_atomic(path, content)
-        self._shards[path] = set(pictures)
+        self._shards[path] = record
 
     def arrays(self, name: str, keys: Sequence[str]) -> list[np.ndarray]:
         """The arrays `name` of the pictures `keys`, in their own shapes, from the disk as they are used."""
         wanted, found = set(keys), {}
-        for path, held in self._shards.items():
-            if held & wanted:
-                with safe_open(path, "pt") as file:
-                    found |= {key: file.get_tensor(f"{name} {key}").numpy() for key in held & wanted}
+        for path, record in self._shards.items():
+            if wanted.isdisjoint(record["keys"]):
+                continue
+            with safe_open(path, "pt") as file:
+                flat = file.get_tensor(name).numpy()
+            shapes = record["shapes"][name]
+            pieces = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+            for key, piece, shape in zip(record["keys"], pieces, shapes, strict=True):
+                found[key] = piece.reshape(shape)
         return [found[key] for key in keys]
 
     def drop_others(self, keys: Iterable[str]) -> None:
         """Delete the shards that hold none of the pictures `keys`, and damaged ones."""
         wanted = set(keys)
-        for path in [path for path, held in self._shards.items() if held.isdisjoint(wanted)]:
-            del self._shards[path]
-            path.unlink(missing_ok=True)
+        for path, record in list(self._shards.items()):
+            if wanted.isdisjoint(record["keys"]):
+                del self._shards[path]
+                path.unlink(missing_ok=True)
 
 
 @dataclass(eq=False)
