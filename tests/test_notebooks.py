@@ -19,6 +19,7 @@ from ssr_lib.study.run import ENVIRONMENT, KERNEL, PYTHON
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: load_notebook_node(str(path)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
 AT_SMOKE = load_profile("smoke").notebooks  # those of photographs run in test_real.py
 LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking")
 
@@ -65,8 +66,8 @@ def test_the_notebook_runs(name, outcomes):
     assert outcomes[name] == [], "\n".join(outcomes[name])
 
 
-def test_every_notebook_of_the_study_is_there():
-    assert {*load_profile("demo").notebooks, *load_profile("real").notebooks} == set(NOTEBOOKS)
+def test_every_notebook_of_a_profile_is_there_and_no_other():
+    assert set().union(*(load_profile(name).notebooks for name in PROFILES)) == set(NOTEBOOKS)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -76,7 +77,7 @@ def test_a_notebook_begins_with_commented_parameters_is_short_and_ends_with_what
     assert all("  # " in line for line in second.source.splitlines())
     values = {}
     exec(second.source, values)
-    assert values["profile"] in ("demo", "real") and values["workspace"] is values["changes"] is None
+    assert values["profile"] in PROFILES and values["workspace"] is values["changes"] is None
     code = [cell.source for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
     lines = [line for line in "\n".join(code).splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(lines) <= 120 and re.search(r"assert |print\(", code[-1])

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from test_study import execute_here
+from kernels import execute_here
 
 from drawn_landmarks import SyntheticSpec, draw_benchmark
 from ssr_lib.benchmark import Benchmark
@@ -103,6 +103,11 @@ def test_every_table_is_made_for_both_benchmarks(opened):
     for name in ("main", "backbones", "rerank", "claims", "k_alpha", "rerank_options", "preprocess"):
         assert {f"{name}_{dataset}" for dataset in NAMES} <= tables, name
     assert (opened.results_dir / "report.html").is_file()
+    assert {f"{name} 12 distractors" for name in NAMES} <= set(opened.read_rows("07_sweeps")["dataset"])
+    made = {folder.name for folder in opened.cache.iterdir()}
+    assert not made & {"networks", "pictures"}, "nothing is trained and nothing drawn"
+    claims = pd.read_csv(opened.results_dir / "tables" / f"claims_{NAMES[0]}.csv")
+    assert set(claims["verdict"]) == {"no verdict", "not tested here"}, "of single checkpoints, without drawings"
 
 
 def test_a_set_under_a_published_name_that_is_not_the_published_one_is_refused(data, tmp_path, monkeypatch):
@@ -112,10 +117,6 @@ def test_a_set_under_a_published_name_that_is_not_the_published_one_is_refused(d
     monkeypatch.setattr(describe, "OFFICIAL", {NAMES[0]: ""})
     with pytest.raises(ValueError, match=r"not the published .* in a profile: another name"):
         Study("paper", tmp_path, changes).benchmark(NAMES[0])
-
-
-def test_nothing_is_trained_and_nothing_drawn(opened):
-    assert not (opened.cache / "networks").exists() and not (opened.cache / "pictures").exists()
 
 
 def test_the_figure_is_the_one_that_the_command_line_measures(opened, data, capsys):
@@ -134,15 +135,3 @@ def test_parameters_are_chosen_on_the_other_benchmark(opened):
     assert set(stored) == set(NAMES), "each is keyed by what it was chosen on"
     used = opened.read_rows("05_ablation").query("dataset == @NAMES[0] and reranker == 'GFR'")
     assert {text for text in used["chosen"]} == {json.dumps(stored[NAMES[1]]["chosen"]["GFR"], sort_keys=True)}
-
-
-def test_distractors_stand_behind_the_database(opened):
-    table = pd.read_csv(opened.results_dir / "tables" / "distractors.csv")
-    assert set(table["distractors"]) == {12}
-    rows = opened.read_rows("07_sweeps")
-    assert {f"{name} 12 distractors" for name in NAMES} <= set(rows["dataset"])
-
-
-def test_a_single_checkpoint_carries_no_verdict_and_claims_on_drawings_are_not_tested(opened):
-    claims = pd.read_csv(opened.results_dir / "tables" / f"claims_{NAMES[0]}.csv")
-    assert set(claims["verdict"]) == {"no verdict", "not tested here"}

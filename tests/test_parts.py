@@ -56,25 +56,25 @@ title: Parts of one's own
 data:
   image_size: 64
   drawn_size: 64
-  training: {{seed: 1, landmarks: 4, views: 3}}
-  validation: {{seed: 2, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 4}}
-  test: {{seed: 3, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 4}}
-model: {{descriptor_dim: 8}}
-networks: {{mine: {{head: {folder}/my_head.py, options: {{weight: 0.5}}, seeds: [0, 1], steps: 2}}}}
-tables: {{main: [mine]}}
-training: {{loss: {folder}/my_loss.py, loss_options: {{base: null, scale: 12.0}}, batch_size: 4}}
-rerankers: {{AQE: null, αQE: null, DBA: null, αQE + DBA: null, SuperGlobal: null, GFR: null,
-             mine: {{module: {folder}/my_reranker.py, candidates: {{places: [0, 1]}}}}}}
+  training: {seed: 1, landmarks: 4, views: 3}
+  validation: {seed: 2, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 4}
+  test: {seed: 3, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 4}
+model: {descriptor_dim: 8}
+networks: {mine: {head: my_head.py, options: {weight: 0.5}, seeds: [0, 1], steps: 2}}
+tables: {main: [mine]}
+training: {loss: my_loss.py, loss_options: {base: null, scale: 12.0}, batch_size: 4}
+rerankers: {AQE: null, αQE: null, DBA: null, αQE + DBA: null, SuperGlobal: null, GFR: null,
+             mine: {module: my_reranker.py, candidates: {places: [0, 1]}}}
 """
 
 
 @pytest.fixture
 def profile(tmp_path):
-    """A profile that names a head, a loss and a re-ranker in the folder beside it."""
+    """A profile that names a head, a loss and a re-ranker of the folder that it lies in."""
     for name, text in {"head": HEAD, "loss": LOSS, "reranker": RERANKER}.items():
         (tmp_path / f"my_{name}.py").write_text(text, encoding="utf-8")
     path = tmp_path / "mine.yaml"
-    path.write_text(PROFILE.format(folder=tmp_path), encoding="utf-8")
+    path.write_text(PROFILE, encoding="utf-8")
     return path
 
 

@@ -84,16 +84,8 @@ def test_what_cannot_be_is_refused_in_one_line(changes, refusal):
     assert "\n" not in str(caught.value)
 
 
-HEAD = """
-from torch import nn
-class Head(nn.Module):
-    def __init__(self, channels, *, seed=0):
-        super().__init__()
-        self.width = channels[2]
-    def forward(self, mid, last, project):
-        return project(last).mean((2, 3))
-"""
-LOSS = "from torch import nn\nclass Loss(nn.Module):\n    def __init__(self, width, classes, *, seed=0): super().__init__()\n"
+PART = "from torch import nn\nclass {}(nn.Module):\n    def __init__(self, {}): super().__init__()\n"
+HEAD, LOSS = PART.format("Head", "channels, *, seed=0"), PART.format("Loss", "width, classes, *, seed=0")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +96,7 @@ LOSS = "from torch import nn\nclass Loss(nn.Module):\n    def __init__(self, wid
             "class Hed: pass",
             "AttributeError: .* no attribute 'Head'; ssr_lib/heads/__init__",
         ),
-        ("networks.structural.head", HEAD.replace("mid, ", ""), "TypeError: too many "),
+        ("networks.structural.head", HEAD + "    def forward(self, last, project): pass", "TypeError: too many "),
         ("networks.structural.head", "def Head(:", "SyntaxError: "),
         ("training.loss", LOSS.replace(", *, seed=0", ""), "TypeError: .*'seed'; ssr_lib/losses/__init__"),
         ("training.loss", LOSS + "    def forward(self, x): pass", "too many "),
@@ -139,14 +131,6 @@ def test_a_part_that_is_not_there_or_does_not_take_its_options_is_refused(change
     with pytest.raises(ValueError, match=refusal):
         Study("smoke", tmp_path, changes)
     assert not list(tmp_path.iterdir()), "before anything is drawn"
-
-
-def test_files_of_parts_are_found_from_the_folder_of_the_profile(tmp_path):
-    (tmp_path / "mine.py").write_text(HEAD)
-    (tmp_path / "mine.yaml").write_text("base: smoke\nnetworks: {mine: {head: mine.py}}\n")
-    profile = load_profile(str(tmp_path / "mine.yaml"))
-    assert profile.networks["mine"].head == str(tmp_path / "mine.py")
-    check_parts(profile)
 
 
 @pytest.mark.parametrize(
