@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -173,6 +173,13 @@ def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> No
             raise ValueError(f"{where} holds another training run: {told}; choose another directory or delete it")
 
 
+def _kept(net: RetrievalNet, maps: Maps, batch_size: int, device: torch.device) -> Iterator[tuple]:
+    """What the head is called with, for all maps; unlike those of `maps.batch` these stay what they are."""
+    for ids in maps.batches(batch_size):
+        mid, last = (x if x is None else x.clone() for x in maps.batch(ids, device))
+        yield net.inputs(mid, last)
+
+
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:
     device = next(net.parameters()).device
     labels = torch.from_numpy(targets).to(device)
@@ -182,7 +189,7 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
         loss.to(device)
         if hasattr(net.head, "fit"):
             with torch.no_grad():
-                net.eval().head.fit(net.inputs(*maps.batch(ids, device)) for ids in maps.batches(config.batch_size))
+                net.eval().head.fit(_kept(net, maps, config.batch_size, device))
         if config.start == "fitted":
             fit_start(net, loss, maps, targets, config.shrinkage)
         optimizer = make_optimizer(net, loss, config)

@@ -136,7 +136,7 @@ class Head(torch.nn.Module):
         self.width = channels[2]
         self.register_buffer("mean", torch.zeros(channels[2]))
     def fit(self, batches):
-        self.mean = torch.cat([project(last).mean((2, 3)) for mid, last, project in batches]).mean(0)
+        self.mean = torch.cat([project(last).mean((2, 3)) for mid, last, project in list(batches)]).mean(0)
     def forward(self, mid, last, project):
         return project(last).mean((2, 3)) - self.mean
 """
