@@ -21,9 +21,9 @@ from ssr_lib.study.provenance import data_file, repository_root
 
 
 def record(study, dataset: str) -> dict[str, Any]:
-    """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and its `trials`, as `data.choices_from` of
-    the profile says: on "validation" landmarks, on the "others" of its data sets, or by another profile, in this
-    workspace or else in the repository."""
+    """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and all `trials`, as `data.choices_from`
+    says: on "validation" landmarks, on "others" of the profile's data sets, or by another profile, in this workspace
+    or else in the repository."""
     source = study.profile.data.choices_from
     if source == "validation":
         return _chosen_once(study, ["drawn"], "validation")

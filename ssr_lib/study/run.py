@@ -138,7 +138,7 @@ def _without(folders: Mapping[str, str], text: str) -> str:
 
 
 def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
-    """Assemble `results/<name>/report.html`, without scripts and with all pictures inside, of the executed notebooks."""
+    """Assemble `results/<name>/report.html` of the executed notebooks, with all pictures inside and without scripts."""
     folder = Path(workspace or provenance.repository_root()) / "results" / name
     files, record = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json")
     if not files or not record:
