@@ -77,7 +77,7 @@ def test_neural_codes_are_the_classifiers_outputs_turned_by_their_pca():
     variances = net.head.projection @ codes.T.cov() @ net.head.projection.T
     assert (variances.diag().diff() <= 1e-9).all() and (variances - variances.diag().diag()).abs().max() < 1e-9
     with pytest.raises(ValueError, match="features and the map has 6 channels"):
-        head_of("neural_codes", **TIMM)
+        head_of("neural_codes", **TIMM)(None, noise(1, 6, 2, 2).float(), nn.Identity())
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ class Head(nn.Module):
     `backbone`, `pretrained`: of the network whose classifier it is, as for `backbones.create_model`. `dims`: directions
     that the PCA keeps. The last factor gives the feature the size of a GeM, for which learning rates were chosen.
     Start: fitted, pretrained classifier and PCA of training pictures; both stay fixed. Before `fit` the PCA keeps the
-    first classes. Raises `ValueError` for a network without a classifier of one layer behind the pooled map.
+    first classes. Raises `ValueError` for a map with other channels than the
+    classifier takes.
     """
 
     def __init__(
@@ -43,10 +44,7 @@ class Head(nn.Module):
     ):
         super().__init__()
         classifier = create_model(backbone, pretrained, seed).get_classifier()
-        inside = getattr(classifier, "in_features", None)
-        if inside != channels[2]:
-            told = f"takes {inside} features and the map has {channels[2]} channels"
-            raise ValueError(f"the classifier of {backbone!r} {told}; that of the network's own backbone is wanted")
+        self.backbone = backbone
         classes = classifier.out_features
         self.width = min(dims, classes)
         self.register_buffer("weight", classifier.weight.detach().clone())  # buffers, for they are not trained
@@ -60,6 +58,11 @@ class Head(nn.Module):
 
     def codes(self, x: Tensor) -> Tensor:
         """L2-normalised outputs of the classifier, (B, C, H, W) → (B, classes)."""
+        if x.shape[1] != self.weight.shape[1]:
+            told = f"takes {self.weight.shape[1]} features and the map has {x.shape[1]} channels"
+            raise ValueError(
+                f"the classifier of {self.backbone!r} {told}; that of the network's own backbone is wanted"
+            )
         return F.normalize(F.linear(spoc(x), self.weight, self.bias), dim=1)
 
     @torch.no_grad()

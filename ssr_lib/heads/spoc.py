@@ -14,16 +14,20 @@ class Head(nn.Module):
     """Σ α(y, x) · f(y, x) over the places (y, x) of f = `project(last)`.
 
     α is a Gaussian around the centre of the map; σ is a third of the way from there to the nearest edge.
-    `centre_prior=False`: the mean, α the same everywhere. Start: as it stays, for nothing in it is learned.
+    `centre_prior=False`: the mean, α the same everywhere. `projected=False`: of `last` itself, which is the control of
+    heads that pool it so. Start: as it stays, for nothing in it is learned.
     """
 
-    def __init__(self, channels: tuple[int, int, int], *, seed: int = 0, centre_prior: bool = True):
+    def __init__(
+        self, channels: tuple[int, int, int], *, seed: int = 0, centre_prior: bool = True, projected: bool = True
+    ):
         super().__init__()
-        self.width = channels[2]
+        self.width = channels[2] if projected else channels[1]
         self.centre_prior = centre_prior
+        self.projected = projected
 
     def forward(self, mid: Tensor | None, last: Tensor, project: nn.Module) -> Tensor:
-        f = project(last)  # (B, C, H, W)
+        f = project(last) if self.projected else last  # (B, C, H, W)
         if not self.centre_prior:
             return f.mean(dim=(2, 3))
         alpha = centre_weights(*f.shape[2:]).to(f)

@@ -51,7 +51,7 @@ class Weights(nn.Module):
         return (tokens[:, 1:] * tokens[:, :1]).sum(dim=2)
 
     def loss(self, queries: Tensor, neighbours: Tensor, is_right: Tensor, others: Tensor, same: Tensor) -> Tensor:
-        """`is_right` (B, k): neighbours of the query's class; `others` (M, D), `same` (B, M): images to compare with."""
+        """`is_right` (B, k): neighbours of the query's class; `others` (M, D), `same` (B, M): what to compare with."""
         theta = self(queries, neighbours)
         expanded = F.normalize(queries + (theta[:, :, None] * neighbours).sum(dim=1), dim=1)
         distances = (2 - 2 * expanded @ others.T).clamp(min=1e-6).sqrt()
