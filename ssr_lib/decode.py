@@ -23,7 +23,6 @@ _KINDS = {  # what a file is that is none of `FORMATS`, by its first bytes
     rb".{4}ftyp(hei|hev|mif1|msf1)": "HEIC/HEIF",
     rb".{4}ftypavi": "AVIF",
     rb"\xff\x0a|.{4}JXL ": "JPEG XL",
-    rb"<svg|<\?xml": "SVG or XML",
     rb"(?i:<!DOCTYPE html|<html)": "a web page",
 }
 

@@ -155,11 +155,11 @@ def extract_benchmark(
     Queries are cropped to their boxes. Where every query is a whole database image, its row is taken from there.
     `options` and what is raised: see `extract`.
     """
-    options |= {"root": benchmark.root}
+    options["root"] = benchmark.root
     database = extract(net, benchmark.database, preprocess, Path(directory, "database"), **options)
     if min(benchmark.query_ids, default=-1) >= 0 and all(box is None for box in benchmark.boxes):
         return database[np.asarray(benchmark.query_ids)], database
-    options |= {"boxes": benchmark.boxes}
+    options["boxes"] = benchmark.boxes
     return extract(net, benchmark.queries, preprocess, Path(directory, "queries"), **options), database
 
 

@@ -21,8 +21,6 @@ from ssr_lib.images import Preprocess
 from ssr_lib.search import Prepared, knn
 from ssr_lib.store import Store, picture_key
 
-INDEX_FOLDER = ".ssr-index"  # inside the gallery, unless another place is named
-
 
 @dataclass(frozen=True)
 class Gallery:
@@ -84,7 +82,7 @@ def index_folder(
     folder = Path(folder)
     compute, made_by = descriptors_of(net, preprocess, device, dtype)
     made_by["gallery"] = os.path.realpath(folder)
-    store = Store(Path(folder / INDEX_FOLDER if index is None else index, digest(made_by)[:16]), made_by)
+    store = Store(Path(folder / ".ssr-index" if index is None else index, digest(made_by)[:16]), made_by)
     names, skipped = list_pictures(folder)
     pictures = {picture_key(folder / name): (folder / name, None) for name in names}
     named = dict(zip(pictures, names, strict=True))

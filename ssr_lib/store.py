@@ -25,10 +25,10 @@ SHARD = 256  # pictures: the most that a killed run repeats
 
 
 def picture_key(path: Path | str, box=None) -> str:
-    """A name for a picture, or for its part in `box`: where it really lies, its size in bytes, its last changes in ns.
+    """A name for a picture, or for its part in `box`, by where it lies, its bytes and its last changes in ns.
 
-    A file that was overwritten and given its old date back still has a new time of change of its inode. The inode's own
-    number is left out: on FAT disks it is another after each mount. An absent file has a key too.
+    An overwritten file that got its old date back still has a new time of change of its inode; the inode's own number
+    is left out, which on FAT disks is another after each mount. An absent file has a key too.
     """
     place = os.path.realpath(path)
     stamp = [place]
@@ -67,9 +67,9 @@ class Store:
         return record
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of `keys`, each once, that are not there."""
+        """Those of `keys` that are not there."""
         there = set(chain.from_iterable(record["keys"] for record in self._shards.values()))
-        return [key for key in dict.fromkeys(keys) if key not in there]
+        return [key for key in keys if key not in there]
 
     def add(self, pictures: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Store the arrays of some pictures as a shard; all have the same names and dtypes, shapes may differ."""
