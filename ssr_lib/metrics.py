@@ -109,9 +109,8 @@ def average_precision(places_of_positives: Sequence[int], number_of_positives: i
         raise ValueError(
             f"places {places.tolist()} of {number_of_positives} positives; distinct ones from 0 are wanted"
         )
-    if not number_of_positives:
-        return np.nan
-    return float(_trapezoids(np.arange(len(places)), places.astype(np.int64)).sum() / number_of_positives)
+    total = _trapezoids(np.arange(len(places)), places.astype(np.int64)).sum()
+    return float(total / number_of_positives) if number_of_positives else np.nan
 
 
 def evaluate(ranks: Ranks, ground_truth: GroundTruth, at: Sequence[int] = (1, 5, 10)) -> Evaluation:
@@ -176,14 +175,12 @@ def auc_against(
 def intra_inter_distances(queries: np.ndarray, database: np.ndarray, ground_truth: GroundTruth) -> dict[str, float]:
     """How far classes are apart: mean Euclidean distance of unit descriptors from queries to their positives (easy and
     hard) and to wrong images, the ratio of the two, and the AUC with which similarity tells such pairs apart."""
-    if len(queries) != len(ground_truth):
-        raise ValueError(f"the ground truth has {len(ground_truth)} queries; there are {len(queries)} descriptors")
     cosines = _cosines(queries, database)
     near, far = [], []
-    for query, row in enumerate(cosines):
+    for query in range(len(ground_truth)):
         ids, labels = _listed(ground_truth, query)
-        near.append(row[ids[labels < LISTS.index("junk")]])
-        far.append(np.delete(row, ids))
+        near.append(cosines[query, ids[labels < LISTS.index("junk")]])
+        far.append(np.delete(cosines[query], ids))
     near, far = np.concatenate(near), np.concatenate(far)
     intra, inter = (float(np.sqrt(np.maximum(2 - 2 * c, 0)).mean()) if len(c) else np.nan for c in (near, far))
     return {"intra": intra, "inter": inter, "intra / inter": intra / inter, "pair AUC": pair_auc(near, far)}

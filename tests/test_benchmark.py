@@ -49,7 +49,6 @@ def test_queries_are_selected_in_the_order_asked_for(benchmark):
         ({"easy": [[2**70], [1]]}, "too large"),
         ({"boxes": [[0, 0, 0, 5], None]}, "query 0 (a.jpg): box (0, 0, 0, 5) is not (x0, y0, x1, y1)"),
         ({"groups": ["a"]}, "benchmark made: 1 entries in 'groups' for 2 queries"),
-        ({"extra": {"near": [[1]]}}, "1 entries in 'near' for 2 queries"),
         ({"junk": [[0], []]}, "image 0 (0.jpg) is listed more than once"),
         ({"database": ["0.jpg"] * 6}, "database image '0.jpg' is listed twice"),
         ({"junk": [[9], []]}, "benchmark made, query 0 (a.jpg): id 9 in 'junk' is outside the database"),
