@@ -14,14 +14,9 @@ from ssr_lib.datasets import revisited
 from ssr_lib.datasets.revisited import read_ground_truth
 from ssr_lib.study.provenance import repository_root
 
-RECORD = {
-    "imlist": ["tower_1", "tower_2", "bridge_1", "hill"],
-    "qimlist": ["tower_q", "bridge_q"],
-    "gnd": [
-        {"easy": [0], "hard": [1], "junk": [3], "bbx": [10.5, 0, 60.2, 40]},
-        {"easy": [2], "hard": [], "junk": [], "bbx": [0, 0, 64, 48]},
-    ],
-}
+Q0 = {"easy": [0], "hard": [1], "junk": [3], "bbx": [10.5, 0, 60.2, 40]}
+Q1 = {"easy": [2], "hard": [], "junk": [], "bbx": [0, 0, 64, 48]}
+RECORD = {"imlist": ["tower_1", "tower_2", "bridge_1", "hill"], "qimlist": ["tower_q", "bridge_q"], "gnd": [Q0, Q1]}
 
 
 def write(folder, record=RECORD, protocol=2):
@@ -67,8 +62,8 @@ def test_published_ground_truth_is_read_in_groups_of_landmarks(
 def test_cut_down_file_is_read_when_said_to_be_one(tmp_path):
     with pytest.raises(ValueError, match="not the published"):
         read_ground_truth(write(tmp_path))
-    whole = {key: RECORD["gnd"][1][key] for key in LISTS}
-    benchmark = read_ground_truth(write(tmp_path, changed(gnd=[RECORD["gnd"][0], whole])), subset=True)
+    whole = {key: Q1[key] for key in LISTS}
+    benchmark = read_ground_truth(write(tmp_path, changed(gnd=[Q0, whole])), subset=True)
     assert benchmark.name == "cut (cut down)" and benchmark.boxes == [(10.5, 0, 60.2, 40), None]
     assert [ids.tolist() for ids in benchmark.hard] == [[1], []] and benchmark.groups == ["tower_q", "bridge_q"]
 
@@ -113,14 +108,6 @@ def test_names_that_python_2_wrote_are_read_as_utf_8_or_else_as_latin_1(tmp_path
     assert benchmark.database == ["château.jpg"] and benchmark.easy[0].tolist() == [0]
 
 
-def test_query_that_is_a_database_image_is_known_as_such(tmp_path):
-    itself = {**RECORD["gnd"][1], "easy": [3], "junk": [2]}
-    own = changed(qimlist=["tower_q", "bridge_1"], gnd=[RECORD["gnd"][0], itself])
-    assert read_ground_truth(write(tmp_path, own), subset=True).query_ids == [-1, 2]
-    with pytest.raises(ValueError, match="query 1: bridge_1 is a positive of itself"):
-        read_ground_truth(write(tmp_path, changed(qimlist=["tower_q", "bridge_1"])), subset=True)
-
-
 def test_queries_are_of_one_landmark_from_a_jaccard_index_of_three_tenths_on():
     positives = [range(10), range(7, 10), [9, 20], range(20, 30), range(24, 44), range(25, 44)]
     assert revisited.same_landmark(positives) == [0, 0, 2, 3, 4, 4], "3 of 10, 1 of 11, 6 of 24, 19 of 20"
@@ -128,6 +115,9 @@ def test_queries_are_of_one_landmark_from_a_jaccard_index_of_three_tenths_on():
         "in chains too, 1 of 3"
     )
     assert revisited.same_landmark([[7], [], []]) == [0, 1, 2]
+    benchmark = Benchmark("b", ".", list("abcd"), "qrs", [[0, 1], [1], [3]], [[]] * 3, [[]] * 3, groups="xyx")
+    ids, landmarks = revisited.one_landmark(benchmark)
+    assert (ids.tolist(), landmarks) == ([0, 3], ["x", "x"]), "1 shows two landmarks"
 
 
 def draw(folder, *files):
@@ -157,7 +147,7 @@ def test_names_not_listed_leave_every_list_and_boxes_are_scaled_to_copies(tmp_pa
     benchmark = read_ground_truth(write(tmp_path), tmp_path, subset=True, names=names)
     assert (benchmark.queries, benchmark.database) == (["tower_q.jpg"], ["tower_1.jpg", "hill.jpeg"])
     assert [getattr(benchmark, key)[0].tolist() for key in LISTS] == [[0], [], [1]]
-    assert benchmark.boxes == [tuple(scale * side for side in RECORD["gnd"][0]["bbx"])]
+    assert benchmark.boxes == [tuple(scale * side for side in Q0["bbx"])]
 
 
 @pytest.mark.parametrize("box,orientation,fits", [((10, 10, 640, 480), 1, False), ((0, 0, 40, 60), 1, False),
@@ -167,24 +157,15 @@ def test_a_box_outside_its_picture_which_may_lie_on_its_side_is_refused_first(tm
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (64, 48)).save(tmp_path / "tower_q.jpg", exif=exif)
-    file = write(tmp_path, changed(gnd=[{**RECORD["gnd"][0], "bbx": box}, RECORD["gnd"][1]]))
+    file = write(tmp_path, changed(gnd=[{**Q0, "bbx": box}, Q1]))
     with nullcontext() if fits else pytest.raises(ValueError, match=r"tower_q\.jpg: box .* of 64 x 48 px"):
         assert read_ground_truth(file, tmp_path, subset=True).boxes[0] == box
-
-
-def test_pictures_that_show_two_landmarks_are_of_no_one_landmark():
-    none = [[], [], []]
-    benchmark = Benchmark("b", ".", list("abcd"), list("qrs"), [[0, 1], [1], [3]], none, none, groups=list("xyx"))
-    ids, landmarks = revisited.one_landmark(benchmark)
-    assert (ids.tolist(), landmarks) == ([0, 3], ["x", "x"])
-
-
-Q0, Q1 = RECORD["gnd"]
 
 
 @pytest.mark.parametrize("record,words", [
     ([1, 2], r"cut\.pkl is refused \(.*'list' .*\); wanted is a pickle of imlist, qimlist, gnd"),
     ({"gnd": [], "imlist": []}, r"KeyError: 'qimlist'"), (changed(gnd=[Q0]), "1 entries in 'easy' for 2 queries"),
+    (changed(qimlist=["tower_q", "bridge_1"]), "query 1: bridge_1 is a positive of itself"),
     (changed(imlist=np.array(["a", "b"], dtype=object)), "an array of object; only numbers and text are read"),
     *((changed(imlist=[name, "a", "b", "c"]), "not the name of a picture") for name in ("../../etc/passwd", "/a", "C:a")),
     (changed(gnd=[{"easy": [0], "good": []}, Q1]), "KeyError: 'hard'"),
@@ -226,14 +207,12 @@ def test_hostile_and_damaged_pickles_are_refused_in_one_line_and_run_nothing(tmp
 
 def test_distractors_follow_the_database_and_change_no_answer(tmp_path):
     draw(tmp_path / "set", *FILES)
-    (tmp_path / "million").mkdir()
-    (tmp_path / "million" / "revisitop1m.txt").write_text("0a/x.jpg\n0b/y.jpg\n")
+    listing = tmp_path / "revisitop1m.txt"
+    listing.write_text("0a/x.jpg\n0b/y.jpg\n")
     benchmark = read_ground_truth(write(tmp_path), tmp_path / "set", subset=True)
-    files = revisited.read_distractors(tmp_path / "million")
-    larger = revisited.with_distractors(benchmark, files, tmp_path / "million")
-    assert larger.name == "cut (cut down)+2"
-    assert larger.database == [*benchmark.database, "../million/jpg/0a/x.jpg", "../million/jpg/0b/y.jpg"]
+    larger = revisited.with_distractors(benchmark, revisited.read_distractors(tmp_path), tmp_path)
+    assert larger.database == [*benchmark.database, "../jpg/0a/x.jpg", "../jpg/0b/y.jpg"]
     assert [ids.tolist() for ids in larger.easy] == [ids.tolist() for ids in benchmark.easy]
-    (tmp_path / "million" / "revisitop1m.txt").write_text("../../etc/passwd\n")
+    listing.write_text("../../etc/passwd\n")
     with pytest.raises(ValueError, match=r"revisitop1m\.txt is empty, or names a file outside"):
-        revisited.read_distractors(tmp_path / "million")
+        revisited.read_distractors(tmp_path)
