@@ -50,14 +50,14 @@ def fill(
     unusable: dict[str, ImageError] = {}
     for _ in range(0, len(missing), SHARD):
         usable = {}
-        for keys, scales in batches_of_one_size(islice(loaded, SHARD), batch_size, unusable):
+        for batch in batches_of_one_size(islice(loaded, SHARD), batch_size, unusable):
             try:
-                batch = compute(scales)
+                computed = compute([torch.stack(scale) for scale in zip(*batch.values(), strict=True)])
             except SmallMapError as error:
-                unusable |= {key: ImageError(f"{missing[key][0]}: {error}") for key in keys}
+                unusable |= {key: ImageError(f"{missing[key][0]}: {error}") for key in batch}
                 continue
-            for row, key in enumerate(keys):
-                arrays = {name: rows[row] for name, rows in batch.items()}
+            for row, key in enumerate(batch):
+                arrays = {name: rows[row] for name, rows in computed.items()}
                 try:
                     usable[key] = _checked(arrays, key, *missing[key])
                 except ImageError as error:

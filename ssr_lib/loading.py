@@ -54,8 +54,8 @@ def load_ahead(pictures: Pictures, preprocess: Preprocess, workers: int | None =
 
 def batches_of_one_size(
     loaded: Iterable[tuple[str, Future]], batch_size: int, unusable: dict[str, ImageError]
-) -> Iterator[tuple[list[str], list[torch.Tensor]]]:
-    """Yield (keys, one tensor (B, 3, H, W) for each scale) with B ≤ `batch_size`, each batch of one picture size.
+) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Yield the tensors of `batch_size` pictures or fewer by their keys, each time of pictures of one size.
 
     `unusable` gets the errors of the pictures that could not be loaded, by their keys.
     """
@@ -70,11 +70,7 @@ def batches_of_one_size(
         groups.setdefault(shape, {})[key] = tensors
         sizes = {shape: len(group) * sum(scale.numel() for scale in shape) for shape, group in groups.items()}
         if len(groups[shape]) == batch_size:
-            yield _batch(groups.pop(shape))
+            yield groups.pop(shape)
         elif sum(sizes.values()) > WAITING:  # the largest group leaves, not full
-            yield _batch(groups.pop(max(sizes, key=sizes.get)))
-    yield from map(_batch, groups.values())
-
-
-def _batch(pictures: dict[str, list[torch.Tensor]]) -> tuple[list[str], list[torch.Tensor]]:
-    return list(pictures), [torch.stack(scale) for scale in zip(*pictures.values(), strict=True)]
+            yield groups.pop(max(sizes, key=sizes.get))
+    yield from groups.values()

@@ -29,9 +29,9 @@ def test_batches_hold_one_size_and_everything_comes_once_a_bad_picture_as_its_er
     pictures[3][0].write_bytes(b"no picture")
     unusable = {}
     batches = list(batches_of_one_size(load_ahead(pictures, PLAIN, workers=3), 4, unusable))
-    assert [keys for keys, _ in batches] == [[0, 2, 4, 6], [1, 5, 7, 9], [8, 10], [11]]
-    for keys, (scale,) in batches:
-        assert ((scale.mean(dim=(1, 2, 3)) + 1) * 127.5).round().tolist() == [10 * i for i in keys]
+    assert [list(batch) for batch in batches] == [[0, 2, 4, 6], [1, 5, 7, 9], [8, 10], [11]]
+    for batch in batches:
+        assert [round((tensor.mean().item() + 1) * 127.5) for (tensor,) in batch.values()] == [10 * i for i in batch]
     assert list(unusable) == [3] and "03.png" in str(unusable[3])
 
 
@@ -59,9 +59,9 @@ def test_pictures_of_many_sizes_leave_before_too_many_numbers_wait(monkeypatch):
             future.set_result([torch.zeros(3, 8 + i, 8)])
             yield i, future
 
-    for numbers, (scale,) in batches_of_one_size(watched(), 8, {}):
-        seen += len(numbers)
-        waiting[-1] -= scale.numel()
+    for batch in batches_of_one_size(watched(), 8, {}):
+        seen += len(batch)
+        waiting[-1] -= sum(tensor.numel() for (tensor,) in batch.values())
     assert seen == 200 and max(waiting) <= loading.WAITING + 3 * 208 * 8
 
 
