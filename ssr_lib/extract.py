@@ -153,7 +153,7 @@ def extract_benchmark(
     """Descriptors of a benchmark: queries (Q, D) and database (N, D), float32, below `directory`.
 
     Queries are cropped to their boxes. Where every query is a whole database image, its row is taken from there.
-    `options` and what is raised: see `extract`.
+    `options` and errors: as for `extract`.
     """
     options["root"] = benchmark.root
     database = extract(net, benchmark.database, preprocess, Path(directory, "database"), **options)
