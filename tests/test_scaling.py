@@ -1,0 +1,57 @@
+"""The notebooks of the profile `scaling`, on drawings made in seconds: they run, and their figures agree with each other."""
+
+import pandas as pd
+import pytest
+from kernels import execute_here
+
+from ssr_lib.study.artefacts import Study
+
+PROFILE = """
+base: scaling
+data:
+  image_size: 64
+  drawn_size: 64
+  training: {landmarks: 8, views: 4}
+  validation: {landmarks: 4, views: [6, 6], distractors: 4}
+  test: {landmarks: 4, views: [3, 5], distractors: 4}
+model: {descriptor_dim: 8}
+training: {seeds: [0, 1], steps: 2, batch_size: 8}
+tables: {main: [plain, product, neighbour]}
+"""
+SMALL = {"13_when": {"right": [1, 2, 3], "neighbours": [1, 2, 3], "weights": [1.0]}}
+SMALL["13b_when_module"] = {"growth": [0.5, 1], "places": [2], "shares": [0.0, 0.5]}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The study after both notebooks have run, without any photographs."""
+    folder = tmp_path_factory.mktemp("scaling")
+    (folder / "tiny.yaml").write_text(PROFILE)
+    study = Study(str(folder / "tiny.yaml"), folder, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSR_DATA", str(folder / "none"))
+        for name, small in SMALL.items():
+            execute_here(study, name, profile=study.source, workspace=str(folder), changes=None, **small)
+    return study
+
+
+def test_every_setting_has_a_gain_for_every_number_of_right_pictures(done):
+    table = pd.read_csv(done.results_dir / "tables" / "when_reranking.csv")
+    assert table.groupby(["comparison", "R"]).size().eq(3 + 3).all() and set(table["R"]) == {1, 2, 3}
+    assert set(table["comparison"]) == {f"drawn {which}, {net}" for which in "AB" for net in ("untrained", "plain")}
+    rule = pd.read_csv(done.results_dir / "tables" / "when_rule.csv")
+    assert (rule["sum"] <= rule["count"]).all() and len(rule) == 4
+
+
+def test_k_3_at_the_larger_weight_keeps_all_of_its_own_gain(done):
+    trade = pd.read_csv(done.results_dir / "tables" / "when_tradeoff.csv").query("setting == 'GFR, α = 1' and k == 3")
+    assert len(trade) == 4 and trade["difference, kept (%)"].dropna().to_numpy() == pytest.approx(100)
+
+
+def test_the_base_is_the_same_on_every_axis(done):
+    rows = done.read_rows("13b_when_module").query("measure == 'mAP' and seed.notna()").set_index(["network", "seed"])
+    base = [rows[rows["dataset"] == axis]["value"] for axis in ("training landmarks 8", "places a side 2")]
+    assert len(base[0]) == 6 and base[0].equals(base[1])
+    assert base[0].equals(rows[rows["dataset"] == "share restyled 0"]["value"])
+    others = set(rows["dataset"]) - {"training landmarks 8", "places a side 2", "share restyled 0"}
+    assert others == {"training landmarks 4", "share restyled 0.5"}
