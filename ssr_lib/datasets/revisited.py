@@ -85,7 +85,7 @@ def read_ground_truth(
 
 
 def _fitted(path: Path, box: tuple | None, width: int | None) -> tuple | None:
-    """The box of an original file `width` px wide in a picture that may be a copy; `ValueError` where it is not in it."""
+    """The box of an original file `width` px wide in a copy of it; `ValueError` where the picture does not hold it."""
     if box is None:
         return None
     try:
