@@ -1,8 +1,8 @@
 """Contrastive loss: images of a class are drawn together, images of two classes pushed apart up to a margin.
 
-    mean of ‖a − p‖ over the pairs of a class + mean of max( margin − ‖a − n‖, 0 ) over those of two that are not 0
+    mean of ‖a − p‖ over pairs of a class + mean of max( margin − ‖a − n‖, 0 ) over those of two, if not 0
 
-Source: Hadsell et al., CVPR 2006, equation 4, where both terms are squared; landmark retrieval trained so before margins
+Source: Hadsell et al., CVPR 2006, equation 4, with squares in both terms; landmark retrieval trained so before margins
 on angles (Radenović et al., TPAMI 2019).
 """
 
