@@ -40,7 +40,7 @@ def test_every_setting_has_a_gain_for_every_number_of_right_pictures(done):
     assert table.groupby(["comparison", "R"]).size().eq(3 + 3).all() and set(table["R"]) == {1, 2, 3}
     assert set(table["comparison"]) == {f"drawn {which}, {net}" for which in "AB" for net in ("untrained", "plain")}
     rule = pd.read_csv(done.results_dir / "tables" / "when_rule.csv")
-    assert (rule["sum"] <= rule["count"]).all() and len(rule) == 4
+    assert (rule["right"] <= rule["count"]).all() and len(rule) == 4
 
 
 def test_k_3_at_the_larger_weight_keeps_all_of_its_own_gain(done):
