@@ -9,15 +9,16 @@ import pytest
 from kernels import execute_here
 from PIL import Image
 
+from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
 
 PROFILE = """
 base: {real}
 data:
-  datasets: [north, south, few]
-  labels: {base: null, north: north/gnd_north.pkl, south: south/gnd_south.pkl, few: few/labels.csv}
+  datasets: [north, south, few, absent]
+  labels: {base: null, north: north/gnd_north.pkl, south: south/gnd_south.pkl, few: few/labels.csv, absent: holidays/labels.csv}
   training_labels: train/labels.csv
-  whitening_labels: {groceries: train/labels.csv}
+  whitening_labels: {groceries: train/labels.csv, lost: lost/labels.csv}
   distractors: wrong
 model: {descriptor_dim: 8}
 photographs: {sizes: [64, 80], reduced: 48, copies: 48, square: 64, shrinkage: [1.0], folds: 2, galleries: 1, positives: [1, 3], asked: 2,
@@ -136,6 +137,16 @@ def test_heads_are_compared_with_what_they_do_without_s_and_with_themselves(done
     negative = pd.read_csv(done.results_dir / "tables" / "real_negative_controls_north.csv")
     assert [*negative["control"]] == ["flipped signs", "against itself"]
     assert negative["called (%)"].between(0, 100).all()
+
+
+def test_what_is_missing_is_named_with_what_brings_it_and_the_rest_is_there(done):
+    needed, further = describe.files_named(done.profile)
+    provenance.check_data(needed)
+    holidays, lost = provenance.missing(further)
+    assert "`ssr fetch holidays` brings it" in holidays and lost.startswith("lost/labels.csv is not in")
+    assert "lost" not in " ".join(done.read_rows("14_real")["network"])
+    with pytest.raises(FileNotFoundError, match="holidays"):
+        provenance.check_data(further)
 
 
 def test_tables_of_the_labelled_subset_say_so(extra_data, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -41,7 +42,7 @@ class Study:
             self.name = f"custom-{digest([profile, values])[:12]}"
         self.workspace = Path(workspace or repository_root())
         self.results_dir, self.cache = self.workspace / "results" / self.name, self.workspace / "data" / "cache"
-        self.notebook, self.progress = notebook, progress
+        self.notebook, self.progress = notebook, progress and "TQDM_DISABLE" not in os.environ
         self.written: set[str] = set()  # tables and figures of this notebook
         self.drawn = self.profile.source == "drawn"  # with forms and structure that photographs have not
         self.spec = self.profile.spec  # of a network by its name
@@ -82,10 +83,9 @@ class Study:
 
     def caption(self, dataset: str) -> str:
         """What tables and figures of a dataset say of its pictures: all of them, or the labelled subset of so many."""
-        whole = describe.COMPLETE.get(dataset)
-        if whole is None or self.profile.data.images == "complete":
+        if dataset not in describe.COMPLETE or self.profile.data.images == "complete":
             return dataset
-        return f"{dataset}, labelled subset ({len(self.benchmark(dataset).database)} of {whole:,})"
+        return f"{dataset}, labelled subset ({len(self.benchmark(dataset).database)} of {describe.COMPLETE[dataset]:,})"
 
     def _pictures(self, split: str, regime: str | None = None) -> Path:
         return self.store("pictures", describe.pictures_record(self.profile.data, split, regime))

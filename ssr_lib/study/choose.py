@@ -13,17 +13,15 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.revisited import with_distractors
 from ssr_lib.files import digest, hash_file, read_json, write_atomic
 from ssr_lib.rerank import first_ranking
-from ssr_lib.rerank._galleries import folds as folds
-from ssr_lib.rerank._galleries import galleries as galleries
+from ssr_lib.rerank._galleries import folds, galleries  # noqa: F401, notebooks choose on them
 from ssr_lib.study import rows
 from ssr_lib.study.describe import network_record
 from ssr_lib.study.provenance import data_file, repository_root
 
 
 def record(study, dataset: str) -> dict[str, Any]:
-    """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and all `trials`, as `data.choices_from`
-    says: on "validation" landmarks, on "others" of the profile's data sets, or by another profile, in this workspace
-    or else in the repository."""
+    """What was `chosen` for `dataset` ({reranker: parameters}, "none" first) and all `trials`: on validation landmarks,
+    on the other data sets of the profile, or by another profile, in this workspace or else in the repository."""
     source = study.profile.data.choices_from
     if source == "validation":
         return _chosen_once(study, ["drawn"], "validation")
@@ -97,10 +95,10 @@ def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     return parameters | {"shortlist": min(parameters["shortlist"], len(benchmark.database))}
 
 
-def views(galleries: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:
+def views(asked_of: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:
     """What `best_of` asks of galleries at every size; `descriptors`: (fold, size, ids) → (n, D), learned elsewhere."""
     asked = []
-    for (fold, queries, database, gallery), size in itertools.product(galleries, sizes):
+    for (fold, queries, database, gallery), size in itertools.product(asked_of, sizes):
         asked.append(_ranked(descriptors(fold, size, queries), descriptors(fold, size, database), gallery))
     return asked
 

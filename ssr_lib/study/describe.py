@@ -21,7 +21,7 @@ from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
 COMPLETE = {"roxford5k": 4993, "rparis6k": 6322}  # database pictures of the whole benchmarks
-VERSION = 4  # of what networks and training compute: raised when their numbers change, so that old ones are left
+VERSION = 5  # of what networks and training compute: raised when their numbers change, so that old ones are left
 
 
 def to_draw(data: Section, split: str) -> SyntheticSpec:
@@ -43,13 +43,16 @@ def weights(profile: Profile, name: str, seed: int | None) -> str:
     return f"{profile.spec(name).checkpoint.replace('{seed}', str(seed))}.safetensors"
 
 
-def files_named(profile: Profile) -> list[str]:
-    """What the profile names below the data folder: labels, distractors, the checkpoint of every training."""
+def files_named(profile: Profile) -> tuple[list[str], list[str]]:
+    """What the profile names below the data folder: what it cannot do without, and what only its own rows need."""
     data = profile.data
-    named = [*data.labels.values(), *data.whitening_labels.values(), data.training_labels, data.distractors]
+    first, *others = [data.labels[name] for name in data.datasets if name in data.labels] or [None]
+    needed, further = [first, data.training_labels, data.distractors], [*others, *data.whitening_labels.values()]
     for name in [name for name, line in profile.networks.items() if line.checkpoint is not None]:
-        named += [weights(profile, name, seed) for seed in profile.spec(name).seeds]
-    return [name for name in named if name is not None]
+        needed += [weights(profile, name, seed) for seed in profile.spec(name).seeds]
+    if profile.source != "photographs":  # parameters for one of the benchmarks are chosen on the other
+        needed, further = needed + further, []
+    return [name for name in needed if name is not None], further
 
 
 def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ssr_lib.datasets.fetch import DATA_SETS
 from ssr_lib.files import read_json, write_atomic
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "faiss-cpu", "opencv-python-headless", "pillow")
@@ -32,11 +33,20 @@ def data_file(name: str | None) -> Path:
     return data_folder() / name
 
 
+def missing(names: Iterable[str]) -> list[str]:
+    """Of files and folders that are not in `data_folder()` each, and what brings it."""
+    told = []
+    for name in [name for name in dict.fromkeys(names) if not (data_folder() / name).exists()]:
+        folder = name.partition("/")[0]
+        how = f"`ssr fetch {folder}` brings it" if folder in DATA_SETS else "data/README.md says how to get it"
+        told.append(f"{name} is not in {data_folder()}: {how}")
+    return told
+
+
 def check_data(names: Iterable[str]) -> None:
     """Raises `FileNotFoundError` naming all files and folders that are not in `data_folder()`."""
-    if missing := [name for name in dict.fromkeys(names) if not (data_folder() / name).exists()]:
-        where = "data/README.md says how to get it; where it lies in another folder, set SSR_DATA to that"
-        raise FileNotFoundError(f"not in {data_folder()}: {', '.join(missing)}; {where}")
+    if told := missing(names):
+        raise FileNotFoundError(f"{'; '.join(told)}; where it lies in another folder, set SSR_DATA to that")
 
 
 def describe_run() -> dict:

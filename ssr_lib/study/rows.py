@@ -74,10 +74,10 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     scores, further = _of_kinds(pd.DataFrame(scores).round({"value": 4}), SCORES), pd.DataFrame(figures)
     if unknown := [column for column in further if column not in ROWS]:
         raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")
-    _refuse_twice(scores, [*KEY, "query"])
+    scores.set_index([*KEY, "query"], verify_integrity=True)
     table = pd.concat([summarise(scores), _of_kinds(further, ROWS)], ignore_index=True)
     table["measure"] = table["measure"].replace("AP", "mAP")
-    _refuse_twice(table, KEY)
+    table.set_index(KEY, verify_integrity=True)
     for (network, reranker), lines in table.groupby(["network", "reranker"]).groups.items():
         said = study.profile.networks.get(network), study.profile.rerankers.get(reranker)
         known = [line.model_dump() for line in said if line is not None]
@@ -92,11 +92,6 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
             file.unlink()
     made_by |= {"commit": provenance.commit(), "files": sorted(study.written)}
     provenance.update(folder / "run.json", rows={name: made_by})
-
-
-def _refuse_twice(frame: pd.DataFrame, key: list[str]) -> None:
-    for line in frame.loc[frame.duplicated(key), key].astype(str).to_dict("records"):
-        raise ValueError(f"two lines are the same figure: {', '.join(f'{k} {v}' for k, v in line.items() if v)}")
 
 
 def _made_by(study, notebook: str) -> tuple[dict, dict[str, str]]:
@@ -126,13 +121,3 @@ def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
         print(f"The rows of {notebook} were made by commit {recorded['commit']} of the library.")
     kinds = {column: NUMBERS.get(column, str) for column in columns}  # a landmark may be called 007, or NA
     return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
-
-
-def module_control(full, head: str, control: str) -> bool | None:
-    """Whether a head stood ten points above its control in each module control of `full`; None without rows of now."""
-    try:
-        awake = read_rows(full, "03b_controls").query("measure == 'module control'")
-    except ValueError:
-        return None
-    passed, other = (awake[awake["network"] == name].set_index("seed")["value"] for name in (head, control))
-    return bool((passed - other >= 0.10).all()) if len(passed) else None

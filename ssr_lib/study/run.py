@@ -45,12 +45,14 @@ def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
     study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
-    provenance.check_data(describe.files_named(study.profile))
-    wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
-    there = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
-    if unknown := [name for name in wanted if name not in there]:
-        raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/; there are {', '.join(there)}")
     say = print if progress else str
+    needed, further = describe.files_named(study.profile)
+    for told in provenance.missing(further):
+        say(f"{told}; what needs it is left out")
+    provenance.check_data(needed)
+    wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
+    if unknown := [name for name in wanted if not (root / "notebooks" / f"{name}.ipynb").is_file()]:
+        raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/")
     state_file, results = study.workspace / "data" / "study" / f"{study.name}.json", study.results_dir
     parameters = {"profile": profile, "workspace": workspace and str(study.workspace), "changes": changes or None}
     with locked(state_file.parent):

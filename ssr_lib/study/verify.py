@@ -19,7 +19,9 @@ TRAINED, DEVIATIONS = 0.01, 2.0  # a point, or so many standard deviations over 
 SHARE = 0.1  # of the figures of each trained network, rounded up, may be outside: two deviations leave out 1 in 20
 FURTHEST = 10.0  # tolerances that no figure may be away
 KEY = ["notebook", "dataset", "network", "reranker", "difficulty", "measure", "setting"]
-TIMES = r"\b(?:s|ms)\b"  # measures that are another machine's own, as is arithmetic in another dtype
+LEFT_OUT = (
+    r"\b(?:s|ms)\b| − "  # times are a machine's own, as is arithmetic in a dtype; differences are of figures here
+)
 
 
 def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
@@ -61,7 +63,7 @@ def _read(folder: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"{folder} holds no rows; run `ssr study {folder.parent.name}` first")
     rows = pd.concat([pd.read_csv(file).assign(notebook=file.stem) for file in files], ignore_index=True)
     rows = rows.fillna(dict.fromkeys([*KEY[:-1], "chosen"], ""))
-    return rows[~rows["measure"].str.contains(TIMES) & ~rows["chosen"].str.contains("dtype")]
+    return rows[~rows["measure"].str.contains(LEFT_OUT) & ~rows["chosen"].str.contains("dtype")]
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, given: Sequence[str] = ()) -> pd.DataFrame:
