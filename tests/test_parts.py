@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from kernels import execute_here
 from PIL import Image
 
 from ssr_lib import metrics
 from ssr_lib.rerank import first_ranking
-from ssr_lib.study import Study, choose, rows, tables
+from ssr_lib.study import Study
 
 HEAD = """
 import torch
@@ -33,11 +34,9 @@ class Loss(torch.nn.Module):
         self.scale = scale
 
     def forward(self, descriptors, labels):
-        itself = torch.eye(len(labels), dtype=torch.bool)
-        similarities = (self.scale * descriptors @ descriptors.T).masked_fill(itself, -1e9)  # (B, B)
-        right = (labels[:, None] == labels) & ~itself
-        nearest = right.gather(1, similarities.argmax(1, keepdim=True)).float().mean()
-        return -similarities.log_softmax(1)[right].mean(), nearest
+        right = labels[:, None] == labels
+        similarities = self.scale * descriptors @ descriptors.T  # (B, B)
+        return -similarities.log_softmax(1)[right].mean(), right.float().mean()
 """
 RERANKER = """
 import numpy as np
@@ -56,51 +55,41 @@ title: Parts of one's own
 data:
   image_size: 64
   drawn_size: 64
-  training: {seed: 1, landmarks: 4, views: 3}
-  validation: {seed: 2, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 4}
-  test: {seed: 3, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 4}
+  training: {seed: 1, landmarks: 8, views: 5}
+  validation: {seed: 2, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 12}
+  test: {seed: 3, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 12}
 model: {descriptor_dim: 8}
-networks: {mine: {head: my_head.py, options: {weight: 0.5}, seeds: [0, 1], steps: 2}}
-tables: {main: [mine]}
-training: {loss: my_loss.py, loss_options: {base: null, scale: 12.0}, batch_size: 4}
-rerankers: {AQE: null, αQE: null, DBA: null, αQE + DBA: null, SuperGlobal: null, GFR: null,
+networks: {mine: {head: my_head.py, options: {weight: 0.5}}}
+tables: {main: [plain, mine]}
+training: {loss: my_loss.py, loss_options: {base: null, scale: 12.0}, start: random, seeds: [0], steps: 2, batch_size: 8}
+rerankers: {AQE: null, αQE: null, DBA: null, αQE + DBA: null, SuperGlobal: null,
+             diffusion: {module: diffusion, candidates: {neighbours: [2, 3]}, fixed: {truncation: 20}},
              mine: {module: my_reranker.py, candidates: {places: [0, 1]}}}
 """
 
 
-@pytest.fixture
-def profile(tmp_path):
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
     """A profile that names a head, a loss and a re-ranker of the folder that it lies in."""
-    for name, text in {"head": HEAD, "loss": LOSS, "reranker": RERANKER}.items():
-        (tmp_path / f"my_{name}.py").write_text(text, encoding="utf-8")
-    path = tmp_path / "mine.yaml"
-    path.write_text(PROFILE, encoding="utf-8")
-    return path
+    folder = tmp_path_factory.mktemp("mine")
+    for name, text in {"my_head": HEAD, "my_loss": LOSS, "my_reranker": RERANKER}.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    (folder / "mine.yaml").write_text(PROFILE, encoding="utf-8")
+    return folder / "mine.yaml"
 
 
-def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_table(profile, tmp_path):
-    study = Study(str(profile), tmp_path, notebook="05_ablation", progress=False)
-    benchmark, scores = study.benchmark(), []
-    for network in study.networks("main"):
-        for seed in study.seeds(network):
-            queries, database = study.descriptors(network, seed)  # (Q, 8), (N, 8)
-            first = first_ranking(queries, database)
-            for name, chosen in study.choices().items():
-                found = study.reranker(name).rerank(queries, database, first, **chosen)
-                key = {"dataset": "drawn", "network": network, "reranker": name, "seed": seed, "chosen": chosen}
-                scores.append(rows.per_query(metrics.evaluate(found.ranks, benchmark).ap, benchmark, **key))
-    scores = pd.concat(scores)
-    study.write_rows(scores)
-    study.write_table("main", tables.mean_and_deviation(scores, ["network", "reranker"]))
-
-    trials = pd.DataFrame(choose.record(study, "drawn")["trials"])
-    assert list(trials["parameters"]) == [{"places": 0}, {"places": 1}]
-    assert study.choices()["mine"] == trials.loc[trials["mAP"].idxmax(), "parameters"]
+def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_notebooks_of_peers(profile):
+    study = Study(str(profile), profile.parent, progress=False)
+    for notebook in ("12_peers", "12b_peers_rerank"):
+        execute_here(study, notebook, profile=str(profile), workspace=str(profile.parent), changes=None)
+    heads, rerankers = study.read_rows("12_peers"), study.read_rows("12b_peers_rerank")
+    losses = ["arcface", "cosface", "triplet", "contrastive", "smooth_ap", "listwise_ap", "second_order"]
+    assert [*heads["network"].unique()] == ["plain", "mine", *(f"plain, {loss}" for loss in losses)]
+    assert [*rerankers["reranker"].unique()] == ["none", "GFR", "diffusion", "mine", "LAttQE"]
+    trials = pd.read_csv(study.results_dir / "tables" / "peers_trials.csv").set_index("reranker")["count"]
+    assert (trials["mine"], trials["LAttQE"]) == (2, 6)
     assert float(study.network("mine", 0).head.weight.detach()) != 0.5, "the head's own parameter is trained"
-    table = pd.read_csv(study.results_dir / "tables" / "main.csv")
-    assert table[["network", "reranker"]].to_numpy().tolist() == [["mine", "none"], ["mine", "mine"]]
-    found = study.read_rows("05_ablation").query("difficulty == 'medium'")
-    assert set(found["reranker"]) == {"none", "mine"} and set(found["seed"].dropna()) == {0, 1}
+    assert study.recipe("plain", 0).loss == str(profile.parent / "my_loss.py")
 
 
 def test_a_data_set_is_one_line_of_a_profile(profile, tmp_path):
@@ -111,9 +100,7 @@ def test_a_data_set_is_one_line_of_a_profile(profile, tmp_path):
             picture = (rng.integers(-40, 40, (64, 64, 3)) + colour).astype(np.uint8)
             Image.fromarray(picture).save(tmp_path / table[-1].partition(",")[0])
     (tmp_path / "labels.csv").write_text("\n".join(table) + "\n")
-    text = profile.read_text(encoding="utf-8").replace("data:\n", f"data:\n  labels: {{mine: {tmp_path}/labels.csv}}\n")
-    profile.write_text(text, encoding="utf-8")
-
-    study = Study(str(profile), tmp_path, progress=False)
+    line = {"data.labels": {"mine": f"{tmp_path}/labels.csv"}}
+    study = Study(str(profile), tmp_path, line, progress=False)
     first = first_ranking(*study.descriptors("untrained", None, "mine"))
     assert metrics.evaluate(first.ids, study.benchmark("mine")).map["medium"] == 1.0, "colours tell these apart"
