@@ -39,9 +39,8 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_profile_holds_differences_of_the_one_it_starts_from(folder):
     (folder / "a.yaml").write_text("base: base\ntitle: A\ntraining: {steps: 7}\nnetworks: {mine: {head: plain}}\n")
-    (folder / "b.yaml").write_text(
-        "base: a\nnetworks: {mine: null}\ntraining: {loss_options: {base: null, scale: 3.0}}\n"
-    )
+    changed = "networks: {mine: null}\ntraining: {loss_options: {base: null, scale: 3.0}}\n"
+    (folder / "b.yaml").write_text("base: a\n" + changed)
     first, profile = load_profile("a"), load_profile("b")
     assert (profile.title, profile.training.steps) == ("A", 7)
     assert profile.training.batch_size == load_profile("base").training.batch_size
@@ -61,18 +60,14 @@ def test_a_network_is_like_another_but_for_what_its_line_says():
     ("changes", "refusal"),
     [
         ({"training.stps": 3}, r"there is no training\.stps; profiles/base\.yaml has every key"),
-        ({"networks.plain.had": "x"}, r"there is no networks\.plain\.had; "),
         ({"tables.mian": ["plain"]}, r"tables\.mian.* is 'mian'; wanted 'main', .*'drawings'"),
         ({"training.steps": "many"}, r"training\.steps is 'many'; wanted a valid integer"),
         ({"training.steps": 0}, r"training\.steps is 0; wanted greater than or equal to 1"),
         ({"training.rate": "nan"}, r"training\.rate is 'nan'; wanted a finite number"),
-        ({"training.share": 0}, r"training\.share is 0; wanted greater than 0"),
         ({"training.protocol": "thawed"}, r"training\.protocol is 'thawed'; wanted 'frozen' or 'end_to_end'"),
         ({"training.seeds": [0, 0]}, r"seeds is \[0, 0\]; wanted each once"),
-        ({"training.seeds": [0, None]}, r"training\.seeds\.1 is None; wanted a valid integer"),
         ({"networks.mine": {"like": "nothing"}}, r"networks\.mine\.like is 'nothing'; wanted another line of networks"),
         ({"tables.main": ["mine"]}, "no 'mine' in networks of the profile; it has untrained; "),
-        ({"data.validation.views": [3]}, r"data\.validation\.views\.1 is missing"),
         ({"source": "photographs"}, r"source is photographs and data\.datasets has 'drawn', which data\.labels has no"),
         ({"source": "revisited", "data.datasets": []}, r"networks\.plain\.checkpoint is null, and .* does not train"),
         ("{", "Expecting property name"),
@@ -85,21 +80,16 @@ def test_what_cannot_be_is_refused_in_one_line(changes, refusal):
 
 
 PART = "from torch import nn\nclass {}(nn.Module):\n    def __init__(self, {}): super().__init__()\n"
-HEAD, LOSS = PART.format("Head", "channels, *, seed=0"), PART.format("Loss", "width, classes, *, seed=0")
+HEAD, LOSS = PART.format("Head", "channels, *, seed=0"), PART.format("Loss", "width, classes")
 
 
 @pytest.mark.parametrize(
     ("place", "text", "refusal"),
     [
-        (
-            "networks.structural.head",
-            "class Hed: pass",
-            "AttributeError: .* no attribute 'Head'; ssr_lib/heads/__init__",
-        ),
+        ("networks.structural.head", "class Hed: pass", "AttributeError: .* no attribute 'Head'; ssr_lib/heads/__init"),
         ("networks.structural.head", HEAD + "    def forward(self, last, project): pass", "TypeError: too many "),
         ("networks.structural.head", "def Head(:", "SyntaxError: "),
-        ("training.loss", LOSS.replace(", *, seed=0", ""), "TypeError: .*'seed'; ssr_lib/losses/__init__"),
-        ("training.loss", LOSS + "    def forward(self, x): pass", "too many "),
+        ("training.loss", LOSS, "TypeError: .*'seed'; ssr_lib/losses/__init__"),
         ("rerankers.mine.module", "def rank(): pass", "no attribute 'rerank'; ssr_lib/rerank/__init__"),
     ],
 )
@@ -108,36 +98,28 @@ def test_a_file_that_is_no_part_is_refused_with_its_key_and_what_is_wanted(place
     file.write_text(text)
     with pytest.raises(ValueError, match=rf"{place} {file}: .*{refusal}") as caught:
         Study("smoke", tmp_path, {place: str(file), "training.loss_options": {"base": None}})
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == [file]
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == [file], "before anything is drawn"
 
 
 @pytest.mark.parametrize(
-    ("changes", "refusal"),
+    ("key", "value", "refusal"),
     [
-        ({"networks.product.options.windw": 5}, r"networks\.product\.head product: .*it has no option windw; it has "),
-        (
-            {"networks.product.options.window": 4},
-            r"networks\.product\.head product: .*window is 4; an odd whole number",
-        ),
-        (
-            {"networks.plain.head": "plane"},
-            r"networks\.plain\.head plane: .*no part 'plane' in heads; there are .*plain",
-        ),
-        ({"training.loss_options.margn": 1.0}, r"training\.loss arcface: .*it has no option margn; it has margin"),
-        ({"rerankers.GFR.candidates.kk": [1]}, r"rerankers\.GFR\.module gfr: TypeError: .*unexpected .*'kk'; ssr_lib"),
+        ("networks.product.options.windw", 5, r"networks\.product\.head product: .*it has no option windw; it has "),
+        ("networks.product.options.window", 4, r"product\.head product: .*window is 4; an odd whole number"),
+        ("networks.plain.head", "plane", r"networks\.plain\.head plane: .*no part 'plane' in heads; there are .*plain"),
+        ("training.loss_options.margn", 1.0, r"training\.loss arcface: .*it has no option margn; it has margin"),
+        ("rerankers.GFR.candidates.kk", [1], r"rerankers\.GFR\.module gfr: TypeError: .*unexpected .*'kk'; ssr_lib"),
     ],
 )
-def test_a_part_that_is_not_there_or_does_not_take_its_options_is_refused(changes, refusal, tmp_path):
+def test_a_part_that_is_not_there_or_does_not_take_its_options_is_refused(key, value, refusal):
     with pytest.raises(ValueError, match=refusal):
-        Study("smoke", tmp_path, changes)
-    assert not list(tmp_path.iterdir()), "before anything is drawn"
+        check_parts(load_profile("smoke", {key: value}))
 
 
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
         ("base: [", r"mine\.yaml is no YAML with keys"),
-        ("- 1", r"mine\.yaml is no YAML with keys"),
         ("base: mine", "no profile 'mine' to start from"),
         ("base: dmeo", "no profile 'dmeo' to start from; there are base, mine, and any file"),
         ("title: alone", "profile mine: source is missing; .* comes from the one that it names, as in `base: base`"),

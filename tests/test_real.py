@@ -1,13 +1,11 @@
 """The notebooks of the profile `real`, on pictures made in a second: they run, and say what their tables hold."""
 
-import pickle
 from itertools import product
 
-import numpy as np
 import pandas as pd
 import pytest
+from cities import city, draw
 from kernels import execute_here
-from PIL import Image
 
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
@@ -33,15 +31,6 @@ rerankers:
 """
 
 
-def draw(folder, name, landmark, view):
-    """A picture of a landmark: its own coarse pattern with the noise of the view."""
-    coarse = np.random.default_rng([landmark, 7]).integers(0, 256, (6, 8, 3), np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((96, 72), Image.Resampling.NEAREST), int)
-    noise = np.random.default_rng([landmark, view]).integers(-60, 61, picture.shape)
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8)).save(folder / name)
-
-
 def table(folder, rows):
     """A folder of pictures with its labels.csv; rows: (landmark, view, split)."""
     lines = ["file,label,split"]
@@ -49,20 +38,6 @@ def table(folder, rows):
         draw(folder, f"{landmark}_{view}.png", landmark, view)
         lines.append(f"{landmark}_{view}.png,{landmark},{split}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-
-
-def city(folder, first):
-    """A benchmark of three landmarks with two queries, two easy and a hard picture each."""
-    imlist, qimlist, gnd = [], [], []
-    for landmark in range(first, first + 3):
-        here = len(imlist)
-        imlist += [f"{landmark}_{view}" for view in range(3)]
-        qimlist += [f"{landmark}_{view}" for view in (3, 4)]
-        gnd += [{"easy": [here, here + 1], "hard": [here + 2], "junk": [], "bbx": [4, 4, 60, 50]}] * 2
-        for view in range(5):
-            draw(folder, f"{landmark}_{view}.jpg", landmark, view)
-    truth = {"imlist": imlist, "qimlist": qimlist, "gnd": gnd}
-    (folder / f"gnd_{folder.name}.pkl").write_bytes(pickle.dumps(truth))
 
 
 @pytest.fixture(scope="module")
