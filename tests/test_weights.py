@@ -42,38 +42,24 @@ def at_scales(net, pictures, **options):
     return torch.stack([net(picture if picture.ndim == 4 else picture[None], **options) for picture in pictures])
 
 
-def test_senet_head_equals_the_reference_step_by_step(head):
-    module = official_head(head, family="senet")
+def test_senet_head_equals_the_reference(head):
     rng = np.random.default_rng(1)
     base = rng.standard_normal((1, 2048, 1, 1)) * 0.7
-    x = torch.from_numpy(np.maximum(rng.standard_normal((1, 2048, 9, 7)) + base, 0).astype(np.float32))
-    embedding = module.head
+    x = np.maximum(rng.standard_normal((1, 2048, 9, 7)) + base, 0).astype(np.float32)
+    module = official_head(head, family="senet")
     with np.load(GOLDEN / "ssm.npz") as golden, torch.inference_mode():
-        np.testing.assert_allclose([x.double().sum(), x.double().square().sum()], golden["input_checksum"], rtol=1e-9)
-        reduced = embedding.reduce(x)
-        rows, columns = golden["positions"].T
-        assert difference(reduced[0, :, rows, columns].T, golden["reduced_slice"]) < 2e-5
-        assert difference(embedding.encode(F.normalize(reduced, dim=1)), golden["enc_mean"]) < 2e-5
-        assert difference(embedding.embed(x)[:, ::8], golden["sse_out"]) < 2e-5
-        out = embedding.feed_forward(embedding.fuse(x))
-        assert difference(out, golden["out_map"]) < 2e-5
-        assert difference(embedding.pooling(out), golden["pooled"]) < 2e-5
-        assert difference(module.whitening(embedding.pooling(out)), golden["fc_out"]) < 2e-4
-        assert difference(module(x), golden["desc"]) < 1e-6
+        assert difference(module.head.embed(torch.from_numpy(x))[:, ::8], golden["sse_out"]) < 2e-5
+        assert difference(module(torch.from_numpy(x)), golden["desc"]) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["attention", "attention_same_width"])
-def test_head_of_reading_b_equals_the_reference_step_by_step(name):
+def test_head_of_reading_b_equals_the_reference(name):
     stored = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / f"{name}.npz").items()}
     module = official_head({k[6:]: v for k, v in stored.items() if k.startswith("param/")}, family="attention")
-    head, x = module.head, stored["x"]
     with torch.inference_mode():
-        projected, (shortcut, s) = head.reduce(x), head.added(None, x)
-        embedded = head.feed_forward(shortcut + s)
-        found = {"projected": projected, "attention": head.score(projected), "S": s, "embedded": embedded}
-        for key, value in (found | {"descriptor": module(x)}).items():
-            assert difference(value, stored[f"out/{key}"]) < 1e-6
-    assert head.window == stored["window"]
+        assert difference(module.head.added(None, stored["x"])[1], stored["out/S"]) < 1e-6
+        assert difference(module(stored["x"]), stored["out/descriptor"]) < 1e-6
+    assert module.head.window == stored["window"]
 
 
 @pytest.mark.parametrize("family", ["senet", "cvnet"])
@@ -121,11 +107,6 @@ def test_checkpoint_gives_the_same_descriptors_back(tmp_path):
     ("damage", "message"),
     [
         (lambda file, other: file.write_bytes(file.read_bytes()[:-100]), r"a\.safetensors is damaged or cut short"),
-        (lambda file, other: file.write_bytes(b""), r"a\.safetensors is damaged or cut short"),
-        (
-            lambda file, other: file.with_suffix(".json").write_text("{"),
-            r"a\.json is missing or is not the record inside",
-        ),
         (lambda file, other: other.replace(file), r"a\.json is missing or is not the record inside a\.safetensors"),
         (lambda file, other: save_file({"x": torch.zeros(1)}, file), "holds no network of ssr-checkpoint-2; train or"),
         (lambda file, other: file.unlink(), r"No such file.*a\.safetensors"),
@@ -146,7 +127,7 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, ima
     whiten = {f"whiten.{name}": head[f"head.fc.{name}"][:64] for name in ("weight", "bias")}
     meta = {"mean": [0.5], "Lw": {"set": {"ss": {"P": np.eye(3), "m": np.zeros((3, 1))}}}}  # as published files have it
     torch.save({"meta": meta, "state_dict": state | whiten}, tmp_path / "gem.pth")
-    written = convert(tmp_path / "gem.pth", "gem", tmp_path / "gem")
+    written = convert(tmp_path / "gem.pth", "gem", tmp_path / "gem", trained_on="SfM120k")
     written.with_suffix(".json").unlink()  # as a killed conversion leaves it
     assert convert(tmp_path / "gem.pth", "gem", tmp_path / "gem", trained_on="SfM120k") == written
     net, bare = load_checkpoint(written), load_official(state, "gem")
@@ -159,9 +140,8 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, ima
         assert difference(net(image), expected) < 1e-6
         assert difference(official_head(state | whiten, "gem")(last), expected) < 1e-6
     extra = read_record(written)["extra"]
-    assert (extra["source"], extra["trained_on"]) == ("gem.pth", "SfM120k") and stored_preprocess(written) == PRESETS[
-        "cirtorch"
-    ]
+    assert (extra["source"], extra["trained_on"]) == ("gem.pth", "SfM120k")
+    assert stored_preprocess(written) == PRESETS["cirtorch"]
 
 
 def test_what_training_programs_put_around_weights_is_taken_off(head, cvnet, tmp_path):
@@ -186,7 +166,6 @@ REFUSED, DAMAGED = r"which is not read; .*state_dict\(\)", r"is damaged or no fi
     [
         (torch.nn.Linear(1, 1), rf"holds a torch\.nn\.modules\.linear\.Linear, {REFUSED}"),
         ({"model_state": {"x": Malicious()}}, f"holds a print, {REFUSED}"),
-        (b"", DAMAGED),
         (b"<!DOCTYPE html>", DAMAGED),
         (b"PK\3\4" + 50 * b"\0", DAMAGED),
     ],
@@ -207,17 +186,8 @@ def test_what_is_no_file_of_weights_is_refused_in_one_line_and_runs_nothing(tmp_
         ("cvnet", lambda s: {k: v for k, v in s.items() if "pool" not in k}, r"'cvnet': 'head\.pool\.p' is missing$"),
         ("gem", lambda s: s | {"pool.p": torch.tensor(3.0)}, r"Unexpected.*head\.fc\.bias"),
         ("cvnet", lambda s: s | {"head.fc.weight": "text"}, r"head\.fc\.weight is no tensor of finite floating"),
-        (
-            "cvnet",
-            lambda s: s | {"head.fc.bias": s["head.fc.bias"] * np.nan},
-            r"head\.fc\.bias is no tensor of finite floating",
-        ),
+        ("cvnet", lambda s: s | {"w": torch.full((2,), np.nan)}, "w is no tensor of finite floating"),
         ("cvnet", lambda s: s | {"head.fc.bias": torch.zeros(7)}, r"size mismatch for whitening\.bias.*\[7\]"),
-        (
-            "cvnet",
-            lambda s: s | {"w": torch.zeros(2, dtype=torch.int8)},
-            "w is no tensor of finite floating-point numbers",
-        ),
     ],
 )
 def test_a_state_that_cannot_be_used_is_refused_in_one_line(cvnet, family, damage, message):

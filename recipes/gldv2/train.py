@@ -195,7 +195,8 @@ def load_state(path: Path, learner: Learner, optimizer: Optimizer, made_by: dict
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of half a file: IndexError, OSError, RuntimeError, UnpicklingError
-        raise ValueError(f"{path} is damaged ({error}); delete it, and training starts again") from error
+        reason = str(error).partition(". ")[0]  # what follows advises to unpickle without thought
+        raise ValueError(f"{path} is damaged ({reason}); delete it, and training starts again") from error
     check_same(state["made_by"], made_by, path)
     learner.load_state_dict(state["learner"])
     optimizer.load_state_dict(state["optimizer"])
