@@ -71,30 +71,17 @@ def test_figures_stand_beside_scores_and_other_columns_are_refused(study):
     assert table["value"].tolist() == [1.5] and table["network"].tolist() == [""] and table["seed"].isna().all()
     with pytest.raises(ValueError, match="figures have columns unit; legal are dataset, network"):
         rows.write(study, None, costs.assign(unit="ms"))
+    for twice in ((measured(seeds=[0, 0]),), (None, pd.concat([costs, costs]))):
+        with pytest.raises(ValueError, match="duplicate keys"):
+            rows.write(study, *twice)
 
 
-def test_a_figure_is_written_once(study):
-    scores, line = measured(), pd.DataFrame({"measure": ["ms", "ms"], "value": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="duplicate keys"):
-        rows.write(study, pd.concat([scores, scores]))
-    with pytest.raises(ValueError, match="duplicate keys"):
-        rows.write(study, None, line)
-
-
-def test_files_are_replaced_whole_with_the_same_bytes_every_time(study):
-    files = [study.results_dir / "rows" / "05_ablation.csv", study.results_dir / "per_query" / "05_ablation.csv.gz"]
-    rows.write(study, measured(network="product"))
-    scores, first = measured(), []
-    for _ in range(2):
-        rows.write(study, scores)
-        first.append([path.read_bytes() for path in files])
-    assert first[0] == first[1]
-    assert set(rows.read_rows(study, "05_ablation")["network"]) == {"plain"}, "nothing is merged"
-
-
-def test_scores_come_back_as_they_were_written_to_four_decimals(study):
-    scores = pd.concat([measured(), measured([None], FOUR, dataset="other", reranker="GFR", chosen={"k": 2})])
-    rows.write(study, scores)
+def test_scores_come_back_as_they_were_written_to_four_decimals_in_the_same_bytes_every_time(study):
+    scores, contents = pd.concat([measured(), measured([None], FOUR, dataset="other", chosen={"k": 2})]), []
+    for written in (measured(network="product"), scores, scores):
+        rows.write(study, written)
+        contents.append([path.read_bytes() for path in sorted(study.results_dir.glob("*/05_ablation.csv*"))])
+    assert len(contents[0]) == 2 and contents[1] == contents[2]
     found, sort = rows.read_scores(study, "05_ablation"), {"by": [*rows.KEY, "query"], "ignore_index": True}
     pd.testing.assert_frame_equal(found.sort_values(**sort), scores.round({"value": 4}).sort_values(**sort))
     assert rows.groups(found, "other").tolist() == FOUR

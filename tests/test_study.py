@@ -59,15 +59,11 @@ def here(repository, monkeypatch):
     return repository
 
 
-def test_a_run_executes_each_notebook_once_and_a_second_run_none(here):
+def test_a_second_run_executes_what_has_changed_and_all_that_follow_it(here):
     assert here.study() == ["00_first", "01_second"] and here.study() == []
     record = json.loads((here.results / "run.json").read_text())
     assert record["title"] == "A tiny study" and record["seconds"].keys() == {"00_first", "01_second"}
     assert (here.results / "report.html").is_file()
-
-
-def test_what_has_changed_is_run_again_with_all_that_follow_it(here):
-    here.study()
     here.write("01_second", LOG.format(log=here.log, said="new"))
     assert here.study() == ["new"], "its source"
     (here.root / "data" / "published.csv").write_text("1")
@@ -89,14 +85,8 @@ def test_after_a_failure_the_next_run_resumes_there(here):
     assert here.study() == ["mended"]
 
 
-def test_changes_go_to_a_folder_of_their_own(here):
-    here.study("00_first", **{"training.steps": 2})
-    (folder,) = (here.workspace / "results").iterdir()
-    assert folder.name.startswith("custom-")
-
-
-CHECKPOINT = {"networks.mine": {"checkpoint": "weights/plain_{seed}", "seeds": [4]}}
-MISSING = {"data.labels": {"a": "a/labels.csv"}, "data.distractors": "revisitop1m"} | CHECKPOINT
+MISSING = {"networks.mine": {"checkpoint": "weights/plain_{seed}", "seeds": [4]}, "data.distractors": "revisitop1m"}
+BROUGHT = r"`ssr fetch revisitop1m` brings it; weights/plain_4\.safetensors is not .*data/README\.md says"
 
 
 @pytest.mark.parametrize(
@@ -105,10 +95,7 @@ MISSING = {"data.labels": {"a": "a/labels.csv"}, "data.distractors": "revisitop1
         ({"changes": {"training.stps": 2}}, r"there is no training\.stps"),
         ({"profile": "huge"}, "no profile 'huge' to start from; there are base, tiny"),
         ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/"),
-        (
-            {"changes": MISSING},
-            r"`ssr fetch revisitop1m` brings it; weights/plain_4\.safetensors is not .*data/README\.md says",
-        ),
+        ({"changes": MISSING}, BROUGHT),
     ],
 )
 def test_what_is_not_there_is_named_before_the_first_notebook(asked, refusal, here, monkeypatch):

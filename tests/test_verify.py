@@ -85,41 +85,30 @@ def test_times_and_other_arithmetic_are_another_machines_own(tmp_path):
         verify._read(tmp_path / "real" / "rows")
 
 
-@pytest.fixture
-def rows(tmp_path, monkeypatch):
-    """The committed rows of `smoke`; the run that is made beside them finds the value of `again.csv`."""
-    rows = tmp_path / "results" / "smoke" / "rows"
-    rows.mkdir(parents=True)
-    for file in (rows / "05.csv", tmp_path / "again.csv"):
-        frame(UNTRAINED).to_csv(file, index=False)
+def test_verify_compares_a_new_run_with_the_committed_rows(tmp_path, monkeypatch, capsys):
+    """The run that is made finds 0.5 and then 0.502; rows of the tree that were not committed count for nothing."""
+    committed, values = tmp_path / "results" / "smoke" / "rows", [0.5, 0.502]
+    committed.mkdir(parents=True)
+    frame(UNTRAINED).to_csv(committed / "05.csv", index=False)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "results"], ["commit", "-qm", "rows"]):
+        subprocess.run([*git, *command], check=True)
+    frame({"value": 0.9}).to_csv(committed / "05.csv", index=False)
 
     def run(profile, *, workspace, progress):
-        results = workspace / "results" / profile
-        (results / "rows").mkdir(parents=True, exist_ok=True)
-        (workspace / "data" / "study").mkdir(parents=True, exist_ok=True)
-        (results / "rows" / "05.csv").write_bytes((tmp_path / "again.csv").read_bytes())
-        return results
+        made = workspace / "results" / profile / "rows"
+        for folder in (made, workspace / "data" / "study"):
+            folder.mkdir(parents=True, exist_ok=True)
+        frame(UNTRAINED | {"value": values.pop(0)}).to_csv(made / "05.csv", index=False)
+        return made.parent
 
     monkeypatch.setattr(verify, "run", run)
     monkeypatch.setattr(verify, "repository_root", lambda: tmp_path)
-    return rows
-
-
-def test_verify_agrees_with_itself_and_finds_a_figure_that_moved(rows, tmp_path, capsys):
     assert verify.verify("smoke") == 0
     assert "1 figures of smoke, 0 outside: the study is reproduced" in capsys.readouterr().out
-    frame(UNTRAINED | {"value": 0.502}).to_csv(tmp_path / "again.csv", index=False)
     left = tmp_path / "build" / "verify" / "data" / "cache" / "pictures"
     left.mkdir(parents=True)
     assert verify.verify("smoke") == 1
     printed = capsys.readouterr().out
     assert "0.502" in printed and "NOT reproduced" in printed
     assert not left.exists(), "a finished one starts from nothing"
-
-
-def test_verify_compares_with_what_was_committed(rows, tmp_path):
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "results"], ["commit", "-qm", "rows"]):
-        subprocess.run([*git, *command], check=True)
-    frame({"value": 0.9}).to_csv(rows / "05.csv", index=False)
-    assert verify.verify("smoke") == 0
