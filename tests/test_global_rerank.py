@@ -99,7 +99,6 @@ def test_two_dimensions_by_hand():
         ({"database": draw(6)[1] * np.float32(1.5)}, "other descriptors"),
         ({"database": -draw(6)[1]}, "other descriptors"),  # of the same lengths
         ({"sides": "query"}, "of no use"),
-        ({"neighbourhood": "shortlist"}, "of no use"),
         ({"augmented": draw(6)[1]}, "augmented is a ndarray"),
     ],
 )
@@ -111,38 +110,28 @@ def test_an_augmentation_made_otherwise_is_refused(options, message):
     assert global_rerank(queries, **right | {"database": database.copy()}).ranks.shape == (3, 30)  # equal rows will do
 
 
-def test_a_query_of_the_database_is_left_out_of_its_ranking():
-    _, database = draw(8)
-    got = global_rerank(database[:3], database, 4, 0.5, query_ids=[0, 1, 2])
-    mixed = global_rerank(database[:3], database, 4, 0.5, query_ids=[0, -1, -1])
-    assert mixed.ranks[0].tolist() == [*got.ranks[0], 0] and mixed.scores[0, -1] == -np.inf
-
-
-def test_torch_in_torch_out_with_the_same_bits():
-    queries, database = draw(9)
-    expected = global_rerank(queries, database, 5, 0.5, shortlist=12)
-    got = global_rerank(torch.from_numpy(queries), torch.from_numpy(database), 5, 0.5, shortlist=12)
+def test_torch_in_torch_out_with_the_same_bits_and_the_own_image_is_last_where_only_some_queries_have_one():
+    _, database = draw(9)
+    images, own = torch.from_numpy(database), [0, -1, -1]
+    expected = global_rerank(database[:3], database, 5, 0.5, query_ids=own)
+    got = global_rerank(images[:3], images, 5, 0.5, query_ids=own)
     for name in ("ranks", "scores", "queries", "database"):
         assert isinstance(getattr(got, name), torch.Tensor)
         assert np.array_equal(getattr(got, name).numpy(), getattr(expected, name))
+    assert expected.ranks[0, -1] == 0 and expected.scores[0, -1] == -np.inf
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"k": 30}, "k is 30; wanted an integer from 1 to 29"),
-        ({"k": 31, "sides": "query"}, "k is 31; wanted an integer from 1 to 30"),
         ({"k": 30, "sides": "query", "query_ids": [0, 1, 2]}, "k is 30"),
-        ({"k": 0}, "k is 0"),
         ({"shortlist": 31}, "shortlist is 31"),
         ({"shortlist": 5, "neighbourhood": "shortlist"}, "k is 5; wanted an integer from 1 to 4"),
         ({"alpha": -1}, "alpha is -1"),
         ({"power": -1, "weighting": "power"}, "power is -1"),
         ({"rounds": 0}, "rounds is 0"),
         ({"weighting": "cosine"}, "weighting is 'cosine'; wanted one of similarity, uniform, rank, power"),
-        ({"sides": "left"}, "sides is 'left'"),
-        ({"reduce": "max"}, "reduce is 'max'"),
-        ({"neighbourhood": "all"}, "neighbourhood is 'all'"),
         ({"query_ids": [0, 1, 30]}, "own ids"),
     ],
 )
@@ -162,14 +151,12 @@ def test_features_that_cancel_out_are_reported():
 def test_neighbours_found_before_give_the_same_bits_for_every_smaller_k():
     queries, database = draw(3, n=40)
     near = knn(database, database, 12, exclude=np.arange(40))
-    for k, rounds in itertools.product((1, 7, 12), (1, 2)):
+    for k, rounds in itertools.product((1, 12), (1, 2)):
         known = augment_database(database, k, 0.5, rounds=rounds, neighbours=near)
         expected = global_rerank(queries, database, k, 0.5, rounds=rounds)
         found = global_rerank(queries, database, k, 0.5, rounds=rounds, augmented=known)
         assert np.array_equal(found.ranks, expected.ranks) and np.array_equal(found.scores, expected.scores)
         assert np.array_equal(found.database, known.rounds[-1]) and found.queries.dtype == np.float32
-        cosines = np.take_along_axis(found.queries @ found.database.T, found.ranks, 1)
-        np.testing.assert_allclose(found.scores, cosines, atol=1e-6)  # the returned features are those ranked with
     for augment in (augment_database, database_augmentation):
         with pytest.raises(ValueError, match=r"neighbours are \(40, 12\) and \(40, 12\); wanted \(40, 13 or more\)"):
             augment(database, 13, 0.5, neighbours=near)
@@ -190,5 +177,3 @@ def test_the_part_is_global_rerank_and_prepares_what_depends_on_no_query(options
             found = gfr.rerank(*pair, first, prepared=prepared, **parameters)
             assert np.array_equal(found.ranks, expected.ranks) and np.array_equal(found.scores, expected.scores)
     assert np.array_equal(gfr.rerank(queries, database, None, k=4, alpha=0.0).ranks, rank(queries, database))
-    with pytest.raises(TypeError, match="beta"):
-        gfr.rerank(queries, database, None, beta=1, **parameters)
