@@ -32,17 +32,12 @@ def test_arrangement_is_there_and_shuffling_the_places_takes_it_away():
     x, labels = arrangement_views(chosen, 4, seed=1)
     assert x.shape == (240, 8, 8, 64) and x.dtype == np.float16
     shuffled, same = arrangement_views(chosen, 4, seed=1, shuffled=True)
-    np.testing.assert_array_equal(
-        np.sort(x.reshape(240, 64, 64), axis=1), np.sort(shuffled.reshape(240, 64, 64), axis=1)
-    )
-    assert mean_ap(training_free(x), labels) > 0.5
-    assert mean_ap(training_free(shuffled), same) < 0.1
+    places = [np.sort(maps.reshape(240, 64, 64), axis=1) for maps in (x, shuffled)]
+    np.testing.assert_array_equal(*places)
+    assert mean_ap(training_free(x), labels) > 0.5 > 5 * mean_ap(training_free(shuffled), same)
     assert mean_ap(np.float32(x.mean(axis=(1, 2))), labels) < 0.1, "what a place looks like says nothing"
-
-
-def test_a_share_of_appearance_is_seen_without_any_arrangement():
     x, labels = arrangement_views(range(30), 4, seed=1, share=0.3)
-    assert mean_ap(np.float32(x.mean(axis=(1, 2))), labels) > 0.1
+    assert mean_ap(np.float32(x.mean(axis=(1, 2))), labels) > 0.1, "a share of appearance does"
 
 
 @pytest.mark.parametrize(("head", "learns"), [("product", True), ("neighbour", False)])

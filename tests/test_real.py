@@ -11,7 +11,7 @@ from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
 
 PROFILE = """
-base: {real}
+base: real
 data:
   datasets: [north, south, few, absent]
   labels: {base: null, north: north/gnd_north.pkl, south: south/gnd_south.pkl, few: few/labels.csv, absent: holidays/labels.csv}
@@ -41,7 +41,8 @@ def table(folder, rows):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def done(tmp_path_factory):
+    """The study after its notebooks have run."""
     folder = tmp_path_factory.mktemp("real")
     city(folder / "data" / "north", 100)
     city(folder / "data" / "south", 200)
@@ -49,18 +50,13 @@ def study(tmp_path_factory):
     table(folder / "data" / "train", [(400 + i // 5, i % 5, "train") for i in range(30)])
     for i in range(5):
         draw(folder / "data" / "wrong", f"{i}.png", 500 + i, 0)
-    (folder / "tiny.yaml").write_text(PROFILE.replace("{real}", "real"))
+    (folder / "tiny.yaml").write_text(PROFILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSR_DATA", str(folder / "data"))
-        yield Study(str(folder / "tiny.yaml"), folder, progress=False)
-
-
-@pytest.fixture(scope="module")
-def done(study):
-    """The study after its notebooks have run."""
-    for name in study.profile.notebooks:
-        execute_here(study, name, profile=study.source, workspace=str(study.workspace), changes=None)
-    return study
+        study = Study(str(folder / "tiny.yaml"), folder, progress=False)
+        for name in study.profile.notebooks:
+            execute_here(study, name, profile=study.source, workspace=str(folder), changes=None)
+        yield study
 
 
 METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR"]
@@ -96,7 +92,7 @@ def test_distractors_never_help_a_ranking_without_re_ranking(done):
 
 def test_every_claim_has_a_verdict_and_heads_none_without_a_module_control(done):
     claims = pd.read_csv(done.results_dir / "tables" / "real_claims_north.csv").set_index("comparison")
-    assert [*claims.index[:2]] == ["GFR − none", "GFR − αQE + DBA"] and claims["seeds"].tolist()[:3] == [1, 1, 2]
+    assert claims["seeds"].tolist()[:3] == [1, 1, 2]
     assert claims["verdict"]["product − neighbour"] == "no verdict"
     assert claims["verdict"]["attention − attention neighbour"] == "not tested here"
     assert claims["called with flipped signs (%)"][:3].between(0, 100).all()
@@ -126,16 +122,16 @@ def test_what_is_missing_is_named_with_what_brings_it_and_the_rest_is_there(done
 
 def test_tables_of_the_labelled_subset_say_so(extra_data, tmp_path, monkeypatch):
     monkeypatch.setenv("SSR_DATA", str(tmp_path))
-    (tmp_path / "roxford5k" / "jpg").mkdir(parents=True)
-    photos = extra_data / "photos" / "roxford_subset"
-    for picture in [*(photos / "images").iterdir(), *(photos / "queries_original").iterdir()]:
-        (tmp_path / "roxford5k" / "jpg" / picture.name).unlink(missing_ok=True)
-        (tmp_path / "roxford5k" / "jpg" / picture.name).symlink_to(picture)
+    folder, photos = tmp_path / "roxford5k" / "jpg", extra_data / "photos" / "roxford_subset"
+    folder.mkdir(parents=True)
+    for picture in [*(photos / "queries_original").iterdir(), *(photos / "images").iterdir()]:
+        if not (folder / picture.name).exists():
+            (folder / picture.name).symlink_to(picture)
     (tmp_path / "roxford5k" / "gnd_roxford5k.pkl").symlink_to(extra_data / "gnd" / "gnd_roxford5k.pkl")
-    study = Study("real", tmp_path)
+    study, complete = Study("real", tmp_path), Study("real", tmp_path, {"data.images": "complete"})
     assert study.caption("roxford5k") == "roxford5k, labelled subset (775 of 4,993)" and study.caption("few") == "few"
     sides = [max(box[2] - box[0], box[3] - box[1]) for box in study.benchmark("roxford5k").boxes]
     assert [sum(side < size for side in sides) for size in (272, 384)] == [9, 13], "cut from the original files"
-    assert Study("real", tmp_path, {"data.images": "complete"}).caption("roxford5k") == "roxford5k"
+    assert complete.caption("roxford5k") == "roxford5k"
     with pytest.raises(FileNotFoundError, match="of 5063 pictures"):
-        Study("real", tmp_path, {"data.images": "complete"}).benchmark("roxford5k")
+        complete.benchmark("roxford5k")
