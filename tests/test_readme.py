@@ -30,8 +30,3 @@ def test_commands_parse():
     assert len(called) >= 5
     for line in called:
         assert build_parser().parse_args(line.split()[1:]).command == line.split()[1]
-
-
-def test_every_change_has_its_date():
-    headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert headings and all(re.match(r"20\d\d-\d\d-\d\d: ", heading) for heading in headings)

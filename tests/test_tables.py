@@ -15,8 +15,5 @@ def test_means_over_queries_and_their_deviation_over_seeds_by_hand():
     assert list(table) == ["network", "seeds", "medium", "hard"]
     assert table.iloc[0].tolist() == ["plain", 2, "30.0 ± 14.1", "50.0 ± 0.0"]  # 20 and 40: deviation 20 / √2
     assert table.iloc[1, :3].tolist() == ["untrained", 0, "25.0"]
-
-
-def test_a_table_shows_decimals_and_nothing_where_nothing_is_known():
     shown, again = (styled(pd.DataFrame({"mAP": [50.123, np.nan]})).to_html() for _ in range(2))
     assert "50.12" in shown and "50.123" not in shown and "nan" not in shown and shown == again
