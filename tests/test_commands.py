@@ -88,42 +88,32 @@ def refused(capsys, line):
     [
         ("search nowhere.jpg --gallery photos", "nowhere.jpg: No such file or directory"),
         ("search fifo --gallery photos", "fifo: a folder, a pipe or a device; a file is wanted"),
-        ("search text.jpg --gallery photos", "text.jpg: not a picture"),
         ("search photos/a0.png --gallery ''", "gallery is empty"),
         (f"{SEARCH} --k 12", "--k 12: wanted is 1 to 11, as many others as each picture has"),
         (f"{SEARCH} --alpha nan", "--alpha nan: a number from 0 to 1000"),
         (f"{SEARCH} --rerank superglobal --alpha 0.3", "--alpha 0.3: superglobal has no alpha; leave it out"),
         (f"{SEARCH} --rerank ours", "--rerank ours is called gfr now"),
-        (f"{SEARCH} --rerank sift_ransac", "--rerank sift_ransac compares pictures"),
         (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
         (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
         (f"{SEARCH} --preprocess vgg", "--preprocess takes one of lite, senet"),
         (f"{SEARCH} --device tpu9", "device tpu9"),
         (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
         ("evaluate", "name either a LABELS.csv or a --ground-truth FILE.pkl"),
-        (f"{EVALUATE} --k 8", "--k 8: wanted is 1 to 7"),
         ("evaluate broken.csv", "2 of the pictures cannot be used"),
-        ("evaluate labels.csv --features x.npz", "leave out labels"),
-        ("evaluate --ground-truth w.json --images photos", "leave out --images"),
-        (TRUTH, "--ground-truth wants --images DIR"),
         (f"{TRUTH} --features x.npz --images photos", "leave out images"),
+        (f"{TRUTH} --features x.mat", "x.mat: No such file"),
         ("train --clean-csv x", "recipes/gldv2/README.md says how a network is trained"),
-        ("study --set steps", "--set steps: KEY=VALUE is wanted"),
         ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
-        ("convert junk.pth --family gem", "junk.pth (gem) is damaged"),
+        ("convert w.pth --family gem", "w.pth (gem) is damaged"),
     ],
 )
 def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk, capsys, line, words):
     os.mkfifo("fifo")
-    Path("broken.csv").write_text("file,label\ntext.jpg,a\nw.pth,a\nphotos/a0.png,b\nphotos/a1.png,b\n")
-    for name, content in {"text.jpg": "text", "w.pth": "text", "w.json": "", "junk.pth": "PK\3\4" + 50 * "\0"}.items():
-        Path(name).write_text(content)
+    Path("broken.csv").write_text("file,label\ngnd.pkl,a\nw.pth,a\nphotos/a0.png,b\nphotos/a1.png,b\n")
+    Path("w.pth").write_text("text")
     before = set(desk.rglob("*"))
     assert words in refused(capsys, line)
     assert set(desk.rglob("*")) == before
-
-
-# ---- search
 
 
 def test_search_finds_the_other_views_first_and_leaves_out_the_query_itself(capsys):
@@ -168,9 +158,6 @@ def test_a_gallery_of_one_is_refused_and_the_default_k_gives_way_to_one_of_two(c
     assert found(capsys, "search photos/a0.png --gallery few")["k"] == 1
 
 
-# ---- evaluate
-
-
 def test_evaluate_prints_what_the_library_measures_block_by_block(monkeypatch, capsys):
     monkeypatch.setattr(evaluate_module, "PAIRS", 8)  # one query at a time
     printed = found(capsys, f"{EVALUATE} --k 1 --index kept")
@@ -183,12 +170,6 @@ def test_evaluate_prints_what_the_library_measures_block_by_block(monkeypatch, c
         assert list(given) == ["medium"]
         values = [expected.map["medium"], *expected.mp["medium"]]
         assert list(given["medium"].values()) == pytest.approx(values) and values[0] > 0.9
-    assert ssr(f"{EVALUATE} --k 1 --alpha 0.5 --index kept") == 0
-    out = capsys.readouterr().out
-    assert "4 queries in 4 groups, 8 database pictures; re-ranking by gfr, k = 1, alpha = 0.5" in out
-    header, *lines = out.strip().splitlines()[-3:]
-    assert header.split() == ["per", "cent", "mAP", "mP@1", "mP@5", "mP@10"]
-    assert lines == [f"{title:27s}" + 4 * "  100.00" for title in ("without re-ranking", "with re-ranking")]
 
 
 def test_evaluate_asks_with_every_picture_and_tells_of_queries_without_positives(capsys):
@@ -202,8 +183,9 @@ def test_evaluate_asks_with_every_picture_and_tells_of_queries_without_positives
     assert ssr(f"{TRUTH} --images photos") == 0
     captured = capsys.readouterr()
     assert "1 queries have no right picture in the database and no part in the means: b0" in captured.err
-    assert "is not a published ground truth" in captured.err
-    assert captured.out.strip().splitlines()[-6].startswith("without re-ranking, Easy")
+    header, *lines = captured.out.strip().splitlines()[-7:]
+    assert header.split() == ["per", "cent", "mAP", "mP@1", "mP@5", "mP@10"]
+    assert lines[0].split() == ["without", "re-ranking,", "Easy", *4 * ["100.00"]]
 
 
 def test_evaluate_with_distractors_ranks_them_behind_the_database(monkeypatch, capsys):
@@ -243,22 +225,15 @@ def test_evaluate_reads_published_features_in_place_of_pictures(capsys, ending, 
     assert found(capsys, line)["results"]["without re-ranking"]["medium"]["mAP"] == pytest.approx(1.0)
     store(Q=queries, X=np.eye(8))
     assert f"Q is {dtype} (2, 8); wanted numbers (dimension, 2)" in refused(capsys, line)
-    store(Q=queries.T)
-    assert "holds no arrays Q (D, queries) and X (D, N): it is damaged" in refused(capsys, line)
-    for content in (b"no arrays", b""):
-        Path(f"features{ending}").write_bytes(content)
-        told = refused(capsys, line)
-        assert "it is damaged" in told and "pickle" not in told
-
-
-# ---- the command itself
+    Path(f"features{ending}").write_bytes(b"no arrays")
+    told = refused(capsys, line)
+    assert "it is damaged" in told and "pickle" not in told
 
 
 @pytest.mark.parametrize(
     "error,status,words",
     [
         (KeyboardInterrupt(), 130, "interrupted; the same command"),
-        (MemoryError(), 2, "out of memory; a smaller --batch-size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory; a smaller --batch-size"),
         (OSError(errno.ENOSPC, "No space left"), 2, "No space left: make room, or name another folder"),
         (KeyError("x"), 2, "unexpected KeyError: 'x'; `ssr --traceback …` shows where, please report it"),
@@ -275,9 +250,6 @@ def test_what_ends_a_command_is_told_in_one_line(monkeypatch, capsys, error, sta
         assert ssr(line) == status
         err = capsys.readouterr().err
         assert words in err and len(err.splitlines()) == 1 and (promise in err or "the same command" not in err)
-    if status == 2:
-        with pytest.raises(type(error)):
-            main(["--traceback", *shlex.split(SEARCH)])
 
 
 def test_help_is_instant_because_nothing_heavy_is_imported():
