@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
-from ssr_lib.official import SUPERGLOBAL, convert, load_official, official_head
+from ssr_lib.official import convert, load_official, official_head
 from ssr_lib.pooling import combine_scales
 from ssr_lib.weights import load_checkpoint, read_record, save_checkpoint, stored_preprocess
 
@@ -78,13 +78,17 @@ def test_a_checkpoint_gives_the_published_descriptors(head, cvnet, images, famil
         assert difference(official_head(state, family)(last), expected[1]) < 1e-6
 
 
-def test_superglobal_options_give_the_published_descriptors(cvnet, images):
-    net = load_official(cvnet, "cvnet", **SUPERGLOBAL)
+def test_a_conversion_for_superglobal_gives_the_published_descriptors(cvnet, images, tmp_path):
+    torch.save(cvnet, tmp_path / "cvnet.pyth")
+    written = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "superglobal", superglobal=True)
+    assert stored_preprocess(written) == PRESETS["superglobal"]
     pictures = [images["sg_resize_0.7071"], images["db_scale1"], images["sg_resize_1.4142"]]
-    each = at_scales(net, pictures, normalize=False)
+    each = at_scales(load_checkpoint(written), pictures, normalize=False)
     assert difference(each[1], images["sg_relup_single"]) < 1e-6
     assert difference(combine_scales(each, "scale-gem"), images["sg_relup_ms3"]) < 1e-6
     assert difference(combine_scales(each, normalize=False), images["sg_relup_ms3_mean"]) < 1e-6
+    with pytest.raises(ValueError, match="goes with the weights of family 'cvnet', not 'senet'"):
+        convert(tmp_path / "cvnet.pyth", "senet", tmp_path / "x", superglobal=True)
 
 
 def small(**options):
@@ -158,31 +162,17 @@ class Malicious:
         return (print, ("this runs when unpickled without care",))
 
 
-REFUSED, DAMAGED = r"which is not read; .*state_dict\(\)", r"is damaged or no file of weights \([^\n]+\)$"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (torch.nn.Linear(1, 1), rf"holds a torch\.nn\.modules\.linear\.Linear, {REFUSED}"),
-        ({"model_state": {"x": Malicious()}}, f"holds a print, {REFUSED}"),
-        (b"<!DOCTYPE html>", DAMAGED),
-        (b"PK\3\4" + 50 * b"\0", DAMAGED),
-    ],
-)
-def test_what_is_no_file_of_weights_is_refused_in_one_line_and_runs_nothing(tmp_path, capsys, content, message):
-    torch.save(content, tmp_path / "w.pth")
-    if isinstance(content, bytes):
-        (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^[^\n]*w\.pth \(gem\) {message}"):
-        load_official(tmp_path / "w.pth", "gem")
-    assert capsys.readouterr().out == ""
+REFUSED, DAMAGED = r"which is not read; .*state_dict\(\)", r"w\.pth \(cvnet\) is damaged or no file of weights"
 
 
 @pytest.mark.parametrize(
     ("family", "damage", "message"),
     [
         ("delg", lambda s: s, "family is 'delg'; one of senet, cvnet, gem, attention"),
+        ("cvnet", lambda s: torch.nn.Linear(1, 1), rf"holds a torch\.nn\.modules\.linear\.Linear, {REFUSED}"),
+        ("cvnet", lambda s: s | {"w": Malicious()}, f"holds a print, {REFUSED}"),
+        ("cvnet", lambda s: b"<!DOCTYPE html>", DAMAGED),
+        ("cvnet", lambda s: b"PK\3\4" + 50 * b"\0", DAMAGED),
         ("cvnet", lambda s: {k: v for k, v in s.items() if "pool" not in k}, r"'cvnet': 'head\.pool\.p' is missing$"),
         ("gem", lambda s: s | {"pool.p": torch.tensor(3.0)}, r"Unexpected.*head\.fc\.bias"),
         ("cvnet", lambda s: s | {"head.fc.weight": "text"}, r"head\.fc\.weight is no tensor of finite floating"),
@@ -190,10 +180,16 @@ def test_what_is_no_file_of_weights_is_refused_in_one_line_and_runs_nothing(tmp_
         ("cvnet", lambda s: s | {"head.fc.bias": torch.zeros(7)}, r"size mismatch for whitening\.bias.*\[7\]"),
     ],
 )
-def test_a_state_that_cannot_be_used_is_refused_in_one_line(cvnet, family, damage, message):
+def test_weights_that_cannot_be_used_are_refused_in_one_line_and_run_nothing(
+    cvnet, tmp_path, capsys, family, damage, message
+):
+    content = damage({name: value for name, value in cvnet.items() if name.startswith("head.")})
+    torch.save(content, tmp_path / "w.pth")
+    if isinstance(content, bytes):
+        (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(ValueError, match=message) as refused:
-        official_head(damage({name: value for name, value in cvnet.items() if name.startswith("head.")}), family)
-    assert "\n" not in str(refused.value)
+        official_head(tmp_path / "w.pth", family)
+    assert "\n" not in str(refused.value) and capsys.readouterr().out == ""
 
 
 def test_a_conversion_replaces_no_file_that_is_not_its_own(tmp_path):
@@ -202,12 +198,3 @@ def test_a_conversion_replaces_no_file_that_is_not_its_own(tmp_path):
         with pytest.raises(ValueError, match=rf"{file.name} is there and is no converted checkpoint"):
             convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "out")
         file.unlink()
-
-
-def test_a_conversion_can_be_superglobals(cvnet, tmp_path):
-    torch.save(cvnet, tmp_path / "cvnet.pyth")
-    written = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "superglobal", superglobal=True)
-    assert load_checkpoint(written).config["options"]["p"] == 4.6
-    assert stored_preprocess(written) == PRESETS["superglobal"]
-    with pytest.raises(ValueError, match="goes with the weights of family 'cvnet', not 'senet'"):
-        convert(tmp_path / "cvnet.pyth", "senet", tmp_path / "x", superglobal=True)
