@@ -154,9 +154,8 @@ def test_structural_descriptor_sees_layout_and_not_channels():
     assert descriptors[0] @ descriptors[1] < 0.9, "the same places in another order are another layout"
 
 
-@pytest.mark.parametrize("kind", CONTROLS)
-def test_under_autocast_the_relations_are_computed_in_float32(kind):
-    head, dtypes = make(kind), []
+def test_under_autocast_the_relations_are_computed_in_float32():
+    head, dtypes = make("product"), []
     head.encoder[-1][-1].register_forward_hook(lambda layer, inputs, output: dtypes.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         head(None, noise(3, 6, 6, 5), nn.Identity())

@@ -46,10 +46,9 @@ def test_the_other_view_of_the_scene_comes_first_and_ties_keep_their_order(files
     got = local_rerank(*files, [2, 0, 1, 3], None)
     assert got.ranks[0, 0] == 3 and got.scores[0, 0] >= 20 > 2 * got.scores[0, 1]
     inliers = dict(zip(got.ranks[0].tolist(), got.scores[0].tolist(), strict=True))
-    assert inliers[2] == 0  # a blank picture has no features
+    assert inliers[2] == 0, "a blank picture has no features"
     assert got.ranks[0].tolist() == sorted([2, 0, 1, 3], key=lambda i: -inliers[i])  # stable
     features = [extract_features(file) for file in files[1]]
-    assert features[0][1].dtype == np.uint8 and count_inliers(features[0], features[0]) > 0.9 * len(features[0][0])
     assert got.cost["bytes_per_image"] == np.mean([len(points) * (2 * 4 + 128) for points, _ in features])
     assert got.cost["seconds_per_query"] > 0 and got.cost["seconds_per_image"] > 0
 

@@ -136,7 +136,6 @@ def test_the_kind_that_came_in_comes_back():
     assert isinstance(ids, torch.Tensor) and ids.dtype == torch.int64 and not scores.requires_grad
     from_numpy = knn(QUERIES[:, ::-1], DATABASE[:, ::-1], 4)[1]  # negative strides
     assert isinstance(from_numpy, np.ndarray) and np.array_equal(from_numpy, ids.numpy())
-    assert isinstance(knn(queries, DATABASE, 4)[1], torch.Tensor)
     assert isinstance(rank(QUERIES, database), np.ndarray)
     prepared = prepare(DATABASE)
     assert prepared.data.data_ptr() == DATABASE.ctypes.data and prepare(prepared) is prepared  # not a copy, once
@@ -152,11 +151,10 @@ def test_a_gpu_finds_the_same_bits():
     assert np.array_equal(rank(QUERIES, prepare(DATABASE, device="cuda")), rank(QUERIES, DATABASE))
 
 
-@pytest.mark.parametrize("precision", ["highest", "medium"])
-def test_autocast_and_coarse_products_change_nothing(backend, precision):
+def test_autocast_and_coarse_products_change_nothing(backend):
     close = clustered(600, 48, clusters=1, noise=0.01)  # bfloat16 hardly tells them apart
     wanted = knn(close[:9] + QUERIES, close, 11)
-    torch.set_float32_matmul_precision(precision)
+    torch.set_float32_matmul_precision("medium")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = knn(close[:9] + QUERIES, close, 11)
     torch.set_float32_matmul_precision("highest")
