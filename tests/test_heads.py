@@ -141,14 +141,13 @@ def test_self_similarity_map_by_hand():
 
 
 def test_structural_descriptor_sees_layout_and_not_channels():
-    x = noise(3, 16, 9, 8)
-    x[1] = x[0].flatten(1)[:, torch.randperm(72, generator=torch.Generator().manual_seed(2))].view(16, 9, 8)
-    for i in (0, 2):  # maps with structure: neighbours alike
-        x[i] = F.avg_pool2d(x[i : i + 1], 3, 1, 1)[0]
+    x = F.avg_pool2d(noise(1, 16, 9, 8), 3, 1, 1)  # with structure: neighbours alike
+    places = torch.randperm(72, generator=torch.Generator().manual_seed(2))
+    x = torch.cat([x, x.flatten(2)[:, :, places].view_as(x)])
     rotation, _ = torch.linalg.qr(noise(16, 16))
     head = head_of("structural", (16, 0, 0))
     descriptors, rotated = structural_descriptor(x), structural_descriptor(torch.einsum("dc,bchw->bdhw", rotation, x))
-    assert descriptors.shape == (3, head.width) == (3, 48 * 49 // 2 + 48)
+    assert descriptors.shape == (2, head.width) == (2, 48 * 49 // 2 + 48)
     assert torch.equal(head(x, None, nn.Identity()), descriptors)
     torch.testing.assert_close(rotated, descriptors, rtol=0, atol=2e-3)
     assert descriptors[0] @ descriptors[1] < 0.9, "the same places in another order are another layout"
@@ -162,10 +161,6 @@ def test_under_autocast_the_relations_are_computed_in_float32():
     assert dtypes == [torch.float32]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"window": 4}, "window is 4; an odd whole number of at least 3"), ({"p": 7, "learn_p": True}, "starts at 7")],
-)
-def test_options_that_cannot_be_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        head_of("product", (4, 6, 9), **options)
+def test_an_even_window_is_refused():
+    with pytest.raises(ValueError, match="window is 4; an odd whole number of at least 3"):
+        head_of("product", (4, 6, 9), window=4)

@@ -134,12 +134,8 @@ def test_contradictions_are_refused(ranks, truth, message):
         evaluate(np.array(ranks), [ONE[0] | truth] if isinstance(truth, dict) else truth)
 
 
-def test_pair_auc_by_hand_and_by_counting():
+def test_pair_auc_by_hand():
     assert pair_auc([3, 1], [2, 0]) == 0.75 and pair_auc([1], [1]) == 0.5 and np.isnan(pair_auc([], [1]))
-    rng = np.random.default_rng(0)
-    positive, negative = rng.integers(0, 9, 50), rng.integers(0, 9, 70)
-    wins = (positive[:, None] > negative).mean() + (positive[:, None] == negative).mean() / 2
-    assert pair_auc(positive, negative) == pytest.approx(wins, abs=1e-12)
 
 
 def test_auc_against_is_the_auc_of_each_querys_cosines():
