@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ssr_lib.files import digest, hash_file, write_atomic
 
-SHARD = 256  # pictures: the most that a killed run repeats
+SHARD = 128  # pictures: the most that a killed run repeats, and that are in memory before they are written
 
 
 def picture_key(path: Path | str, box=None) -> str:
