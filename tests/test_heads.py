@@ -14,7 +14,6 @@ from ssr_lib.pooling import gem
 from ssr_lib.self_similarity import self_similarity_map, structural_descriptor
 
 CONTROLS = ("product", "neighbour", "conv")  # of one number of parameters
-RELATIONS = ("product", "neighbour", "attention", "attention_neighbour")
 STARTS = ({"start": "identity"}, {"start": "random"})
 HEADS = [*itertools.product(("attention", "attention_neighbour", "attention_only", "cbam"), STARTS)]
 HEADS += [*itertools.product(CONTROLS, ({}, {"encoder": "shared"}, {"fusion": "concat"}))]
@@ -59,7 +58,7 @@ def naive_encoding(head, kind, x):
     return z.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("kind", RELATIONS)
+@pytest.mark.parametrize("kind", ["product", "neighbour", "attention", "attention_neighbour"])
 @pytest.mark.parametrize("encoder", ["full", "shared"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("window", "size"), [(3, (4, 4)), (5, (6, 5)), (7, (9, 7)), (7, (2, 3))])

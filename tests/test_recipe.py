@@ -64,22 +64,25 @@ def trained(pictures, tmp_path_factory):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"rate": "fast"}, "rate is 'fast'; a number is wanted"),
-        ({"weight_decay": "1e-4"}, "write 0.0001"),
-        ({"learning_rate": 1.0}, "learning_rate is unknown; there are clean_csv, images"),
+        ({"rate": "1e-4"}, "mine.yaml: rate is '1e-4'; a number is wanted (YAML takes 1e-4 for a text: write 0.0001)"),
+        ({"learning_rate": 1.0}, "mine.yaml: learning_rate is unknown; there are clean_csv, images"),
         ({"checkpoint_every": 10, "log_every": 4}, "checkpoint_every 10, log_every 4; the first is wanted to be a"),
-        ("rate: 0.1", "clean_csv is missing"),
-        ("a: [", "is no YAML: "),
+        ("rate: 0.1", "mine.yaml: clean_csv is missing"),
+        ("a: [", "mine.yaml is no YAML: "),
+        ({"batch_size": 9, "accumulate": 2}, "batch_size is 9; a multiple of 1 processes x 2 parts"),
+        ({"loss_options": {"angle": 1}}, "loss 'arcface' has no option angle"),
+        ({"leave_out": "most.txt"}, "train_clean.csv lists 1 landmarks but those of most.txt; two or more"),
     ],
 )
-def test_what_is_no_recipe_is_named_with_its_file_in_one_line(tmp_path, capsys, content, message):
-    path = tmp_path / "mine.yaml"
+def test_what_cannot_be_trained_is_told_in_one_line(pictures, tmp_path, monkeypatch, capsys, content, message):
+    monkeypatch.chdir(tmp_path)
+    Path("most.txt").write_text("7\n70\n")
     if isinstance(content, dict):
-        content = yaml.safe_dump(yaml.safe_load(SHIPPED.read_text()) | content)
-    path.write_text(content)
-    assert main([str(path)]) == 1
+        content = yaml.safe_dump(small_recipe(pictures, "run").model_dump() | content)
+    Path("mine.yaml").write_text(content)
+    assert main(["mine.yaml"]) == 1
     told = capsys.readouterr().err
-    assert told.startswith(f"train: {path}") and message in told and told.count("\n") == 1
+    assert told.startswith("train: ") and message in told and told.count("\n") == 1
 
 
 @pytest.mark.parametrize(("train_backbone", "precision"), [(True, "float32"), (False, "bfloat16")])
@@ -192,22 +195,6 @@ def test_two_killed_processes_continue_to_the_same_bits_and_see_what_one_sees(pi
     assert trained[1][-1]["loss"] == pytest.approx(whole[-1]["loss"], rel=0.3)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 9, "accumulate": 2}, "batch_size is 9; a multiple of 1 processes x 2 parts"),
-        ({"loss_options": {"angle": 1}}, "loss 'arcface' has no option angle"),
-        ({"leave_out": "most.txt"}, r"train_clean\.csv lists 1 landmarks but those of most\.txt; two or more"),
-    ],
-)
-def test_what_a_recipe_cannot_mean_is_refused_before_the_first_step(pictures, tmp_path, monkeypatch, changes, message):
-    monkeypatch.chdir(tmp_path)
-    Path("most.txt").write_text("7\n70\n")
-    with pytest.raises(ValueError, match=message):
-        train(small_recipe(pictures, tmp_path / "run", **changes))
-    assert not (tmp_path / "run" / "training.json").exists()
-
-
 def test_a_truncated_picture_that_a_worker_meets_is_named_in_one_line(pictures, tmp_path, capsys):
     picture = tmp_path / "a" / "a" / "a" / "aaaa.jpg"
     picture.parent.mkdir(parents=True)
@@ -223,7 +210,6 @@ def test_a_truncated_picture_that_a_worker_meets_is_named_in_one_line(pictures, 
 def test_a_view_is_a_function_of_its_position(pictures, tmp_path):
     first, second = (TrainingViews(small_recipe(pictures, tmp_path, seed=3)) for _ in range(2))
     assert torch.equal(first[5][0], second[5][0]) and first[5][1] == second[5][1]
-    assert sorted(first[position][1] for position in range(24)) == 8 * [0] + 8 * [1] + 8 * [2], "each picture once"
     assert not torch.equal(first[5][0], first[29][0]), "another view in another epoch"
 
 
