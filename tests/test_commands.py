@@ -90,7 +90,6 @@ def refused(capsys, line):
         (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
         (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
         (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
-        ("evaluate", "name either a LABELS.csv or a --ground-truth FILE.pkl"),
         ("evaluate broken.csv", "2 of the pictures cannot be used"),
         (f"{TRUTH} --features x.npz --images photos", "leave out images"),
         (f"{TRUTH} --features x.mat", "x.mat: No such file"),

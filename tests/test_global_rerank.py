@@ -61,9 +61,8 @@ def draw(seed=0, n=30, n_queries=3, dimension=8):
     return queries.astype(np.float32), database.astype(np.float32)
 
 
-SIDES = ("both", "query", "database")
 COMBINATIONS = itertools.product(
-    WEIGHTS, ("sum", "mean"), SIDES, ("database", "shortlist"), (None, 9), (1, 2), (False, True)
+    WEIGHTS, ("sum", "mean"), ("both", "query", "database"), ("database", "shortlist"), (None, 9), (1, 2), (False, True)
 )
 
 

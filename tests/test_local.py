@@ -50,7 +50,6 @@ def test_the_other_view_of_the_scene_comes_first_and_ties_keep_their_order(files
     assert got.ranks[0].tolist() == sorted([2, 0, 1, 3], key=lambda i: -inliers[i])  # stable
     features = [extract_features(file) for file in files[1]]
     assert got.cost["bytes_per_image"] == np.mean([len(points) * (2 * 4 + 128) for points, _ in features])
-    assert got.cost["seconds_per_query"] > 0 and got.cost["seconds_per_image"] > 0
 
 
 def test_what_is_behind_the_shortlist_is_not_looked_at(files, tmp_path):

@@ -14,8 +14,6 @@ from ssr_lib.metrics import average_precision, evaluate, false_positives_at_r, p
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 LETTERS = {"E": "easy", "M": "medium", "H": "hard"}
-CASES = sorted({key[:3] for key in GOLDEN if key.startswith("c")})
-HAND = [str(name) for name in GOLDEN["hand_names"]]
 
 
 def lists(case):
@@ -43,7 +41,7 @@ def naive(ranks, ok, junk, at):
     return ap, [sum(p < depth for p in places) / depth for depth in depths], wrong
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted({key[:3] for key in GOLDEN if key.startswith("c")}))
 def test_as_the_public_evaluation(case):
     truth, ranks = lists(case), GOLDEN[f"{case}_ranks"].T
     got = evaluate(ranks, benchmark(truth, ranks.shape[1]), at=GOLDEN["ks"].tolist())
@@ -54,7 +52,7 @@ def test_as_the_public_evaluation(case):
         np.testing.assert_allclose(got.precision[key], GOLDEN[f"{case}_prs{letter}"], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", HAND)
+@pytest.mark.parametrize("name", GOLDEN["hand_names"].tolist())
 def test_as_the_public_evaluation_on_hand_made_cases(name):
     n, ok, junk, ap, p = (GOLDEN[f"hand_{name}_{key}"] for key in ("n", "ok", "junk", "ap", "p"))
     got = evaluate(np.arange(int(n))[None], [{"easy": ok, "hard": [], "junk": junk}])
