@@ -6,7 +6,6 @@ import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
-from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -24,46 +23,21 @@ AT_SMOKE = load_profile("smoke").notebooks  # 12 and 12b run in test_parts.py, 1
 LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking")
 
 
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
-    """The kernel `python3` is this Python, whatever the user has installed."""
-    folder = tmp_path_factory.mktemp("kernel")
-    kernel = KERNEL | {"argv": PYTHON, "env": ENVIRONMENT | {"IPYTHONDIR": str(folder / "ipython")}}
-    write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(kernel))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JUPYTER_PATH", str(folder))
-        yield
-
-
-def nbval(*paths: Path) -> dict[str, list[str]]:
-    """Run every cell, in one process; outputs marked # NBVAL_CHECK_OUTPUT must be as stored. What failed, by notebook."""
-    report = paths[0].with_suffix(".xml")
+def test_every_notebook_of_the_smallest_profile_runs(tmp_path, monkeypatch):
+    """In the order of the study, in one workspace; outputs marked # NBVAL_CHECK_OUTPUT must be as stored."""
+    kernel = KERNEL | {"argv": PYTHON, "env": ENVIRONMENT | {"IPYTHONDIR": str(tmp_path / "ipython")}}
+    write_atomic(tmp_path / "kernels" / "python3" / "kernel.json", json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))  # `python3` is this Python, whatever the user has installed
+    paths = [tmp_path / f"{name}.ipynb" for name in AT_SMOKE]
+    parameters = {"profile": "smoke", "workspace": str(tmp_path)}
+    for path in paths:
+        notebook = deepcopy(NOTEBOOKS[path.stem])
+        asked = parameterize_notebook(notebook, parameters, kernel_name="python3", language="python")
+        nbformat.write(asked, path)
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name=python3", "--nbval-cell-timeout=600"]
-    command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", str(ROOT / "pyproject.toml")]
-    run = subprocess.run([*command, f"--junitxml={report}", *map(str, paths)], capture_output=True, text=True)
-    assert report.is_file(), f"{run.stdout[-4000:]}\n{run.stderr[-4000:]}"
-    failed, following = {}, iter(paths)
-    for case in ElementTree.parse(report).iter("testcase"):  # which say nothing but "Cell 0", "Cell 1", …
-        if case.get("name") == "Cell 0":
-            failures = failed.setdefault(next(following).stem, [])
-        failures += [f"{case.get('name')}: {part.text}"[:6000] for part in case if part.tag != "skipped"]
-    return failed
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory, kernel) -> dict[str, list[str]]:
-    folder = tmp_path_factory.mktemp("study")  # of all: what one of them made the next ones find
-    for name in AT_SMOKE:
-        notebook = NOTEBOOKS[name]
-        parameters = {"profile": "smoke", "workspace": str(folder)}
-        asked = parameterize_notebook(deepcopy(notebook), parameters, kernel_name="python3", language="python")
-        nbformat.write(asked, folder / f"{name}.ipynb")
-    return nbval(*(folder / f"{name}.ipynb" for name in AT_SMOKE))
-
-
-@pytest.mark.parametrize("name", AT_SMOKE)
-def test_the_notebook_runs(name, outcomes):
-    assert outcomes[name] == [], "\n".join(outcomes[name])
+    command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", str(ROOT / "pyproject.toml"), *map(str, paths)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-4000:]
 
 
 def test_every_notebook_of_a_profile_is_there_and_no_other():
