@@ -68,14 +68,6 @@ def test_networks_are_trained_once_and_descriptors_made_once(study, workspace, m
     assert all(np.array_equal(a, b) for a, b in zip(again, (queries, database), strict=True))
 
 
-def test_seeds_forms_and_untrained_networks_have_descriptors_of_their_own(study):
-    plain, database = study.descriptors("plain", 0)
-    grey, same = study.descriptors("plain", 0, form="grey")
-    assert not np.allclose(plain, study.descriptors("plain", 1)[0]) and not np.allclose(plain, grey)
-    assert np.array_equal(database, same)
-    assert study.descriptors("untrained")[0].shape[1] == 1280 and study.learning_curve("untrained").empty
-
-
 def test_a_seed_has_its_own_landmarks_the_same_for_every_network(study):
     labels = np.asarray(study.training_views().labels)
     shares = [set(labels[study.share(labels, seed)]) for seed in (0, 1)]

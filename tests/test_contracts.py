@@ -29,11 +29,6 @@ def room(words: list[str]) -> str | None:
     return words[1] if words[0] == "ssr_lib" and words[1:2] and words[1] in ORDER else None
 
 
-def test_the_library_has_the_rooms_of_the_order_and_no_others():
-    files = [path.relative_to(ROOT / "ssr_lib").with_suffix("").parts[0] for path in (ROOT / "ssr_lib").rglob("*.py")]
-    assert set(files) - {"__init__", "__main__"} <= set(ORDER)
-
-
 def test_a_module_imports_only_from_rooms_above_its_own():
     faults = []
     for path, name in imports("ssr_lib"):

@@ -2,13 +2,12 @@
 
 import os
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssr_lib.datasets.folder import list_pictures, read_labels, read_records, read_training_labels
+from ssr_lib.datasets.folder import list_pictures, read_labels, read_records
 from ssr_lib.datasets.gldv2 import read_clean, read_ids
 
 
@@ -174,15 +173,6 @@ def test_bad_csv_is_an_error_with_its_line(tmp_path, content, message):
     (tmp_path / "bad.csv").write_bytes(content)
     with pytest.raises(ValueError, match=rf"bad\.csv{message}"):
         read_labels(tmp_path / "bad.csv")
-
-
-def test_training_rows_get_integer_labels(tmp_path):
-    lines = ("a.jpg,milk,train", "b.jpg,apple,train", "c.jpg,milk,train", "d.jpg,apple,db", "e.jpg,,train")
-    training = read_training_labels(write_csv(tmp_path, *lines))
-    assert list(training.files) == ["a.jpg", "b.jpg", "c.jpg"] and Path(training.root) == tmp_path
-    np.testing.assert_array_equal(training.labels, [1, 0, 1])
-    with pytest.raises(ValueError, match="1 labels"):
-        read_training_labels(write_csv(tmp_path, "a.jpg,milk,train"))
 
 
 CLEAN = "landmark_id,images\n1,17660ef415d37059 92b6290d571448f6\n7,0123456789abcdef\n9,ff00000000000000\n"

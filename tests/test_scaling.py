@@ -43,11 +43,6 @@ def test_every_setting_has_a_gain_for_every_number_of_right_pictures(done):
     assert (rule["right"] <= rule["count"]).all() and len(rule) == 4
 
 
-def test_k_3_at_the_larger_weight_keeps_all_of_its_own_gain(done):
-    trade = pd.read_csv(done.results_dir / "tables" / "when_tradeoff.csv").query("setting == 'GFR, α = 1' and k == 3")
-    assert len(trade) == 4 and trade["difference, kept (%)"].dropna().to_numpy() == pytest.approx(100)
-
-
 def test_the_base_is_the_same_on_every_axis(done):
     rows = done.read_rows("13b_when_module").query("measure == 'mAP' and seed.notna()").set_index(["network", "seed"])
     base = [rows[rows["dataset"] == axis]["value"] for axis in ("training landmarks 8", "places a side 2")]

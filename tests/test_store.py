@@ -55,16 +55,6 @@ def test_a_damaged_shard_is_made_again_and_its_rest_goes(tmp_path, damage):
     check(Store(tmp_path, MADE_BY))
 
 
-def test_only_shards_of_other_pictures_and_damaged_ones_are_dropped(tmp_path):
-    complete(tmp_path)
-    (tmp_path / "shard-0.safetensors").write_bytes(b"damaged")
-    with pytest.warns(match="damaged"):
-        store = Store(tmp_path, MADE_BY)
-    store.drop_others(KEYS[6:9])
-    assert store.missing(KEYS) == Store(tmp_path, MADE_BY).missing(KEYS) == KEYS[:4]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
 def test_a_folder_made_by_something_else_is_refused_by_what_differs(tmp_path):
     complete(tmp_path)
     with pytest.raises(ValueError, match=r'model is "a" there, "b" now; choose another folder'):
