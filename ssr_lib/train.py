@@ -160,7 +160,7 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
     if record is None:
         return None
     check_same(record["made_by"], made_by, directory)
-    net.eval().load_state_dict(load_checkpoint(directory / "model").state_dict())
+    load_checkpoint(directory / "model", net)
     return record["rows"]
 
 

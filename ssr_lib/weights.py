@@ -52,12 +52,12 @@ def read_record(path: Path | str) -> dict[str, Any]:
     return record
 
 
-def load_checkpoint(path: Path | str) -> RetrievalNet:
-    """The net that `save_checkpoint` wrote, in eval mode. Raises `ValueError` naming the file that is wrong."""
+def load_checkpoint(path: Path | str, net: RetrievalNet | None = None) -> RetrievalNet:
+    """The net that was saved, in eval mode; its weights go into `net` if given. `ValueError` names a wrong file."""
     config = read_record(path)["config"]
     weights_file = checkpoint_files(path)[0]
     try:
-        net = RetrievalNet(**{**config, "pretrained": "none"})  # they come from the file
+        net = net or RetrievalNet(**{**config, "pretrained": "none"})  # they come from the file
         net.load_state_dict(load_file(weights_file))
     except (ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:400]
