@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,3 +26,8 @@ class Head(nn.Module):
 
     def forward(self, mid: Tensor | None, last: Tensor, project: nn.Module) -> Tensor:
         return spoc(self.inner.embed(last))
+
+    def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:
+        """Fit the head inside where it learns something before training."""
+        if hasattr(self.inner, "fit"):
+            self.inner.fit(batches)

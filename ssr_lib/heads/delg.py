@@ -25,6 +25,7 @@ class Head(nn.Module):
     take the statistics of some batches, and the whitening behind starts from the LDA of both parts.
     What differs from the paper: the attention-weighted mean is part of the descriptor, where DELG only trains the
     attention through it, with a loss of its own; the sum is divided by Σ a, so that it does not grow with the picture;
+    its code has a batch norm in the attention and L2-normalises places before the mean, here is neither;
     the autoencoder that makes local descriptors short is left out; the backbone is frozen, so that no gradient has to
     be stopped.
     """

@@ -47,12 +47,15 @@ class Head(nn.Module):
 
     def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:
         """Let the batch norms see some batches: what is fitted before the first step takes their statistics."""
+        batches = list(islice(batches, BATCHES))
+        if hasattr(self.inner, "fit"):  # on X without its mean over places, as in `forward`
+            self.inner.fit((mid, x - x.mean(dim=(2, 3), keepdim=True), project) for mid, x, project in batches)
         norms = [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = None  # the mean of what they see
         self.train()
-        for batch in islice(batches, BATCHES):
+        for batch in batches:
             self(*batch)
         self.eval()
         for norm, momentum in zip(norms, momenta, strict=True):

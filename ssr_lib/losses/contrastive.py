@@ -2,8 +2,8 @@
 
     mean of ‖a − p‖ over pairs of a class + mean of max( margin − ‖a − n‖, 0 ) over those of two, if not 0
 
-Source: Hadsell et al., CVPR 2006, equation 4, with squares in both terms; landmark retrieval trained so before margins
-on angles (Radenović et al., TPAMI 2019).
+Source: Hadsell et al., CVPR 2006, equation 4, which squares both terms; here they are not squared, so that distances
+pull alike near and far. Landmark retrieval trained with squares before margins on angles (Radenović et al., 2019).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     A = I − α D^(−1/2) W D^(−1/2), D_ii = Σ_j W_ij
     z_i: the solution of A z = e_i among the `truncation` images nearest to i, zero elsewhere
 
-`in_graph`: queries stand in the graph beside the database, and images are ranked by z_q · z_j of unit length. Otherwise
+`in_graph`: queries stand in the graph beside the database, so that the ranking of one depends on the others, and images
+are ranked by z_q · z_j of unit length. Otherwise
 the z_j are made once for a database, and a query's score is Σ_{j ∈ N_k(q)} max(q · x_j, 0)^γ z_j. Images that the flow
 does not reach stay behind, in the order of the first ranking. Sources: Iscen et al., CVPR 2017, section 3; Yang et al.,
 AAAI 2019, section 3, whose public implementation also stops conjugate gradients after 20 steps.
