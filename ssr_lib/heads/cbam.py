@@ -1,6 +1,6 @@
 """The convolutional block attention module: gates for the channels, then gates for the places of the map.
 
-Source: Woo et al., ECCV 2018, equations 1 to 3.
+Source: Woo et al., ECCV 2018, equations 1 to 3: reference [26] of the paper.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 From Song et al., DALG: deep attentive local and global modeling for image retrieval, arXiv 2207.00287, come a local
 branch of attention inside windows and attention over places, and the fusion of local and global features by
-cross-attention. We could open the abstract only, and the backbone there is a transformer: the formulas here are ours.
+cross-attention: reference [35] of the paper. We could open the abstract only, and the backbone there is a transformer:
+the formulas here are ours.
 """
 
 from __future__ import annotations

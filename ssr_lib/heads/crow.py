@@ -1,7 +1,7 @@
 """CroW, cross-dimensional weighting: strong places count more, and channels that answer rarely count more.
 
 Source: Kalantidis et al., Cross-dimensional weighting for aggregated deep convolutional features, ECCV workshops 2016,
-sections 4.1 and 4.2. Differs from the paper: its PCA whitening is the network's own whitening.
+sections 4.1 and 4.2: reference [10] of the paper. Differs from it: its PCA whitening is the network's own whitening.
 """
 
 from __future__ import annotations

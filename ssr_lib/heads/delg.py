@@ -1,7 +1,7 @@
 """A generalised mean of the last map beside an attention-weighted mean of the earlier one.
 
-Source: DELG, Cao, Araujo & Sim, ECCV 2020, the section on the model: its global head and the attention of its local
-head, without the local descriptors and their matching.
+Source: DELG, Cao, Araujo & Sim, ECCV 2020, the section on the model: reference [33] of the paper. Taken are its global
+head and the attention of its local head, without the local descriptors and their matching.
 """
 
 from __future__ import annotations

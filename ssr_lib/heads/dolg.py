@@ -1,6 +1,7 @@
 """Orthogonal fusion: the part of local features that the global descriptor does not have, set beside it.
 
-Source: DOLG, Yang et al., ICCV 2021, the sections on the local branch and the orthogonal fusion module.
+Source: DOLG, Yang et al., ICCV 2021, the sections on the local branch and the orthogonal fusion module: reference [16]
+of the paper.
 """
 
 from __future__ import annotations

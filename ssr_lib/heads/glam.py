@@ -1,6 +1,6 @@
 """Global-local attention: four forms of attention, local and global, over channels and over places.
 
-Source: GLAM, Song, Han & Avrithis, WACV 2022, section 3, equations 1 to 7.
+Source: GLAM, Song, Han & Avrithis, WACV 2022, section 3, equations 1 to 7: reference [34] of the paper.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A global branch beside a local one that joins two layers and looks at neighbourhoods, after DToP.
 
-From Song et al., Boosting vision transformers for image retrieval, WACV 2023, come the two branches, the local features
+From Song et al., Boosting vision transformers for image retrieval, WACV 2023 (reference [17] of the paper), come the
+two branches, the local features
 collected from several layers, the enhanced locality of the local branch and its plain mean. It is not that method: the
 layers here are two of a convolutional network, not six and more of a transformer.
 """

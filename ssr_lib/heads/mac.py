@@ -1,7 +1,7 @@
 """MAC, maximum activations of convolutions: each channel's largest answer, wherever it stands.
 
-Source: Tolias et al., Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016, background.
-Differs from the paper: its L2 normalisation and PCA whitening are the network's own whitening.
+Source: Tolias et al., Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016, background:
+reference [11] of the paper. Differs from it: its L2 normalisation and PCA whitening are the network's own whitening.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""No module: the projected map, pooled. What every other head is measured against."""
+"""No module: the projected map, pooled. What every other head is measured against.
+
+The pooling is GeM of Radenović et al., TPAMI 2019: reference [12] of the paper. Its options make the GeM+ and the
+regional GeM of SuperGlobal, Shao et al., ICCV 2023: reference [13] of the paper.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The self-similarity embedding, reading A: channel-wise products of every place with its neighbourhood, encoded.
 
-Source: self-similarity encoding of Lee et al., CVPR 2023; docs/method.md, section 2.2.
+Source: self-similarity encoding of Lee et al., CVPR 2023: reference [37] of the paper; docs/method.md, section 2.2.
 """
 
 from __future__ import annotations

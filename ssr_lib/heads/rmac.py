@@ -1,7 +1,7 @@
 """R-MAC, regional maximum activations of convolutions: the maxima of many squares, each whitened, in one sum.
 
 Source: Tolias et al., Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016, the section
-on encoding regions. Differs from the paper: the whole map counts as a region too, as in public programs that followed
+on encoding regions: reference [11] of the paper. Differs from it: the whole map counts as a region too, as in public programs that followed
 (where the map is a square it is also the one region of the first size, and counts twice).
 """
 

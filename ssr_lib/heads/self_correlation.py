@@ -1,6 +1,7 @@
 """The self-correlational representation: products of every place with its neighbourhood, before channels are reduced.
 
-Source: RENet, Kang et al., ICCV 2021, the section on self-correlational representation, with the authors' code.
+Source: RENet, Kang et al., ICCV 2021, the section on self-correlational representation, with the authors' code:
+reference [25] of the paper.
 """
 
 from __future__ import annotations

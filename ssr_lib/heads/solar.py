@@ -1,6 +1,7 @@
 """Second-order spatial attention: to every place is added a mean of all places, weighted by their resemblance to it.
 
-Source: SOLAR, Ng et al., ECCV 2020, the section on second-order attention. Its second-order loss is not here.
+Source: SOLAR, Ng et al., ECCV 2020, the section on second-order attention: reference [14] of the paper. Its
+second-order loss is not here, but in `losses/second_order.py`.
 """
 
 from __future__ import annotations

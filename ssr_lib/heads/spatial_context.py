@@ -3,7 +3,7 @@
 The idea is that of SpCa (Zhang et al., Learning spatial-context-aware global visual feature representation, ICCV 2023):
 a branch beside the visual one that tells of each local descriptor the types of its surrounding descriptors (there
 "online token learning") and their spatial distribution ("distance encoding"), and a fusion of both to one global
-feature. We could open the abstract only; the formulas here are ours.
+feature: reference [36] of the paper. We could open the abstract only; the formulas here are ours.
 """
 
 from __future__ import annotations

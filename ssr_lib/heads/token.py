@@ -1,6 +1,7 @@
 """Token aggregation: places are shared out to a few tokens, which attention refines; the tokens are the feature.
 
-Source: Wu et al., Learning token-based representation for image retrieval, AAAI 2022, with the authors' code.
+Source: Wu et al., Learning token-based representation for image retrieval, AAAI 2022, with the authors' code:
+reference [15] of the paper.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""ArcFace: a margin on the angle. Deng et al., CVPR 2019; landmark retrieval has trained so since DELG (ECCV 2020)."""
+"""ArcFace: a margin on the angle.
+
+Source: Deng et al., CVPR 2019: reference [9] of the paper. Landmark retrieval has trained so since DELG (ECCV 2020).
+"""
 
 from __future__ import annotations
 

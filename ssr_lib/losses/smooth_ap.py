@@ -3,7 +3,7 @@
     1 − mean over a of 1/|P_a| Σ_{p ∈ P_a} (1 + Σ_{q ∈ P_a} σ((s_aq − s_ap)/τ)) / (1 + Σ_{all j} σ((s_aj − s_ap)/τ))
 
 where P_a are the images of the class of a, itself among them, and no image stands before itself. Source: Brown et al.,
-ECCV 2020, equation 7.
+ECCV 2020, equation 7; another form of what reference [4] of the paper raises (`listwise_ap.py`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     mean of max( ‖a − p‖ − ‖a − n‖ + margin, 0 ) over the triplets of a batch in which it is not 0
 
-Source: Schroff et al., CVPR 2015, section 3.1; there with squared distances and chosen triplets, here with all of them.
+Source: Schroff et al., CVPR 2015, section 3.1: reference [7] of the paper; there with squared distances and chosen
+triplets, here with all of them.
 """
 
 from __future__ import annotations

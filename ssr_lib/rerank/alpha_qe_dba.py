@@ -1,4 +1,7 @@
-"""αQE + DBA: the database is augmented first, then each query is expanded in it, as deep-image-retrieval does."""
+"""αQE + DBA: the database is augmented first, then each query is expanded in it, as deep-image-retrieval does.
+
+Source: Gordo et al., IJCV 2017, section 5.3: reference [29] of the paper; weights as in `alpha_qe.py`.
+"""
 
 from __future__ import annotations
 

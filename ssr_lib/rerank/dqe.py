@@ -2,8 +2,8 @@
 
     q̂ = w of the support vector machine that tells the query and its k nearest images from the last of the ranking
 
-and the database is ranked by w · x. Source: Arandjelović & Zisserman, CVPR 2012, section 3, which takes 200 negatives.
-There the positives are the images that geometry verified; here they are the nearest.
+and the database is ranked by w · x. Source: Arandjelović & Zisserman, CVPR 2012, section 3, which takes 200 negatives:
+reference [28] of the paper. There the positives are the images that geometry verified; here they are the nearest.
 """
 
 from __future__ import annotations
