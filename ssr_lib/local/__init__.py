@@ -46,7 +46,7 @@ class LocalFeatures:
 def batches_of(maps: Maps, place: str, batch_size: int = 64) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Ids (B,) and the maps `place` ("mid" or "last"), float32 (B, C, H, W), of all pictures, each batch of one shape.
 
-    The next batch overwrites the tensor. Raises `ValueError` where that map was not stored.
+    Raises `ValueError` where that map was not stored.
     """
     check_choice("place", place, tuple(STRIDE))
     stored = getattr(maps, place)
@@ -54,7 +54,7 @@ def batches_of(maps: Maps, place: str, batch_size: int = 64) -> Iterator[tuple[n
         raise ValueError(f"the {place} maps are not stored; store them, or take the other place")
     alone = Maps(stored, None, maps.digest, maps.preprocess)
     for ids in alone.batches(batch_size):
-        yield ids, alone.batch(ids)[0]
+        yield ids, alone.batch(ids)[0].clone()  # the next batch overwrites its buffer
 
 
 def grid(height: int, width: int, stride: int) -> np.ndarray:
