@@ -66,7 +66,7 @@ def grid(height: int, width: int, stride: int) -> np.ndarray:
 def strongest(descriptors, weights, points, count: int, whitening: Whitening | None = None) -> LocalFeatures:
     """The `count` features of largest weight above 0, of (n, D), (n,) and (n, 2); equal ones in the order they came.
 
-    Their descriptors are whitened, then divided by their lengths; one without a length has no direction and is left out.
+    Descriptors are whitened, then divided by their lengths; one without a length has no direction and is left out.
     """
     usable = np.flatnonzero((weights > 0) & (descriptors != 0).any(axis=1))
     kept = usable[np.argsort(-weights[usable], kind="stable")[:count]]
@@ -93,7 +93,7 @@ def features_of(
 
 
 def sample(maps: Maps, place: str, describe: Describe, count: int, seed: int = 0) -> np.ndarray:
-    """About `count` descriptors (n, D) float32 of places drawn at random, as many of each picture; all if there are fewer."""
+    """About `count` descriptors (n, D) float32 of random places, as many of each picture; all if there are fewer."""
     rng = np.random.default_rng(seed)
     each = -(-count // len(maps))  # rounded up
     found = []

@@ -70,7 +70,7 @@ def fit(
     hidden: int = 512,
     steps: int = 200,
     batch: int = 32,
-    rate: float = 1e-3,
+    rate: float = 4e-3,
     place: str = "mid",
     rows: int = 2**16,
     seed: int = 0,

@@ -79,7 +79,7 @@ def matched(s: Tensor, other: Tensor, ratio: float = 0.9) -> Tensor:
 
 
 def super_loss(s: Tensor, classes: Tensor, margin: float = 1.1) -> Tensor:
-    """The first part of L, a mean over pairs: super-features (B, N, D) of pictures of which 2i and 2i + 1 are a pair."""
+    """The first part of L, a mean over pairs, of super-features (B, N, D); pictures 2i and 2i + 1 are a pair."""
     unit = F.normalize(s, dim=2)
     total = s.sum() * 0
     for i in range(0, len(s) - 1, 2):
