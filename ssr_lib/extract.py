@@ -1,7 +1,5 @@
 """Pictures to arrays on disk: descriptors of a whole network, or the maps that its frozen part gives to heads."""
 
-from __future__ import annotations
-
 import ctypes
 import secrets
 from collections.abc import Callable, Sequence
@@ -19,8 +17,7 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import listed
 from ssr_lib.decode import ImageError
 from ssr_lib.files import digest, hash_file, locked
-from ssr_lib.images import Preprocess
-from ssr_lib.loading import Pictures, batches_of_one_size, load_ahead
+from ssr_lib.images import Pictures, Preprocess, batches_of_one_size, load_ahead
 from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.pooling import SmallMapError, combine_scales
 from ssr_lib.store import SHARD, Maps, Store, picture_key
@@ -66,16 +63,11 @@ def fill(
                     unusable[key] = error
         if usable:
             store.add(usable)
-        give_back_memory()
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps blocks of every size of picture, gigabytes in the end
     if len(unusable) < len(missing):
         store.drop_others(pictures)
     return unusable
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system: glibc keeps blocks of every size of picture, gigabytes in the end."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _checked(arrays: Arrays, key: str, path: Path, box) -> Arrays:

@@ -1,7 +1,5 @@
 """Files that are never half-written, folders with one writer at a time, names made of content, parts by their name."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """A folder of photographs as an index that follows it: new pictures are described, the others are not again."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import os
@@ -51,21 +49,18 @@ class Gallery:
         if not hasattr(part, "prepare"):
             return None
         takes = inspect.signature(part.prepare).parameters
-        if "neighbours" in takes or "parameters" in takes:
-            parameters = {**parameters, "neighbours": self._neighbours(database, parameters["k"])}
-        return part.prepare(database, **parameters)
-
-    def _neighbours(self, database: Prepared, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and ids (N, k) of each picture's nearest others."""
+        if "neighbours" not in takes and "parameters" not in takes:
+            return part.prepare(database, **parameters)
         store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
-        key = digest([hashlib.sha256(self.descriptors).hexdigest(), k])
+        key = digest([hashlib.sha256(self.descriptors).hexdigest(), parameters["k"]])
         if store.missing([key]):
-            scores, ids = knn(database, database, k, exclude=np.arange(len(self.files)))
+            scores, ids = knn(database, database, parameters["k"], exclude=np.arange(len(self.files)))  # (N, k) each
             with suppress(OSError):  # kept where that can be
                 store.add({key: {"scores": scores, "ids": ids}})
                 store.drop_others([key])
-            return scores, ids
-        return store.arrays("scores", [key])[0], store.arrays("ids", [key])[0]
+        else:
+            scores, ids = store.arrays("scores", [key])[0], store.arrays("ids", [key])[0]
+        return part.prepare(database, **parameters, neighbours=(scores, ids))
 
 
 def index_folder(

@@ -1,9 +1,14 @@
-"""From pixels to the tensors a network sees: crop, resize, normalise, each step explicit.
+"""From picture files to the tensors a network sees: decode ahead, crop, resize, normalise, put together in batches.
 
 Preprocessing moves mAP by up to ten points, so all of it is one record, which is stored beside every descriptor.
 """
 
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import cv2
@@ -12,9 +17,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ssr_lib.decode import ImageError
+from ssr_lib.decode import ImageError, load_image
 
+WAITING = 1 << 28  # float32 numbers (1 GB) that wait for others of their size: 80 pictures of 1024 x 1024 px
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
+_PILLOW = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos")}  # with a low-pass
+Pictures = Mapping[str, tuple[Path, Sequence | None]]  # files and boxes (x0, y0, x1, y1) or None, by their keys
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,10 @@ class Preprocess:
     resize_dtype: Literal["uint8", "float32"] = "uint8"  # in one resize; float32: the scale after normalising
     resize_by: Literal["factor", "size"] = "factor"  # float32: sample on the grid of the factor, or of whole pixels
     antialias: bool = False  # float32: low-pass when shrinking
-    interpolation_down: Literal["area", "linear", "cubic", "lanczos"] = "area"  # uint8: OpenCV's; Pillow's lanczos
-    interpolation_up: Literal["linear", "cubic"] = "linear"  # uint8
+    interpolation_down: Literal["area", "linear", "cubic", "bilinear", "bicubic", "lanczos"] = "area"  # uint8
+    interpolation_up: Literal["linear", "cubic"] = (
+        "linear"  # uint8; area, linear and cubic are OpenCV's, the others Pillow's
+    )
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pictures in [0, 1], in `color_order`
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     normalize_scales: bool = True  # L2 of each scale's descriptor before they are joined
@@ -120,11 +130,12 @@ def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int
         factor *= max(limit, 1) / longest if preprocess.enlarge or limit < longest else 1.0
     if size is None and factor == 1.0:
         return image
-    if factor < 1 and preprocess.interpolation_down == "lanczos":
+    if factor < 1 and preprocess.interpolation_down in _PILLOW:
+        method = _PILLOW[preprocess.interpolation_down]
         picture = Image.fromarray(np.ascontiguousarray(image))
         if size is not None:
-            return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
-        picture.thumbnail([round(factor * longest)] * 2, Image.Resampling.LANCZOS, reducing_gap=None)
+            return np.asarray(picture.resize(size, method))
+        picture.thumbnail([round(factor * longest)] * 2, method, reducing_gap=None)
         return np.asarray(picture)
     if size is None and round(min(height, width) * factor) < 1:  # a line of a few pixels
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -149,3 +160,53 @@ def _rescaled(tensor: torch.Tensor, scale: float, preprocess: Preprocess) -> tor
         return F.interpolate(tensor[None], scale_factor=scale, **options)[0]
     size = [max(1, int(side * scale)) for side in tensor.shape[1:]]
     return F.interpolate(tensor[None], size=size, **options)[0]
+
+
+def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[torch.Tensor]:
+    """A file's normalised float32 tensors (3, H, W), one for each scale; raises `ImageError` naming the file."""
+    image = load_image(path, exif_orientation=preprocess.exif_orientation)
+    try:
+        return to_tensors(image, preprocess, box)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def load_ahead(pictures: Pictures, preprocess: Preprocess, workers: int | None = None) -> Iterator[tuple[str, Future]]:
+    """Yield each picture's key and what will be its `load_tensors`, in order; two a thread are decoded early.
+
+    `workers`: threads, by default one for each core, 16 at most (decoders and OpenCV let other threads run).
+    """
+    workers = workers or min(os.cpu_count() or 1, 16)
+    pool, waiting = ThreadPoolExecutor(workers), deque()
+    try:
+        for key, (path, box) in pictures.items():
+            waiting.append((key, pool.submit(load_tensors, path, preprocess, box)))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft()
+        yield from waiting
+    finally:  # also where the caller stopped early: do not decode what nobody will see
+        pool.shutdown(cancel_futures=True)
+
+
+def batches_of_one_size(
+    loaded: Iterable[tuple[str, Future]], batch_size: int, unusable: dict[str, ImageError]
+) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Yield the tensors of `batch_size` pictures or fewer by their keys, each time of pictures of one size.
+
+    `unusable` gets the errors of the pictures that could not be loaded, by their keys.
+    """
+    groups: dict[tuple, dict[str, list[torch.Tensor]]] = {}
+    for key, future in loaded:
+        try:
+            tensors = future.result()
+        except ImageError as error:
+            unusable[key] = error
+            continue
+        shape = tuple(tensor.shape for tensor in tensors)
+        groups.setdefault(shape, {})[key] = tensors
+        sizes = {shape: len(group) * sum(scale.numel() for scale in shape) for shape, group in groups.items()}
+        if len(groups[shape]) == batch_size:
+            yield groups.pop(shape)
+        elif sum(sizes.values()) > WAITING:  # the largest group leaves, not full
+            yield groups.pop(max(sizes, key=sizes.get))
+    yield from groups.values()

@@ -106,9 +106,8 @@ def average_precision(places_of_positives: Sequence[int], number_of_positives: i
     places = np.sort(np.asarray(places_of_positives).reshape(-1))
     fit = len(np.unique(places)) == len(places) and len(places) <= number_of_positives
     if places.size and (places.dtype.kind not in "iu" or places[0] < 0 or not fit):
-        raise ValueError(
-            f"places {places.tolist()} of {number_of_positives} positives; distinct ones from 0 are wanted"
-        )
+        wanted = f"distinct ones from 0 for {number_of_positives} positives are wanted"
+        raise ValueError(f"places are {places.tolist()}; {wanted}")
     total = _trapezoids(np.arange(len(places)), places.astype(np.int64)).sum()
     return float(total / number_of_positives) if number_of_positives else np.nan
 

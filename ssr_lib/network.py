@@ -45,12 +45,17 @@ class RetrievalNet(nn.Module):
         make_head = load_part(head, "heads").Head
         options = all_options(make_head, options or {}, f"head {head!r}")
         self.backbone = Backbone(backbone, pretrained=pretrained, seed=seed)
+        if self.end_to_end and self.backbone.transformer:
+            raise ValueError(f"backbone {backbone!r} is a ViT, and protocol is 'end_to_end'; 'frozen' is wanted")
         if relup is not None:
             apply_relup(self.backbone.mid, relup)
         (self.backbone.mid if self.end_to_end else self.backbone).requires_grad_(False)
         mid, last, projected = self.backbone.channels
         with seeded(seed, "embedding"):
             self.head = make_head((mid, mid if self.end_to_end else last, projected), seed=seed, **options)
+        self.wanted = getattr(self.head, "uses_mid", False)
+        if self.wanted == "class_token" and not self.backbone.has_class_token:
+            raise ValueError(f"backbone {backbone!r} has no class token; head {head!r} wants a ViT with one")
         self.whitening = nn.Identity()
         if descriptor_dim is not None:
             with seeded(seed, "whitening"):
@@ -64,11 +69,13 @@ class RetrievalNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # on CPU a third off the time to train the tail
 
     def maps(self, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Normalised images (B, 3, H, W) → the frozen maps `mid` and `last`, or None where not needed."""
-        mid = self.backbone.mid(images)
+        """Normalised images (B, 3, H, W) → frozen `mid` and `last`, None where not needed; or class token, None."""
+        if self.wanted == "class_token":
+            return self.backbone.class_token(images), None
         if self.end_to_end:
-            return mid, None
-        return (mid if getattr(self.head, "uses_mid", False) else None), self.backbone.last(mid)
+            return self.backbone.mid(images), None
+        mid, last = self.backbone(images)
+        return (mid if self.wanted else None), last
 
     def inputs(self, mid: Tensor | None, last: Tensor | None) -> tuple[Tensor | None, Tensor, nn.Module]:
         """Maps from `maps` → what the head is called with, in the order in memory in which convolutions are fastest."""

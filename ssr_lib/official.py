@@ -1,4 +1,4 @@
-"""Published weights of SENet, CVNet and cirtorch's GeM networks, read once and written as checkpoints.
+"""Published weights of SENet, CVNet, cirtorch's GeM networks and timm's ViTs, read once and written as checkpoints.
 
 `official_head` also reads the head of the independent implementation of reading B, family "attention".
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssr_lib.backbones import plain_names
+from ssr_lib.backbones import plain_names, pretrained_preprocess
 from ssr_lib.files import hash_file, load_part
 from ssr_lib.heads import check_choice
 from ssr_lib.images import PRESETS
@@ -146,15 +146,22 @@ def official_head(state: Path | str | Mapping[str, Any], family: str) -> Officia
 def convert(file: Path | str, family: str, out: Path | str, *, trained_on: str = "", superglobal: bool = False) -> Path:
     """Read a published checkpoint once and write it as ours (.safetensors and .json); gives the weights' file.
 
-    `trained_on`: the training set as data/published.csv spells it. `superglobal`: with its pooling and preparation, for
-    family "cvnet". Raises `ValueError` where a file would be overwritten that no conversion has made.
+    `family`: one of `FAMILIES`, or timm's name of a ViT whose weights, named as in timm, are in `file` (.safetensors);
+    it gets the head "class_token" and the preparation of its data configuration. `trained_on`: the training set as
+    data/published.csv spells it. `superglobal`: with its pooling and preparation, for family "cvnet". Raises
+    `ValueError` where a file would be overwritten that no conversion has made.
     """
     for target in checkpoint_files(out):  # both hold the record as text; a conversion that was killed wrote one
         if target.exists() and b"source_sha256" not in target.read_bytes():
             raise ValueError(f"{target} is there and is no converted checkpoint; give another name (--out)")
     if superglobal and family != "cvnet":
         raise ValueError(f"SuperGlobal's pooling goes with the weights of family 'cvnet', not {family!r}")
-    net = load_official(file, family, **(SUPERGLOBAL if superglobal else {}))
-    preset = "superglobal" if superglobal else FAMILIES[family]
+    if family in FAMILIES:
+        net = load_official(file, family, **(SUPERGLOBAL if superglobal else {}))
+        preprocess = PRESETS["superglobal" if superglobal else FAMILIES[family]]
+    else:
+        net = RetrievalNet(family, "class_token", protocol="frozen", pretrained=file)
+        net.config["pretrained"] = "none"  # as of the other families: the weights come from the checkpoint
+        preprocess = pretrained_preprocess(family)
     extra = {"source": Path(file).name, "source_sha256": hash_file(file), "family": family, "trained_on": trained_on}
-    return save_checkpoint(out, net, extra | {"preprocess": PRESETS[preset].to_dict()})
+    return save_checkpoint(out, net, extra | {"preprocess": preprocess.to_dict()})

@@ -28,8 +28,12 @@ class Interval:
     n_seeds: int
 
 
-def _table(values: np.ndarray, groups) -> tuple[np.ndarray, np.ndarray]:
-    """Means (S, G) of the queries of each group, NaN left out, and each group's share of the queries (G,)."""
+def mean_interval(values: np.ndarray, groups, level: float = 0.95) -> Interval:
+    """The mean of `values` (S, Q) over seeds and queries, NaN left out, and where it lies at confidence `level`.
+
+    `values` (Q,) or (1, Q): one training, taken as given; only groups are sampled. `groups` (Q,). Raises `ValueError`
+    for fewer than two groups with values and shapes that do not fit. Formulas: docs/method.md, section 7.
+    """
     values, groups = np.atleast_2d(np.asarray(values, dtype=np.float64)), np.asarray(groups)
     if groups.shape != values.shape[1:]:
         raise ValueError(f"values {values.shape} with {len(groups)} groups; wanted (seeds, queries), a group a query")
@@ -38,17 +42,8 @@ def _table(values: np.ndarray, groups) -> tuple[np.ndarray, np.ndarray]:
     if len(names) < 2:
         raise ValueError(f"{len(names)} group of queries has values; an interval needs at least 2")
     counts = np.bincount(member)
-    sums = np.stack([np.bincount(member, row) for row in values[:, known]])
-    return sums / counts, counts / counts.sum()
-
-
-def mean_interval(values: np.ndarray, groups, level: float = 0.95) -> Interval:
-    """The mean of `values` (S, Q) over seeds and queries, NaN left out, and where it lies at confidence `level`.
-
-    `values` (Q,) or (1, Q): one training, taken as given; only groups are sampled. `groups` (Q,). Raises `ValueError`
-    for fewer than two groups with values and shapes that do not fit. Formulas: docs/method.md, section 7.
-    """
-    means, share = _table(values, groups)
+    means = np.stack([np.bincount(member, row) for row in values[:, known]]) / counts  # of the groups, (S, G)
+    share = counts / counts.sum()  # of the queries, (G,)
     n_seeds, n_groups = means.shape  # S, G
     by_seed, by_group = means @ share, means.mean(axis=0)  # (S,), (G,)
     estimate = float(by_seed.mean())

@@ -173,8 +173,16 @@ def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> No
             raise ValueError(f"{where} holds another training run: {told}; choose another directory or delete it")
 
 
-def _kept(net: RetrievalNet, maps: Maps, batch_size: int, device: torch.device) -> Iterator[tuple]:
+@torch.no_grad()
+def fit_head(net: RetrievalNet, maps: Maps, batch_size: int = 64) -> None:
+    """Let a head that has a `fit` learn from stored maps what it does not learn by training: codebooks, a PCA."""
+    if hasattr(net.head, "fit"):
+        net.eval().head.fit(_kept(net, maps, batch_size))
+
+
+def _kept(net: RetrievalNet, maps: Maps, batch_size: int) -> Iterator[tuple]:
     """What the head is called with, for all maps; unlike those of `maps.batch` these stay what they are."""
+    device = next(net.parameters()).device
     for ids in maps.batches(batch_size):
         mid, last = (x if x is None else x.clone() for x in maps.batch(ids, device))
         yield net.inputs(mid, last)
@@ -187,9 +195,7 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         loss.to(device)
-        if hasattr(net.head, "fit"):
-            with torch.no_grad():
-                net.eval().head.fit(_kept(net, maps, config.batch_size, device))
+        fit_head(net, maps, config.batch_size)
         if config.start == "fitted":
             fit_start(net, loss, maps, targets, config.shrinkage)
         optimizer = make_optimizer(net, loss, config)

@@ -1,11 +1,13 @@
-"""Backbones: packaged weights under timm's names, the cut into three pieces, and the seed of random weights."""
+"""Backbones: packaged weights under timm's names, the cut into three pieces, ViTs, and the seed of random weights."""
 
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from ssr_lib.backbones import Backbone, create_model
+from ssr_lib.backbones import Backbone, create_model, pretrained_preprocess
+from ssr_lib.images import Preprocess
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,33 @@ def test_other_networks_are_cut_at_strides_16_and_32(name, channels):
     assert (mid.shape, last.shape) == ((1, channels[0], 6, 4), (1, channels[1], 3, 2))
 
 
+VITS = {"vit_tiny_patch16_224": (16, 1), "vit_small_patch14_reg4_dinov2": (14, 5), "vit_small_patch16_dinov3": (16, 5)}
+VITS |= {"vit_xsmall_patch16_clip_224": (16, 1), "vit_base_patch16_siglip_224": (16, 0)}  # patch in px, other tokens
+
+
+@pytest.mark.parametrize(("name", "patch", "front"), [(name, *numbers) for name, numbers in VITS.items()])
+def test_maps_of_a_vit_are_timm_s_patch_tokens_at_any_size(name, patch, front):
+    backbone, behind = Backbone(name, pretrained="none"), []  # what its block gives at three quarters of the way
+    model = backbone.mid  # timm's
+    model.blocks[len(model.blocks) * 3 // 4 - 1].register_forward_hook(lambda *call: behind.append(call[2]))
+    for height, width, places in ((4 * patch, 6 * patch, (4, 6)), (2 * patch + 1, patch - 1, (3, 1))):
+        image = torch.rand(2, 3, height, width) * 2 - 1
+        with torch.inference_mode():
+            tokens = model.forward_features(F.pad(image, (0, -width % patch, 0, -height % patch)))
+            whole = tokens[:, 0] if front else model.forward_head(tokens, pre_logits=True)
+            torch.testing.assert_close(backbone.class_token(image)[:, :, 0, 0], whole, rtol=0, atol=1e-5)
+            for found, expected in zip(backbone(image), (behind[0], tokens), strict=True):
+                assert found.shape == (2, backbone.channels[1], *places)
+                torch.testing.assert_close(found.flatten(2).mT, expected[:, front:], rtol=0, atol=1e-5)
+        behind.clear()
+
+
+def test_the_preparation_of_a_vit_is_that_of_timm_s_data_configuration():
+    how = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711), "size": 224}
+    expected = Preprocess(interpolation_down="bicubic", interpolation_up="cubic", **how)
+    assert pretrained_preprocess("vit_base_patch16_clip_224.openai") == expected
+
+
 def test_random_weights_come_from_the_seed_alone():
     torch.manual_seed(1)
     one, before = Backbone("resnet18", pretrained="none", seed=5), torch.rand(1)
@@ -71,8 +100,12 @@ def test_weights_from_a_file_are_loaded_and_wrong_ones_named(tmp_path):
         ("resnet18", "package", r"'resnet18' has no weights in a package; 'hub'"),
         ("resnt18", "none", r"no timm model 'resnt18' .*Unknown model"),
         ("resnet18", "weights.bin", r"no timm model 'resnet18' with pretrained='weights\.bin': No such file"),
-        ("vit_tiny_patch16_224", "none", r"vit_tiny_patch16_224' cannot be cut in three .*stride 16 and 32"),
-        ("xception41", "none", r"xception41' cannot be cut in three .*a plain sequence of layers"),
+        (
+            "xcit_nano_12_p16_224",
+            "none",
+            r"xcit_nano_12_p16_224' cannot be cut in three .*a ViT, or layers in sequence",
+        ),
+        ("xception41", "none", r"xception41' cannot be cut in three .*maps at stride 16 and 32, is wanted"),
     ],
 )
 def test_errors_say_what_would_work(name, pretrained, message):

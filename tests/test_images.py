@@ -52,6 +52,12 @@ def test_lite_maps_black_to_minus_one_and_white_to_one():
     assert tensor.dtype == torch.float32 and tensor.tolist() == [[[-1.0] * 8, [1.0] * 8]] * 3
 
 
+def test_bicubic_is_pillow_s_as_in_timm():
+    (tensor,) = to_tensors(PHOTO, Preprocess(size=60, interpolation_down="bicubic"))
+    expected = np.asarray(Image.fromarray(PHOTO).resize((60, 45), Image.Resampling.BICUBIC))
+    assert np.array_equal(((tensor.permute(1, 2, 0) + 1) * 127.5).round(), expected)
+
+
 @pytest.mark.parametrize("options,box,expected", [
     ({"size": 60}, None, [(45, 60)]), ({"size": 240}, None, [(90, 120)]),
     ({"size": 240, "enlarge": True}, None, [(180, 240)]),

@@ -8,10 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ssr_lib import loading
-from ssr_lib.decode import ImageError
-from ssr_lib.images import Preprocess
-from ssr_lib.loading import batches_of_one_size, load_ahead, load_tensors
+from ssr_lib import images
+from ssr_lib.images import Preprocess, batches_of_one_size, load_ahead
 
 PLAIN = Preprocess(size_rule="none", size=None)
 
@@ -37,7 +35,7 @@ def test_batches_hold_one_size_and_everything_comes_once_a_bad_picture_as_its_er
 
 def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(pictures, monkeypatch):
     started = []
-    monkeypatch.setattr(loading, "load_tensors", lambda *picture: started.append(picture))
+    monkeypatch.setattr(images, "load_tensors", lambda *picture: started.append(picture))
     loaded = load_ahead({i: pictures[i % 12] for i in range(120)}, PLAIN, workers=2)
     for used in range(1, 8):
         next(loaded)
@@ -49,7 +47,7 @@ def test_two_a_thread_are_decoded_ahead_and_none_after_the_caller_stops(pictures
 
 
 def test_pictures_of_many_sizes_leave_before_too_many_numbers_wait(monkeypatch):
-    monkeypatch.setattr(loading, "WAITING", 10_000)
+    monkeypatch.setattr(images, "WAITING", 10_000)
     seen, waiting = 0, [0]
 
     def watched():  # no two alike: none would ever fill a batch
@@ -62,12 +60,4 @@ def test_pictures_of_many_sizes_leave_before_too_many_numbers_wait(monkeypatch):
     for batch in batches_of_one_size(watched(), 8, {}):
         seen += len(batch)
         waiting[-1] -= sum(tensor.numel() for (tensor,) in batch.values())
-    assert seen == 200 and max(waiting) <= loading.WAITING + 3 * 208 * 8
-
-
-@pytest.mark.parametrize("side,size", [(16, 384), (200, 16)])
-def test_a_picture_of_which_a_network_sees_nothing_is_refused_by_its_size(tmp_path, side, size):
-    Image.fromarray(np.zeros((side // 2, side, 3), np.uint8)).save(tmp_path / "x.png")
-    with pytest.raises(ImageError, match=r"x\.png: the network would see 16 x 8 px; 17 px or more are wanted"):
-        load_tensors(tmp_path / "x.png", Preprocess(size=size))
-    assert load_tensors(tmp_path / "x.png", Preprocess(size=17, enlarge=True))[0].shape[2] == 17
+    assert seen == 200 and max(waiting) <= images.WAITING + 3 * 208 * 8

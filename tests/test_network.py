@@ -2,19 +2,25 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from ssr_lib.backbones import pretrained_preprocess
+from ssr_lib.extract import compute_maps, describe, describe_maps
+from ssr_lib.images import to_tensors
 from ssr_lib.network import RetrievalNet
 
 IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
 HEADS = ("plain", "product", "neighbour", "conv")
 
 
-def small(head="product", protocol="end_to_end", *, descriptor_dim=None, seed=0, relup=None, **options):
+def small(head="product", protocol="end_to_end", *, backbone="test_efficientnet", descriptor_dim=None, seed=0, relup=None,
+          **options):  # fmt: skip
     if head in HEADS[1:]:
         options = {"mid_channels": 8, "window": 5} | options
-    return RetrievalNet("test_efficientnet", head, options, descriptor_dim=descriptor_dim, protocol=protocol,
+    return RetrievalNet(backbone, head, options, descriptor_dim=descriptor_dim, protocol=protocol,
                         relup=relup, pretrained="none", seed=seed)  # fmt: skip
 
 
@@ -74,6 +80,22 @@ def test_whitening_is_a_rotation_drawn_from_the_seed_that_keeps_similarities():
     torch.testing.assert_close(a @ a.T, b @ b.T, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["plain", "class_token", "dolg"])
+def test_a_vit_describes_pictures_of_different_sizes_from_files_and_from_stored_maps(head, tmp_path):
+    pictures = [np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8) for shape in ((70, 150), (33, 20))]
+    files = [tmp_path / f"{len(picture)}.png" for picture in pictures]
+    for file, picture in zip(files, pictures, strict=True):
+        Image.fromarray(picture).save(file)
+    net = small(head, "frozen", backbone="vit_tiny_patch16_224", descriptor_dim=32).eval()
+    preprocess = pretrained_preprocess("vit_tiny_patch16_224")
+    with torch.inference_mode():
+        expected = torch.cat([net(to_tensors(picture, preprocess)[0][None]) for picture in pictures])
+    np.testing.assert_allclose(describe(net, files, preprocess), expected, atol=1e-5)
+    maps = compute_maps(net, files, preprocess, tmp_path / "maps", progress=False)
+    assert (maps.mid is None, maps.last is None) == (head == "plain", head == "class_token"), "stored is what is used"
+    np.testing.assert_allclose(describe_maps(net, maps), expected, atol=1e-2)  # from float16
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -81,6 +103,9 @@ def test_whitening_is_a_rotation_drawn_from_the_seed_that_keeps_similarities():
         ({"head": "plain", "windw": 3}, "head 'plain' has no option windw; it has feed_forward, p, learn_p"),
         ({"protocol": "half"}, "protocol is 'half'; one of end_to_end, frozen"),
         ({"relup": 0.014}, "bottleneck"),
+        ({"backbone": "vit_tiny_patch16_224"}, "is a ViT, and protocol is 'end_to_end'; 'frozen' is wanted"),
+        ({"head": "class_token"}, "'test_efficientnet' has no class token; head 'class_token' wants a ViT with one"),
+        ({"head": "class_token", "protocol": "frozen", "backbone": "vit_wee_patch16_reg1_gap_256"}, "no class token"),
     ],
 )
 def test_errors_say_what_is_legal(arguments, message):

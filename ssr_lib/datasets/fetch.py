@@ -4,8 +4,6 @@ A download that breaks off begins again with its file; what is whole is not fetc
 may be put into the data set's folder by hand.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -93,7 +91,11 @@ def fetch(
                 continue
             path = bring(source, folder, progress)
             if source.file == "train_clean.csv":
-                landmarks = _landmarks(path, data_set["pictures"])
+                listed, labels = read_clean(path)
+                if len(listed) != data_set["pictures"]:
+                    told = f"{path} lists {len(listed):,} pictures; {data_set['pictures']:,} are published"
+                    raise ValueError(f"{told}; delete it and try again")
+                landmarks = {f"jpg/{file}": label for file, label in zip(listed, labels.tolist(), strict=True)}
             elif source.file.endswith((".tar", ".tar.gz", ".tgz")):
                 given = unpack(path, folder, data_set["entries"], landmarks)
                 write_atomic(record, json.dumps(given))
@@ -175,14 +177,6 @@ def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | 
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{archive} is damaged, dangerous or no archive ({reason}); delete it, try again") from error
     return names
-
-
-def _landmarks(table: Path, published: int) -> dict[str, int]:
-    """The landmark of each picture that train_clean.csv lists."""
-    files, landmarks = read_clean(table)
-    if len(files) != published:
-        raise ValueError(f"{table} lists {len(files):,} pictures; {published:,} are published; delete it and try again")
-    return {f"jpg/{file}": landmark for file, landmark in zip(files, landmarks.tolist(), strict=True)}
 
 
 def _describe(data_set: dict, folder: Path, files: list[str], landmarks: dict[str, int] | None) -> None:

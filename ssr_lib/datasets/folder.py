@@ -1,7 +1,5 @@
 """Your own photographs: a folder of them, or a CSV that says which show the same thing."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

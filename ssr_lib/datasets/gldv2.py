@@ -4,8 +4,6 @@
 A picture with id 0123456789abcdef lies in 0/1/2/0123456789abcdef.jpg (github.com/cvdfoundation/google-landmark).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from pathlib import Path

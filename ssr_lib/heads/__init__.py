@@ -6,6 +6,7 @@ The study's main protocol freezes the whole backbone: `last` is the stride-32 ma
 End to end, `mid` and `last` are both the stride-16 map and `project` is the whole trained tail behind it.
 Optional: `fit(batches)` learns something before training from batches of what `forward` takes, `added(mid, last)` gives
 a map and what the head adds to it, and `uses_mid = True` asks for the stride-16 map where the whole backbone is frozen.
+`uses_mid = "class_token"` asks for that of a vision transformer in the place of both maps: (B, C, 1, 1) and None.
 """
 
 from __future__ import annotations
