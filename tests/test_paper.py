@@ -4,19 +4,22 @@ import json
 
 import pandas as pd
 import pytest
+import timm
 from cities import city, draw
 from kernels import execute_here
+from safetensors.torch import save_file
 
 from ssr_lib.commands.main import main
 from ssr_lib.datasets import revisited
 from ssr_lib.files import hash_file
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
+from ssr_lib.official import convert
 from ssr_lib.study import describe, run
 from ssr_lib.study.artefacts import Study
 from ssr_lib.study.profile import load_profile
 from ssr_lib.study.provenance import data_file
-from ssr_lib.weights import save_checkpoint
+from ssr_lib.weights import save_checkpoint, stored_preprocess
 
 NAMES = ("roxford5k", "rparis6k")  # their names, so that every table is made; admitted for these tests only
 PAPER = load_profile("paper")
@@ -39,6 +42,11 @@ def opened(tmp_path_factory):
             net = RetrievalNet(backbone, head, options, descriptor_dim=64, pretrained="none", seed=0)
             save_checkpoint(folder / f"{backbone}-{head}", net, extra)
             changes[f"networks.{prefix}{head}"] = {"backbone": backbone, "checkpoint": f"{backbone}-{head}"}
+    first, rest = PAPER.tables["backbones"][:3], PAPER.tables["backbones"][3:]  # one transformer stands for all
+    changes |= {"tables.backbones": first} | {f"networks.{name}": None for name in rest}
+    vit = changes[f"networks.{first[2]}"] = {"backbone": "vit_tiny_patch16_224", "checkpoint": "vit"}
+    save_file(timm.create_model(vit["backbone"]).state_dict(), folder / "weights.safetensors")
+    assert stored_preprocess(convert(folder / "weights.safetensors", vit["backbone"], folder / "vit")).size == 224
     for name, line in PAPER.rerankers.items():
         few = {key: values[: 4 // len(line.candidates)] for key, values in line.candidates.items()}
         changes[f"rerankers.{name}.candidates"] = few
@@ -60,6 +68,7 @@ def test_every_table_is_made_for_both_benchmarks(opened):
     for name in ("main", "backbones", "rerank", "claims", "k_alpha", "rerank_options", "preprocess"):
         assert {f"{name}_{dataset}" for dataset in NAMES} <= tables, name
     assert (opened.results_dir / "report.html").is_file()
+    assert set(opened.read_rows("04_backbones")["network"]) >= {"DINOv2 S", "resnet101 plain"}
     assert {f"{name} 12 distractors" for name in NAMES} <= set(opened.read_rows("07_sweeps")["dataset"])
     made = {folder.name for folder in opened.cache.iterdir()}
     assert not made & {"networks", "pictures"}, "nothing is trained and nothing drawn"
