@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from kernels import execute_here
 from torch import nn
 
 from ssr_lib.backbones import create_model
 from ssr_lib.files import load_part
 from ssr_lib.network import RetrievalNet
 from ssr_lib.pooling import crow, gem, mac, rmac, rmac_regions
+from ssr_lib.study import Study
 
 TIMM = {"backbone": "test_efficientnet", "pretrained": "none"}
 HEADS = {"spoc": {}, "mac": {}, "rmac": {}, "crow": {}}
@@ -125,3 +127,16 @@ def test_gradient_is_the_numerical_one_and_every_map_has_a_feature(name):
         features = head(None, odd, SAME)
         assert features.shape == (len(odd), head.width) and features.isfinite().all()
         assert torch.autograd.grad(features.sum(), x)[0].isfinite().all()
+
+
+def test_without_rates_notebook_12_measures_heads_that_need_no_training_and_says_so(tmp_path):
+    changes = {"tables.rates": [], "networks.MAC": {"head": "mac", "trained": False, "whitening": False}}
+    changes |= {f"data.{split}.landmarks": 3 for split in ("training", "validation", "test")}
+    study, told = Study("smoke", tmp_path, changes, progress=False), ""
+    for name in ("12_peers", "12a_peers_cost"):
+        told += execute_here(study, name, profile="smoke", workspace=str(tmp_path), changes=changes)
+    assert "trains no head" in told and "On the front of head ms" in told
+    measured = study.read_rows("12_peers").query("measure == 'mAP'")
+    assert [*measured["network"].unique()] == ["untrained", "structural", "MAC"] and measured["seed"].isna().all()
+    costs = study.read_rows("12a_peers_cost").pivot_table("value", "network", "measure")
+    assert (costs["parameters"] == 0).all() and costs["activity"]["untrained"] == 0 < costs["activity"]["MAC"]

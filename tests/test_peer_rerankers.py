@@ -4,13 +4,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cities import city
+from kernels import execute_here
+from test_real import table
 
 from ssr_lib.files import load_part
 from ssr_lib.rerank import adaptive, alpha_query_expansion, attention_qe, diffusion, dqe, first_ranking, k_reciprocal
+from ssr_lib.study import Study
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "diffusion.npz")  # of the public implementation
 Q, X = GOLDEN["Q"], GOLDEN["X"]  # (7, 64), (300, 64)
 UNIT_Q, UNIT_X = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (Q, X))
+
+PHOTOGRAPHS = """
+base: peers_real
+data: {datasets: [n], labels: {base: null, n: n/gnd_n.pkl}, training_labels: t/labels.csv, distractors: t}
+photographs: {sizes: [64, 96], square: 64, folds: 2, galleries: 1, positives: [1, 3], asked: 2, distractors: 4, rates: [0.1]}
+training: {steps: 2, batch_size: 4, seeds: [0, 1]}
+model: {descriptor_dim: 8}
+tables: {main: [plain, DOLG]}
+rerankers: {base: null, none: {module: none}, adaptive GFR: {module: adaptive}, GFR: {module: gfr, fixed: {k: 2}}}
+"""
 
 
 def by_id(reranking) -> np.ndarray:
@@ -149,3 +163,16 @@ def test_learned_expansion_starts_as_alpha_qe_and_learns_which_neighbours_are_ri
     assert right[1] > right[0] + 0.02
     again = attention_qe.fit(x, labels, k=5, steps=100, rate=1e-3)
     assert all((a == b).all() for a, b in zip(learned.parameters(), again.parameters(), strict=True))
+
+
+def test_heads_and_rerankers_have_their_rows_on_photographs(tmp_path, monkeypatch):
+    city(tmp_path / "n", 100)
+    table(tmp_path / "t", [(400 + i // 5, i % 5, "train") for i in range(30)])
+    (tmp_path / "tiny.yaml").write_text(PHOTOGRAPHS)
+    monkeypatch.setenv("SSR_DATA", str(tmp_path))
+    study, means = Study(str(tmp_path / "tiny.yaml"), tmp_path, progress=False), []
+    for name in ("12e_peers_real", "12f_peers_real_rerank"):
+        execute_here(study, name, profile=study.source, workspace=str(tmp_path), changes=None)
+        means.append(study.read_scores(name).groupby(["network", "reranker"], sort=False)["value"].mean())
+    assert [*means[0].index] == [("plain", "none"), ("DOLG", "none")] and means[0].iloc[0] == means[1].iloc[0]
+    assert [*means[1]["plain"].index] == ["none", "adaptive GFR", "GFR", "LAttQE"]

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kernels import execute_here
+
+from ssr_lib.study import Study
 
 ROOT = Path(__file__).parents[1]
 CONDITIONS = ["method", "variant", "backbone", "train_set", "dim", "descriptor", "rerank", "inputs", "query_crop"]
@@ -58,3 +61,15 @@ def test_the_documents_quote_the_table(table):
         quoted = {float(number) for number in re.findall(r"\b\d\d\.\d+\b", line)}
         rows = table[[f"`{method}`" in line for method in table["method"]]]
         assert any(quoted <= set(row) for row in rows[FIGURES].to_numpy()), line
+
+
+def test_every_reference_has_a_part_or_a_reason_and_the_figures_of_its_rows(tmp_path):
+    study = Study("peers", tmp_path, progress=False)
+    execute_here(study, "12d_references", profile="peers", workspace=str(tmp_path), changes=None)
+    made = study.results_dir / "tables"
+    table, measured = (pd.read_csv(made / name) for name in ("references.csv", "references_measured.csv"))
+    assert table["number"].tolist() == [*range(1, 40)] and (table["files"].isna() ^ table["otherwise"].isna()).all()
+    key = ["measure", "dataset", "network", "reranker", "difficulty"]
+    rows = pd.read_csv(ROOT / "results" / "demo" / "rows" / "05_ablation.csv").query("seed.isna()").set_index(key)
+    expected = 100 * rows["value"]["mAP", "drawn", "CBAM", "none", "hard"]
+    assert measured.query("number == 26 and profile == 'demo'")["hard"].tolist() == [pytest.approx(expected, rel=1e-4)]
