@@ -18,7 +18,7 @@ help:
 	@echo "make report      assemble results/<profile>/report.html from the executed notebooks"
 	@echo "make test        the tests, and every notebook at the smallest profile"
 	@echo "make lint        style of code and notebooks"
-	@echo "make bench       times and memory of search, re-ranking, metrics, embedding and drawing on this machine"
+	@echo "make bench       times and memory of every part on this machine: a table and a picture in results/bench/ (1 hour)"
 	@echo "make setup       only make .venv (TORCH_BACKEND=cpu for a torch without CUDA, with uv); .venv/bin/ssr is the command"
 	@echo "make requirements  make requirements.txt from pyproject.toml (needs uv; UPGRADE=1 takes the newest of everything)"
 	@echo "make pictures    draw the pictures of data/README.md anew into data/pictures/"
@@ -41,7 +41,11 @@ lint: $(READY)
 	.venv/bin/ruff format --check .
 
 bench: $(READY)
-	for part in benchmarks/*.py; do echo "$$part"; .venv/bin/python "$$part" || exit 1; done
+	mkdir -p results/bench
+	echo what,seconds,there,note,against,goal,megabytes > results/bench/table.csv
+	for part in search rerank metrics self_similarity drawing scale; do \
+		BENCH_TABLE=results/bench/table.csv .venv/bin/python benchmarks/$$part.py || exit 1; done
+	.venv/bin/python benchmarks/picture.py results/bench/table.csv
 
 setup: $(READY)
 

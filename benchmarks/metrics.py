@@ -1,4 +1,4 @@
-"""Speed and memory of `metrics` and `significance` beside plain ways (see search.py).
+"""Speed and memory of `metrics` beside plain ways (see search.py).
 
 python benchmarks/metrics.py [images, each a query]
 """
@@ -13,7 +13,6 @@ from search import best_seconds, compare, draw, peak_megabytes, report
 from ssr_lib.metrics import evaluate
 from ssr_lib.search import prepare, rank
 from ssr_lib.search.codes import IDS, as_codes, first_codes
-from ssr_lib.significance import mean_interval
 
 
 def plain_average_precision(ranks, truth):
@@ -27,13 +26,6 @@ def plain_average_precision(ranks, truth):
             shares = [((j / p if p else 1) + (j + 1) / (p + 1)) / 2 for j, p in enumerate(places)]
             values.append(sum(shares) / len(ok) if len(ok) else np.nan)
     return np.reshape(values, (3, -1))
-
-
-def plain_error(values, groups):
-    """The jackknife's standard error of one training: one group after the other is left out."""
-    names = np.unique(groups)
-    without = np.array([values[groups != name].mean() for name in names])
-    return np.sqrt((len(names) - 1) / len(names) * np.square(without - values.mean()).sum())
 
 
 def lists(rng, n, count=150):
@@ -70,12 +62,7 @@ def main(n=20_000):
     blocks = (rank(database[i : i + step], prepared) for i in range(0, n, step))
     memory = peak_megabytes(lambda: evaluate(blocks, truth))
     seconds = time.perf_counter() - start
-    print(f"rank and evaluate, {n:,} x {n:,} x 512: {seconds:.1f} s, {memory:.0f} MB on top (goal 600 MB)")
-
-    values, groups = rng.random(4000), np.repeat(np.arange(2000), 2)
-    ours, plain = lambda: mean_interval(values, groups), lambda: plain_error(values, groups)
-    agree = f"difference of the errors {abs(ours().error - plain()):.1e}"
-    report("mean_interval, 2,000 groups", *best_seconds(ours, plain), agree)
+    report(f"rank and evaluate, {n:,} x {n:,} x 512", seconds, np.nan, "goal 600 MB", megabytes=memory)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ Ratios are time here / time there: below 1 is faster. Both take turns, so that a
 several rounds counts. 70 x 4,993 x 2,048 is the size of ROxford5k; `graph` images of 512 dimensions search themselves.
 """
 
+import csv
+import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +30,13 @@ def best_seconds(*functions, rounds=3):
     return seconds
 
 
-def report(name, ours, plain, agreement=""):
-    """One line: what, seconds of both, how many times faster."""
-    print(f"{name:38} {ours:8.3f} s   plain {plain:8.3f} s   x {plain / ours:6.2f}   {agreement}")
+def report(what, seconds, there, note="", against="plain", goal="", megabytes=float("nan")):
+    """Print a measurement; `make bench` names a table in BENCH_TABLE, to which it is added."""
+    if "BENCH_TABLE" in os.environ:
+        with open(os.environ["BENCH_TABLE"], "a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([what, seconds, there, note, against, goal, megabytes])
+    of = f"{against:22} {1e3 * there:9.1f} ms   ratio {seconds / there:5.2f} (goal {goal or '-':4})"
+    print(f"{what:42} {1e3 * seconds:9.1f} ms   {of}   {megabytes:5.0f} MB   {note}", flush=True)
 
 
 def peak_megabytes(function):
@@ -52,8 +59,7 @@ def compare(name, ours, there, reference, goal, rounds=7):
     memory = peak_megabytes(ours)
     reference()
     here, other = best_seconds(ours, reference, rounds=rounds)
-    print(f"{name:34} {1e3 * here:9.1f} ms   {there:22} {1e3 * other:9.1f} ms   "
-          f"ratio {here / other:5.2f} (goal {goal:4})   {memory:5.0f} MB", flush=True)  # fmt: skip
+    report(name, here, other, against=there, goal=goal, megabytes=memory)
 
 
 def draw(n_queries=70, n=4993, dimension=2048, seed=0):
@@ -83,9 +89,8 @@ def main(n_queries=70, n=4993, dimension=2048, graph=100_000):
     compare("rank", lambda: rank(queries, database), "torch, stable sort", plain, 2)
     compare("rank, prepared", lambda: rank(*prepared), "torch, stable sort", plain, 2)
     for k in (10, 50):
-        compare(
-            f"knn, k {k}", lambda k=k: knn(queries, database, k), "faiss", lambda k=k: flat(queries, database, k), 2
-        )
+        ours, there = partial(knn, queries, database, k), partial(flat, queries, database, k)
+        compare(f"knn, k {k}", ours, "faiss", there, 2)
     compare("knn, k 10, prepared", lambda: knn(*prepared, 10), "faiss", lambda: flat(queries, database, 10), 2)
     for k, goal in ((10, 1.2), (50, 1.2), (400, 1.5)):
         ours, there = lambda k=k: knn(database, database, k), lambda k=k: flat(database, database, k)

@@ -1,4 +1,4 @@
-"""Speed of the self-similarity head and of head training, as ratios to the plain way in the same process.
+"""Speed of the self-similarity head, as ratios to the plain way in the same process.
 
     python benchmarks/self_similarity.py [threads]
 
@@ -12,10 +12,10 @@ import time
 
 import torch
 import torch.nn.functional as F
+from search import report
 from torch import nn
 
 from ssr_lib.heads import neighbour, product
-from ssr_lib.network import RetrievalNet
 
 
 def best_cpu_seconds(run, repeats=3):
@@ -65,18 +65,6 @@ def inference_bound():
     return best_cpu_seconds(lambda: F.conv2d(x, weight)) * multiply_adds / (56 * 56 * 9 * c * c)
 
 
-def head_step_seconds(name):
-    """One step of head training without the optimiser: tail, head, whitening."""
-    options = {} if name == "plain" else {"mid_channels": 32, "window": 5}
-    net = RetrievalNet("tf_efficientnet_lite0", name, options, descriptor_dim=256).train()
-    x = torch.rand(64, net.backbone.channels[0], 10, 10)
-    return best_cpu_seconds(lambda: net.from_maps(x, None).sum().backward())
-
-
-def report(name, ours, plain):
-    print(f"{name:42} {ours:8.3f} s   plain {plain:8.3f} s   ratio {ours / plain:6.2f}")
-
-
 def main():
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     for c, window in ((32, 5), (64, 7)):
@@ -85,11 +73,7 @@ def main():
             report(name, training_seconds(kind, c, window), training_seconds(kind, c, window, plain=True))
     ours = inference_seconds()
     report("inference, c 256, window 7, 24 × 32 map", ours, inference_seconds(plain=True))
-    bound = inference_bound()
-    print(f"{'share of the bound':42} {bound / ours:8.2f}")
-    plain = head_step_seconds("plain")  # here the head of that name
-    for name in ("product", "neighbour", "conv"):
-        report(f"head training, {name}", head_step_seconds(name), plain)
+    report("inference, of what cannot be saved", ours, inference_bound(), against="bound")
 
 
 if __name__ == "__main__":

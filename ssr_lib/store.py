@@ -49,7 +49,7 @@ class Store:
     def __init__(self, directory: Path | str, made_by: dict):
         self.directory = Path(directory)
         self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
-        self._shards = {path: self._checked(path) for path in self.directory.glob("shard-*.safetensors")}
+        self._shards = {path: self._checked(path) for path in sorted(self.directory.glob("shard-*.safetensors"))}
 
     def _checked(self, path: Path) -> dict:
         """The record of a shard; one without keys, and a warning, where it is damaged."""
@@ -62,8 +62,8 @@ class Store:
         for key in {**self.made_by, **stored}:
             if stored.get(key) != self.made_by.get(key):
                 found, wanted = (json.dumps(made_by.get(key))[:200] for made_by in (stored, self.made_by))
-                told = f"{key} is {found} there, {wanted} now; choose another folder, or delete this one"
-                raise ValueError(f"{self.directory} was made by something else: {told}")
+                told = f"{key} is {found} there, {wanted} now; choose another folder, or delete it"
+                raise ValueError(f"{path} was made by something else: {told}")
         return record
 
     def missing(self, keys: Iterable[str]) -> list[str]:

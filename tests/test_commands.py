@@ -55,7 +55,7 @@ def desk(tmp_path, monkeypatch):
 def ssr(line):
     """The exit status of a command line; pictures are described at 64 pixels."""
     words = shlex.split(line)
-    sized = words[0] == "search" or (words[0] == "evaluate" and "--features" not in words)
+    sized = words[0] in ("search", "index") or (words[0] == "evaluate" and "--features" not in words)
     try:
         return main([*words, *(["--size", "64"] if sized and "--size" not in words else [])])
     except SystemExit as end:  # argparse
@@ -86,14 +86,13 @@ def refused(capsys, line):
         (f"{SEARCH} --k 12", "--k 12: wanted is 1 to 11, as many others as each picture has"),
         (f"{SEARCH} --alpha nan", "--alpha nan: a number from 0 to 1000"),
         (f"{SEARCH} --rerank superglobal --alpha 0.3", "--alpha 0.3: superglobal has no alpha; leave it out"),
-        (f"{SEARCH} --rerank ours", "--rerank ours is called gfr now"),
         (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
         (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
         (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
         ("evaluate broken.csv", "2 of the pictures cannot be used"),
         (f"{TRUTH} --features x.npz --images photos", "leave out images"),
         (f"{TRUTH} --features x.mat", "x.mat: No such file"),
-        ("train --clean-csv x", "recipes/gldv2/README.md says how a network is trained"),
+        (f"{EVALUATE} --index .", "--index . holds a live index, whose lists are approximate"),
         ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
         ("convert w.pth --family gem", "w.pth (gem) is damaged"),
     ],
@@ -102,6 +101,7 @@ def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk,
     os.mkfifo("fifo")
     Path("broken.csv").write_text("file,label\ngnd.pkl,a\nw.pth,a\nphotos/a0.png,b\nphotos/a1.png,b\n")
     Path("w.pth").write_text("text")
+    Path("live.npz").touch()
     before = set(desk.rglob("*"))
     assert words in refused(capsys, line)
     assert set(desk.rglob("*")) == before
@@ -131,6 +131,17 @@ def test_search_prints_both_lists_draws_them_and_names_what_it_leaves_out(capsys
     assert captured.out.count(r"a1\x1b[31m\u2028\n.png") == 2 and "lists.png" in captured.out
     assert "before re-ranking\n" in captured.out and "after re-ranking (gfr, k = 2, alpha = 0.3)\n" in captured.out
     assert Path("lists.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_live_search_gives_the_lists_of_the_exact_one_and_follows_the_folder(capsys):
+    assert ssr("index --gallery photos") == 0 and "12 pictures in photos, 12 newly indexed" in capsys.readouterr().out
+    os.remove("photos/c0.png")
+    os.rename("photos/d0.png", "photos/e0.png")
+    for photo in ("photos/b1.png", "photos/e0.png"):
+        line = f"search {photo} --gallery photos"
+        exact, live = found(capsys, line), found(capsys, f"{line} --live")
+        assert live["before"] == exact["before"] and live["after"] == exact["after"] and live["pictures"] == 11
+    assert "--rerank aqe: a live index re-ranks by gfr" in refused(capsys, f"{SEARCH} --live --rerank aqe")
 
 
 @pytest.mark.parametrize("name", ["aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "none"])
@@ -186,6 +197,8 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(capsys):
     assert (alone["database"], behind["database"]) == (8, 12) and behind["neighbourhood"] == "shortlist"
     means = [printed["results"]["without re-ranking"]["medium"]["mAP"] for printed in (alone, behind)]
     assert means[0] == pytest.approx(1.0) and means[1] < 0.9
+    pytest.importorskip("ray", reason="pip install .[ray]")
+    assert found(capsys, f"{line} --index other --engine ray") == alone
 
 
 def test_evaluate_reads_a_stored_benchmark_as_the_pickle_it_was_made_from(capsys):
@@ -220,7 +233,7 @@ def test_evaluate_reads_published_features_in_place_of_pictures(capsys, ending, 
 @pytest.mark.parametrize(
     "error,status,words",
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on behind what"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory; a smaller --batch-size"),
         (OSError(errno.ENOSPC, "No space left"), 2, "No space left: make room, or name another folder"),
         (KeyError("x"), 2, "unexpected KeyError: 'x'; `ssr --traceback …` shows where, please report it"),

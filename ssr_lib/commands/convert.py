@@ -1,7 +1,5 @@
 """`ssr convert`: published weights into a checkpoint of ours."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from ssr_lib import official

@@ -1,13 +1,11 @@
 """`ssr evaluate`: mAP of labelled pictures, or of a benchmark in the revisited form, before and after re-ranking."""
 
-from __future__ import annotations
-
 import json
+import os
 import sys
 import tempfile
 import zipfile
 from argparse import Namespace
-from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -17,24 +15,29 @@ from scipy.io import loadmat
 from ssr_lib import metrics
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.commands.main import check_file, note, shown
-from ssr_lib.commands.search import extraction_options, load_net, reranker
+from ssr_lib.commands.search import opened, reranker
 from ssr_lib.datasets import revisited
 from ssr_lib.datasets.folder import check_there, read_labels
 from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.rerank import first_ranking
-from ssr_lib.search import prepare
+from ssr_lib.scale.descriptors import describe_pictures
+from ssr_lib.scale.engine import on_ray, one_machine
+from ssr_lib.scale.live import FILE
+from ssr_lib.search import Prepared, prepare
 
 AT = (1, 5, 10)
 FIGURES = ("mAP", *(f"mP@{k}" for k in AT))
 PAIRS = 1 << 21  # of query and picture ranked at once: some 200 MB
+PER_SHARD = 1024  # pictures: what a killed worker repeats
 SHORTLIST = 400  # of GFR among distractors: to refine a million of them would cost a search for each
 WITH_FEATURES = ("command", "traceback", "ground_truth", "features", "json", "rerank", "k", "alpha")  # and no others
 
 
 def evaluate(args: Namespace) -> None:
     """Print mAP and mP@1, 5, 10 of a labelled set, without and with re-ranking."""
-    benchmark = described = _benchmark(args)
-    names = []
+    benchmark = _benchmark(args)
+    if args.index and any(Path(args.index).rglob(FILE)):
+        raise ValueError(f"--index {args.index} holds a live index, whose lists are approximate: name another folder")
     if args.distractors:
         names = revisited.read_distractors(args.distractors)
         check_there(args.distractors, names)  # before anything is described
@@ -44,12 +47,13 @@ def evaluate(args: Namespace) -> None:
     part, parameters = reranker(args, (shortlist if in_shortlist else len(benchmark.database)) - 1)
     if in_shortlist:
         parameters |= {"neighbourhood": "shortlist", "shortlist": shortlist}
-    if args.features:
-        queries, database = read_features(check_file(args.features), benchmark)
-        made_by = {"features": args.features}
-    else:
-        queries, database, made_by = _described(args, described, names)
-    results = _measured(benchmark, queries, database, part, parameters)
+    with tempfile.TemporaryDirectory(prefix="ssr-") as temporary:
+        if args.features:
+            queries, database = read_features(check_file(args.features), benchmark)
+            made_by = {"features": args.features}
+        else:
+            queries, database, made_by = _described(args, benchmark, args.index or temporary)
+        results = _measured(benchmark, queries, database, part, parameters)
     counts = {"queries": len(benchmark), "groups": len(set(benchmark.groups)), "database": len(benchmark.database)}
     if args.json:
         made_by |= {"rerank": args.rerank, **parameters, "unit": "fraction"}
@@ -62,8 +66,6 @@ def evaluate(args: Namespace) -> None:
 
 
 def _benchmark(args: Namespace) -> Benchmark:
-    if (args.labels is None) == (args.ground_truth is None):
-        raise ValueError("name either a LABELS.csv or a --ground-truth FILE.pkl")
     useless = [name for name, value in vars(args).items() if name not in WITH_FEATURES and value is not None]
     if args.features and useless:
         told = ", ".join(useless).replace("_", "-")
@@ -91,18 +93,21 @@ def _benchmark(args: Namespace) -> Benchmark:
     return benchmark
 
 
-def _described(args: Namespace, benchmark: Benchmark, distractors: list[str]) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Descriptors of queries (Q, D) and database (N, D), the distractors behind it, and what made them."""
-    options = extraction_options(args) | {"progress": sys.stderr.isatty()}
-    net, preprocess = load_net(args)
-    kept = tempfile.TemporaryDirectory(prefix="ssr-") if args.index is None else nullcontext(args.index)
-    with kept as directory:
-        queries, database = extract_benchmark(net, benchmark, preprocess, directory, **options)
-        if distractors:
-            place = Path(directory, "distractors")
-            behind = extract(net, distractors, preprocess, place, root=args.distractors, **options)
-            database = np.concatenate([database, behind])
-    return queries, database, {"model": args.model or "lite0", "preprocess": preprocess.to_dict()}
+def _described(args: Namespace, benchmark: Benchmark, directory: str) -> tuple[np.ndarray, np.ndarray | Prepared, dict]:
+    """Descriptors of queries (Q, D) and database (N, D), in shards where it is large, and what made them."""
+    net, preprocess, options = opened(args)
+    made_by = {"model": args.model or "lite0", "preprocess": preprocess.to_dict()}
+    if not args.engine and not args.distractors:
+        return *extract_benchmark(
+            net, benchmark, preprocess, directory, progress=sys.stderr.isatty(), **options
+        ), made_by
+    engine = on_ray(os.cpu_count(), os.environ.get("RAY_ADDRESS", "local")) if args.engine else one_machine
+    options["root"] = benchmark.root
+    place = Path(directory, "shards")
+    shards = describe_pictures(place, net, benchmark.database, preprocess, PER_SHARD, engine=engine, **options)
+    options |= {"boxes": benchmark.boxes, "progress": False}
+    queries = extract(net, benchmark.queries, preprocess, Path(directory, "queries"), **options)
+    return queries, shards.prepared(), made_by
 
 
 def read_features(path: Path, benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +155,5 @@ def _print_results(results: dict[str, dict]) -> None:
     print(f"{'per cent':27s}" + "".join(f"{name:>8s}" for name in FIGURES))
     for title, by_difficulty in results.items():
         for difficulty, values in by_difficulty.items():
-            label = f"{title}, {difficulty.title()}" if len(by_difficulty) > 1 else title
             figures = ("      --" if value is None else f"{100 * value:8.2f}" for value in values.values())
-            print(f"{label:27s}" + "".join(figures))
+            print(f"{title + ', ' + difficulty.title():27s}" + "".join(figures))

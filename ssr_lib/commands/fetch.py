@@ -1,7 +1,5 @@
 """`ssr fetch`: public data sets."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 

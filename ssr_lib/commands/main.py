@@ -1,7 +1,5 @@
 """The `ssr` command. Each subcommand's module is imported when it is called, so that `ssr --help` is instant."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes
@@ -18,6 +16,7 @@ from pathlib import Path
 from ssr_lib import __version__
 
 RERANKERS = "gfr, aqe, alpha_qe, dba, alpha_qe_dba, superglobal, none"
+GOING_ON = "the same command goes on behind what its index or folder holds"
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, broken text, line separators: Unicode categories
 
 
@@ -33,8 +32,7 @@ def note(text: object, *_: object) -> None:
 
 def check_file(path: Path | str) -> Path:
     """The path of a file that can be read more than once. Raises `OSError` or `ValueError` naming it otherwise."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path}: a folder, a pipe or a device; a file is wanted")
     return Path(path)
 
@@ -57,29 +55,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ssr {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error arose, for reporting a defect")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    search = commands.add_parser("search", help="find pictures like one of yours in a folder")
+    folder = _Parser(add_help=False)
+    folder.add_argument("--gallery", required=True, metavar="FOLDER", help="the pictures, with all subfolders")
+    folder.add_argument("--index", metavar="DIR", help="where descriptors are kept; default FOLDER/.ssr-index")
+    _add_shared_options(folder)
+    commands.add_parser("index", parents=[folder], help="index a folder for `ssr search --live`, or what changed in it")
+    search = commands.add_parser("search", parents=[folder], help="find pictures like one of yours in a folder")
     add = search.add_argument
     add("photo", metavar="PHOTO")
-    add("--gallery", required=True, metavar="FOLDER", help="pictures to search, with all subfolders")
-    add("--index", metavar="DIR", help="where their descriptors are kept; default FOLDER/.ssr-index")
+    add("--live", action="store_true", help="in milliseconds, by the approximate index that `ssr index` made")
     add("--top", type=count, default=10, metavar="N", help="pictures to list; default %(default)s")
     add("--out", metavar="FILE.png", help="a picture of the ranked lists")
-    _add_shared_options(search)
     evaluate = commands.add_parser("evaluate", help="mAP on your labelled pictures, or on ROxford5k and RParis6k")
-    add = evaluate.add_argument
-    what = "columns file, label and perhaps split: query, db, distractor, train"
-    add("labels", nargs="?", metavar="LABELS.csv", help=what)
+    add = evaluate.add_mutually_exclusive_group(required=True).add_argument
+    add("labels", nargs="?", metavar="LABELS.csv", help="columns file, label, perhaps split: query, db, distractor")
     add("--ground-truth", metavar="FILE", help="instead: gnd_roxford5k.pkl or one of its form, or a benchmark as .json")
+    add = evaluate.add_argument
     add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
     add("--features", metavar="FILE", help="instead of pictures: .mat or .npz with X (D, N) and Q (D, queries)")
     add("--distractors", metavar="DIR", help="revisitop1m: more wrong pictures; gfr then stays in a query's shortlist")
     add("--index", metavar="DIR", help="keep the descriptors here; an interrupted run then goes on")
+    add("--engine", choices=["ray"], help="describe on the cluster of RAY_ADDRESS, or by processes here; docs/scale.md")
     _add_shared_options(evaluate)
     study = commands.add_parser("study", help="run the notebooks of a profile: tables, figures, report")
     _add_profile(study)
-    study.add_argument("--notebook", action="append", metavar="NAME", help="only this one (may be repeated)")
-    what = "change the profile, as training.steps=50; results go to results/custom-…"
-    study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help=what)
+    add = study.add_argument
+    add("--notebook", action="append", metavar="NAME", help="only this one (may be repeated)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help="results go to custom-…")
     verify = commands.add_parser("verify", help="run a profile again and compare every figure with the committed one")
     _add_profile(verify, "build/verify")
     _add_profile(commands.add_parser("report", help="assemble report.html from the executed notebooks of a profile"))
@@ -113,33 +115,26 @@ def _add_shared_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_profile(parser: argparse.ArgumentParser, workspace: str = "the repository") -> None:
-    told = "smoke, demo (default), another of profiles/, or a .yaml file"
-    parser.add_argument("profile", nargs="?", default=argparse.SUPPRESS, help=told)
+    parser.add_argument("profile", nargs="?", default=argparse.SUPPRESS, help="of profiles/, or a .yaml; default demo")
     parser.add_argument("--profile", default="demo", help=argparse.SUPPRESS)
-    what = f"for results/ and data/cache/; default: {workspace}. Labels lie in SSR_DATA or the repository's data/"
-    parser.add_argument("--workspace", metavar="DIR", help=what)
+    parser.add_argument("--workspace", metavar="DIR", help=f"for results/ and data/cache/; default: {workspace}")
 
 
 def _reuse_large_buffers() -> None:
     """Have glibc keep freed memory: a network asks for the same 100 MB buffers again and again, and getting each of
     them from the system anew, page by page, takes two thirds of the time on a CPU."""
-    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library: nothing to set
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_trim_threshold, 2**31 - 1)
-        mallopt(m_mmap_max, 0)
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD of malloc.h
+        mallopt(-4, 0)  # M_MMAP_MAX
 
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out a command line. Exit status: 0 done, 1 `verify` found another study, 2 wrong input, 130 interrupted."""
-    argv = sys.argv[1:] if argv is None else argv
     if sys.stderr is None:  # 2>&-
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
     if sys.stdout is None:  # >&-
         note("standard output is closed; nothing could be shown")
-        return 2
-    if argv[:1] == ["train"]:
-        note("there is no `ssr train` any more: recipes/gldv2/README.md says how a network is trained")
         return 2
     args = build_parser().parse_args(argv)
     warnings.showwarning = note
@@ -162,34 +157,27 @@ def _carry_out(args: argparse.Namespace) -> int:
         for name, value in vars(args).items():
             if value == "":
                 raise ValueError(f"{name.replace('_', '-')} is empty; leave it out, or name what is wanted")
-        module = "study" if args.command in ("verify", "report") else args.command
+        module = {"verify": "study", "report": "study", "index": "search"}.get(args.command, args.command)
         return getattr(importlib.import_module(f"ssr_lib.commands.{module}"), args.command)(args) or 0
     except KeyboardInterrupt:
-        note(f"interrupted; {_going_on(args)}")
+        note(f"interrupted; {GOING_ON}")
         return 130
     except BrokenPipeError:
         return 0
     except Exception as error:
         if args.traceback:
             raise
-        note(_sentence(error, args))
+        note(_sentence(error))
         return 2
 
 
-def _going_on(args: argparse.Namespace) -> str:
-    """What repeating a command does that was cut short: of all that take long, one keeps nothing unless told where."""
-    if args.command != "evaluate" or args.index:
-        return "the same command goes on from here"
-    return "the same command begins anew" + ("" if args.features else "; with --index DIR it would go on")
-
-
-def _sentence(error: BaseException, args: argparse.Namespace) -> str:
+def _sentence(error: BaseException) -> str:
     """What went wrong, in words a user can act on."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{error.strerror}: make room, or name another folder; {_going_on(args)}"
+        return f"{error.strerror}: make room, or name another folder; {GOING_ON}"
     exhausted = any(words in text for words in ("out of memory", "allocate memory", "enough memory", "bad_alloc"))
     if isinstance(error, MemoryError) or exhausted:
         return "out of memory; a smaller --batch-size or --size, or fewer pictures at once, need less"

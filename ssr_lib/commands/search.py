@@ -1,6 +1,4 @@
-"""`ssr search`: one's own photographs; and how both commands on pictures name networks and re-rankers."""
-
-from __future__ import annotations
+"""`ssr search`, `ssr index`: one's own photographs; and how commands on pictures name networks and re-rankers."""
 
 import dataclasses
 import inspect
@@ -18,16 +16,16 @@ from ssr_lib.datasets.folder import list_pictures
 from ssr_lib.decode import load_image
 from ssr_lib.extract import describe, pick_device
 from ssr_lib.files import load_part
-from ssr_lib.gallery import index_folder
+from ssr_lib.gallery import Gallery, index_folder
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
 from ssr_lib.rerank import first_ranking
+from ssr_lib.scale.live import SHORTLIST, LiveIndex
 from ssr_lib.search import prepare
 from ssr_lib.weights import checkpoint_files, load_checkpoint, stored_preprocess
 
 PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
-# Where a re-ranker has none of its own. k: a folder of one's own mostly holds one to three pictures of a thing;
-# exponent: Radenovic et al. 2018.
+# Where a re-ranker has none of its own. k: a folder holds few pictures of a thing; exponent: Radenovic et al. 2018.
 DEFAULTS = {"k": 2, "alpha": 0.3, "exponent": 3.0}
 LARGEST_ALPHA = 1000.0  # beyond, a picture's own feature has no part in the sum
 
@@ -38,69 +36,87 @@ def search(args: Namespace) -> None:
     if args.out and (Path(args.out).suffix != ".png" or not Path(args.out).absolute().parent.is_dir()):
         raise ValueError(f"--out {args.out}: a name that ends in .png is wanted, in a folder that is there")
     load_image(check_file(args.photo))
+    before, after, parameters, record = _found(args)
+    places = {name: place for place, (name, _) in enumerate(before, start=1)}
+    lists = {"before": [], "after": []}
+    for entries, found in zip(lists.values(), (before, after), strict=True):
+        for place, (name, score) in enumerate(found[: args.top], start=1):
+            entries.append({"place": place, "place_before": places.get(name), "file": name, "score": round(score, 6)})
+    if args.json:
+        record |= {"query": args.photo, "gallery": args.gallery, "rerank": args.rerank, **parameters, **lists}
+        print(json.dumps(record, indent=1))
+    else:
+        print(f"{record['pictures']:,} pictures in {shown(args.gallery)}, {record['newly_indexed']:,} newly indexed")
+        told = ", ".join([args.rerank, *(f"{name} = {value:g}" for name, value in parameters.items())])
+        for title, entries in zip(("before re-ranking", f"after re-ranking ({told})"), lists.values(), strict=True):
+            print(f"\n{title}\n place  before   score  picture")
+            for entry in entries:
+                was = entry["place_before"] or "-"
+                print(f"{entry['place']:6d}{was:>8}  {entry['score']:.4f}  {shown(entry['file'])}")
+    if args.out:  # last: the lists are there even where a picture has gone meanwhile
+        from ssr_lib.study.figures import ranked_lists  # loads matplotlib
+
+        rows = []
+        for title, entries in lists.items():
+            pictures = [Path(args.gallery, entry["file"]) for entry in entries]
+            rows.append((title, pictures, [entry["score"] for entry in entries], ["unknown"] * len(entries)))
+        ranked_lists(Path(args.photo), rows, Path(args.out))
+
+
+def _found(args: Namespace) -> tuple[list, list, dict, dict]:
+    """Pictures with their scores, before and after re-ranking; its parameters; what else is told."""
     reranker(args, max(1, len(list_pictures(args.gallery)[0]) - 1))
-    options = extraction_options(args)
-    net, preprocess = load_net(args)
-    gallery = index_folder(net, args.gallery, preprocess, args.index, sys.stderr.isatty(), **options)
-    for reason in (*gallery.unreadable.values(), *(f"{count} × {why}" for why, count in gallery.skipped.items())):
-        note(f"left out: {reason}")
+    net, preprocess, options = opened(args)
+    gallery = _indexed(args, net, preprocess, options)
     own = gallery.find(args.photo)
     others = len(gallery.files) - (own is not None)
     if others < 2:
         raise ValueError(f"{args.gallery} holds {others} usable pictures besides the query; two or more are wanted")
     part, parameters = reranker(args, len(gallery.files) - 1)
     query = describe(net, [args.photo], preprocess, **options)  # (1, D)
-    database = prepare(gallery.descriptors)
-    first = first_ranking(query, database, None if own is None else np.array([own]))
-    again = part.rerank(query, database, first, prepared=gallery.prepared(part, database, parameters), **parameters)
-    place_before = {gallery.files[i]: place for place, i in enumerate(first.ids[0], start=1)}
-    before = _ranked_list(gallery.files, first.ids[0], first.scores[0], args.top)
-    after = _ranked_list(gallery.files, again.ranks[0], again.scores[0], args.top)
-    for entry in after:
-        entry["place_before"] = place_before[entry["file"]]
-    told = ", ".join([args.rerank, *(f"{name} = {value:g}" for name, value in parameters.items())])
-    lists = {"before re-ranking": before, f"after re-ranking ({told})": after}
-    if args.json:
-        print(json.dumps({
-            "query": args.photo, "gallery": args.gallery, "pictures": len(gallery.files),
-            "newly_indexed": gallery.n_new, "unreadable": gallery.unreadable, "skipped": gallery.skipped,
-            "model": args.model or "lite0", "preprocess": preprocess.to_dict(),
-            "rerank": args.rerank, **parameters, "before": before, "after": after,
-        }, indent=1))  # fmt: skip
+    if args.live:
+        live = _live(args, gallery)
+        name = None if own is None else gallery.files[own]
+        found = [live.search(query[0], SHORTLIST, rerank=rerank, own=name) for rerank in (False, True)]
     else:
-        print(f"{len(gallery.files):,} pictures in {shown(args.gallery)}, {gallery.n_new:,} of them newly indexed")
-        _print_lists(lists)
-    if args.out:  # last: the lists are there even where a picture has gone meanwhile
-        from ssr_lib.study.figures import ranked_lists  # loads matplotlib
-
-        rows = []
-        for title, entries in lists.items():
-            pictures = [gallery.folder / entry["file"] for entry in entries]
-            rows.append((title, pictures, [entry["score"] for entry in entries], ["unknown"] * len(entries)))
-        ranked_lists(Path(args.photo), rows, Path(args.out))
-        if not args.json:
-            print(f"\npicture: {shown(args.out)}")
+        database, found = prepare(gallery.descriptors), []
+        first = first_ranking(query, database, None if own is None else np.array([own]))
+        prepared = gallery.prepared(part, database, parameters)
+        again = part.rerank(query, database, first, prepared=prepared, **parameters)
+        for ids, scores in ((first.ids, first.scores), (again.ranks, again.scores)):
+            found.append([(gallery.files[i], float(score)) for i, score in zip(ids[0], scores[0], strict=True)])
+    record = {"pictures": len(gallery.files), "newly_indexed": gallery.n_new, "unreadable": gallery.unreadable}
+    record |= {"skipped": gallery.skipped, "model": args.model or "lite0", "preprocess": preprocess.to_dict()}
+    return *found, parameters, record
 
 
-def _ranked_list(files: list[str], ids: np.ndarray, scores: np.ndarray, top: int) -> list[dict]:
-    pairs = zip(ids[:top], scores[:top], strict=True)
-    return [{"place": i, "file": files[j], "score": round(float(s), 6)} for i, (j, s) in enumerate(pairs, start=1)]
+def _indexed(args: Namespace, net: RetrievalNet, preprocess: Preprocess, options: dict) -> Gallery:
+    gallery = index_folder(net, args.gallery, preprocess, args.index, sys.stderr.isatty(), **options)
+    for reason in (*gallery.unreadable.values(), *(f"{count} × {why}" for why, count in gallery.skipped.items())):
+        note(f"left out: {reason}")
+    return gallery
 
 
-def _print_lists(lists: dict[str, list[dict]]) -> None:
-    for title, entries in lists.items():
-        print(f"\n{title}\n place   score  picture")
-        for entry in entries:
-            was = entry.get("place_before", entry["place"])
-            moved = f"   (was {was})" if was != entry["place"] else ""
-            print(f"{entry['place']:6d}  {entry['score']:.4f}  {shown(entry['file'])}{moved}")
+def _live(args: Namespace, gallery: Gallery) -> LiveIndex:
+    """The live index of a gallery as it is now."""
+    if args.rerank != "gfr":
+        raise ValueError(f"--rerank {args.rerank}: a live index re-ranks by gfr")
+    parameters = reranker(args, len(gallery.files) - 1)[1]
+    return LiveIndex.follow(gallery.place, dict(zip(gallery.files, gallery.descriptors, strict=True)), **parameters)
 
 
-# ---- what `ssr evaluate` names alike
+def index(args: Namespace) -> None:
+    """Make the live index of a folder, or bring it up to what is there now."""
+    gallery = _indexed(args, *opened(args))
+    _live(args, gallery).save(gallery.place)
+    print(f"{len(gallery.files):,} pictures in {shown(args.gallery)}, {gallery.n_new:,} newly indexed")
 
 
-def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
-    """The network that `--model` names, and the preparation it wants unless `--preprocess`, `--size` say otherwise."""
+def opened(args: Namespace) -> tuple[RetrievalNet, Preprocess, dict]:
+    """The network that `--model` names, the preparation it wants unless `--preprocess`, `--size` say otherwise, and
+    what describing takes beside them. Raises `ValueError` for what is not there."""
+    options = {"device": pick_device(args.device or "cpu"), "dtype": getattr(torch, args.dtype or "float32")}
+    options |= {"batch_size": args.batch_size or 16, "workers": args.workers}
     name = args.model or "lite0"
     if name in PACKAGED:
         net, preprocess = RetrievalNet(PACKAGED[name]), PRESETS["lite"]
@@ -116,19 +132,11 @@ def load_net(args: Namespace) -> tuple[RetrievalNet, Preprocess]:
         raise ValueError(f"{told}; --preprocess takes one of {', '.join(PRESETS)}")
     if args.size is not None:
         preprocess = dataclasses.replace(preprocess, size_rule="longest", size=args.size)
-    return net.eval(), preprocess
-
-
-def extraction_options(args: Namespace) -> dict:
-    """What describing takes beside network and preparation. Raises `ValueError` for a device that is not there."""
-    device, dtype = pick_device(args.device or "cpu"), getattr(torch, args.dtype or "float32")
-    return {"device": device, "dtype": dtype, "batch_size": args.batch_size or 16, "workers": args.workers}
+    return net.eval(), preprocess, options
 
 
 def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | float]]:
     """The re-ranker that `--rerank` names, and its parameters where a picture has so many `others` to choose from."""
-    if args.rerank == "ours":
-        raise ValueError("--rerank ours is called gfr now, for global feature re-ranking")
     part, chosen = load_part(args.rerank, "rerank"), {}
     if getattr(part, "NEEDS", "descriptors") != "descriptors":
         raise ValueError(f"--rerank {args.rerank} compares {part.NEEDS}; one for descriptors is wanted, such as gfr")
@@ -139,10 +147,9 @@ def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | 
         given = getattr(args, name, None)
         if given is not None and name not in takes:
             raise ValueError(f"--{name} {given}: {args.rerank} has no {name}; leave it out")
-        if given is not None:
-            chosen[name] = given
-        elif name in takes:
-            chosen[name] = usual if takes[name] is inspect.Parameter.empty else takes[name]
+        if name in takes:
+            default = usual if takes[name] is inspect.Parameter.empty else takes[name]
+            chosen[name] = default if given is None else given
     if args.k is None and "k" in chosen:
         chosen["k"] = min(chosen["k"], max(others, 1))
     if "k" in chosen and not 1 <= chosen["k"] <= others:

@@ -1,7 +1,5 @@
 """`ssr study`, `ssr verify`, `ssr report`: the study itself."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from pathlib import Path
 

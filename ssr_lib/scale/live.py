@@ -1,0 +1,167 @@
+"""A gallery that answers a query in milliseconds, by faiss: for live use, never under a reported figure.
+
+Of each picture two unit vectors are kept, its own and its augmented one (GFR's database side). A query takes in its k
+nearest of the first kind and is searched among the second; faiss only proposes shortlists, which are scored exactly.
+Where these hold the true neighbours, the answer is that of `rerank.global_rerank`.
+"""
+
+import json
+import zipfile
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssr_lib.files import replacing
+from ssr_lib.rerank._augmented import NeighbourSum, refine
+from ssr_lib.rerank._ranking import DEFAULT_SHORTLIST as SHORTLIST
+from ssr_lib.search import knn, prepare
+
+FILE = "live.npz"
+GRAPH = "HNSW32,SQ8"  # 32 links a picture, usual for hundreds of dimensions, over a byte a dimension
+SAME = 1e-6  # the most by which a descriptor of the same picture differs when it is described again
+SIDES = ("own", "augmented")
+
+
+@dataclass(eq=False)
+class LiveIndex:
+    """Pictures in L rows, of which those stand for one that are `alive`; a picture that changes gets a new row.
+
+    `vectors`: of the sides "own" and "augmented", (L, D) float32, unit. `near` (L, 2, k): scores and rows of the
+    nearest others. `indices`: of each side a faiss index whose labels are rows.
+    """
+
+    how: NeighbourSum
+    names: list[str]
+    alive: np.ndarray
+    near: np.ndarray
+    vectors: dict[str, np.ndarray]
+    indices: dict[str, object]
+
+    @classmethod
+    def build(cls, pictures: Mapping[str, np.ndarray], k=2, alpha=0.3, kind=GRAPH) -> "LiveIndex":
+        """From descriptors (D,) float32 by name; `k`, `alpha` of GFR. Raises `ValueError` as `global_rerank`.
+
+        `kind`: for `faiss.index_factory`, HNSW or IVF, such as "IVF1024,PQ32" where a graph is too large or too slow.
+        """
+        import faiss  # after torch
+
+        own = prepare(np.array(list(pictures.values()))).features()
+        indices = {side: faiss.index_factory(own.shape[1], kind, faiss.METRIC_INNER_PRODUCT) for side in SIDES}
+        for index in indices.values():
+            index.train(own)
+        rows = np.zeros(0, bool), np.empty((0, 2, k)), dict.fromkeys(SIDES, own[:0])
+        live = cls(NeighbourSum(k, alpha), [], *rows, indices)
+        live.update(pictures)
+        return live
+
+    def rows(self) -> dict[str, int]:
+        """The row of each picture."""
+        return {self.names[row]: row for row in np.flatnonzero(self.alive)}
+
+    def search(self, query: np.ndarray, top=10, *, rerank=True, effort=1, own=None) -> list[tuple[str, float]]:
+        """The `top` pictures for a descriptor (D,) float32, best first, with exact scores; by GFR unless not `rerank`.
+
+        `effort`: a factor on what faiss visits. `own`: the query's own name, which is left out. Raises `ValueError`.
+        """
+        if query.shape != self.vectors["own"].shape[1:]:
+            raise ValueError(f"the query has shape {query.shape}; the index was made with another model")
+        alive = self.alive.copy()
+        if own is not None:
+            alive[[name == own for name in self.names]] = False
+        side, query = "own", prepare(query[None]).features()
+        found = self._shortlist(side, query, alive, effort)
+        if rerank:
+            query = refine(prepare(query), prepare(self.vectors[side][found]), None, self.how).features()
+            side = "augmented"
+            found = self._shortlist(side, query, alive, effort)
+        scores, places = knn(query, self.vectors[side][found], min(top, len(found)))
+        return [(self.names[row], float(score)) for row, score in zip(found[places[0]], scores[0], strict=True)]
+
+    def _shortlist(self, side: str, query: np.ndarray, alive: np.ndarray, effort: int) -> np.ndarray:
+        """About 400 rows near a query (1, D), in their order."""
+        import faiss
+
+        index = self.indices[side]
+        chosen = faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
+        if isinstance(index, faiss.IndexHNSW):
+            how = faiss.SearchParametersHNSW(efSearch=effort * SHORTLIST, sel=chosen)
+        else:
+            how = faiss.SearchParametersIVF(nprobe=min(16 * effort, index.nlist), sel=chosen)
+        labels = index.search(query, min(SHORTLIST, int(alive.sum())), params=how)[1][0]
+        return np.sort(labels[labels >= 0])
+
+    def update(self, new: Mapping[str, np.ndarray], gone: Collection[str] = ()) -> None:
+        """Remove the pictures `gone`, then add `new` ones, (D,) float32 by name, or put them in place of those there.
+
+        Who has other neighbours now moves to a new row. Raises `ValueError` for bad descriptors, and where k pictures
+        or fewer would be there.
+        """
+        rows = self.rows()
+        own = self.vectors["own"]
+        new = {name: x for name, x in new.items() if name not in rows or abs(own[rows[name]] - x).max() > SAME}
+        stay = rows.keys() - {*gone} - new.keys()
+        if len(stay) + len(new) <= self.how.k:
+            raise ValueError(f"{len(stay) + len(new)} pictures would be there; more than k = {self.how.k} are wanted")
+        added = prepare(np.array(list(new.values()))).features() if new else own[:0]
+        self.alive[[row for name, row in rows.items() if name not in stay]] = False
+        kept = np.flatnonzero(self.alive)
+        moves = ~self.alive[self.near[kept, 1].astype(int)].all(axis=1)  # a neighbour has gone
+        if new and len(kept):
+            moves |= knn(own[kept], added, 1)[0][:, 0] > self.near[kept, 0, -1]  # or one has come
+        moving = kept[moves]
+        moved = np.arange(len(self.names))  # the row of each row's picture afterwards
+        moved[moving] = len(moved) + np.arange(len(moving))
+        self.near[:, 1] = moved[self.near[:, 1].astype(int)]
+        self.alive[moving] = False
+        self.alive = np.concatenate([self.alive, np.ones(len(moving) + len(added), bool)])
+        self.names = [*self.names, *(self.names[row] for row in moving), *new]
+        if len(self.names) == len(moved):
+            return
+        own = np.concatenate([own[moving], added])
+        alive = np.flatnonzero(self.alive)  # the new rows come last
+        database = prepare(np.concatenate([self.vectors["own"], own])[alive])
+        found = knn(own, database, self.how.k, exclude=np.arange(len(alive))[-len(own) :])
+        self.near = np.concatenate([self.near, np.stack([found[0], alive[found[1]]], axis=1)])
+        augmented = refine(prepare(own), database, None, self.how, found).features()
+        for side, vectors in zip(SIDES, (own, augmented), strict=True):
+            self.vectors[side] = np.concatenate([self.vectors[side], vectors])
+            self.indices[side].add(vectors)
+
+    @classmethod
+    def follow(cls, directory: Path | str, pictures: Mapping[str, np.ndarray], k: int, alpha: float) -> "LiveIndex":
+        """The index that was saved in `directory`, brought up to these pictures, or a new one; descriptors by name."""
+        live = cls.load(directory) if Path(directory, FILE).exists() else None
+        if live is None or live.how != NeighbourSum(k, alpha):
+            return cls.build(pictures, k, alpha)
+        live.update(pictures, live.rows().keys() - pictures.keys())
+        return live
+
+    def save(self, directory: Path | str) -> None:
+        """Write the index as one file, whole or not at all."""
+        import faiss
+
+        record = json.dumps([self.names, asdict(self.how)]).encode()
+        arrays = {"record": np.frombuffer(record, np.uint8), "near": self.near, "alive": self.alive}
+        for side, index in self.indices.items():
+            arrays[f"{side}-index"] = faiss.serialize_index(index)
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        with replacing(Path(directory, FILE)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays, **self.vectors)
+
+    @classmethod
+    def load(cls, directory: Path | str) -> "LiveIndex":
+        """What `save` wrote. Raises `ValueError` for a file that is damaged or not there."""
+        import faiss
+
+        path = Path(directory, FILE)
+        try:
+            with np.load(path) as file:
+                stored = dict(file)  # a checksum of each is compared
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged or missing ({error}); build the index again") from error
+        names, how = json.loads(stored["record"].tobytes())
+        vectors = {side: stored[side] for side in SIDES}
+        indices = {side: faiss.deserialize_index(stored[f"{side}-index"]) for side in SIDES}
+        return cls(NeighbourSum(**how), names, stored["alive"], stored["near"], vectors, indices)

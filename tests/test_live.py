@@ -1,0 +1,89 @@
+"""Live use: an approximate index agrees with exact search where it should, and follows its gallery."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssr_lib.network import RetrievalNet
+from ssr_lib.rerank import augment_database, global_rerank
+from ssr_lib.scale.live import FILE, GRAPH, LiveIndex
+from ssr_lib.search import knn
+
+K, ALPHA = 3, 0.5
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "live.md"
+
+
+def pictures(n, seed=0):
+    """Groups of ten alike: (n, 32), of unit length."""
+    rng = np.random.default_rng(seed)
+    x = np.random.default_rng(9).normal(size=(60, 32))[np.arange(n) % 60] + 0.5 * rng.normal(size=(n, 32))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+DATABASE, QUERIES, NAMES = pictures(600), pictures(12, seed=1), [f"{i}.jpg" for i in range(600)]
+GALLERY = dict(zip(NAMES, DATABASE, strict=True))
+
+
+def found(live, query, **options):
+    return [name for name, _ in live.search(query, 10, effort=8, **options)]
+
+
+@pytest.mark.parametrize("kind", [GRAPH, "IVF15,PQ8x4"])
+def test_lists_are_those_of_exact_search_and_of_global_rerank(kind):
+    live = LiveIndex.build(GALLERY, K, ALPHA, kind)
+    exact, ranks = knn(QUERIES, DATABASE, 10), global_rerank(QUERIES, DATABASE, K, ALPHA).ranks
+    for i, query in enumerate(QUERIES):
+        assert found(live, query, rerank=False) == [NAMES[j] for j in exact[1][i]]
+        assert found(live, query) == [NAMES[j] for j in ranks[i, :10]]
+    assert live.search(QUERIES[0], 1, rerank=False)[0][1] == exact[0][0, 0]
+    own = global_rerank(DATABASE[:1], DATABASE, K, ALPHA, query_ids=np.array([0])).ranks[0, :10]
+    assert found(live, DATABASE[0], own=NAMES[0]) == [NAMES[j] for j in own]
+
+
+@pytest.mark.parametrize("kind", [GRAPH, "IVF15,PQ8x4"])
+def test_after_adding_and_removing_an_index_is_the_one_built_anew_and_survives_the_disk(kind, tmp_path):
+    live, there = LiveIndex.build(GALLERY, K, ALPHA, kind), GALLERY
+    more = {f"new {i}": row for i, row in enumerate(pictures(70, seed=2))}
+    more[NAMES[1]] = pictures(1, seed=3)[0]  # an old name, another picture
+    for new, gone in ((more, NAMES[5:300:7]), ({}, ["new 3", NAMES[0]])):
+        live.update(new, gone)
+        there = {name: row for name, row in (there | new).items() if name not in gone}
+    live.save(tmp_path)
+    live = LiveIndex.load(tmp_path)
+    rows = live.rows()
+    database = np.array([there[name] for name in rows])
+    assert rows.keys() == there.keys()
+    augmented = live.vectors["augmented"][list(rows.values())]
+    np.testing.assert_allclose(augmented, augment_database(database, K, ALPHA).rounds[0], atol=1e-7)
+    for query, ranks in zip(QUERIES, global_rerank(QUERIES, database, K, ALPHA).ranks, strict=True):
+        assert found(live, query) == [list(rows)[j] for j in ranks[:10]]
+
+
+def test_what_cannot_be_is_refused_and_named(tmp_path):
+    live = LiveIndex.build(GALLERY, K)
+    with pytest.raises(ValueError, match=r"3 pictures would be there; more than k = 3 are wanted"):
+        live.update({}, NAMES[K:])
+    with pytest.raises(ValueError, match=r"shape \(7,\); the index was made with another model"):
+        live.search(DATABASE[0, :7])
+    live.save(tmp_path)
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (bytes(content), bytes(content[:-9])):
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{FILE} is damaged"):
+            LiveIndex.load(tmp_path)
+
+
+def test_the_example_of_a_vector_database_gives_the_ranks_of_global_rerank():
+    pytest.importorskip("lancedb", reason="pip install .[lancedb]")
+    exec(re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1], {})
+
+
+def test_a_network_as_onnx_gives_the_descriptors_of_torch_at_two_sizes(tmp_path):
+    pytest.importorskip("onnxscript", reason="pip install .[onnx]", exc_type=ImportError)
+    from ssr_lib.scale.onnx import export
+
+    net = RetrievalNet(head="product", options={"initial_gain": 0.5}, descriptor_dim=64)
+    assert export(net, tmp_path / "net.onnx") < 1e-5 and (tmp_path / "net.onnx").stat().st_size > 10**6
