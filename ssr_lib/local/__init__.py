@@ -3,7 +3,8 @@
 A kind's file on stored maps has `extract(maps, *, count, **options) -> list[LocalFeatures]`, for each of the N pictures
 of `maps` the `count` strongest. Optional: `fit(maps, labels, **options)` learns something on training landmarks only;
 `extract` takes its result as `learned=`. `ssr_lib.files.load_part(name, "local")` finds a kind by its name, a dotted
-module path or a .py file. Stride: of `mid` 16 pixels, of `last` 32; a place stands for the centre of its square.
+module path or a .py file. A place of a map stands for the centre of its square: 16 pixels wide in `mid`, 32 in `last`;
+of a ViT, whose patches are of another size, points are right up to that factor.
 """
 
 from __future__ import annotations
