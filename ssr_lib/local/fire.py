@@ -2,8 +2,8 @@
 
 s_i: the i-th super-feature of a picture, from the iterative attention of `heads.lit`; ŝ_i: divided by its length.
 
-    P = { i : ŝ_i and ŝ'_i are nearest to each other in two pictures of a landmark, ‖ŝ_i − ŝ'_i‖ ≤ 0.9 of the second }
-    L = 0.02 Σ_{i ∈ P} ( ‖ŝ_i − ŝ'_i‖² + Σ_n [1.1 − ‖ŝ_i − n̂_i‖]₊² ) + 0.1 mean_{i ≠ j} cos(a_i, a_j)
+    M = { i : ŝ_i and ŝ'_i are nearest to each other in two pictures of a landmark, ‖ŝ_i − ŝ'_i‖ ≤ 0.9 of the second }
+    L = 0.02 Σ_{i ∈ M} ( ‖ŝ_i − ŝ'_i‖² + Σ_n [1.1 − ‖ŝ_i − n̂_i‖]₊² ) + 0.1 mean_{i ≠ j} cos(a_i, a_j)
     weight of i: ‖s_i‖,        descriptor of i: L2 of P (s_i − m)
 
 n: pictures of other landmarks; a_i: the attention of i over the places. Source: Weinzaepfel et al., Learning
@@ -70,7 +70,7 @@ def attention(head: Head, x: Tensor, s: Tensor) -> Tensor:
 
 
 def matched(s: Tensor, other: Tensor, ratio: float = 0.9) -> Tensor:
-    """P: ids of unit super-features (N, D) of one picture that match the same of another."""
+    """M: ids of unit super-features (N, D) of one picture that match the same of another."""
     distances = torch.cdist(s, other)
     ids = torch.arange(len(s))
     mutual = (distances.argmin(dim=1) == ids) & (distances.argmin(dim=0) == ids)
@@ -85,7 +85,7 @@ def super_loss(s: Tensor, classes: Tensor, margin: float = 1.1) -> Tensor:
     for i in range(0, len(s) - 1, 2):
         ids = matched(unit[i].detach(), unit[i + 1].detach())
         near = (unit[i, ids] - unit[i + 1, ids]).square().sum(dim=1)
-        far = (unit[i, ids] - unit[classes != classes[i]][:, ids]).norm(dim=2)  # (n, P)
+        far = (unit[i, ids] - unit[classes != classes[i]][:, ids]).norm(dim=2)  # (n, |M|)
         total = total + near.sum() + F.relu(margin - far).square().sum()
     return 2 * total / len(s)
 

@@ -120,6 +120,11 @@ def rerank(
     if first is None:
         first = Ranking(np.tile(np.arange(len(database)), (len(queries), 1)), np.zeros((len(queries), len(database))))
     ranks, scores = (np.array(torch.as_tensor(part).cpu()) for part in (first.ids, first.scores))
+    if len(ranks) != len(queries) or len(file.counts) != len(database):
+        told = f"{len(queries)} queries and {len(database)} images"
+        raise ValueError(
+            f"there are rankings of {len(ranks)} queries and words of {len(file.counts)} images for {told}"
+        )
     m = ranks.shape[1] if shortlist is None else check_shortlist(shortlist, ranks.shape[1])
     started = time.perf_counter()
     features = list(learned.extract(queries))
