@@ -35,8 +35,10 @@ def report(what, seconds, there, note="", against="plain", goal="", megabytes=fl
     if "BENCH_TABLE" in os.environ:
         with open(os.environ["BENCH_TABLE"], "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([what, seconds, there, note, against, goal, megabytes])
-    of = f"{against:22} {1e3 * there:9.1f} ms   ratio {seconds / there:5.2f} (goal {goal or '-':4})"
-    print(f"{what:42} {1e3 * seconds:9.1f} ms   {of}   {megabytes:5.0f} MB   {note}", flush=True)
+    compared = f"{against:22} {1e3 * there:9.1f} ms   ratio {seconds / there:5.2f} (goal {goal or '-':4})   "
+    if np.isnan(there):
+        compared = ""
+    print(f"{what:42} {1e3 * seconds:9.1f} ms   {compared}{megabytes:5.0f} MB   {note}", flush=True)
 
 
 def peak_megabytes(function):

@@ -81,7 +81,7 @@ class Shards:
 
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
         """Some rows, in memory; descriptors as float32, which is what search compares, however they are stored."""
-        ids = np.arange(len(self))[index]
+        ids = np.arange(*index.indices(len(self))) if isinstance(index, slice) else index
         out = np.empty((len(ids), *self.shape[1:]), "float64" if self.dtype == "float64" else "float32")
         shards = ids // self.per_shard
         for shard in np.unique(shards).tolist():
