@@ -38,6 +38,7 @@ def on_ray(workers: int = 2, address: str = "local", **resources) -> Engine:
         import ray.data
 
         local = {"num_cpus": workers, "object_store_memory": 2**28, "_node_ip_address": "127.0.0.1"}
+        local["include_dashboard"] = False
         ray.init(address, log_to_driver=False, ignore_reinit_error=True, **(local if address == "local" else {}))
         options = {"compute": ray.data.ActorPoolStrategy(size=workers), "num_cpus": 1, **resources}
         numbers = ray.data.from_items(list(pieces), override_num_blocks=len(pieces))
