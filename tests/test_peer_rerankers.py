@@ -19,11 +19,12 @@ UNIT_Q, UNIT_X = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), ax
 PHOTOGRAPHS = """
 base: peers_real
 data: {datasets: [n], labels: {base: null, n: n/gnd_n.pkl}, training_labels: t/labels.csv, distractors: t}
-photographs: {sizes: [64, 96], square: 64, folds: 2, galleries: 1, positives: [1, 3], asked: 2, distractors: 4, rates: [0.1]}
+photographs: {sizes: [64, 96], square: 64, folds: 2, galleries: 1, positives: [1, 3], distractors: 4, rates: [1.0]}
 training: {steps: 2, batch_size: 4, seeds: [0, 1]}
 model: {descriptor_dim: 8}
 tables: {main: [plain, DOLG]}
-rerankers: {base: null, none: {module: none}, adaptive GFR: {module: adaptive}, GFR: {module: gfr, fixed: {k: 2}}}
+rerankers: {base: null, none: {module: none}, adaptive GFR: {module: adaptive, fixed: {k: 2}},
+            GFR: {module: gfr, fixed: {k: 2, alpha: 1.0}}}
 """
 
 
