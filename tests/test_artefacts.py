@@ -25,22 +25,16 @@ TINY |= dict.fromkeys(("rerankers.αQE", "rerankers.DBA", "rerankers.αQE + DBA"
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    return tmp_path_factory.mktemp("workspace")
-
-
-@pytest.fixture
-def study(workspace):
-    return Study("smoke", workspace, TINY, progress=False)
+def study(tmp_path_factory):
+    return Study("smoke", tmp_path_factory.mktemp("workspace"), TINY, progress=False)
 
 
 def test_changes_go_to_a_folder_of_their_own(tmp_path):
     plain, changed = Study("smoke", tmp_path), Study("smoke", tmp_path, '{"training.steps": 7}')
     assert plain.results_dir == tmp_path / "results" / "smoke" and plain.cache == changed.cache
     assert changed.name.startswith("custom-") and changed.profile.training.steps == 7
-    same = {"training.steps": plain.profile.training.steps, "training.rate": f"{plain.profile.training.rate:e}"}
+    same = {"training.rate": f"{plain.profile.training.rate:e}"}
     assert Study("smoke", tmp_path, same).name == "smoke", "a change that changes nothing; YAML takes 4e-3 for text"
-    assert plain.figure("x.png", "roxford5k") == plain.results_dir / "figures" / "x_roxford5k.png"
 
 
 def test_whatever_makes_a_network_is_in_its_record():
@@ -55,16 +49,15 @@ def test_whatever_makes_a_network_is_in_its_record():
     assert record(changes={"data.test.seed": 9, "sweeps.k": [4], "title": "x"}) == record(), "and nothing else"
 
 
-def test_networks_are_trained_once_and_descriptors_made_once(study, workspace, monkeypatch):
+def test_networks_are_trained_once_and_descriptors_made_once(study, monkeypatch):
     queries, database = study.descriptors("plain", 1)
     assert queries.shape == (3, 8) and database.dtype == np.float32
-    assert len(database) == len(study.benchmark().database)
     assert json.loads(study.store("maps", {"a": 1}).with_suffix(".json").read_text()) == {"a": 1}
     curve = study.learning_curve("plain", 1)
     assert curve["step"].tolist() == [1, 2] and np.isfinite(curve["loss"]).all()
     for module, function in ((artefacts, "train_head"), (describe, "describe_maps")):
         monkeypatch.setattr(module, function, lambda *a, **k: pytest.fail("made again"))
-    again = Study("smoke", workspace, TINY, progress=False).descriptors("plain", 1)
+    again = Study("smoke", study.workspace, TINY, progress=False).descriptors("plain", 1)
     assert all(np.array_equal(a, b) for a, b in zip(again, (queries, database), strict=True))
 
 
@@ -77,9 +70,7 @@ def test_a_seed_has_its_own_landmarks_the_same_for_every_network(study):
 
 def test_names_and_seeds_that_are_not_there_are_refused_with_those_that_are(study):
     for ask, refusal in (
-        (lambda: study.networks("mian"), "no 'mian' in tables of the profile; it has main; "),
         (lambda: study.spec("plan"), "no 'plan' in networks of the profile; it has untrained; "),
-        (lambda: study.reranker("ours"), "no 'ours' in rerankers of the profile; it has none; AQE; .*GFR"),
         (lambda: study.benchmark("oxford"), r"no 'oxford' in data\.labels of the profile; it has none"),
         (lambda: study.network("plain", 5), r"network 'plain' has no training 5; its seeds are \[0, 1\]"),
         (lambda: study.training_views("photographs"), "None is not in .*data/README"),
@@ -90,7 +81,7 @@ def test_names_and_seeds_that_are_not_there_are_refused_with_those_that_are(stud
 
 def test_choices_are_made_on_validation_once_and_every_trial_is_kept(study):
     chosen = study.choices()
-    assert list(chosen) == ["none", "AQE", "SuperGlobal", "GFR"] and chosen["none"] == {}
+    assert list(chosen) == ["none", "AQE", "SuperGlobal", "GFR"]
     queries, database = study.descriptors("plain", 0, split="validation")
     truth, values = study.benchmark(split="validation"), {}
     for k in (1, 2, 5):
@@ -115,9 +106,8 @@ def test_what_a_notebook_made_before_and_not_now_is_removed(tmp_path):
             for suffix in (".png", ".svg"):
                 write_atomic(study.figure(f"{name}.png").with_suffix(suffix), "")
         study.write_rows(None, pd.DataFrame({"measure": ["ms"], "value": [1.0]}))
-    left = {path.name: path for folder in ("tables", "figures") for path in (study.results_dir / folder).iterdir()}
-    assert left.keys() == {"a_photos.csv", "a.png", "a.svg"}
-    assert left["a_photos.csv"].read_text() == "mAP\n0.333333\n"
+    left = {path.name for path in study.results_dir.glob("[tf]*/*")}  # tables, figures
+    assert left == {"a_photos.csv", "a.png", "a.svg"}
 
 
 def test_candidates_are_averaged_over_the_same_data_sets():
@@ -144,7 +134,6 @@ def test_another_profiles_choice_has_to_be_there(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"choices\.json holds no choice .*; run `ssr study --profile demo`"):
         choose.record(study, "a")
     for k, place in ((2, tmp_path), (3, study.workspace)):  # the repository's, then the workspace's own
-        (place / "results" / "demo").mkdir(parents=True)
         chosen = {"drawn": {"chosen": {"GFR": {"k": k}}, "trials": []}}
-        (place / "results" / "demo" / "choices.json").write_text(json.dumps(chosen))
+        write_atomic(place / "results" / "demo" / "choices.json", json.dumps(chosen))
         assert choose.record(study, "a")["chosen"]["GFR"] == {"k": k}
