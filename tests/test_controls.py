@@ -15,16 +15,13 @@ from ssr_lib.train import TrainConfig, train_head
 
 
 def mean_ap(descriptors, labels):
-    truth = []
-    for i, label in enumerate(labels):
-        same = np.flatnonzero(labels == label)
-        truth.append({"easy": same[same != i], "hard": [], "junk": [i]})
+    same = [np.flatnonzero(labels == label) for label in labels]
+    truth = [{"easy": ids[ids != i], "hard": [], "junk": [i]} for i, ids in enumerate(same)]
     return metrics.evaluate(rank(descriptors, descriptors), truth).map["easy"]
 
 
 def training_free(x):
-    maps = torch.from_numpy(x).float().permute(0, 3, 1, 2)  # (N, C, H, W)
-    return structural_descriptor(maps, 5).numpy()
+    return structural_descriptor(torch.from_numpy(x).float().permute(0, 3, 1, 2), 5).numpy()  # of (N, C, H, W)
 
 
 def test_arrangement_is_there_and_shuffling_the_places_takes_it_away():
