@@ -20,8 +20,8 @@ LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
 LONG = zlib.compress(bytes(2 << 20))
 
 
-def with_chunk(data, kind, body, *, intact=True, at=33):
-    """A PNG with one more chunk, by default behind its header (33 bytes), with a right or a wrong checksum."""
+def with_chunk(data, kind, body, intact, at):
+    """A PNG with one more chunk, with a right or a wrong checksum."""
     checksum = zlib.crc32(kind + body) ^ (not intact)
     return data[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum) + data[at:]
 
@@ -33,16 +33,13 @@ def encode(format, mode="RGB", **options):
 
 
 @pytest.mark.parametrize("mode,format,slack", [
-    ("RGB", "PNG", 0), ("RGBA", "PNG", 0), ("RGB", "BMP", 0), ("RGB", "TIFF", 0), ("RGB", "PPM", 0), ("RGB", "DIB", 0),
-    ("RGB", "TGA", 0), ("RGB", "JPEG", 3), ("RGB", "MPO", 3), ("RGB", "AVIF", 4), ("RGB", "JPEG2000", 3),
-    ("CMYK", "JPEG", 4), ("P", "PNG", 25), ("P", "GIF", 25),
+    ("RGB", "PNG", 0), ("RGBA", "PNG", 0), ("RGB", "BMP", 0), ("RGB", "TIFF", 0), ("RGB", "TGA", 0), ("RGB", "JPEG", 3),
+    ("RGB", "MPO", 3), ("RGB", "AVIF", 4), ("RGB", "JPEG2000", 3), ("CMYK", "JPEG", 4), ("P", "PNG", 25), ("P", "GIF", 25),
 ])  # fmt: skip
 def test_colour_comes_back_as_it_was_or_nearly(tmp_path, mode, format, slack):
     path = tmp_path / ("x.tga" if format == "TGA" else "x")
     path.write_bytes(encode(format, mode))
-    decoded = load_image(path)
-    assert decoded.shape == PHOTO.shape and decoded.dtype == np.uint8
-    assert np.abs(decoded.astype(int) - PHOTO).mean() <= slack
+    assert np.abs(load_image(path).astype(int) - PHOTO).mean() <= slack
 
 
 @pytest.mark.parametrize("white,message", [(65536, None), (4096, r"x\.png: 16 bits with values up to 3840")])
@@ -95,10 +92,9 @@ def test_what_is_no_picture_is_called_what_it_is(tmp_path, content, message):
 @pytest.mark.parametrize("mode,format", [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF")])
 def test_what_is_transparent_shows_white(tmp_path, mode, format):
     drawing = np.zeros((20, 30, 4), np.uint8)
-    drawing[5:10, 5:20, 3] = 255  # black ink
+    drawing[5:10, :, 3] = 255  # black ink
     Image.fromarray(drawing).convert(mode).save(tmp_path / "x", format, lossless=True)
-    decoded = load_image(tmp_path / "x")
-    assert (decoded[5:10, 5:20] == 0).all() and (decoded[:5] == 255).all() and (decoded[10:] == 255).all()
+    np.testing.assert_array_equal(load_image(tmp_path / "x"), 255 - drawing[:, :, 3:].repeat(3, axis=2))
     Image.fromarray(np.full((4, 4, 4), (100, 0, 200, 128), np.uint8)).save(tmp_path / "half.png")
     assert np.abs(load_image(tmp_path / "half.png").astype(int) - (177, 127, 227)).max() <= 1
 
@@ -119,13 +115,12 @@ def test_grey_is_scaled_by_what_the_file_declares_or_refused(tmp_path, name, kin
 
 @pytest.mark.parametrize("kind,body,intact", [(b"zTXt", b"Comment\0\0" + LONG, True), (b"eXIf", b"MM\0*", False),
                                               (b"iCCP", b"icc\0\0" + LONG, True), (b"tEXt", b"a\0b", False)])  # fmt: skip
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, kind, body, intact, place):
+@pytest.mark.parametrize("at", [33, -12])  # behind the header, before the end
+def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, kind, body, intact, at):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode("PNG", exif=exif)
-    at = 33 if place == "before" else len(data) - 12  # IEND has 12 bytes
-    (tmp_path / "x.png").write_bytes(with_chunk(data, kind, body, intact=intact, at=at))
+    (tmp_path / "x.png").write_bytes(with_chunk(data, kind, body, intact, at % len(data)))
     np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), PHOTO)
     assert kind == b"eXIf" or load_image(tmp_path / "x.png").shape == (120, 90, 3), "still turned"
     damaged = bytearray(data)
@@ -136,10 +131,9 @@ def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, kind, body, i
 
 
 def test_no_library_warns_of_a_file_that_it_does_not_name(tmp_path, recwarn, capfd):
-    for name, options in {"a.jpg": {"exif": b"Exif\0\0garbage"}, "b.tif": {}, "c.gif": {}}.items():
-        Image.fromarray(PHOTO).save(tmp_path / name, **options)
-    data = (tmp_path / "b.tif").read_bytes()
-    (tmp_path / "b.tif").write_bytes(data.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 60000, 3, 1)))
+    tiff = encode("TIFF").replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 60000, 3, 1))
+    for name, data in {"a.jpg": encode("JPEG", exif=b"Exif\0\0garbage"), "b.tif": tiff, "c.gif": encode("GIF")}.items():
+        (tmp_path / name).write_bytes(data)
     for path in tmp_path.iterdir():
         with contextlib.suppress(ImageError):
             load_image(path)
