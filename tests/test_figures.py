@@ -44,10 +44,9 @@ def test_line_art_is_a_png_in_full_colour_and_an_svg_with_the_same_bytes_every_t
     assert dict(matplotlib.rcParams) == before, "drawing leaves no trace"
 
 
-@pytest.mark.parametrize(
-    ("more", "dark", "bands"),
-    [({"verdict": VERDICTS, "margin": [1.0, None, 0.5]}, [0, 1], [(-1.0, 2.0), (-0.5, 1.0)]), ({}, [1], [])],
-)
+@pytest.mark.parametrize("more,dark,bands", [
+    ({"verdict": VERDICTS, "margin": [1.0, None, 0.5]}, [0, 1], [(-1.0, 2.0), (-0.5, 1.0)]), ({}, [1], [])
+])  # fmt: skip
 def test_a_forest_is_dark_where_something_is_shown_and_has_bands_of_margins(more, dark, bands, drawn):
     ax = drawn(partial(figures.forest, FOREST.assign(**more)))[0]
     points = [line for line in ax.lines if line.get_marker() == "o"]
