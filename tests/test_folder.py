@@ -3,12 +3,16 @@
 import os
 import unicodedata
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from ssr_lib.datasets.folder import list_pictures, read_labels, read_records
 from ssr_lib.datasets.gldv2 import read_clean, read_ids
+from ssr_lib.files import write_atomic
+
+LINES = ("q1.jpg,tower,query", "q2.jpg,bridge,query", "1.jpg,tower,db", "2.jpg,bridge,db", "3.jpg,tower,db")
+MORE = ("4.jpg,tower,distractor", "5.jpg,,distractor", "6.jpg,,db", "7.jpg,tower,train")
+CLEAN = "landmark_id,images\n1,17660ef415d37059 92b6290d571448f6\n7,0123456789abcdef\n9,ff00000000000000\n"
 
 
 def write_csv(folder, *lines, header="file,label,split", touch=True):
@@ -21,31 +25,27 @@ def write_csv(folder, *lines, header="file,label,split", touch=True):
 
 
 def test_what_decodes_is_read_whatever_its_name_and_the_rest_is_counted_by_its_kind(tmp_path):
-    formats = {"a.mpo": "MPO", "b.pbm": "PPM", "c.apng": "PNG", "d.dib": "DIB", "e.tga": "TGA", "f.jpx": "JPEG2000",
-               "no_extension": "PNG", "g.photo": "JPEG", "IMG_1.JPG.bak": "JPEG"}  # fmt: skip
+    formats = {"a.mpo": "MPO", "b.pbm": "PPM", "c.tga": "TGA", "no_extension": "PNG", "IMG_1.JPG.bak": "JPEG"}
     for name, format in formats.items():
         Image.new("1" if format == "PPM" else "RGB", (20, 20)).save(tmp_path / name, format)
     heic = b"\0\0\0\x18ftypheic\0\0\0\0"
     contents = {"h.hif": heic, "i.HEIC": heic, "sub/j.heic": heic, "k.raf": b"x", "l.nef": b"x", "m.txt": b"hello",
-                "n.jxl": b"\xff\x0a", "o": b"hello", ".hidden.jpg": b"x", ".cache/e.jpg": b"x"}  # fmt: skip
+                "o": b"hello", ".hidden.jpg": b"x", ".cache/e.jpg": b"x"}  # fmt: skip
     for name, content in contents.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+        write_atomic(tmp_path / name, content)
     files, skipped = list_pictures(tmp_path)
     assert files == sorted(formats)
     other = "not a picture that is read here"
-    assert skipped == {
-        f"{other} but HEIC/HEIF (.hif)": 1, f"{other} but HEIC/HEIF (.heic)": 2, "a camera's raw data (.raf)": 1, "a camera's raw data (.nef)": 1,
-        f"{other} (.txt)": 1, f"{other} but JPEG XL (.jxl)": 1, f"{other} (no extension)": 1,
-    }  # fmt: skip
+    counts = {f"{other} but HEIC/HEIF (.hif)": 1, f"{other} but HEIC/HEIF (.heic)": 2, f"{other} (.txt)": 1}
+    counts |= {"a camera's raw data (.raf)": 1, "a camera's raw data (.nef)": 1, f"{other} (no extension)": 1}
+    assert skipped == counts
 
 
 def test_links_are_followed_once(tmp_path):
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
     inside = ["a.JPEG", "b.jpg", "sub/c.png", "sub/deeper/d.tif"]
     for path in (*(folder / name for name in inside), elsewhere / "x.jpg"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        write_atomic(path, "")
     (elsewhere / "back").symlink_to(folder)  # in a circle
     assert list_pictures(elsewhere)[0] == [*(f"back/{name}" for name in inside), "x.jpg"]
     (folder / "album").symlink_to(elsewhere)
@@ -59,19 +59,11 @@ def test_links_are_followed_once(tmp_path):
     assert skipped == {another.format("folder"): 2, another.format("picture"): 2, "a link to nothing": 1}
 
 
-@pytest.mark.parametrize("name,words", [
-    ("empty", "empty holds no pictures$"), ("nowhere", "nowhere"), ("x.heic", r"x\.heic"),
-    ("", r"holds no pictures; 1 left out: the file is empty \(0 bytes\) \(\.heic\)"),
-])  # fmt: skip
+@pytest.mark.parametrize("name,words", [("", "left out: the file is empty"), ("none", "none"), ("x.heic", r"x\.heic")])
 def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path, name, words):
     (tmp_path / "x.heic").touch()
-    (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match=words):
         list_pictures(tmp_path / name)
-
-
-LINES = ("q1.jpg,tower,query", "q2.jpg,bridge,query", "1.jpg,tower,db", "2.jpg,bridge,db", "3.jpg,tower,db")
-MORE = ("4.jpg,tower,distractor", "5.jpg,,distractor", "6.jpg,,db", "7.jpg,tower,train")
 
 
 def test_positives_are_the_database_pictures_of_the_same_label(tmp_path):
@@ -80,7 +72,6 @@ def test_positives_are_the_database_pictures_of_the_same_label(tmp_path):
     assert benchmark.database == [f"{i}.jpg" for i in (1, 2, 3, 4, 5, 6)]
     assert [ids.tolist() for ids in benchmark.easy] == [[0, 2], [1]]
     assert benchmark.groups == ["tower", "bridge"] and benchmark.query_ids == [-1, -1]
-    assert benchmark.root == tmp_path and benchmark.name == tmp_path.name
     own = read_labels(write_csv(tmp_path, *LINES, "q1.jpg,tower,db"))  # a query is not its own positive
     assert own.query_ids == [3, -1] and own.easy[0].tolist() == [0, 2]
 
@@ -107,9 +98,8 @@ def test_without_splits_every_picture_with_a_partner_asks_for_the_others(tmp_pat
 @pytest.mark.parametrize("place,said", [("images", False), ("elsewhere", True)])
 def test_pictures_may_lie_in_images_or_where_one_says_and_missing_ones_are_named(tmp_path, place, said):
     path, images = write_csv(tmp_path, *LINES, touch=False), tmp_path / place
-    images.mkdir()
     for name in ("q1.jpg", "1.jpg", "2.jpg"):
-        (images / name).touch()
+        write_atomic(images / name, "")
     with pytest.raises(FileNotFoundError, match=rf"2 of 5 pictures \(q2\.jpg, 3\.jpg\) .* are not in .*{place};"):
         read_labels(path, images if said else None)
     (images / "q2.jpg").touch()
@@ -132,13 +122,13 @@ def test_two_rows_that_are_one_file_are_refused(tmp_path, other, split):
 
 @pytest.mark.parametrize("table,disk", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_and_labels_with_accents_are_found_composed_or_not(tmp_path, table, disk):
-    there = [unicodedata.normalize(disk, name) for name in ("é1.jpg", "é2.jpg", "ü.jpg")]
+    there = [unicodedata.normalize(disk, name) for name in ("é.jpg", "ü.jpg")]
     lines = []
-    for name, form in zip(there, ("NFC", "NFD", "NFC"), strict=True):
+    for name, form in zip(there, ("NFC", "NFD"), strict=True):
         (tmp_path / name).touch()
         lines.append(f"{unicodedata.normalize(table, name)},{unicodedata.normalize(form, 'tür')}")
     benchmark = read_labels(write_csv(tmp_path, *lines, header="file,label", touch=False))
-    assert list(benchmark.queries) == there and [len(ids) for ids in benchmark.easy] == [2, 2, 2]
+    assert list(benchmark.queries) == there and [ids.tolist() for ids in benchmark.easy] == [[1], [0]]
     again = write_csv(tmp_path, lines[0], unicodedata.normalize(disk, lines[0]), header="file,label", touch=False)
     with pytest.raises(ValueError, match="already listed in line 2"):
         read_labels(again)
@@ -159,10 +149,8 @@ def test_marks_line_ends_and_separators_of_every_kind_are_read(tmp_path, text, r
 
 @pytest.mark.parametrize("content,message", [
     (b'file,label\na.jpg,1\n"b.jpg,1\nc.jpg,2\n', ", from line 3 on: unexpected end of data; is .* every quotation mark closed"),
-    (b'file,label\n"a.jpg"x,1\n', ", from line 2 on: ',' expected after '\"'"),
     (b"file,label\na.jpg,1\n" + b"b" * 140_000, ", line 3: 1 values for 2 columns"),
     (b"file,label\n" + b"b" * 140_000 + b",1", ", line 2: 'b+'… of 140,000 characters is no file name"),
-    (b"file,label\n,1\n", ", line 2: ''… of 0 characters is no file name"),
     (b"File,file ,label\na.jpg,b.jpg,2\n", ": columns file, label are wanted, each once; found 'File, file, label'"),
     (b"", " has 0 queries, 0 database pictures"),
     (b"file,label\n\xff\xfe.jpg,1\n", ", from line 1 on: .* byte 0xff in position 11: .*; is it a CSV in UTF-8"),
@@ -175,24 +163,21 @@ def test_bad_csv_is_an_error_with_its_line(tmp_path, content, message):
         read_labels(tmp_path / "bad.csv")
 
 
-CLEAN = "landmark_id,images\n1,17660ef415d37059 92b6290d571448f6\n7,0123456789abcdef\n9,ff00000000000000\n"
-
-
 def test_every_picture_gets_its_landmark_and_its_place_and_landmarks_can_be_left_out(tmp_path):
-    (tmp_path / "train_clean.csv").write_text(CLEAN)
-    files, labels = read_clean(tmp_path / "train_clean.csv")
-    assert files[0] == "1/7/6/17660ef415d37059.jpg" and files[2] == "0/1/2/0123456789abcdef.jpg"
-    assert labels.tolist() == [1, 1, 7, 9] and labels.dtype == np.int64
-    (tmp_path / "overlap.txt").write_text("# in Paris\n1\n\n9\n")
-    files, labels = read_clean(tmp_path / "train_clean.csv", leave_out=read_ids(tmp_path / "overlap.txt"))
+    table, overlap = tmp_path / "train_clean.csv", tmp_path / "overlap.txt"
+    table.write_text(CLEAN)
+    files, labels = read_clean(table)
+    assert files[0] == "1/7/6/17660ef415d37059.jpg" and labels.tolist() == [1, 1, 7, 9]
+    overlap.write_text("# in Paris\n1\n\n9\n")
+    files, labels = read_clean(table, leave_out=read_ids(overlap))
     assert labels.tolist() == [7] and files == ["0/1/2/0123456789abcdef.jpg"]
     with pytest.raises(ValueError, match="no landmark 8 to leave out"):
-        read_clean(tmp_path / "train_clean.csv", leave_out=[1, 8])
-    (tmp_path / "train_clean.csv").write_text("landmark_id,images\n5," + " ".join(f"{i:016x}" for i in range(12000)))
-    assert len(read_clean(tmp_path / "train_clean.csv")[0]) == 12000
-    (tmp_path / "overlap.txt").write_text("1\nPantheon\n")
+        read_clean(table, leave_out=[1, 8])
+    table.write_text("landmark_id,images\n5," + " ".join(f"{i:016x}" for i in range(12000)))
+    assert len(read_clean(table)[0]) == 12000
+    overlap.write_text("1\nPantheon\n")
     with pytest.raises(ValueError, match=r"overlap\.txt.*Pantheon"):
-        read_ids(tmp_path / "overlap.txt")
+        read_ids(overlap)
 
 
 @pytest.mark.parametrize("row", ["x,17660ef415d37059", "1,ab", "1,../../../etc abc", '1,"ab'])
