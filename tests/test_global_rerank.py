@@ -15,6 +15,14 @@ WEIGHTS = {
     "rank": lambda s, k, p: (k - np.arange(k)) / k,
     "power": lambda s, k, p: np.maximum(s, 0) ** p,
 }
+RNG = np.random.default_rng(6)
+CENTRES = RNG.standard_normal((4, 8))
+DATABASE = (CENTRES[RNG.integers(4, size=30)] + 0.7 * RNG.standard_normal((30, 8))).astype(np.float32)
+QUERIES = (CENTRES[:3] + 0.7 * RNG.standard_normal((3, 8))).astype(np.float32)
+GRID = {"weighting": WEIGHTS, "reduce": ("sum", "mean"), "sides": ("both", "query", "database"), "rounds": (1, 2)}
+GRID |= {"neighbourhood": ("database", "shortlist"), "shortlist": (None, 9), "query_ids": (None, np.array([4, 23]))}
+MADE = augment_database(DATABASE, 5, 0.5, power=3.0)
+CANCELLING = {"queries": np.float32([[1, 0]]), "k": 1, "alpha": 1.0, "weighting": "uniform"}
 
 
 def unit(x):
@@ -53,26 +61,11 @@ def naive(queries, database, k, alpha, *, weighting="similarity", power=1.0, red
     return results
 
 
-def draw(seed=0, n=30, n_queries=3, dimension=8):
-    rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((4, dimension))
-    database = centres[rng.integers(4, size=n)] + 0.7 * rng.standard_normal((n, dimension))
-    queries = centres[:n_queries] + 0.7 * rng.standard_normal((n_queries, dimension))
-    return queries.astype(np.float32), database.astype(np.float32)
-
-
-COMBINATIONS = itertools.product(
-    WEIGHTS, ("sum", "mean"), ("both", "query", "database"), ("database", "shortlist"), (None, 9), (1, 2), (False, True)
-)
-
-
 def test_every_combination_of_arguments_is_the_formula():
-    queries, database = draw(n=24, n_queries=2)
-    for weighting, reduce, sides, neighbourhood, shortlist, rounds, with_ids in COMBINATIONS:
-        options = {"weighting": weighting, "power": 2.5, "reduce": reduce, "sides": sides, "rounds": rounds}
-        options |= {"neighbourhood": neighbourhood, "shortlist": shortlist}
-        options |= {"query_ids": np.array([4, 23]) if with_ids else None}
-        q = database[[4, 23]] if with_ids else queries
+    database = DATABASE[:24]
+    for values in itertools.product(*GRID.values()):
+        options = {"power": 2.5, **dict(zip(GRID, values, strict=True))}
+        q = QUERIES[:2] if options["query_ids"] is None else database[[4, 23]]
         got, expected = global_rerank(q, database, 5, 0.7, **options), naive(q, database, 5, 0.7, **options)
         for i, (ids, scores, x) in enumerate(expected):
             assert np.array_equal(got.ranks[i], ids), options
@@ -82,17 +75,15 @@ def test_every_combination_of_arguments_is_the_formula():
 
 def test_two_dimensions_by_hand():
     """q = (1, 0); its nearest is a = (0.8, 0.6), whose own nearest is b = (0, 1): â = (0.8, 0.6 + 0.6 / 2) and so on."""
-    queries, database = np.float32([[1, 0]]), np.float32([[0.8, 0.6], [0, 1]])
-    got = global_rerank(queries, database, 1, 0.5)
+    got = global_rerank(np.float32([[1, 0]]), np.float32([[0.8, 0.6], [0, 1]]), 1, 0.5)
     np.testing.assert_allclose(got.queries[0], np.array([1.32, 0.24]) / np.hypot(1.32, 0.24), atol=1e-7)  # + 0.5·0.8·a
     np.testing.assert_allclose(got.database[0], np.array([0.8, 0.9]) / np.hypot(0.8, 0.9), atol=1e-7)  # + 0.5·0.6·b
     np.testing.assert_allclose(got.database[1], np.array([0.24, 1.18]) / np.hypot(0.24, 1.18), atol=1e-7)  # + 0.5·0.6·a
 
 
 def test_torch_in_torch_out_with_the_same_bits_and_the_own_image_is_last_where_only_some_queries_have_one():
-    _, database = draw(9)
-    images, own = torch.from_numpy(database), [0, -1, -1]
-    expected = global_rerank(database[:3], database, 5, 0.5, query_ids=own)
+    images, own = torch.from_numpy(DATABASE), [0, -1, -1]
+    expected = global_rerank(DATABASE[:3], DATABASE, 5, 0.5, query_ids=own)
     got = global_rerank(images[:3], images, 5, 0.5, query_ids=own)
     for name in ("ranks", "scores", "queries", "database"):
         assert isinstance(getattr(got, name), torch.Tensor)
@@ -100,61 +91,45 @@ def test_torch_in_torch_out_with_the_same_bits_and_the_own_image_is_last_where_o
     assert expected.ranks[0, -1] == 0 and expected.scores[0, -1] == -np.inf
 
 
-QUERIES, DATABASE = draw(6)
-MADE = augment_database(DATABASE, 5, 0.5, power=3.0)
-CANCELLING = {"queries": np.float32([[1, 0]]), "k": 1, "alpha": 1.0, "weighting": "uniform"}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"k": 30}, "k is 30; wanted an integer from 1 to 29"),
-        ({"shortlist": 31}, "shortlist is 31"),
-        ({"shortlist": 5, "neighbourhood": "shortlist"}, "k is 5; wanted an integer from 1 to 4"),
-        ({"alpha": -1}, "alpha is -1"),
-        ({"power": -1, "weighting": "power"}, "power is -1"),
-        ({"rounds": 0}, "rounds is 0"),
-        ({"weighting": "cosine"}, "weighting is 'cosine'; wanted one of similarity, uniform, rank, power"),
-        ({"query_ids": [0, 1, 30]}, "own ids"),
-        ({"database": np.float32([[1, 0], [-1, 0]]), **CANCELLING}, "row 0 and its neighbours cancel out"),
-        *(({"augmented": MADE, key: 2}, "made with") for key in ("k", "alpha", "rounds")),
-        ({"augmented": MADE, "database": DATABASE[:29]}, r"shape \(30, 8\), here \(29, 8\)"),
-        ({"augmented": MADE, "database": -DATABASE}, "other descriptors"),  # of the same lengths
-        ({"augmented": MADE, "sides": "query"}, "of no use"),
-        ({"augmented": DATABASE}, "augmented is a ndarray"),
-    ],
-)
+@pytest.mark.parametrize("options,message", [
+    ({"k": 30}, "k is 30; wanted an integer from 1 to 29"), ({"shortlist": 31}, "shortlist is 31"),
+    ({"shortlist": 5, "neighbourhood": "shortlist"}, "k is 5; wanted an integer from 1 to 4"),
+    *(({name: -1, "weighting": "power"}, f"{name} is -1") for name in ("alpha", "power", "rounds")),
+    ({"weighting": "cosine"}, "weighting is 'cosine'; wanted one of similarity, uniform, rank, power"),
+    ({"query_ids": [0, 1, 30]}, "own ids"),
+    ({"database": np.float32([[1, 0], [-1, 0]]), **CANCELLING}, "row 0 and its neighbours cancel out"),
+    *(({"augmented": MADE, key: 2}, "made with") for key in ("k", "alpha", "rounds")),
+    ({"augmented": MADE, "database": DATABASE[:29]}, r"shape \(30, 8\), here \(29, 8\)"),
+    ({"augmented": MADE, "database": -DATABASE}, "other descriptors"),  # of the same lengths
+    ({"augmented": MADE, "sides": "query"}, "of no use"), ({"augmented": DATABASE}, "augmented is a ndarray"),
+])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         global_rerank(**{"queries": QUERIES, "database": DATABASE, "k": 5, "alpha": 0.5} | options)
 
 
 def test_neighbours_found_before_give_the_same_bits_for_every_smaller_k():
-    queries, database = draw(3, n=40)
-    near = knn(database, database, 12, exclude=np.arange(40))
+    near = knn(DATABASE, DATABASE, 12, exclude=np.arange(30))
     for k, rounds in itertools.product((1, 12), (1, 2)):
-        known = augment_database(database, k, 0.5, rounds=rounds, neighbours=near)
-        expected = global_rerank(queries, database, k, 0.5, rounds=rounds)
-        found = global_rerank(queries, database.copy(), k, 0.5, rounds=rounds, augmented=known)  # equal rows will do
+        known = augment_database(DATABASE, k, 0.5, rounds=rounds, neighbours=near)
+        expected = global_rerank(QUERIES, DATABASE, k, 0.5, rounds=rounds)
+        found = global_rerank(QUERIES, DATABASE.copy(), k, 0.5, rounds=rounds, augmented=known)  # equal rows will do
         assert np.array_equal(found.ranks, expected.ranks) and np.array_equal(found.scores, expected.scores)
-        assert np.array_equal(found.database, known.rounds[-1]) and found.queries.dtype == np.float32
+        assert np.array_equal(found.database, known.rounds[-1])
     for augment in (augment_database, database_augmentation):
-        with pytest.raises(ValueError, match=r"neighbours are \(40, 12\) and \(40, 12\); wanted \(40, 13 or more\)"):
-            augment(database, 13, 0.5, neighbours=near)
+        with pytest.raises(ValueError, match=r"neighbours are \(30, 12\) and \(30, 12\); wanted \(30, 13 or more\)"):
+            augment(DATABASE, 13, 0.5, neighbours=near)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"shortlist": 12}, {"sides": "query"}, {"neighbourhood": "shortlist", "shortlist": 20}]
-)
+@pytest.mark.parametrize("options", [{}, {"shortlist": 12}, {"sides": "query"}, {"neighbourhood": "shortlist"}])
 def test_the_part_is_global_rerank_and_prepares_what_depends_on_no_query(options):
-    queries, database = draw(6)
     parameters = {"k": 4, "alpha": 0.6, **options}
-    stored = gfr.prepare(prepare(database), **parameters)
+    stored = gfr.prepare(prepare(DATABASE), **parameters)
     assert (stored is None) == (options.get("sides") == "query" or "neighbourhood" in options)
     for own in (None, np.array([3, -1, 7])):
-        first = first_ranking(queries, database, own)
-        expected = global_rerank(queries, database, query_ids=own, **parameters)
-        for pair, prepared in (((queries, database), stored), ((prepare(queries), prepare(database)), None)):
+        first = first_ranking(QUERIES, DATABASE, own)
+        expected = global_rerank(QUERIES, DATABASE, query_ids=own, **parameters)
+        for pair, prepared in (((QUERIES, DATABASE), stored), ((prepare(QUERIES), prepare(DATABASE)), None)):
             found = gfr.rerank(*pair, first, prepared=prepared, **parameters)
             assert np.array_equal(found.ranks, expected.ranks) and np.array_equal(found.scores, expected.scores)
-    assert np.array_equal(gfr.rerank(queries, database, None, k=4, alpha=0.0).ranks, rank(queries, database))
+    assert np.array_equal(gfr.rerank(QUERIES, DATABASE, None, k=4, alpha=0.0).ranks, rank(QUERIES, DATABASE))
