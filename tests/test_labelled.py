@@ -10,29 +10,22 @@ from ssr_lib.study import tables
 from ssr_lib.study.choose import folds, galleries
 from ssr_lib.study.profile import load_profile
 
+LABELS = np.repeat(np.arange(12), np.arange(1, 13) * 4)  # 12 landmarks of 4 to 48 pictures
 
-def test_a_crop_of_a_copy_has_as_many_pixels_as_it_had_there():
+
+@pytest.mark.parametrize("box", [None, (100, 40, 200, 100)])
+def test_a_copy_and_a_crop_of_one_have_as_many_pixels_as_they_had_there(box):
     image = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
-    box, copy = (100, 40, 200, 100), Preprocess(size=128, enlarge=True, reduce=256, reduce_box="relative")
+    copy = Preprocess(size=128, enlarge=True, reduce=256, reduce_box="relative")
     (found,) = to_tensors(image, copy, box)
-    small = Image.fromarray(image[40:100, 100:200]).resize((50, 30), Image.Resampling.BOX)
+    small = Image.fromarray(image).reduce(2, box)
     (expected,) = to_tensors(np.asarray(small), Preprocess(size=128, enlarge=True))
     assert found.shape == expected.shape and abs(found - expected).max() < 0.03
 
 
-def test_a_reduced_picture_has_lost_what_the_smaller_one_cannot_hold():
-    image = np.random.default_rng(0).integers(0, 256, (200, 100, 3), np.uint8)
-    (plain,) = to_tensors(image, Preprocess(size=128, enlarge=True))
-    (reduced,) = to_tensors(image, Preprocess(size=128, enlarge=True, reduce=32))
-    assert reduced.shape == plain.shape and reduced.std() < 0.5 * plain.std()
-
-
-LABELS = np.repeat(np.arange(12), np.arange(1, 13) * 4)  # 12 landmarks of 4 to 48 pictures
-
-
 def test_a_landmark_lies_whole_in_one_fold_and_galleries_mix_landmarks_of_few_and_of_many_right_pictures():
-    how = load_profile("real").photographs
-    how = how.model_copy(update={"positives": (1, 8), "distractors": 30, "asked": 2, "galleries": 30})
+    few = {"positives": (1, 8), "distractors": 30, "asked": 2, "galleries": 30}
+    how = load_profile("real").photographs.model_copy(update=few)
     counts, fold, made = [], folds(LABELS, how.folds), galleries(LABELS, how)
     assert all(len(set(fold[landmark == LABELS])) == 1 for landmark in range(12))
     assert sorted(np.bincount(folds(np.arange(12), 5))) == [2, 2, 2, 3, 3]
