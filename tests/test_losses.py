@@ -60,41 +60,36 @@ def test_centres_depend_on_the_seed_and_on_nothing_drawn_before():
     assert not torch.equal(first, arcface.Loss(8, 5, seed=8).centres)
 
 
-def by_loops(name, x, labels):
+def by_definition(name, x, labels):
     """The losses between images of a batch, with their default parameters, from descriptors (B, D)."""
-    s, n = x @ x.T, len(x)
+    s, same = x @ x.T, labels[:, None] == labels
     d = np.sqrt(np.maximum(2 - 2 * s, 0))
-    others = [[j for j in range(n) if labels[j] == labels[i] and j != i] for i in range(n)]
-    wrong = [[j for j in range(n) if labels[j] != labels[i]] for i in range(n)]
-    triplets = [max(d[i, p] - d[i, j] + 0.1, 0) for i in range(n) for p in others[i] for j in wrong[i]]
-    triplet = np.mean([value for value in triplets if value > 0])
+    right, wrong = same & ~np.eye(len(x), dtype=bool), ~same
+    if name == "contrastive":
+        apart = np.maximum(0.7 - d[wrong], 0)
+        return d[right].mean() + apart[apart > 0].mean()
+    margins = (d[:, :, None] - d[:, None] + 0.1)[right[:, :, None] & wrong[:, None]]  # image, right one, wrong one
+    triplet = margins[margins > 0].mean()
     if name == "triplet":
         return triplet
     if name == "second_order":
-        pairs = [(i, p) for i in range(n) for p in others[i] if i < p]
-        return triplet + np.mean([np.sqrt(sum((d[i, j] ** 2 - d[p, j] ** 2) ** 2 for j in wrong[i])) for i, p in pairs])
-    if name == "contrastive":
-        apart = [max(0.7 - d[i, j], 0) for i in range(n) for j in wrong[i]]
-        near = np.mean([d[i, p] for i in range(n) for p in others[i]])
-        return near + np.mean([value for value in apart if value > 0])
+        pairs = np.argwhere(np.triu(right))
+        return triplet + np.mean([np.linalg.norm((d[i] ** 2 - d[p] ** 2)[wrong[i]]) for i, p in pairs])
     found = []
-    for i in range(n):
+    for i in range(len(x)):
         if name == "smooth_ap":
-            ap = []
-            for p in [i, *others[i]]:
-                before = [1 / (1 + np.exp(-(s[i, j] - s[i, p]) / 0.01)) * (j != p) for j in range(n)]
-                ap.append((1 + sum(before[j] for j in [i, *others[i]])) / (1 + sum(before)))
-            found.append(np.mean(ap))
+            before = 1 / (1 + np.exp((s[i, :, None] - s[i]) / 0.01)) * (1 - np.eye(len(x)))  # [p, j]: j before p
+            found.append(((1 + before[:, same[i]].sum(1)) / (1 + before.sum(1)))[same[i]].mean())
         else:
             share = np.maximum(1 - np.abs(s[i, :, None] - np.linspace(1, -1, 20)) / (2 / 19), 0)  # (B, bins)
-            right, every = share[others[i]].sum(0), share[others[i] + wrong[i]].sum(0)
-            precision = right.cumsum() / np.maximum(every.cumsum(), 1e-9)
-            found.append((precision * right).sum() / len(others[i]))
+            hits, every = share[right[i]].sum(0), share[right[i] | wrong[i]].sum(0)
+            precision = hits.cumsum() / np.maximum(every.cumsum(), 1e-9)
+            found.append((precision * hits).sum() / right[i].sum())
     return 1 - np.mean(found)
 
 
 @pytest.mark.parametrize("name", ["triplet", "contrastive", "smooth_ap", "listwise_ap", "second_order"])
-def test_losses_between_images_as_loops_give_them(name):
+def test_losses_between_images_are_their_definition(name):
     generator = torch.Generator().manual_seed(4)
     labels = torch.arange(16) % 8  # no other number of classes than of images in one, and no order
     x = F.normalize(torch.randn(16, 8, generator=generator) + F.one_hot(labels, 8)).requires_grad_()
@@ -103,8 +98,7 @@ def test_losses_between_images_as_loops_give_them(name):
     loss.backward()
     values = x.detach().double().numpy()
     assert module.per_class == 4
-    assert loss.item() == pytest.approx(by_loops(name, values, labels.numpy()), rel=1e-4)
-    assert right.item() == np.mean(
-        labels.numpy()[np.argmax(values @ values.T - 3 * np.eye(16), axis=1)] == labels.numpy()
-    )
+    assert loss.item() == pytest.approx(by_definition(name, values, labels.numpy()), rel=1e-4)
+    nearest = np.argmax(values @ values.T - 3 * np.eye(16), axis=1)
+    assert right.item() == np.mean(nearest % 8 == np.arange(16) % 8)
     assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
