@@ -14,6 +14,7 @@ from ssr_lib.metrics import average_precision, evaluate, false_positives_at_r, p
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 LETTERS = {"E": "easy", "M": "medium", "H": "hard"}
+ONE = [{"easy": [0], "hard": [], "junk": []}]
 
 
 def lists(case):
@@ -30,15 +31,12 @@ def benchmark(truth, n_database, **options):
 def naive(ranks, ok, junk, at):
     """One query, one protocol, straight from the definition: AP, precisions, wrong images among the first R."""
     if not len(ok):
-        return np.nan, [np.nan] * len(at), np.nan
-    kept = [i for i in ranks if i not in set(junk)]
-    places = [p for p, i in enumerate(kept) if i in set(ok)]
-    wrong = sum(i not in set(ok) for i in kept[: len(ok)])
+        return [np.nan] * (len(at) + 2)
+    right = [i in ok for i in ranks if i not in junk]
+    places = np.flatnonzero(right)
     ap = sum(((j / p if p else 1) + (j + 1) / (p + 1)) / 2 for j, p in enumerate(places)) / len(ok)
-    if not places:
-        return 0.0, [0.0] * len(at), wrong
-    depths = [min(k, places[-1] + 1) for k in at]
-    return ap, [sum(p < depth for p in places) / depth for depth in depths], wrong
+    depths = [min(k, max(places, default=0) + 1) for k in at]
+    return [ap, *(sum(right[:depth]) / depth for depth in depths), right[: len(ok)].count(False)]
 
 
 @pytest.mark.parametrize("case", sorted({key[:3] for key in GOLDEN if key.startswith("c")}))
@@ -46,10 +44,8 @@ def test_as_the_public_evaluation(case):
     truth, ranks = lists(case), GOLDEN[f"{case}_ranks"].T
     got = evaluate(ranks, benchmark(truth, ranks.shape[1]), at=GOLDEN["ks"].tolist())
     for letter, key in LETTERS.items():
-        assert got.map[key] == pytest.approx(float(GOLDEN[f"{case}_map{letter}"]), abs=1e-12)
-        np.testing.assert_allclose(got.mp[key], GOLDEN[f"{case}_mp{letter}"], atol=1e-12)
-        np.testing.assert_allclose(got.ap[key], GOLDEN[f"{case}_aps{letter}"], atol=1e-12)
-        np.testing.assert_allclose(got.precision[key], GOLDEN[f"{case}_prs{letter}"], atol=1e-12)
+        for found, stored in ((got.map, "map"), (got.mp, "mp"), (got.ap, "aps"), (got.precision, "prs")):
+            np.testing.assert_allclose(found[key], GOLDEN[f"{case}_{stored}{letter}"], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", GOLDEN["hand_names"].tolist())
@@ -63,9 +59,7 @@ def test_as_the_public_evaluation_on_hand_made_cases(name):
 
 def test_average_precision_by_hand():
     # places 1, 3, 5 of 3: ((0 + 1/2) + (1/3 + 2/4) + (2/5 + 3/6)) / 2 / 3
-    assert average_precision([1, 3, 5], 3) == pytest.approx((0.5 + 5 / 6 + 0.9) / 6)
-    assert average_precision([2], 1) == pytest.approx(1 / 6)
-    assert average_precision([5, 1, 3], 3) == average_precision([1, 3, 5], 3)
+    assert average_precision([5, 1, 3], 3) == average_precision([1, 3, 5], 3) == pytest.approx((0.5 + 5 / 6 + 0.9) / 6)
     assert average_precision([0, 1, 2], 3) == 1 and average_precision([0], 4) == 0.25
     assert average_precision([], 3) == 0 and np.isnan(average_precision([], 0))
 
@@ -76,18 +70,16 @@ def test_evaluate_is_the_naive_loop(seed, n, n_queries, cut):
     rng = np.random.default_rng(seed)
     truth = []
     for _ in range(n_queries):
-        ids, ends = rng.permutation(n), np.sort(rng.integers(0, n, 3))
-        truth.append(dict(zip(("easy", "hard", "junk"), np.split(ids[: ends[2]], ends[:2]), strict=True)))
+        easy, hard, junk, _ = np.split(rng.permutation(n), np.sort(rng.integers(0, n, 3)))
+        truth.append({"easy": easy, "hard": hard, "junk": junk})
     ranks = np.stack([rng.permutation(n) for _ in range(n_queries)])[:, : n // 2 if cut else n]
     got, wrong = evaluate(ranks, truth, at=(1, 3, 100)), false_positives_at_r(ranks, truth)
     for key, positive in (("easy", ["easy"]), ("medium", ["easy", "hard"]), ("hard", ["hard"])):
         ignored = [name for name in ("easy", "hard", "junk") if name not in positive]
         for i, query in enumerate(truth):
             ok, junk = (np.concatenate([query[name] for name in names]) for names in (positive, ignored))
-            ap, precision, false = naive(ranks[i], ok, junk, (1, 3, 100))
-            np.testing.assert_allclose(got.ap[key][i], ap, atol=1e-12)
-            np.testing.assert_allclose(got.precision[key][i], precision, atol=1e-12)
-            np.testing.assert_array_equal(wrong[key][i], false)
+            found = [got.ap[key][i], *got.precision[key][i], wrong[key][i]]
+            np.testing.assert_allclose(found, naive(ranks[i], ok, junk, (1, 3, 100)), atol=1e-12)
         values = got.ap[key][np.isfinite(got.ap[key])]
         assert got.map[key] == pytest.approx(values.mean() if len(values) else np.nan, nan_ok=True)
 
@@ -97,8 +89,6 @@ def test_a_querys_own_image_is_ignored_wherever_it_stands():
     for ranks in ([0, 1, 2, 3], [1, 2, 3, 0], [1, 2, 3]):
         assert evaluate([ranks], benchmark(truth, 4, query_ids=[0])).map["easy"] == 1
     assert evaluate([[0, 1, 2, 3]], benchmark(truth, 4)).map["easy"] == 0.25
-    far = [{"easy": [1, 2**40], "hard": [], "junk": []}]  # not found, and costs no memory
-    assert evaluate([[1, 0]], far).map["easy"] == 0.5
     assert evaluate([[2, 1, 0, 3]], benchmark(truth, 4, query_ids=[2])).map["easy"] == 1  # junk already
 
 
@@ -109,24 +99,16 @@ def test_every_kind_of_integers_and_blocks_of_queries_give_the_same():
         np.testing.assert_equal(evaluate(form, truth).ap, evaluate(ranks, truth).ap)
 
 
-ONE = [{"easy": [0], "hard": [], "junk": []}]
-
-
-@pytest.mark.parametrize(
-    ("ranks", "truth", "message"),
-    [
-        ([[0, 1, 1]], {}, "query 0 holds an id twice"),
-        ([[0, 1, -1]], {}, "ids from -1 to 1; wanted 0 to .*: rankings that end early are cut"),
-        ([[0, 2]], benchmark(ONE, 2), "ids from 0 to 2; wanted 0 to 1"),
-        ([[0, 1]], {"easy": [-2]}, "'easy' holds -2"),
-        ([[0, 1]], {"easy": [0.5]}, "ids are integers"),
-        ([[0, 1]], {"easy": [1], "hard": [0, 1]}, "id 1 is listed twice"),
-        ([[0, 1]], benchmark(ONE, 2, query_ids=[0]), "id 0 is listed twice"),
-        ([[0.0, 1.0]], {}, "ranks are float64"),
-        ([0, 1], {}, r"shape \(2,\)"),
-        ([[0, 1], [1, 0]], {}, "1 queries, the ranking 2"),
-    ],
-)
+@pytest.mark.parametrize("ranks,truth,message", [
+    ([[0, 1, 1]], {}, "query 0 holds an id twice"),
+    ([[0, 1, -1]], {}, "ids from -1 to 1; wanted 0 to .*: rankings that end early are cut"),
+    ([[0, 2]], benchmark(ONE, 2), "ids from 0 to 2; wanted 0 to 1"),
+    ([[0, 1]], {"easy": [-2]}, "'easy' holds -2"), ([[0, 1]], {"easy": [0.5]}, "ids are integers"),
+    ([[0, 1]], {"easy": [1], "hard": [0, 1]}, "id 1 is listed twice"),
+    ([[0, 1]], benchmark(ONE, 2, query_ids=[0]), "id 0 is listed twice"),
+    ([[0.0, 1.0]], {}, "ranks are float64"), ([0, 1], {}, r"shape \(2,\)"),
+    ([[0, 1], [1, 0]], {}, "1 queries, the ranking 2"),
+])  # fmt: skip
 def test_contradictions_are_refused(ranks, truth, message):
     with pytest.raises(ValueError, match=message):
         evaluate(np.array(ranks), [ONE[0] | truth] if isinstance(truth, dict) else truth)
