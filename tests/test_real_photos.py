@@ -10,10 +10,9 @@ import pytest
 from ssr_lib.commands.main import main
 
 
-@pytest.mark.parametrize(
-    "name,queries,database,floor,ceiling",
-    [("holidays", 299, 509, 0.80, 0.90), ("smvs_landmarks", 101, 101, 0.40, 0.55)],
-)
+@pytest.mark.parametrize("name,queries,database,floor,ceiling", [
+    ("holidays", 299, 509, 0.80, 0.90), ("smvs_landmarks", 101, 101, 0.40, 0.55)
+])  # fmt: skip
 def test_untrained_network_finds_real_photographs(extra_data, capsys, name, queries, database, floor, ceiling):
     assert main(["evaluate", str(extra_data / "photos" / name / "labels.csv"), "--k", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
