@@ -10,12 +10,14 @@ import pytest
 from kernels import execute_here
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ssr_lib.files import FolderBusyError, locked
+from ssr_lib.files import FolderBusyError, locked, write_atomic
 from ssr_lib.study import provenance, run
 
 BASE = provenance.repository_root() / "profiles" / "base.yaml"
 TINY = "base: base\ntitle: A tiny study\nnotebooks: [00_first, 01_second]\nreads: {01_second: [data/*.csv]}\n"
 LOG = "with open('{log}', 'a') as log:\n    log.write('{said} ')"
+MISSING = {"networks.mine": {"checkpoint": "weights/plain_{seed}", "seeds": [4]}, "data.distractors": "revisitop1m"}
+BROUGHT = r"`ssr fetch revisitop1m` brings it; weights/plain_4\.safetensors is not .*data/README\.md says"
 
 
 class Repository:
@@ -38,10 +40,10 @@ class Repository:
         cells += [new_code_cell(source) for source in sources]
         nbformat.write(new_notebook(cells=cells), self.root / "notebooks" / f"{name}.ipynb")
 
-    def study(self, *names: str, **changes) -> list[str]:
+    def study(self) -> list[str]:
         """Run the study; what the notebooks that were executed have said."""
         self.log.write_text("")
-        run.run("tiny", self.workspace, changes, notebooks=names or None, progress=False)
+        run.run("tiny", self.workspace, progress=False)
         return self.log.read_text().split()
 
 
@@ -62,8 +64,7 @@ def here(repository, monkeypatch):
 def test_a_second_run_executes_what_has_changed_and_all_that_follow_it(here):
     assert here.study() == ["00_first", "01_second"] and here.study() == []
     record = json.loads((here.results / "run.json").read_text())
-    assert record["title"] == "A tiny study" and record["seconds"].keys() == {"00_first", "01_second"}
-    assert (here.results / "report.html").is_file()
+    assert record["seconds"].keys() == {"00_first", "01_second"} and (here.results / "report.html").is_file()
     here.write("01_second", LOG.format(log=here.log, said="new"))
     assert here.study() == ["new"], "its source"
     (here.root / "data" / "published.csv").write_text("1")
@@ -85,19 +86,10 @@ def test_after_a_failure_the_next_run_resumes_there(here):
     assert here.study() == ["mended"]
 
 
-MISSING = {"networks.mine": {"checkpoint": "weights/plain_{seed}", "seeds": [4]}, "data.distractors": "revisitop1m"}
-BROUGHT = r"`ssr fetch revisitop1m` brings it; weights/plain_4\.safetensors is not .*data/README\.md says"
-
-
-@pytest.mark.parametrize(
-    ("asked", "refusal"),
-    [
-        ({"changes": {"training.stps": 2}}, r"there is no training\.stps"),
-        ({"profile": "huge"}, "no profile 'huge' to start from; there are base, tiny"),
-        ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/"),
-        ({"changes": MISSING}, BROUGHT),
-    ],
-)
+@pytest.mark.parametrize("asked,refusal", [
+    ({"changes": {"training.stps": 2}}, r"there is no training\.stps"),
+    ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/"), ({"changes": MISSING}, BROUGHT),
+])  # fmt: skip
 def test_what_is_not_there_is_named_before_the_first_notebook(asked, refusal, here, monkeypatch):
     monkeypatch.setenv("SSR_DATA", str(here.root))
     with pytest.raises((ValueError, FileNotFoundError), match=refusal) as caught:
@@ -111,25 +103,21 @@ def test_a_second_run_in_the_same_workspace_is_refused(here):
 
 
 def test_a_kernel_leaves_no_trace_of_the_machine_and_a_failure_names_its_cell(repository, monkeypatch, tmp_path):
-    other = tmp_path / "kernels" / "python3"  # one that the user has installed under the same name
-    other.mkdir(parents=True)
-    (other / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"}))
+    other = {"argv": ["/bin/false"], "display_name": "x", "language": "python"}  # that the user has under the same name
+    write_atomic(tmp_path / "kernels" / "python3" / "kernel.json", json.dumps(other))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     said = "print(f'{workspace}/a.png in {workspace}, {workspace}.old', sys.prefix, home, os.environ['TQDM_DISABLE'])"
     said = f"import os, sys, warnings\nhome = os.path.expanduser('~')\n{said}\nwarnings.warn('careful')\nobject()"
     repository.write("00_first", said)
     repository.write("01_second", "1", "raise ValueError('512 dimensions')")
-    fault = r"01_second\.ipynb failed in cell 4: ValueError: 512 dimensions"
-    with pytest.raises(run.NotebookError, match=fault) as caught:
+    with pytest.raises(run.NotebookError, match=r"01_second\.ipynb failed in cell 4: ValueError: 512 dimensions$"):
         repository.study()
-    assert "\n" not in str(caught.value)
     text = (repository.results / "notebooks" / "00_first.ipynb").read_text()
     text = text.replace(f"{repository.workspace}.old", "another folder")
     for trace in (str(tmp_path), str(Path.home()), sys.prefix, "papermill", "iopub", " 0x7", "ipykernel_"):
         assert trace not in text, trace
     assert "a.png in ., another folder .venv ~ 1" in text and "cell:4: UserWarning: careful" in text
-    running = repository.workspace / "build" / "running" / "tiny" / "01_second.ipynb"
-    assert "512 dimensions" in running.read_text()
+    assert "512 dimensions" in (repository.workspace / "build/running/tiny/01_second.ipynb").read_text()
 
 
 def test_a_user_without_home_and_entry_can_run_a_study():
