@@ -10,20 +10,13 @@ from ssr_lib.rerank import first_ranking, superglobal, superglobal_rerank
 from ssr_lib.search import prepare, rank
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "superglobal.npz")
-SETTINGS = "abcdefg"
 
 
-def case(name):
-    prefix = "g_" if name == "g" else ""
-    queries, database = GOLDEN[prefix + "Q"], GOLDEN[prefix + "X"]
-    m = min(int(GOLDEN[f"{name}_M"]), len(database))  # theirs shortens a shortlist beyond the database silently
-    return queries, database, m, int(GOLDEN[f"{name}_K"]), float(GOLDEN[f"{name}_beta"])
-
-
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", "abcdefg")
 def test_the_final_ranking_and_scores_are_theirs(name):
-    queries, database, m, k, beta = case(name)
-    got = superglobal_rerank(queries, database, m, k, beta)
+    queries, database = (GOLDEN[f"g_{part}" if name == "g" else part] for part in "QX")
+    m = min(int(GOLDEN[f"{name}_M"]), len(database))  # theirs shortens a shortlist beyond the database silently
+    got = superglobal_rerank(queries, database, m, int(GOLDEN[f"{name}_K"]), float(GOLDEN[f"{name}_beta"]))
     assert np.array_equal(got.ranks, GOLDEN[f"{name}_ranks_after"].T)
     np.testing.assert_allclose(got.scores[:, :m], -np.sort(-GOLDEN[f"{name}_final"], axis=1), atol=2e-6)
     np.testing.assert_allclose(got.queries, GOLDEN[f"{name}_qexp"], atol=2e-6)
@@ -60,10 +53,8 @@ def test_the_own_image_is_left_out_and_the_part_is_the_same():
     np.testing.assert_allclose(part.scores, got.scores, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"shortlist": 301}, "shortlist is 301"), ({"k": 300}, "k is 300"), ({"beta": np.inf}, "beta is inf")],
-)
-def test_arguments_that_cannot_be_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("options", [{"shortlist": 301}, {"k": 300}, {"beta": np.inf}])
+def test_arguments_that_cannot_be_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
         superglobal_rerank(GOLDEN["Q"], GOLDEN["X"], **options)
