@@ -17,6 +17,7 @@ from ssr_lib.pooling import combine_scales
 from ssr_lib.weights import load_checkpoint, read_record, save_checkpoint, stored_preprocess
 
 GOLDEN = Path(__file__).parent / "golden"
+REFUSED, DAMAGED = r"which is not read; .*state_dict\(\)", r"w\.pth \(cvnet\) is damaged or no file of weights"
 
 
 @pytest.fixture(scope="module")
@@ -24,28 +25,25 @@ def head():
     """SENet's self-similarity module and head: random numbers in the order behind the golden outputs."""
     rng, state = np.random.default_rng(0), {}
 
-    def draw(name, shape, spread=1.0, centre=0.0):
-        state[name] = rng.standard_normal(shape) * spread + centre
+    def linear(name, shape, spread, shift=0.1):
+        state[f"{name}.weight"] = rng.standard_normal(shape) * spread
+        state[f"{name}.bias"] = rng.standard_normal(shape[0]) * shift
 
-    def norm(name, size, small):
-        draw(f"{name}.weight", size, 0.1, 1)
-        draw(f"{name}.bias", size, 0.1)
-        draw(f"{name}.running_mean", size, 0.001 if small else 0.1)
-        state[f"{name}.running_var"] = rng.uniform(0.5, 1.5, size) if not small else rng.uniform(0.5e-5, 1.5e-5, size)
+    def norm(name, size, scale=1.0):
+        state[f"{name}.weight"] = 1 + 0.1 * rng.standard_normal(size)
+        state[f"{name}.bias"] = 0.1 * rng.standard_normal(size)
+        state[f"{name}.running_mean"] = rng.standard_normal(size) * (0.1 if scale == 1 else 0.001)
+        state[f"{name}.running_var"] = rng.uniform(0.5 * scale, 1.5 * scale, size)
 
-    draw("SSM.ch_reduction_encoder.weight", (256, 2048, 1, 1), 0.02)
+    state["SSM.ch_reduction_encoder.weight"] = rng.standard_normal((256, 2048, 1, 1)) * 0.02
     for i in range(3):
-        draw(f"SSM.SSE.conv_in.{i}.0.weight", (256, 256, 1, 3, 3), 0.02)
-        draw(f"SSM.SSE.conv_in.{i}.0.bias", 256, 0.001 if i == 0 else 0.1)
-        norm(f"SSM.SSE.conv_in.{i}.1", 256, small=i == 0)
-    draw("SSM.SSE.conv1x1_out.0.weight", (2048, 256, 1, 1), 0.05)
-    draw("SSM.SSE.conv1x1_out.0.bias", 2048, 0.1)
-    norm("SSM.SSE.conv1x1_out.1", 2048, small=False)
+        linear(f"SSM.SSE.conv_in.{i}.0", (256, 256, 1, 3, 3), 0.02, 0.1 if i else 0.001)
+        norm(f"SSM.SSE.conv_in.{i}.1", 256, 1.0 if i else 1e-5)
+    linear("SSM.SSE.conv1x1_out.0", (2048, 256, 1, 1), 0.05)
+    norm("SSM.SSE.conv1x1_out.1", 2048)
     for i in (0, 2):
-        draw(f"SSM.FFN.{i}.weight", (2048, 2048, 1, 1), 0.02)
-        draw(f"SSM.FFN.{i}.bias", 2048, 0.1)
-    draw("head.fc.weight", (2048, 2048), 0.02)
-    draw("head.fc.bias", 2048, 0.01)
+        linear(f"SSM.FFN.{i}", (2048, 2048, 1, 1), 0.02)
+    linear("head.fc", (2048, 2048), 0.02, 0.01)
     return {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
 
 
@@ -73,6 +71,7 @@ def difference(a, b):
 
 @pytest.fixture(scope="module")
 def cvnet(head):
+    """A whole network of CVNet in its file: ResNet-50, the exponent, and the linear layer of `head`."""
     linear = {name: value for name, value in head.items() if name.startswith("head.fc")}
     return {**backbone_state(), **linear, "head.pool.p": torch.tensor([3.0])}
 
@@ -85,7 +84,7 @@ def images():
 
 @torch.inference_mode()
 def at_scales(net, pictures, **options):
-    return torch.stack([net(picture if picture.ndim == 4 else picture[None], **options) for picture in pictures])
+    return torch.stack([net(picture.reshape(1, *picture.shape[-3:]), **options) for picture in pictures])
 
 
 def test_senet_head_equals_the_reference(head):
@@ -110,18 +109,13 @@ def test_head_of_reading_b_equals_the_reference(name):
 
 @pytest.mark.parametrize("family", ["senet", "cvnet"])
 def test_a_checkpoint_gives_the_published_descriptors(head, cvnet, images, family):
-    state, expected = cvnet, images[f"{family}_scale_descs"]
     whole = {f"encoder_q.{name}": value for name, value in cvnet.items()} | {"conv2ds.0.weight": torch.zeros(1)}
     if family == "senet":
         backbone = {name: value for name, value in cvnet.items() if not name.startswith("head.")}
-        state, whole = head, {**backbone, **head, "stem.bn.num_batches_tracked": torch.tensor(7)}
-    net = load_official({"model_state": whole}, family)
-    each = at_scales(net, [images[f"db_scale{i}"] for i in range(3)])
-    assert difference(each[:, 0], expected) < 1e-6
+        whole = {**backbone, **head, "stem.bn.num_batches_tracked": torch.tensor(7)}
+    each = at_scales(load_official({"model_state": whole}, family), [images[f"db_scale{i}"] for i in range(3)])
+    assert difference(each[:, 0], images[f"{family}_scale_descs"]) < 1e-6
     assert difference(combine_scales(each), images[f"{family}_desc"]) < 1e-6
-    with torch.inference_mode():
-        _, last = net.backbone(images["db_scale1"][None])
-        assert difference(official_head(state, family)(last), expected[1]) < 1e-6
 
 
 def test_a_conversion_for_superglobal_gives_the_published_descriptors(cvnet, images, tmp_path):
@@ -137,13 +131,13 @@ def test_a_conversion_for_superglobal_gives_the_published_descriptors(cvnet, ima
         convert(tmp_path / "cvnet.pyth", "senet", tmp_path / "x", superglobal=True)
 
 
-def small(**options):
-    return RetrievalNet("test_efficientnet", "product", {"mid_channels": 8, "window": 3, **options}, descriptor_dim=16,
-                        pretrained="none", seed=3).eval()  # fmt: skip
+def small():
+    options = {"mid_channels": 8, "window": 3, "initial_gain": 1, "learn_p": True}
+    return RetrievalNet("test_efficientnet", "product", options, descriptor_dim=16, pretrained="none", seed=3).eval()
 
 
 def test_checkpoint_gives_the_same_descriptors_back(tmp_path):
-    net, image = small(initial_gain=1, learn_p=True), torch.rand(1, 3, 64, 64)
+    net, image = small(), torch.rand(1, 3, 64, 64)
     written = save_checkpoint(tmp_path / "run.2", net, {"step": 7})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.2.json", "run.2.safetensors"]
     for path in (tmp_path / "run.2", written, written.with_suffix(".json")):
@@ -153,21 +147,19 @@ def test_checkpoint_gives_the_same_descriptors_back(tmp_path):
     assert read_record(written)["extra"] == {"step": 7} and stored_preprocess(written) is None
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda file, other: file.write_bytes(file.read_bytes()[:-100]), r"a\.safetensors is damaged or cut short"),
-        (lambda file, other: other.replace(file), r"a\.json is missing or is not the record inside a\.safetensors"),
-        (lambda file, other: save_file({"x": torch.zeros(1)}, file), "holds no network of ssr-checkpoint-2; train or"),
-        (lambda file, other: file.unlink(), r"No such file.*a\.safetensors"),
-    ],
-)
+@pytest.mark.parametrize("damage,message", [
+    (lambda file, other: file.write_bytes(file.read_bytes()[:-100]), r"a\.safetensors is damaged or cut short"),
+    (lambda file, other: other.replace(file), r"a\.json is missing or is not the record inside a\.safetensors"),
+    (lambda file, other: save_file({"x": torch.zeros(1)}, file), "holds no network of ssr-checkpoint-2; train or"),
+    (lambda file, other: file.unlink(), r"No such file.*a\.safetensors"),
+])  # fmt: skip
 def test_damaged_mixed_or_foreign_checkpoints_are_refused_by_name(tmp_path, damage, message):
     damage(*(save_checkpoint(tmp_path / name, small(), {"run": name}) for name in "ab"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_checkpoint(tmp_path / "a")
 
 
+@torch.no_grad()
 def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, images, head, tmp_path):
     places = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}  # in torchvision's ResNet
     state = {"pool.p": torch.tensor([2.5])}
@@ -180,23 +172,20 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, ima
     written = convert(tmp_path / "gem.pth", "gem", tmp_path / "gem", trained_on="SfM120k")
     written.with_suffix(".json").unlink()  # as a killed conversion leaves it
     assert convert(tmp_path / "gem.pth", "gem", tmp_path / "gem", trained_on="SfM120k") == written
-    net, bare = load_checkpoint(written), load_official(state, "gem")
-    with torch.inference_mode():
-        image = images["db_scale0"][None]
-        _, last = bare.backbone(image)
-        pooled = F.normalize(last.clamp(min=1e-6).pow(2.5).mean(dim=(2, 3)).pow(0.4), dim=1)
-        assert difference(bare(image), pooled) < 1e-6
-        expected = F.normalize(F.linear(pooled, whiten["whiten.weight"], whiten["whiten.bias"]), dim=1)
-        assert difference(net(image), expected) < 1e-6
-        assert difference(official_head(state | whiten, "gem")(last), expected) < 1e-6
-    extra = read_record(written)["extra"]
-    assert (extra["source"], extra["trained_on"]) == ("gem.pth", "SfM120k")
+    bare = load_official(state, "gem")
+    image = images["db_scale0"][None]
+    _, last = bare.backbone(image)
+    pooled = F.normalize(last.clamp(min=1e-6).pow(2.5).mean(dim=(2, 3)).pow(0.4), dim=1)
+    expected = F.normalize(F.linear(pooled, whiten["whiten.weight"], whiten["whiten.bias"]), dim=1)
+    assert difference(bare(image), pooled) < 1e-6 and difference(load_checkpoint(written)(image), expected) < 1e-6
+    assert difference(official_head(state | whiten, "gem")(last), expected) < 1e-6
+    assert read_record(written)["extra"]["trained_on"] == "SfM120k"
     assert stored_preprocess(written) == PRESETS["cirtorch"]
 
 
 def test_what_training_programs_put_around_weights_is_taken_off(head, cvnet, tmp_path):
     wrapped = {"args": argparse.Namespace(lr=[1]), "best": np.float64(0.5)}
-    for around, prefix in (({}, "module.module._orig_mod."), ({"epoch": 3}, "_orig_mod."), (wrapped, "")):
+    for around, prefix in (({}, "module.module._orig_mod."), (wrapped, "_orig_mod.")):
         only_head = {prefix + key: value for key, value in cvnet.items() if key.startswith("head.")}
         torch.save(around | {"model": only_head} if around else only_head, tmp_path / "w.pth")
         found = official_head(tmp_path / "w.pth", "cvnet").state_dict()
@@ -205,29 +194,19 @@ def test_what_training_programs_put_around_weights_is_taken_off(head, cvnet, tmp
 
 class Malicious:
     def __reduce__(self):
-        return (print, ("this runs when unpickled without care",))
+        return print, ("this runs when unpickled without care",)
 
 
-REFUSED, DAMAGED = r"which is not read; .*state_dict\(\)", r"w\.pth \(cvnet\) is damaged or no file of weights"
-
-
-@pytest.mark.parametrize(
-    ("family", "damage", "message"),
-    [
-        ("delg", lambda s: s, "family is 'delg'; one of senet, cvnet, gem, attention"),
-        ("cvnet", lambda s: torch.nn.Linear(1, 1), rf"holds a torch\.nn\.modules\.linear\.Linear, {REFUSED}"),
-        ("cvnet", lambda s: s | {"w": Malicious()}, f"holds a print, {REFUSED}"),
-        ("cvnet", lambda s: b"<!DOCTYPE html>", DAMAGED),
-        ("cvnet", lambda s: b"PK\3\4" + 50 * b"\0", DAMAGED),
-        ("cvnet", lambda s: {k: v for k, v in s.items() if "pool" not in k}, r"'cvnet': 'head\.pool\.p' is missing$"),
-        ("gem", lambda s: s | {"pool.p": torch.tensor(3.0)}, r"Unexpected.*head\.fc\.bias"),
-        ("cvnet", lambda s: s | {"w": torch.full((2,), np.nan)}, "w is no tensor of finite floating"),
-        ("cvnet", lambda s: s | {"head.fc.bias": torch.zeros(7)}, r"size mismatch for whitening\.bias.*\[7\]"),
-    ],
-)
-def test_weights_that_cannot_be_used_are_refused_in_one_line_and_run_nothing(
-    cvnet, tmp_path, capsys, family, damage, message
-):
+@pytest.mark.parametrize("family,damage,message", [
+    ("delg", lambda s: s, "family is 'delg'; one of senet, cvnet, gem, attention"),
+    ("cvnet", lambda s: s | {"w": Malicious()}, f"holds a print, {REFUSED}"),
+    ("cvnet", lambda s: b"<!DOCTYPE html>", DAMAGED),
+    ("cvnet", lambda s: {k: v for k, v in s.items() if "pool" not in k}, r"'cvnet': 'head\.pool\.p' is missing$"),
+    ("gem", lambda s: s | {"pool.p": torch.tensor(3.0)}, r"Unexpected.*head\.fc\.bias"),
+    ("cvnet", lambda s: s | {"w": torch.full((2,), np.nan)}, "w is no tensor of finite floating"),
+    ("cvnet", lambda s: s | {"head.fc.bias": torch.zeros(7)}, r"size mismatch for whitening\.bias.*\[7\]"),
+])  # fmt: skip
+def test_what_cannot_be_used_is_refused_in_one_line_and_runs_nothing(cvnet, tmp_path, capsys, family, damage, message):
     content = damage({name: value for name, value in cvnet.items() if name.startswith("head.")})
     torch.save(content, tmp_path / "w.pth")
     if isinstance(content, bytes):
