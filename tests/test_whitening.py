@@ -8,6 +8,7 @@ import pytest
 from ssr_lib.whitening import fit_lda, fit_learned, fit_pca
 
 GOLDEN = np.load(Path(__file__).parent / "golden/qe.npz")
+X = np.random.default_rng(5).standard_normal((9, 3))
 
 
 def same_up_to_sign(rows, reference):
@@ -28,17 +29,15 @@ def test_projection_and_descriptors_equal_the_reference(kind):
 
 def test_singular_scatter_gets_the_smallest_diagonal_that_helps():
     x = np.repeat(np.random.default_rng(0).standard_normal((40, 3)), 2, axis=1)  # every column twice
-    whitening = fit_learned(x, np.arange(20), np.arange(20, 40))
-    assert np.isfinite(whitening.projection).all()
+    assert np.isfinite(fit_learned(x, np.arange(20), np.arange(20, 40)).projection).all()
     assert fit_pca(x[:5]).projection.shape == (3, 6), "and PCA keeps only directions with variance"
 
 
 def test_lda_makes_the_scatter_within_classes_white_and_orders_directions_by_total_variance():
     rng = np.random.default_rng(6)
-    labels = np.repeat([3, 1, 4], 100)
-    centres = {3: [4.0, 0, 0], 1: [-4.0, 0, 0], 4: [0, 1.0, 0]}
+    labels, centres = (np.repeat(x, 100, axis=0) for x in ([3, 1, 4], [[4.0, 0, 0], [-4, 0, 0], [0, 1, 0]]))
     mixing = rng.standard_normal((3, 3))
-    x = (rng.standard_normal((300, 3)) + [centres[label] for label in labels]) @ mixing
+    x = (rng.standard_normal((300, 3)) + centres) @ mixing
     whitening = fit_lda(x, labels)
     y = (x - whitening.mean) @ whitening.projection.T
     within = sum(np.cov(y[labels == label], rowvar=False, bias=True) for label in (1, 3, 4)) / 3
@@ -54,17 +53,11 @@ def test_shrinkage_adds_its_share_of_the_average_variance_to_every_direction():
     np.testing.assert_allclose(projection.T @ projection, np.diag([1 / 3.0, 1 / 4.5]), atol=1e-12)
 
 
-X = np.random.default_rng(5).standard_normal((9, 3))
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: fit_pca(X * np.nan), "infs or NaNs"),
-        (lambda: fit_lda(X, np.arange(9)), "each of 9 descriptors is a class of its own"),
-        (lambda: fit_learned(X, [0, 1], [2]), "2 queries for 1 positives"),
-    ],
-)
+@pytest.mark.parametrize("call,message", [
+    (lambda: fit_pca(X * np.nan), "infs or NaNs"),
+    (lambda: fit_lda(X, np.arange(9)), "each of 9 descriptors is a class of its own"),
+    (lambda: fit_learned(X, [0, 1], [2]), "2 queries for 1 positives"),
+])  # fmt: skip
 def test_errors_name_what_was_found(call, message):
     with pytest.raises(ValueError, match=message):
         call()
