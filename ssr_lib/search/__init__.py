@@ -26,8 +26,9 @@ def _best_products(unit: torch.Tensor, x: torch.Tensor, m: int) -> tuple[torch.T
 
         values, ids = faiss.knn(unit.numpy(), x.numpy(), m, metric=faiss.METRIC_INNER_PRODUCT)
         return torch.from_numpy(values), torch.from_numpy(ids)
+    room = NUMBERS if unit.device.type == "cpu" else 16 * NUMBERS  # on a GPU 1 GB: thin blocks only wait for memory
     with torch.autocast(unit.device.type, enabled=False):
-        found = [(unit[rows] @ x.T).topk(m, dim=1) for rows in blocks(len(unit), NUMBERS // len(x))]
+        found = [(unit[rows] @ x.T).topk(m, dim=1) for rows in blocks(len(unit), room // len(x))]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
