@@ -159,7 +159,7 @@ def maps_of(net, photos, folder, preprocess=SQUARE):
 
 
 @pytest.mark.parametrize("head,protocol,stored", [
-    ("product", "end_to_end", [True, False]), ("plain", "frozen", [False, True]), ("structural", "frozen", [True, True]),
+    ("product", "end_to_end", [True, False]), ("plain", "frozen", [False, True]), ("structural", "frozen", [True, True])
 ])  # fmt: skip
 @torch.inference_mode()
 def test_the_maps_that_a_head_asks_for_are_those_of_the_frozen_part(photos, tmp_path, head, protocol, stored):
