@@ -3,9 +3,9 @@
     score(q, j) = |inliers(q, j)|,   or weighted  Σ x_i · y_n  over the inliers (i, n)
 
 Sources: verification of a shortlist by the inliers of a geometric transformation, Philbin et al., CVPR 2007: reference
-[32] of the paper; as it is used with DELF (Noh et al., ICCV 2017: reference [5]) and D2-Net (reference [20]). Those find
-about a thousand features at several scales of large pictures; here there is one scale, and at most as many features as a
-map has places. `rerank.sift_ransac` is the same with SIFT, which looks at the pictures themselves.
+[32] of the paper; used like this with DELF (Noh et al., ICCV 2017: reference [5]) and D2-Net (reference [20]), which
+find a thousand features at several scales of large pictures. Here there is one scale, and at most as many features as
+a map has places. `rerank.sift_ransac` is the same with SIFT, which looks at the pictures themselves.
 """
 
 from __future__ import annotations

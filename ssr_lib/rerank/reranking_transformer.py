@@ -100,9 +100,9 @@ def fit(
     shortlist: int = 100,
     seed: int = 0,
 ) -> Transformer:
-    """What training pictures teach: maps, a label for each, and global descriptors (N, D) float32.
+    """What training pictures teach: maps, a label for each, and global descriptors (N, G) float32.
 
-    `features`, `learned`, `count`: as for `local_ransac.prepare`. `batch`: queries of a step; see `_shortlist.training_pairs`.
+    `features`, `learned`, `count`: as for `local_ransac.prepare`; `batch`: as for `_shortlist.training_pairs`.
     """
     how = {"features": features, "learned": learned, "count": count}
     own = local_ransac.prepare(maps, **how)
