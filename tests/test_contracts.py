@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = ["files", "benchmark", "decode", "images", "loading", "datasets", "backbones", "pooling", "self_similarity"]
-CORE += ["whitening", "heads", "losses", "network", "weights", "official", "store", "extract", "train"]
+CORE = ["files", "benchmark", "decode", "images", "datasets", "backbones", "pooling", "self_similarity", "whitening"]
+CORE += ["heads", "losses", "network", "weights", "official", "store", "extract", "train"]
 ORDER = [*CORE, "search", "local", "rerank", "gallery", "metrics", "significance", "scale", "study", "commands"]
 EXPERIMENT = {"train", "search", "rerank", "metrics"}  # notebooks call these; in `study` choose and artefacts alone
 

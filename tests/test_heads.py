@@ -157,8 +157,3 @@ def test_under_autocast_the_relations_are_computed_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         head(None, noise(3, 6, 6, 5), nn.Identity())
     assert dtypes == [torch.float32]
-
-
-def test_an_even_window_is_refused():
-    with pytest.raises(ValueError, match="window is 4; an odd whole number of at least 3"):
-        head_of("product", (4, 6, 9), window=4)

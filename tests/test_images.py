@@ -38,9 +38,8 @@ def test_cirtorch_shrinks_with_a_lanczos_thumbnail_then_scales_the_tensor(shape)
     longest = 1024 * max(cropped.size) / max(shape)
     if longest < max(cropped.size):
         cropped.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=None)
-    expected = torch.from_numpy(np.asarray(cropped) / np.float32(255)).permute(2, 0, 1)
-    expected -= torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    expected /= torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    expected = (np.asarray(cropped) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    expected = torch.from_numpy(expected).float().permute(2, 0, 1)
     for tensor, scale in zip(to_tensors(image, PRESETS["cirtorch"], box), (1.0, 2**0.5, 2**-0.5), strict=True):
         scaled = F.interpolate(expected[None], scale_factor=scale, mode="bilinear", align_corners=False)
         torch.testing.assert_close(tensor, scaled[0], atol=1e-5, rtol=1e-5)

@@ -56,8 +56,7 @@ def test_what_is_behind_the_shortlist_is_not_looked_at(files, tmp_path):
     query, database = files
     (tmp_path / "broken.png").write_bytes(b"no picture")
     database = [*database[:2], tmp_path / "broken.png", database[3]]
-    ranks = np.array([[0, 3, 1, 2]])
-    got = sift_ransac.rerank([query], database, Ranking(ranks, None), shortlist=2)
+    got = local_rerank(query, database, [0, 3, 1, 2], 2)
     assert got.ranks.tolist() == [[3, 0, 1, 2]] and got.scores[0, 2:].tolist() == [-1, -1]
     with pytest.raises(ValueError, match=r"broken\.png"):
         local_rerank(query, database, [0, 3, 1, 2], 4)

@@ -1,6 +1,4 @@
-"""RetrievalNet: what is frozen and what is trained, what starts as what, and that its configuration rebuilds it."""
-
-import json
+"""RetrievalNet: what is frozen and what is trained, what starts as what, and what it takes."""
 
 import numpy as np
 import pytest
@@ -62,13 +60,8 @@ def test_ten_steps_move_every_parameter_that_is_not_frozen(head, protocol):
     assert any("running" in name for name in moved) == (head != "plain"), "a head's own batch norms learn"
 
 
-def test_configuration_is_json_names_every_option_and_rebuilds_the_same_net():
-    net = small("neighbour", place="last", descriptor_dim=8, seed=3).eval()
-    assert net.config["options"]["fusion"] == "add", "a default is written out"
-    again = RetrievalNet(**json.loads(json.dumps(net.config))).eval()
-    with torch.inference_mode():
-        assert torch.equal(again(IMAGES), net(IMAGES))
-    assert again.config == net.config
+def test_the_configuration_names_the_options_that_were_left_out():
+    assert small("product").config["options"]["fusion"] == "add"
 
 
 def test_whitening_is_a_rotation_drawn_from_the_seed_that_keeps_similarities():
@@ -102,6 +95,7 @@ def test_a_vit_describes_pictures_of_different_sizes_from_files_and_from_stored_
     [
         ({"head": "ssm"}, "no part 'ssm' in heads; there are alone, .*, conv, .*, structural"),
         ({"head": "plain", "windw": 3}, "head 'plain' has no option windw; it has feed_forward, p, learn_p"),
+        ({"window": 4}, "window is 4; an odd whole number of at least 3"),
         ({"protocol": "half"}, "protocol is 'half'; one of end_to_end, frozen"),
         ({"relup": 0.014}, "bottleneck"),
         ({"backbone": "vit_tiny_patch16_224"}, "is a ViT, and protocol is 'end_to_end'; 'frozen' is wanted"),

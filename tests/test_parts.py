@@ -1,5 +1,8 @@
 """A head, a loss, a re-ranker and a data set of one's own: one file or one line of a profile each, and their rows come."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,23 +52,6 @@ def rerank(queries, database, first, *, prepared=None, places: int = 0):
     found = first_ranking(queries, database) if first is None else first
     return Reranking(np.roll(found.ids, places, axis=1), np.roll(found.scores, places, axis=1))
 """
-PROFILE = """
-base: smoke
-title: Parts of one's own
-data:
-  image_size: 64
-  drawn_size: 64
-  training: {seed: 1, landmarks: 8, views: 5}
-  validation: {seed: 2, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 12}
-  test: {seed: 3, landmarks: 3, views: [3, 4], same_style: 0, same_building: 0, distractors: 12}
-model: {descriptor_dim: 8}
-networks: {mine: {head: my_head.py, options: {weight: 0.5}}}
-tables: {main: [plain, mine]}
-training: {loss: my_loss.py, loss_options: {base: null, scale: 12.0}, start: random, seeds: [0], steps: 2, batch_size: 8}
-rerankers: {AQE: null, αQE: null, DBA: null, αQE + DBA: null, SuperGlobal: null,
-             diffusion: {module: diffusion, candidates: {neighbours: [2, 3]}, fixed: {truncation: 20}},
-             mine: {module: my_reranker.py, candidates: {places: [0, 1]}}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +60,7 @@ def profile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mine")
     for name, text in {"my_head": HEAD, "my_loss": LOSS, "my_reranker": RERANKER}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    (folder / "mine.yaml").write_text(PROFILE, encoding="utf-8")
-    return folder / "mine.yaml"
+    return Path(shutil.copy(Path(__file__).parent / "profiles" / "mine.yaml", folder))
 
 
 def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_notebooks_of_peers(profile):

@@ -12,12 +12,8 @@ from ssr_lib.study import Study
 ROOT = Path(__file__).parents[1]
 CONDITIONS = ["method", "variant", "backbone", "train_set", "dim", "descriptor", "rerank", "inputs", "query_crop"]
 FIGURES = ["roxf_E", "roxf_M", "roxf_H", "rpar_E", "rpar_M", "rpar_H", "roxf1m_M", "roxf1m_H", "rpar1m_M", "rpar1m_H"]
-LEGAL = {
-    "kind": {"published", "reference output", "user run"},
-    "descriptor": {"global", "local"},
-    "query_crop": {"yes", "no", ""},
-    "read_in": {"readme", "image", "issue", "paper", "second hand"},
-}
+LEGAL = {"kind": {"published", "reference output", "user run"}, "descriptor": {"global", "local"}}
+LEGAL |= {"query_crop": {"yes", "no", ""}, "read_in": {"readme", "image", "issue", "paper", "second hand"}}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The notebooks of the profile `real`, on pictures made in a second: they run, and say what their tables hold."""
 
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,25 +11,7 @@ from kernels import execute_here
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
 
-PROFILE = """
-base: real
-data:
-  datasets: [north, south, few, absent]
-  labels: {base: null, north: north/gnd_north.pkl, south: south/gnd_south.pkl, few: few/labels.csv, absent: holidays/labels.csv}
-  training_labels: train/labels.csv
-  whitening_labels: {groceries: train/labels.csv, lost: lost/labels.csv}
-  distractors: wrong
-model: {descriptor_dim: 8}
-photographs: {sizes: [64, 80], reduced: 48, copies: 48, square: 64, shrinkage: [1.0], folds: 2, galleries: 1, positives: [1, 3], asked: 2,
-              distractors: 4, rates: [1.0e-2], no_more_than: [2]}
-training: {steps: 2, batch_size: 4, seeds: [0, 1]}
-tables: {main: [plain, product, neighbour]}
-rerankers:
-  αQE: {candidates: {k: [1, 2], exponent: [1.0]}}
-  αQE + DBA: {candidates: {k: [1, 2], exponent: [1.0]}}
-  SuperGlobal: {candidates: {k: [1, 2], beta: [1.0]}}
-  GFR: {candidates: {k: [1, 2], alpha: [0.5]}}
-"""
+PROFILE = Path(__file__).parent / "profiles" / "real.yaml"
 METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR"]
 
 
@@ -51,10 +34,9 @@ def done(tmp_path_factory):
     table(data / "few", [(300 + i // 2, i % 2, ("query", "db")[i % 2]) for i in range(6)])
     table(data / "train", [(400 + i // 5, i % 5, "train") for i in range(30)])
     table(data / "wrong", [(500 + i, 0, "distractor") for i in range(5)])
-    (folder / "tiny.yaml").write_text(PROFILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSR_DATA", str(data))
-        study = Study(str(folder / "tiny.yaml"), folder, progress=False)
+        study = Study(str(PROFILE), folder, progress=False)
         for name in study.profile.notebooks:
             execute_here(study, name, profile=study.source, workspace=str(folder), changes=None)
         yield study

@@ -1,23 +1,14 @@
 """The notebooks of the profile `scaling`, on drawings made in seconds: they run, and their figures agree with each other."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from kernels import execute_here
 
 from ssr_lib.study.artefacts import Study
 
-PROFILE = """
-base: scaling
-data:
-  image_size: 64
-  drawn_size: 64
-  training: {landmarks: 8, views: 4}
-  validation: {landmarks: 4, views: [6, 6], distractors: 4}
-  test: {landmarks: 4, views: [3, 5], distractors: 4}
-model: {descriptor_dim: 8}
-training: {seeds: [0, 1], steps: 2, batch_size: 8}
-tables: {main: [plain, product, neighbour]}
-"""
+PROFILE = Path(__file__).parent / "profiles" / "scaling.yaml"
 SMALL = {"13_when": {"right": [1, 2, 3], "neighbours": [1, 2, 3], "weights": [1.0]}}
 SMALL["13b_when_module"] = {"growth": [0.5, 1], "places": [2], "shares": [0.0, 0.5]}
 
@@ -26,8 +17,7 @@ SMALL["13b_when_module"] = {"growth": [0.5, 1], "places": [2], "shares": [0.0, 0
 def done(tmp_path_factory):
     """The study after both notebooks have run, without any photographs."""
     folder = tmp_path_factory.mktemp("scaling")
-    (folder / "tiny.yaml").write_text(PROFILE)
-    study = Study(str(folder / "tiny.yaml"), folder, progress=False)
+    study = Study(str(PROFILE), folder, progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSR_DATA", str(folder / "none"))
         for name, small in SMALL.items():
