@@ -12,7 +12,7 @@ EXPERIMENT = {"train", "search", "rerank", "metrics"}  # notebooks call these; i
 
 
 def imports(package: str) -> Iterator[tuple[Path, str]]:
-    """Every module of a package with each name that it imports, wherever in it: `from ssr_lib import x` is ssr_lib.x."""
+    """Every module of a package with each name that it imports, wherever in it; `from ssr_lib import x` is ssr_lib.x."""
     for path in sorted((ROOT / package).rglob("*.py")):
         here = path.relative_to(ROOT).parts
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -18,6 +18,8 @@ STARTS = ({"start": "identity"}, {"start": "random"})
 HEADS = [*itertools.product(("attention", "attention_neighbour", "attention_only", "cbam"), STARTS)]
 HEADS += [*itertools.product(CONTROLS, ({}, {"encoder": "shared"}, {"fusion": "concat"}))]
 HEADS += [("attention", {"encoder": "full"}), ("attention_neighbour", {"encoder": "full"})]
+PEERS = {"spoc": {}, "mac": {}, "rmac": {}, "crow": {}}
+PEERS |= {"netvlad": {"clusters": 4, "dims": 8}, "lit": {"templates": 5, "dims": 8}}
 
 
 def head_of(kind, channels, **options):
@@ -25,7 +27,7 @@ def head_of(kind, channels, **options):
 
 
 def make(kind, *, mid=4, window=5, **options):
-    """A head away from its start where its batch norms can move it; at "mid" with channels after projection as before."""
+    """A head away from its start where its batch norms can move it; projection keeps the number of channels."""
     torch.manual_seed(0)
     sizes = {"mid_channels": mid, "window": window}
     sizes = {"cbam": {}, "attention_only": {"mid_channels": mid}}.get(kind, sizes)
@@ -62,9 +64,7 @@ def naive_encoding(head, kind, x):
 @pytest.mark.parametrize("encoder", ["full", "shared"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("window", "size"), [(3, (4, 4)), (5, (6, 5)), (7, (9, 7)), (7, (2, 3))])
-def test_relation_and_encoder_equal_the_naive_ones_in_values_gradients_and_statistics(
-    kind, encoder, training, window, size, monkeypatch
-):
+def test_relations_gradients_and_statistics_are_the_naive_ones(kind, encoder, training, window, size, monkeypatch):
     for module in (self_similarity, _shared):
         monkeypatch.setattr(module, "CHUNK_ELEMENTS", 1)  # at inference one row, or one picture, at a time
     results = []
@@ -95,15 +95,20 @@ def test_places_and_fusions_are_what_they_are_written_down_to_be(place, fusion):
         torch.testing.assert_close(added, joined - inside, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "options"), HEADS)
-def test_gradient_is_the_numerical_one_and_the_batch_does_not_matter(kind, options):
-    head = make(kind, mid=3, **options).double().eval()
-    x = noise(3, 6, 2, 3, dtype=torch.float64).abs() + 0.1
-    assert torch.autograd.gradcheck(lambda x: head(None, x, nn.Identity()), (x[:1].requires_grad_(),), atol=1e-6)
+@pytest.mark.parametrize(("kind", "options"), [*HEADS, *PEERS.items()])
+def test_gradient_is_the_numerical_one_and_every_map_has_a_feature_of_its_own(kind, options):
+    head = head_of(kind, (4, 6, 6), **options) if kind in PEERS else make(kind, mid=3, **options)
+    head, x = head.double().eval(), (noise(3, 6, 2, 3, dtype=torch.float64).abs() + 0.1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: head(None, x, nn.Identity()), (x[:1],), atol=1e-6)
     alone = torch.cat([head(None, each[None], nn.Identity()) for each in x])
     torch.testing.assert_close(head(None, x, nn.Identity()), alone, rtol=0, atol=1e-12)
-    smallest = head(None, x[:, :, :1, :1], nn.Identity())  # a map of one place
-    assert smallest.shape == (3, head.width) and smallest.isfinite().all()
+    if kind in PEERS:  # steps of the others are below
+        alone.square().sum().backward()
+        assert all(p.grad.abs().max() > 0 for p in head.parameters() if p.requires_grad), "all that learns is used"
+    for odd in (-x, 0 * x, x[:, :, :1, :1]):
+        features = head(None, odd, nn.Identity())
+        assert features.shape == (3, head.width) and features.isfinite().all()
+        assert torch.autograd.grad(features.sum(), x)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "options"), HEADS)

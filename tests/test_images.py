@@ -45,12 +45,6 @@ def test_cirtorch_shrinks_with_a_lanczos_thumbnail_then_scales_the_tensor(shape)
         torch.testing.assert_close(tensor, scaled[0], atol=1e-5, rtol=1e-5)
 
 
-def test_lite_maps_black_to_minus_one_and_white_to_one():
-    image = np.repeat(np.uint8([[[0]], [[255]]]), 8, axis=1).repeat(3, axis=2)  # (2, 8, 3)
-    (tensor,) = to_tensors(image, PRESETS["lite"])
-    assert tensor.dtype == torch.float32 and tensor.tolist() == [[[-1.0] * 8, [1.0] * 8]] * 3
-
-
 def test_bicubic_is_pillow_s_as_in_timm():
     (tensor,) = to_tensors(PHOTO, Preprocess(size=60, interpolation_down="bicubic"))
     expected = np.asarray(Image.fromarray(PHOTO).resize((60, 45), Image.Resampling.BICUBIC))

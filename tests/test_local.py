@@ -1,4 +1,4 @@
-"""Re-ranking by SIFT and RANSAC: geometry finds the picture of the same thing; ties keep their order; features are stored."""
+"""Re-ranking by SIFT and RANSAC: geometry finds the same thing; ties keep their order; features are stored."""
 
 import os
 
@@ -26,9 +26,8 @@ def scene(seed, size=240):
 def files(tmp_path_factory):
     """Database: two other scenes, a blank, and scene 0 seen from elsewhere, last; the query is scene 0."""
     folder = tmp_path_factory.mktemp("pictures")
-    view = cv2.getPerspectiveTransform(
-        np.float32([[0, 0], [240, 0], [240, 240], [0, 240]]), np.float32([[20, 10], [225, 30], [215, 220], [5, 230]])
-    )
+    corners = np.float32([[0, 0], [240, 0], [240, 240], [0, 240]])
+    view = cv2.getPerspectiveTransform(corners, np.float32([[20, 10], [225, 30], [215, 220], [5, 230]]))
     pictures = {f"scene{i}.png": scene(i) for i in range(3)}
     pictures["blank.png"] = np.full((240, 240, 3), 90, np.uint8)
     pictures["view.png"] = cv2.warpPerspective(scene(0), view, (240, 240))

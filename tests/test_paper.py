@@ -1,6 +1,7 @@
-"""The notebooks of the profile `paper`, end to end on two revisited benchmarks in miniature: nothing but data and sizes changes."""
+"""The notebooks of the profile `paper`, end to end on two small revisited benchmarks: only data and sizes change."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -22,7 +23,8 @@ from ssr_lib.study.provenance import data_file
 from ssr_lib.weights import save_checkpoint, stored_preprocess
 
 NAMES = ("roxford5k", "rparis6k")  # their names, so that every table is made; admitted for these tests only
-PAPER = load_profile("paper")
+PROFILE = str(Path(__file__).parent / "profiles" / "paper.yaml")
+PAPER = load_profile(PROFILE)
 
 
 @pytest.fixture(scope="module")
@@ -33,34 +35,28 @@ def opened(tmp_path_factory):
     for i in range(12):
         draw(folder / "revisitop1m" / "jpg", f"{i}.jpg", 500 + i, 0)
     (folder / "revisitop1m" / "revisitop1m.txt").write_text("\n".join(f"{i}.jpg" for i in range(12)))
-    changes = {"data.distractors": "revisitop1m", "extraction.size": 80, "extraction.device": "cpu"}
-    changes |= {"model.descriptor_dim": 64, "model.backbone": "resnet18", "local": {"queries": 3, "shortlist": 5}}
     extra = {"family": "cvnet", "trained_on": "GLDv2-clean", "preprocess": PRESETS["cvnet"].to_dict()}
     heads = {"plain": {"feed_forward": True}, "product": {"place": "last", "mid_channels": 16, "window": 3}}
-    for backbone, prefix in (("resnet18", ""), ("resnet10t", "resnet101 ")):
+    for backbone in ("resnet18", "resnet10t"):
         for head, options in heads.items():  # untrained
             net = RetrievalNet(backbone, head, options, descriptor_dim=64, pretrained="none", seed=0)
             save_checkpoint(folder / f"{backbone}-{head}", net, extra)
-            changes[f"networks.{prefix}{head}"] = {"backbone": backbone, "checkpoint": f"{backbone}-{head}"}
-    first, rest = PAPER.tables["backbones"][:3], PAPER.tables["backbones"][3:]  # one transformer stands for all
-    changes |= {"tables.backbones": first} | {f"networks.{name}": None for name in rest}
-    vit = changes[f"networks.{first[2]}"] = {"backbone": "vit_tiny_patch16_224", "checkpoint": "vit"}
-    save_file(timm.create_model(vit["backbone"]).state_dict(), folder / "weights.safetensors")
-    assert stored_preprocess(convert(folder / "weights.safetensors", vit["backbone"], folder / "vit")).size == 224
+    vit = PAPER.networks["DINOv2 S"].backbone
+    save_file(timm.create_model(vit).state_dict(), folder / "weights.safetensors")
+    assert stored_preprocess(convert(folder / "weights.safetensors", vit, folder / "vit")).size == 224
+    prepared = [change | ({"size": 64} if "size" in change else {}) for change in PAPER.sweeps.preprocess.changes]
+    changes = {"sweeps.preprocess": {"images": 20, "changes": prepared}}
     for name, line in PAPER.rerankers.items():
         few = {key: values[: 4 // len(line.candidates)] for key, values in line.candidates.items()}
         changes[f"rerankers.{name}.candidates"] = few
-    prepared = [change | ({"size": 64} if "size" in change else {}) for change in PAPER.sweeps.preprocess.changes]
-    sweeps = {"k": [1, 3], "alpha": [0.25, 0.5], "shortlist": [5], "rounds": [1, 2], "database": [100, 200]}
-    changes["sweeps"] = sweeps | {"preprocess": {"images": 20, "changes": prepared}}
     workspace = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(revisited, "OFFICIAL", admitted)
         patch.setenv("SSR_DATA", str(folder))
         patch.setattr(run, "_execute", execute_here)
         measured = [name for name in PAPER.notebooks if name[:2] not in ("01", "02")]
-        run.run("paper", workspace, changes, notebooks=measured, progress=False)
-        yield Study("paper", workspace, changes, notebook="05_ablation", progress=False)
+        run.run(PROFILE, workspace, changes, notebooks=measured, progress=False)
+        yield Study(PROFILE, workspace, changes, notebook="05_ablation", progress=False)
 
 
 def test_every_table_is_made_for_both_benchmarks(opened):

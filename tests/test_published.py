@@ -1,4 +1,4 @@
-"""data/published.csv: every figure is a percentage in its place, every row says where it was read, none stands twice."""
+"""data/published.csv: a figure is a percentage in its place, a row says where it was read, none stands twice."""
 
 import re
 from pathlib import Path
