@@ -10,12 +10,7 @@ from ssr_lib.backbones import Backbone, create_model, pretrained_preprocess
 from ssr_lib.images import Preprocess
 
 
-@pytest.fixture(scope="module")
-def lite0():
-    return create_model("tf_efficientnet_lite0", "package").eval()
-
-
-def test_three_pieces_of_lite0_are_timm_s_features(lite0):
+def test_three_pieces_of_lite0_are_timm_s_features():
     image = torch.rand(2, 3, 160, 128) * 2 - 1
     backbone = Backbone("tf_efficientnet_lite0", pretrained="package")
     with torch.inference_mode():
@@ -23,12 +18,13 @@ def test_three_pieces_of_lite0_are_timm_s_features(lite0):
         projected = backbone.project(last)
         assert backbone.channels == (112, 320, 1280)
         assert [x.shape[1:] for x in (mid, last, projected)] == [(112, 10, 8), (320, 5, 4), (1280, 5, 4)]
-        assert torch.equal(projected, lite0.forward_features(image))
+        assert torch.equal(projected, create_model("tf_efficientnet_lite0", "package").eval().forward_features(image))
         assert torch.equal(backbone.tail(mid), projected)
 
 
-def test_packaged_weights_know_imagenet(lite0):
+def test_packaged_weights_know_imagenet():
     """A grey ramp gets the logits that were recorded when these weights were found equal to those of their program."""
+    lite0 = create_model("tf_efficientnet_lite0", "package").eval()
     with torch.inference_mode():
         best = lite0(torch.linspace(-1, 1, 224).expand(1, 3, 224, 224)).topk(3)
     assert best.indices.tolist() == [[534, 499, 901]]

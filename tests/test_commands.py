@@ -77,26 +77,23 @@ def refused(capsys, line):
     return told
 
 
-@pytest.mark.parametrize(
-    "line,words",
-    [
-        ("search nowhere.jpg --gallery photos", "nowhere.jpg: No such file or directory"),
-        ("search fifo --gallery photos", "fifo: a folder, a pipe or a device; a file is wanted"),
-        ("search photos/a0.png --gallery ''", "gallery is empty"),
-        (f"{SEARCH} --k 12", "--k 12: wanted is 1 to 11, as many others as each picture has"),
-        (f"{SEARCH} --alpha nan", "--alpha nan: a number from 0 to 1000"),
-        (f"{SEARCH} --rerank superglobal --alpha 0.3", "--alpha 0.3: superglobal has no alpha; leave it out"),
-        (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
-        (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
-        (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
-        ("evaluate broken.csv", "2 of the pictures cannot be used"),
-        (f"{TRUTH} --features x.npz --images photos", "leave out images"),
-        (f"{TRUTH} --features x.mat", "x.mat: No such file"),
-        (f"{EVALUATE} --index .", "--index . holds a live index, whose lists are approximate"),
-        ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
-        ("convert w.pth --family gem", "w.pth (gem) is damaged"),
-    ],
-)
+@pytest.mark.parametrize("line,words", [
+    ("search nowhere.jpg --gallery photos", "nowhere.jpg: No such file or directory"),
+    ("search fifo --gallery photos", "fifo: a folder, a pipe or a device; a file is wanted"),
+    ("search photos/a0.png --gallery ''", "gallery is empty"),
+    (f"{SEARCH} --k 12", "--k 12: wanted is 1 to 11, as many others as each picture has"),
+    (f"{SEARCH} --alpha nan", "--alpha nan: a number from 0 to 1000"),
+    (f"{SEARCH} --rerank superglobal --alpha 0.3", "--alpha 0.3: superglobal has no alpha; leave it out"),
+    (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
+    (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
+    (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
+    ("evaluate broken.csv", "2 of the pictures cannot be used"),
+    (f"{TRUTH} --features x.npz --images photos", "leave out images"),
+    (f"{TRUTH} --features x.mat", "x.mat: No such file"),
+    (f"{EVALUATE} --index .", "--index . holds a live index, whose lists are approximate"),
+    ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
+    ("convert w.pth --family gem", "w.pth (gem) is damaged"),
+])  # fmt: skip
 def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk, capsys, line, words):
     os.mkfifo("fifo")
     Path("broken.csv").write_text("file,label\ngnd.pkl,a\nw.pth,a\nphotos/a0.png,b\nphotos/a1.png,b\n")
@@ -172,11 +169,7 @@ def test_evaluate_prints_what_the_library_measures_block_by_block(monkeypatch, c
         assert list(given["medium"].values()) == pytest.approx(values) and values[0] > 0.9
 
 
-def test_evaluate_asks_with_every_picture_and_tells_of_queries_without_positives(capsys):
-    Path("photos/mine.csv").write_text("\n".join(["file,label", *(f"{name},{name[0]}" for name in NAMES)]))
-    printed = found(capsys, "evaluate photos/mine.csv")
-    assert (printed["queries"], printed["database"]) == (12, 12)
-    assert printed["results"]["without re-ranking"]["medium"]["mAP"] > 0.9
+def test_evaluate_tells_of_queries_without_positives(capsys):
     record = pickle.loads(Path("gnd.pkl").read_bytes())
     record["gnd"][1] |= {"easy": [], "hard": [], "junk": [2]}
     Path("gnd.pkl").write_bytes(pickle.dumps(record))
@@ -230,15 +223,12 @@ def test_evaluate_reads_published_features_in_place_of_pictures(capsys, ending, 
     assert "it is damaged" in told and "pickle" not in told
 
 
-@pytest.mark.parametrize(
-    "error,status,words",
-    [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on behind what"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory; a smaller --batch-size"),
-        (OSError(errno.ENOSPC, "No space left"), 2, "No space left: make room, or name another folder"),
-        (KeyError("x"), 2, "unexpected KeyError: 'x'; `ssr --traceback …` shows where, please report it"),
-    ],
-)
+@pytest.mark.parametrize("error,status,words", [
+    (KeyboardInterrupt(), 130, "interrupted; the same command goes on behind what"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory; a smaller --batch-size"),
+    (OSError(errno.ENOSPC, "No space left"), 2, "No space left: make room, or name another folder"),
+    (KeyError("x"), 2, "unexpected KeyError: 'x'; `ssr --traceback …` shows where, please report it"),
+])  # fmt: skip
 def test_what_ends_a_command_is_told_in_one_line(monkeypatch, capsys, error, status, words):
     monkeypatch.setattr(search_module, "index_folder", Mock(side_effect=error))
     assert ssr(SEARCH) == status
@@ -252,10 +242,9 @@ def test_help_is_instant_because_nothing_heavy_is_imported():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize(
-    "redirection,status,words",
-    [(">&-", 2, "output is closed"), (">/dev/full", 2, "No space left on device"), ("| head -0", 0, "")],
-)
+@pytest.mark.parametrize("redirection,status,words", [
+    (">&-", 2, "output is closed"), (">/dev/full", 2, "No space left on device"), ("| head -0", 0, "")
+])  # fmt: skip
 def test_a_stream_that_cannot_be_written_is_no_reason_to_fall_over(redirection, status, words):
     command = f"set -o pipefail; {sys.executable} -m ssr_lib fetch {redirection}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

@@ -14,12 +14,12 @@ IMAGES = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)) *
 HEADS = ("plain", "product", "neighbour", "conv")
 
 
-def small(head="product", protocol="end_to_end", *, backbone="test_efficientnet", descriptor_dim=None, seed=0, relup=None,
-          **options):  # fmt: skip
+def small(head="product", protocol="end_to_end", *, backbone="test_efficientnet", descriptor_dim=None, seed=0,
+          relup=None, **options):  # fmt: skip
     if head in HEADS[1:]:
         options = {"mid_channels": 8, "window": 5} | options
-    return RetrievalNet(backbone, head, options, descriptor_dim=descriptor_dim, protocol=protocol,
-                        relup=relup, pretrained="none", seed=seed)  # fmt: skip
+    how = {"descriptor_dim": descriptor_dim, "protocol": protocol, "relup": relup, "seed": seed}
+    return RetrievalNet(backbone, head, options, pretrained="none", **how)
 
 
 @pytest.mark.parametrize("protocol", ["end_to_end", "frozen"])

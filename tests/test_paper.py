@@ -46,9 +46,6 @@ def opened(tmp_path_factory):
     assert stored_preprocess(convert(folder / "weights.safetensors", vit, folder / "vit")).size == 224
     prepared = [change | ({"size": 64} if "size" in change else {}) for change in PAPER.sweeps.preprocess.changes]
     changes = {"sweeps.preprocess": {"images": 20, "changes": prepared}}
-    for name, line in PAPER.rerankers.items():
-        few = {key: values[: 4 // len(line.candidates)] for key, values in line.candidates.items()}
-        changes[f"rerankers.{name}.candidates"] = few
     workspace = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(revisited, "OFFICIAL", admitted)

@@ -24,8 +24,7 @@ def table() -> pd.DataFrame:
 
 def test_columns_hold_what_they_say(table):
     assert list(table.columns) == ["kind", *CONDITIONS, *FIGURES, "source", "where", "read_in", "also_in", "note"]
-    for column, legal in LEGAL.items():
-        assert set(table[column]) <= legal, column
+    assert all(set(table[column]) <= legal for column, legal in LEGAL.items())
     assert (table[["method", "source", "where"]] != "").all(axis=None)
     assert (table[table["kind"] == "user run"]["read_in"] == "issue").all()
     gem = table[table["variant"] == "rSfM120k-tl-resnet101-gem-w"].iloc[0]  # known by heart from its README
