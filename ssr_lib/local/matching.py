@@ -19,6 +19,7 @@ from ssr_lib.heads import check_choice
 from ssr_lib.local import LocalFeatures
 
 FEWEST = {"affine": 3, "homography": 4}  # matches that fix a map
+DRAWS = 500  # of RANSAC at most: 4 of them hit an affine map on which a fifth of the matches agree
 
 
 def mutual_nearest(x: np.ndarray, y: np.ndarray, least: float = -1.0) -> np.ndarray:
@@ -45,9 +46,9 @@ def explained(here: np.ndarray, there: np.ndarray, model: str, error: float) -> 
         return none
     here, there = (np.ascontiguousarray(points, np.float32) for points in (here, there))
     if model == "affine":
-        inliers = cv2.estimateAffine2D(here, there, method=cv2.RANSAC, ransacReprojThreshold=error)[1]
+        inliers = cv2.estimateAffine2D(here, there, None, cv2.RANSAC, error, DRAWS)[1]
     else:
-        inliers = cv2.findHomography(here, there, cv2.RANSAC, error)[1]
+        inliers = cv2.findHomography(here, there, cv2.RANSAC, error, None, DRAWS)[1]
     return none if inliers is None else inliers[:, 0] > 0
 
 
