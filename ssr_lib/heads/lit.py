@@ -2,8 +2,8 @@
 
 Source: Weinzaepfel et al., Learning super-features for image retrieval, ICLR 2022, section 3.1: reference [22] of the
 paper. It matches super-features one by one with ASMK, here they are pooled into one vector. Its losses (section 3.2)
-are left out, for losses here see global descriptors: a contrastive one on super-features of one template that are nearest
-neighbours of each other in two pictures of a landmark, and one that keeps the attention of the templates apart.
+are left out, for losses here see global descriptors: a contrastive one on super-features of one template that are
+nearest neighbours of each other in two pictures of a landmark, and one that keeps the attention of the templates apart.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """NetVLAD: for each visual word, how the local features near it differ from it, with assignments that can be trained.
 
 Source: Arandjelović et al., NetVLAD: CNN architecture for weakly supervised place recognition, CVPR 2016, section 3.1:
-reference [1] of the paper; the start: its appendix on implementation. Differs from it: local features go through a PCA, so that the feature
-has as many numbers as that of `plain`; the paper's PCA whitening from K · D to 4,096 is the network's own whitening.
+reference [1] of the paper; the start: its appendix on implementation. Differs from it: local features go through a PCA,
+so that the feature has as many numbers as that of `plain`; the paper's PCA whitening from K · D to 4,096 is the
+network's own whitening.
 """
 
 from __future__ import annotations

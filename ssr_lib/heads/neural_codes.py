@@ -1,9 +1,9 @@
 """Neural codes: what the classifier of the pretrained network says of a picture, compressed by PCA.
 
 Source: Babenko et al., Neural codes for image retrieval, ECCV 2014, the sections on pretrained and on compressed
-codes: reference [3] of the paper. Differs from it: classifiers of today have one layer where AlexNet had three, so that the code is its
-1,000 outputs before the softmax, a linear map of the mean of `project(last)`; what goes into that layer is `spoc`
-without the centre prior. The classifier is not trained again on landmarks.
+codes: reference [3] of the paper. Differs from it: classifiers of today have one layer where AlexNet had three, so that
+the code is its 1,000 outputs before the softmax, a linear map of the mean of `project(last)`; what goes into that layer
+is `spoc` without the centre prior. The classifier is not trained again on landmarks.
 """
 
 from __future__ import annotations

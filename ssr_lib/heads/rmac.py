@@ -1,8 +1,8 @@
 """R-MAC, regional maximum activations of convolutions: the maxima of many squares, each whitened, in one sum.
 
 Source: Tolias et al., Particular object retrieval with integral max-pooling of CNN activations, ICLR 2016, the section
-on encoding regions: reference [11] of the paper. Differs from it: the whole map counts as a region too, as in public programs that followed
-(where the map is a square it is also the one region of the first size, and counts twice).
+on encoding regions: reference [11] of the paper. Differs from it: the whole map counts as a region too, as in public
+programs that followed (where the map is a square it is also the one region of the first size, and counts twice).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """SPoC, sum-pooled convolutional features with the centre prior: what stands in the middle of a picture counts more.
 
 Source: Babenko & Lempitsky, Aggregating local deep features for image retrieval, ICCV 2015: reference [2] of the paper.
-Differs from it: the weights sum to 1, so that the feature does not grow with the map; its PCA whitening is the network's own whitening.
+Differs from it: the weights sum to 1, so that the feature does not grow with the map; its PCA whitening is the
+network's own whitening.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     mean of ‖a − p‖ over pairs of a class + mean of max( margin − ‖a − n‖, 0 ) over those of two, if not 0
 
 Source: Hadsell et al., CVPR 2006, equation 4, which squares both terms; here they are not squared, so that distances
-pull alike near and far. Landmark retrieval trained with squares before margins on angles (Radenović et al., 2019). It stands for
-reference [8] of the paper (Hu, Lu & Tan, CVPR 2014), which learns a metric for faces from pairs as well: there a deep
-network brings the distances of pairs of a class below one threshold and those of other pairs above another.
+pull alike near and far. Landmark retrieval trained with squares before margins on angles (Radenović et al., 2019). It
+stands for reference [8] of the paper (Hu, Lu & Tan, CVPR 2014), which learns a metric for faces from pairs as well:
+there a deep network brings the distances of pairs of a class below one threshold and those of other pairs above
+another.
 """
 
 from __future__ import annotations

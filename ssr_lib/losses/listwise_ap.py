@@ -5,7 +5,8 @@
 where an image counts in the two bins beside its similarity, in shares that fall linearly with the distance to them.
 Sources: Revaud et al., ICCV 2019, equations 5 to 10; Cakir et al. (FastAP), CVPR 2019, whose histogram of squared
 distances 2 − 2s is the same up to the number of bins. Both follow reference [4] of the paper (He, Lu & Sclaroff, CVPR
-2018), which raises the binned average precision of local descriptors. Left out: Revaud et al.'s gradient of batches of thousands.
+2018), which raises the binned average precision of local descriptors. Left out: Revaud et al.'s gradient of batches of
+thousands.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     triplet + λ · mean over pairs (a, p) of ( Σ_n (‖a − n‖² − ‖p − n‖²)² )^½, n the images of other classes in the batch
 
-Source: Ng et al. (SOLAR), ECCV 2020, section 3.2: reference [14] of the paper, after Tian et al. (SOSNet), CVPR 2019. In SOLAR's code the
-negatives are mined, the triplet loss squares its distances, and one root is taken over all triplets of a batch.
+Source: Ng et al. (SOLAR), ECCV 2020, section 3.2: reference [14] of the paper, after Tian et al. (SOSNet), CVPR 2019.
+In SOLAR's code the negatives are mined, the triplet loss squares its distances, and one root is taken over all triplets
+of a batch.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ of self-attention make of them.
 Training minimises a contrastive loss of q̂ against images of its class and of others, plus the cross-entropy of telling
 from θ_i whether neighbour i is of the query's class. Source: Gordo, Radenović & Berg, ECCV 2020, section 3: reference
 [27] of the paper. Here all layers start as the identity and places at 0, so that training starts from αQE with exponent
-1, and queries are training images; left out are its random dropping of neighbours, its mined negatives and its use on the side of the database.
+1, and queries are training images; left out are its random dropping of neighbours, its mined negatives and its use on
+the side of the database.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """SuperGlobal re-ranking (Shao et al., ICCV 2023, section 3.4), with the arithmetic of its public implementation.
 
-The source is reference [13] of the paper. Every image of a query's shortlist becomes the weighted mean r_i of itself (weight 1) and its k nearest there (weight
-β · similarity, unclipped); s1_i = q · r_i. The expanded query g is the element-wise maximum of the k + 1 best r_i;
-s2_i = g · r_i. Neither r_i nor g is normalised. A mean of vectors times a vector is the mean of their products, so s1
-and s2 come from similarities alone, and only k + 1 of the M vectors r_i are ever made.
+The source is reference [13] of the paper. Every image of a query's shortlist becomes the weighted mean r_i of itself
+(weight 1) and its k nearest there (weight β · similarity, unclipped); s1_i = q · r_i. The expanded query g is the
+element-wise maximum of the k + 1 best r_i; s2_i = g · r_i. Neither r_i nor g is normalised. A mean of vectors times a
+vector is the mean of their products, so s1 and s2 come from similarities alone, and only k + 1 of the M vectors r_i are
+ever made.
 """
 
 from __future__ import annotations

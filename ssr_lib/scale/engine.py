@@ -1,7 +1,7 @@
 """Engines carry out pieces of work: one after the other, or on Ray Data (`pip install .[ray]`), imported when used.
 
-Ray's object store, 256 MB here, carries the work, once, and lists of neighbours; descriptors are read from the shared folder and
-written there by the workers. A worker that dies is replaced, and its piece is done again.
+Ray's object store, 256 MB here, carries the work, once, and lists of neighbours; descriptors are read from the shared
+folder and written there by the workers. A worker that dies is replaced, and its piece is done again.
 """
 
 import os

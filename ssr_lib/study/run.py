@@ -119,7 +119,7 @@ def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
     notebook["metadata"] = {"kernelspec": KERNEL | {"name": "python3"}, "language_info": {"name": "python"}}
     for i, cell in enumerate(notebook["cells"]):
         tags = cell["metadata"].get("tags", [])
-        cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key in ("tags", "jupyter") and value}
+        cell["metadata"] = {key: cell["metadata"][key] for key in ("tags", "jupyter") if cell["metadata"].get(key)}
         cell["id"] = f"cell-{i}"  # papermill draws random ones
         if "injected-parameters" in tags:
             cell["source"] = _without(folders, cell["source"])
