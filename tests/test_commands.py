@@ -249,3 +249,13 @@ def test_a_stream_that_cannot_be_written_is_no_reason_to_fall_over(redirection, 
     command = f"set -o pipefail; {sys.executable} -m ssr_lib fetch {redirection}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert run.returncode == status and words in run.stderr and len(run.stderr.splitlines()) == bool(words)
+
+
+@pytest.mark.parametrize(
+    "name,queries,database,mAP", [("holidays", 299, 509, 0.845), ("smvs_landmarks", 101, 101, 0.501)]
+)
+def test_untrained_network_finds_real_photographs(extra_data, capsys, name, queries, database, mAP):  # as was measured
+    assert main(["evaluate", str(extra_data / "photos" / name / "labels.csv"), "--k", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["benchmark"], found["queries"], found["database"]) == (name, queries, database)
+    assert found["results"]["without re-ranking"]["medium"]["mAP"] == pytest.approx(mAP, abs=0.05)

@@ -13,45 +13,9 @@ from ssr_lib import metrics
 from ssr_lib.rerank import first_ranking
 from ssr_lib.study import Study
 
-HEAD = """
-import torch
-from torch import nn
-
-class Head(nn.Module):
-    def __init__(self, channels, *, seed=0, weight: float = 1.0):
-        super().__init__()
-        self.width, self.weight = channels[2], nn.Parameter(torch.tensor(weight))
-
-    def forward(self, mid, last, project):
-        x = project(last)  # (B, C, H, W)
-        return x.mean((2, 3)) + self.weight * x.amax((2, 3))
-"""
-LOSS = """
-import torch
-
-class Loss(torch.nn.Module):
-    per_class = 2
-
-    def __init__(self, width, classes, *, seed=0, scale: float = 10.0):
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, descriptors, labels):
-        right = labels[:, None] == labels
-        similarities = self.scale * descriptors @ descriptors.T  # (B, B)
-        return -similarities.log_softmax(1)[right].mean(), right.float().mean()
-"""
-RERANKER = """
-import numpy as np
-
-from ssr_lib.rerank import Reranking, first_ranking
-
-NEEDS = "descriptors"
-
-def rerank(queries, database, first, *, prepared=None, places: int = 0):
-    found = first_ranking(queries, database) if first is None else first
-    return Reranking(np.roll(found.ids, places, axis=1), np.roll(found.scores, places, axis=1))
-"""
+PARTS = Path(__file__).parents[1] / "ssr_lib"
+HEAD, LOSS = (PARTS / "heads" / "plain.py").read_text(), (PARTS / "losses" / "smooth_ap.py").read_text()
+RERANKER = (PARTS / "rerank" / "aqe.py").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +37,7 @@ def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_noteb
     assert [*rerankers["reranker"].unique()] == ["none", "GFR", "diffusion", "mine", "LAttQE"]
     trials = pd.read_csv(study.results_dir / "tables" / "peers_trials.csv").set_index("reranker")["count"]
     assert (trials["mine"], trials["LAttQE"]) == (2, 6)
-    assert float(study.network("mine", 0).head.weight.detach()) != 0.5, "the head's own parameter is trained"
+    assert float(study.network("mine", 0).head.pooling.p.detach()) != 3.0, "the head's own parameter is trained"
     assert study.recipe("plain", 0).loss == str(profile.parent / "my_loss.py")
 
 

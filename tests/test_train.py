@@ -121,7 +121,7 @@ def test_parts_from_files_are_fitted_trained_and_known_by_their_code(tmp_path):
     net = RetrievalNet("test_efficientnet", str(head), descriptor_dim=16, protocol="frozen", pretrained="none")
     seen = []
     net.head.fit = seen.extend
-    config = replace(CONFIG, loss=str(loss), loss_options={"scale": 12.0}, start="fitted")
+    config = replace(CONFIG, loss=str(loss), loss_options={"temperature": 0.1}, start="random")
     net, rows = run(tmp_path / "run", net, config, make_maps("frozen"))
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert sum(len(last) for mid, last, project in seen) == 40, "a head that has a fit gets every map before a step"
