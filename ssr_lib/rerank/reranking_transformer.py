@@ -9,7 +9,7 @@ x: the global descriptor, l_i: the local descriptors of a picture, p_i: their po
 φ: sines and cosines of the point; a, a', b, b', CLS, SEP: learned embeddings of the segments. Source: Tan, Yuan &
 Ordonez, Instance-level image retrieval using reranking transformers, ICCV 2021, section 3: reference [23] of the paper.
 It has 500 DELG features from seven scales, which are embedded too, and six layers that start at random. Here there are
-one scale, tens of features, V, which makes them short, and two layers, the first of which starts by comparing tokens:
+one scale, 100 features, V, which makes them short, and two layers, the first of which starts by comparing tokens:
 few steps teach nothing from a random start. φ starts at 0, for the source's code leaves it out; its score is z alone.
 """
 
@@ -93,7 +93,7 @@ def fit(
     *,
     features: str = "how",
     learned=None,
-    count: int = 48,
+    count: int = 100,
     steps: int = 300,
     batch: int = 16,
     rate: float = 1e-3,
