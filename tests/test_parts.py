@@ -31,6 +31,7 @@ def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_noteb
     study = Study(str(profile), profile.parent, progress=False)
     for notebook in ("12_peers", "12b_peers_rerank"):
         execute_here(study, notebook, profile=str(profile), workspace=str(profile.parent), changes=None)
+    execute_here(study, "12c_peers_local", profile=str(profile), workspace=str(profile.parent), changes=None, steps=2)
     heads, rerankers = study.read_rows("12_peers"), study.read_rows("12b_peers_rerank")
     losses = ["arcface", "cosface", "triplet", "contrastive", "smooth_ap", "listwise_ap", "second_order"]
     assert [*heads["network"].unique()] == ["plain", "mine", *(f"plain, {loss}" for loss in losses)]
