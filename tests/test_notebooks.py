@@ -19,9 +19,7 @@ from ssr_lib.study.run import ENVIRONMENT, KERNEL, PYTHON
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: load_notebook_node(str(path)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
-AT_SMOKE = load_profile(
-    "smoke"
-).notebooks  # 12, 12b, 12c run in test_parts.py, 13 in test_scaling.py, 14 in test_real.py
+AT_SMOKE = load_profile("smoke").notebooks  # 12 runs in test_parts.py, 13 in test_scaling.py, 14 in test_real.py
 LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking", "02c_statistics")
 
 
