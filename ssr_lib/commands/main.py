@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shards", metavar="0-4,7", help="of gldv2 only these of 500 archives, of 1 GB each; default: all")
     add = commands.add_parser("convert", help="turn published weights into a checkpoint").add_argument
     add("file", metavar="FILE")
-    add("--family", required=True, help="senet, cvnet, gem, or timm's name of a vision transformer (weights as in timm)")
+    add("--family", required=True, help="senet, cvnet, gem, or a vision transformer by its name in timm")
     add("--out", metavar="FILE", help="default: beside FILE, with .safetensors and .json")
     add("--trained-on", metavar="SET", help="training set, for tables that compare: GLDv2-clean …")
     add("--superglobal", action="store_true", help="with SuperGlobal's pooling (family cvnet)")
