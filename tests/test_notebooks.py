@@ -57,5 +57,5 @@ def test_a_notebook_begins_with_commented_parameters_is_short_and_ends_with_what
     lines = [line for line in "\n".join(code).splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(lines) <= 120 and re.search(r"assert |print\(", code[-1])
     if name in LESSONS:
-        checked = [cell for cell in NOTEBOOKS[name].cells if "# NBVAL_CHECK_OUTPUT" in cell.source]
+        checked = [cell for cell in NOTEBOOKS[name].cells if cell.source.startswith("# NBVAL_CHECK_OUTPUT")]
         assert checked and all(cell.outputs for cell in checked), "a lesson keeps outputs that are compared"
