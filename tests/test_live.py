@@ -78,7 +78,8 @@ def test_what_cannot_be_is_refused_and_named(tmp_path):
 
 def test_the_example_of_a_vector_database_gives_the_ranks_of_global_rerank():
     pytest.importorskip("lancedb", reason="pip install .[lancedb]")
-    exec(re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1], {})
+    exec(re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1], names := {})
+    assert names["found"] == names["ranks"][:20].tolist(), "of the last query; the example says it of each"
 
 
 def test_a_network_as_onnx_gives_the_descriptors_of_torch_at_two_sizes(tmp_path):

@@ -11,11 +11,10 @@ from ssr_lib.significance import Interval, mean_interval, paired_difference, ver
 SIZES = [3, 5, 6, 6, 6, 7, 7, 8, 5, 5, 12]  # queries of 11 landmarks
 
 
-# How much landmarks, seeds, both and queries vary: all, mostly one, alike.
 @pytest.mark.parametrize("noise", [(1, 0.3, 0.3, 2), (1, 0, 0, 2), (0.1, 1, 0.1, 1), (0, 0, 0, 1), (1, 1, 1, 1)])
 def test_the_interval_covers_the_truth_about_95_times_in_100(noise):
     rng, groups, covered = np.random.default_rng(0), np.repeat(np.arange(11), SIZES), []
-    of_group, of_seed, of_both, of_query = noise
+    of_group, of_seed, of_both, of_query = noise  # how much each varies: all, mostly one, alike
     for _ in range(400):
         values = of_group * rng.standard_normal(11)[groups] + of_seed * rng.standard_normal((5, 1))
         values = values + of_both * rng.standard_normal((5, 11))[:, groups]

@@ -98,9 +98,9 @@ def _described(args: Namespace, benchmark: Benchmark, directory: str) -> tuple[n
     net, preprocess, options = opened(args)
     made_by = {"model": args.model or "lite0", "preprocess": preprocess.to_dict()}
     if not args.engine and not args.distractors:
-        return *extract_benchmark(
-            net, benchmark, preprocess, directory, progress=sys.stderr.isatty(), **options
-        ), made_by
+        options["progress"] = sys.stderr.isatty()
+        queries, database = extract_benchmark(net, benchmark, preprocess, directory, **options)
+        return queries, database, made_by
     engine = on_ray(os.cpu_count(), os.environ.get("RAY_ADDRESS", "local")) if args.engine else one_machine
     options["root"] = benchmark.root
     place = Path(directory, "shards")

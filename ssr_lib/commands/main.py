@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", parents=[folder], help="find pictures like one of yours in a folder")
     add = search.add_argument
     add("photo", metavar="PHOTO")
-    add("--live", action="store_true", help="in milliseconds, by the approximate index that `ssr index` made")
+    add("--live", action="store_true", help="by the approximate index that `ssr index` made")
     add("--top", type=count, default=10, metavar="N", help="pictures to list; default %(default)s")
     add("--out", metavar="FILE.png", help="a picture of the ranked lists")
     evaluate = commands.add_parser("evaluate", help="mAP on your labelled pictures, or on ROxford5k and RParis6k")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ssr_lib.rerank._ranking import Ranking, Reranking, check_shortlist, nearest
 from ssr_lib.search import prepare
@@ -41,6 +43,17 @@ def reorder(
     cost = {"seconds_per_query": (time.perf_counter() - extracted) / max(1, len(asked))}
     cost |= {"seconds_per_image": (extracted - started) / max(1, len(asked)), "bytes_per_image": float(each)}
     return Reranking(ranks.astype(np.int64), scores, cost=cost)
+
+
+def learn_pairs(model: nn.Module, logits: Callable[..., torch.Tensor], pairs: Iterator, rate: float) -> None:
+    """Train `model`, left in evaluation mode, by binary cross-entropy on `training_pairs`; `logits`: of their ids."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    for asked, images, same in pairs:
+        loss = F.binary_cross_entropy_with_logits(logits(asked, images), same)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
 
 
 def training_pairs(

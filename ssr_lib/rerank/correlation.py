@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ssr_lib.backbones import seeded
 from ssr_lib.local import batches_of
 from ssr_lib.rerank._ranking import Ranking, Reranking
-from ssr_lib.rerank._shortlist import reorder, training_pairs
+from ssr_lib.rerank._shortlist import learn_pairs, reorder, training_pairs
 from ssr_lib.store import Maps
 from ssr_lib.whitening import fit_pca
 
@@ -105,14 +105,12 @@ def fit(
     """
     raw = brought_to(maps, place, side)
     model = Verifier(raw, width=width, channels=channels, place=place, seed=seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    for asked, images, same in training_pairs(descriptors, labels, steps, batch, shortlist, seed):
-        z = model(model.places(raw[asked]), model.places(raw[images]))
-        loss = F.binary_cross_entropy_with_logits(z, same)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
+
+    def logits(asked: np.ndarray, images: np.ndarray) -> Tensor:
+        return model(model.places(raw[asked]), model.places(raw[images]))
+
+    learn_pairs(model, logits, training_pairs(descriptors, labels, steps, batch, shortlist, seed), rate)
+    return model
 
 
 @torch.no_grad()

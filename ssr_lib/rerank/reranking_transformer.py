@@ -29,7 +29,7 @@ from ssr_lib.backbones import seeded
 from ssr_lib.local import LocalFeatures
 from ssr_lib.rerank import local_ransac
 from ssr_lib.rerank._ranking import Ranking, Reranking
-from ssr_lib.rerank._shortlist import reorder, training_pairs
+from ssr_lib.rerank._shortlist import learn_pairs, reorder, training_pairs
 from ssr_lib.store import Maps
 
 NEEDS = "maps"
@@ -107,14 +107,12 @@ def fit(
     how = {"features": features, "learned": learned, "count": count}
     own = local_ransac.prepare(maps, **how)
     model = Transformer(own[0].descriptors.shape[1], descriptors.shape[1], how, seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    for asked, images, same in training_pairs(descriptors, labels, steps, batch, shortlist, seed):
-        pair = [stack([own[i] for i in ids], descriptors[ids]) for ids in (asked, images)]
-        loss = F.binary_cross_entropy_with_logits(model(*pair), same)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
+
+    def logits(*pair: np.ndarray) -> Tensor:
+        return model(*(stack([own[i] for i in ids], descriptors[ids]) for ids in pair))
+
+    learn_pairs(model, logits, training_pairs(descriptors, labels, steps, batch, shortlist, seed), rate)
+    return model
 
 
 def prepare(database: Maps, *, learned: Transformer, **search) -> list[LocalFeatures]:

@@ -34,7 +34,8 @@ def knn_join(
     if own is not None and len(own) != len(queries):
         raise ValueError(f"{len(own)} own ids for {len(queries)} queries; wanted is one for each, -1 for none")
     left_out = None if own is None else hashlib.sha256(np.asarray(own, np.int64)).hexdigest()
-    made_by = {"queries": queries.name(), "database": database.name(), "own": left_out}
+    asked = queries.name()  # reads every byte
+    made_by = {"queries": asked, "database": asked if database is queries else database.name(), "own": left_out}
     found = Shards(folder, made_by, (len(queries), 2, k), "float64", queries.per_shard)
     count = len(database.keys)
 
@@ -66,7 +67,7 @@ def refine(
 ) -> Shards:
     """Rows (N, D) float32 that each took in their k nearest of the database, once; arguments: as for `knn_join`."""
     near = knn_join(rows, database, how.k, Path(folder, "neighbours"), engine=engine, **options)
-    made_by = {"of": [rows.name(), database.name(), near.name()], **asdict(how)}
+    made_by = {"of": near.name(), **asdict(how)}  # the lists are known by the rows and the database that they join
     refined = Shards(Path(folder, "rows"), made_by, rows.shape, "float32", rows.per_shard)
 
     def rows_of(shard: int) -> np.ndarray:
