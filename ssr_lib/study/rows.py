@@ -1,7 +1,7 @@
 """Measured figures as tidy frames: scores by query, rows with their intervals, and both as files of a notebook."""
 
-import gzip
 import json
+import lzma
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
 
 
 def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
-    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz whole; run.json says what made them. `figures`:
+    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.xz whole; run.json says what made them. `figures`:
     further rows, such as costs. Tables and figures that the notebook made before and not now are removed.
     Raises `ValueError` for unknown columns and where two lines are one figure."""
     scores, further = _of_kinds(pd.DataFrame(scores).round({"value": 4}), SCORES), pd.DataFrame(figures)
@@ -85,7 +85,7 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     folder, name = study.results_dir, study.notebook
     by_query = scores.to_csv(index=False, lineterminator="\n", float_format="%.4f")
     write_atomic(folder / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(by_query.encode(), mtime=0))
+    write_atomic(folder / "per_query" / f"{name}.csv.xz", lzma.compress(by_query.encode(), preset=2))
     recorded, made_by = _made_by(study, name)
     for left in set(recorded.get("files", ())) - study.written:
         for file in folder.glob(f"{left}.*"):
@@ -108,7 +108,7 @@ def read_rows(study, notebook: str) -> pd.DataFrame:
 
 def read_scores(study, notebook: str) -> pd.DataFrame:
     """The scores of a notebook by query; refused as by `read_rows`."""
-    return _read(study, notebook, f"per_query/{notebook}.csv.gz", SCORES)
+    return _read(study, notebook, f"per_query/{notebook}.csv.xz", SCORES)
 
 
 def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
