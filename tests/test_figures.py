@@ -16,7 +16,8 @@ SWEEP = pd.DataFrame({"k": [1, 2, 5, 10] * 2, "difficulty": ["easy"] * 4 + ["har
 FOREST = pd.DataFrame({"comparison": ["a − b", "c − d", "e − f"], "difference": [0.5, -2.0, 0.1]})
 FOREST = FOREST.assign(low=[-1.0, -3.0, -0.2], high=[2.0, -1.0, 0.4])
 VERDICTS = ["supported, by less than the margin", "refuted", "equivalent"]
-LINE_ART = [partial(figures.lines, SWEEP, "k", hue="difficulty", log="xy"), partial(figures.forest, FOREST)]
+PHOTOS = list(np.random.default_rng(0).integers(0, 256, (5, 60, 80, 3), dtype=np.uint8))
+LISTS = [("plain, AP 34", PHOTOS[1:], None, ("right", "wrong", "ignored", "unknown"))]
 
 
 @pytest.fixture
@@ -33,14 +34,20 @@ def drawn(tmp_path, monkeypatch):
     return draw
 
 
-@pytest.mark.parametrize("make", LINE_ART)
-def test_line_art_is_a_png_in_full_colour_and_an_svg_with_the_same_bytes_every_time(make, tmp_path):
+@pytest.mark.parametrize("suffixes,make", [
+    ((".png", ".svg"), partial(figures.lines, SWEEP, "k", hue="difficulty", log="xy")),
+    ((".png", ".svg"), partial(figures.forest, FOREST)), ((".jpg",), partial(figures.ranked_lists, PHOTOS[0], LISTS)),
+])  # fmt: skip
+def test_line_art_is_png_and_svg_pictures_are_jpeg_in_full_colour_with_the_same_bytes_every_time(
+    suffixes, make, tmp_path
+):
     before = dict(matplotlib.rcParams)
-    first, second = (make(tmp_path / folder / "x.png") for folder in "ab")
-    assert first == tmp_path / "a" / "x.png" and Image.open(first).mode in ("RGB", "RGBA")
-    for suffix in (".png", ".svg"):
+    first, second = (make(tmp_path / folder / f"x{suffixes[0]}") for folder in "ab")
+    assert sorted(path.suffix for path in first.parent.iterdir()) == sorted(suffixes)
+    assert Image.open(first).mode in ("RGB", "RGBA")
+    for suffix in suffixes:
         assert first.with_suffix(suffix).read_bytes() == second.with_suffix(suffix).read_bytes()
-    assert not re.search(rb"20\d\d-\d\d-\d\d|dc:date", first.with_suffix(".svg").read_bytes())
+        assert not re.search(rb"20\d\d-\d\d-\d\d|dc:date", first.with_suffix(suffix).read_bytes())
     assert dict(matplotlib.rcParams) == before, "drawing leaves no trace"
 
 
@@ -69,9 +76,7 @@ def test_one_method_has_one_colour_and_no_two_methods_share_it():
 
 
 def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(drawn):
-    photos = list(np.random.default_rng(0).integers(0, 256, (5, 60, 80, 3), dtype=np.uint8))
-    lists = [("plain, AP 34", photos[1:], None, ("right", "wrong", "ignored", "unknown"))]
-    axes = drawn(partial(figures.ranked_lists, photos[0], lists))
+    axes = drawn(partial(figures.ranked_lists, PHOTOS[0], LISTS))
     found = [matplotlib.colors.to_hex(ax.spines["left"].get_edgecolor()) for ax in axes]
     assert found == ["#ffffff", "#1a9850", "#d73027", matplotlib.colors.to_hex(figures.GREY), "#ffffff"]
 

@@ -1,4 +1,4 @@
-"""Figures: tables or pictures in, a .png out (of line art a .svg beside it) with the same bytes every time."""
+"""Figures: tables or pictures in, a .jpg of pictures or a .png and .svg of line art out, with the same bytes every time."""
 
 import io
 import textwrap
@@ -21,7 +21,8 @@ from ssr_lib.files import write_atomic
 STYLE = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook", font_scale=0.9)}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "grid.color": "#e6e6e6"}
 STYLE |= {"font.family": "DejaVu Sans", "svg.hashsalt": "ssr"}  # a font of matplotlib's own, names without chance
-METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+SAVED = {"svg": {"metadata": {"Date": None, "Creator": None}}, "png": {"metadata": {"Software": None}}}
+SAVED |= {"jpg": {"pil_kwargs": {"quality": 88, "subsampling": 0}}}  # a quarter of a PNG of pictures, colour in full
 PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]
 BLUE, GREY = PALETTE[0], "#8c8c8c"
 STYLE |= {"axes.prop_cycle": matplotlib.cycler(color=PALETTE)}
@@ -37,14 +38,14 @@ Picture = Path | np.ndarray
 
 @contextmanager
 def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art: bool = True) -> Iterator[tuple]:
-    """A figure of `size` inches and its axes (rows, columns), written at the end; without `line_art` for pictures."""
+    """A figure of `size` inches and its axes (rows, columns), written at the end; pictures as the suffix of `path` says."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         bare = {} if line_art else {"frame_on": False, "xticks": [], "yticks": []}
         yield figure, figure.subplots(rows, columns, squeeze=False, subplot_kw=bare)
-        for kind in METADATA if line_art else ("png",):
+        for kind in ("png", "svg") if line_art else (path.suffix.removeprefix("."),):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=144 if line_art else 100, metadata=METADATA[kind])
+            figure.savefig(buffer, format=kind, dpi=144 if line_art else 100, **SAVED[kind])
             write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
