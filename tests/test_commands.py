@@ -23,9 +23,12 @@ from ssr_lib.commands import search as search_module
 from ssr_lib.commands.main import main
 from ssr_lib.datasets.folder import read_labels
 from ssr_lib.datasets.revisited import read_ground_truth
+from ssr_lib.extract import describe
 from ssr_lib.images import Preprocess
 from ssr_lib.network import RetrievalNet
 from ssr_lib.rerank import global_rerank
+from ssr_lib.weights import load_checkpoint, stored_preprocess
+from ssr_lib.whitening import fit_lda
 
 NAMES = [f"{thing}{view}.png" for thing in "abcd" for view in range(3)]
 SEARCH, EVALUATE = "search photos/a0.png --gallery photos", "evaluate labels.csv --images photos"
@@ -55,7 +58,7 @@ def desk(tmp_path, monkeypatch):
 def ssr(line):
     """The exit status of a command line; pictures are described at 64 pixels."""
     words = shlex.split(line)
-    sized = words[0] in ("search", "index") or (words[0] == "evaluate" and "--features" not in words)
+    sized = words[0] in ("search", "index", "whiten") or (words[0] == "evaluate" and "--features" not in words)
     try:
         return main([*words, *(["--size", "64"] if sized and "--size" not in words else [])])
     except SystemExit as end:  # argparse
@@ -81,9 +84,9 @@ def refused(capsys, line):
     ("search nowhere.jpg --gallery photos", "nowhere.jpg: No such file or directory"),
     ("search fifo --gallery photos", "fifo: a folder, a pipe or a device; a file is wanted"),
     ("search photos/a0.png --gallery ''", "gallery is empty"),
-    (f"{SEARCH} --k 12", "--k 12: wanted is 1 to 11, as many others as each picture has"),
-    (f"{SEARCH} --alpha nan", "--alpha nan: a number from 0 to 1000"),
-    (f"{SEARCH} --rerank superglobal --alpha 0.3", "--alpha 0.3: superglobal has no alpha; leave it out"),
+    (f"{SEARCH} --k 12", "k = 12: wanted is 1 to 11, as many others as each picture has"),
+    (f"{SEARCH} --alpha nan", "alpha = nan: a number from 0 to 1000"),
+    (f"{SEARCH} --rerank superglobal --alpha 0.3", "alpha = 0.3: superglobal has no alpha; leave it out"),
     (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
     (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
     (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
@@ -91,6 +94,8 @@ def refused(capsys, line):
     (f"{TRUTH} --features x.npz --images photos", "leave out images"),
     (f"{TRUTH} --features x.mat", "x.mat: No such file"),
     (f"{EVALUATE} --index .", "--index . holds a live index, whose lists are approximate"),
+    ("whiten labels.csv --images photos --out mine", "labels.csv has 0 labels in its training rows"),
+    ("whiten broken.csv --out mine", "2 labels have two pictures or more; 4 such labels are wanted"),
     ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
     ("convert w.pth --family gem", "w.pth (gem) is damaged"),
 ])  # fmt: skip
@@ -139,6 +144,24 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_follows_the_folder(c
         exact, live = found(capsys, line), found(capsys, f"{line} --live")
         assert live["before"] == exact["before"] and live["after"] == exact["after"] and live["pictures"] == 11
     assert "--rerank aqe: a live index re-ranks by gfr" in refused(capsys, f"{SEARCH} --live --rerank aqe")
+
+
+def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave(monkeypatch, capsys):
+    monkeypatch.setattr(search_module, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
+    Path("train.csv").write_text("\n".join(["file,label", *(f"{name},{name[0]}" for name in NAMES)]))
+    line = "whiten train.csv --images photos --out mine"
+    assert ssr(line) == 0
+    told = capsys.readouterr().out
+    assert "learned from 12 pictures of 4 labels; --model mine.safetensors" in told
+    assert "mAP 100.0 % without it, 100.0 % with it; difference +0.0 [+0.0, +0.0]" in told
+    files, preprocess = [f"photos/{name}" for name in NAMES], Preprocess(size=64)
+    x = describe(built_once("tf_efficientnet_lite0"), files, preprocess)
+    y = fit_lda(x, np.repeat(range(4), 3), 1.0).apply(x, 512)
+    whitened = describe(load_checkpoint("mine"), files, stored_preprocess("mine"))
+    np.testing.assert_allclose(whitened @ whitened.T, y @ y.T, atol=1e-4)
+    lists = found(capsys, "search photos/b1.png --gallery photos --model mine")
+    assert {entry["file"] for entry in lists["after"][:2]} == {"b0.png", "b2.png"}
+    assert "--model mine ends in a whitening" in refused(capsys, f"{line} --model mine")
 
 
 @pytest.mark.parametrize("name", ["aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "none"])

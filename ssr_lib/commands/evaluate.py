@@ -1,5 +1,6 @@
-"""`ssr evaluate`: mAP of labelled pictures, or of a benchmark in the revisited form, before and after re-ranking."""
+"""`ssr evaluate`: mAP before and after re-ranking. `ssr whiten`: a whitening that labelled pictures teach."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -10,26 +11,33 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import torch
 from scipy.io import loadmat
 
 from ssr_lib import metrics
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.commands.main import check_file, note, shown
-from ssr_lib.commands.search import opened, reranker
+from ssr_lib.commands.search import opened
 from ssr_lib.datasets import revisited
-from ssr_lib.datasets.folder import check_there, read_labels
-from ssr_lib.extract import extract, extract_benchmark
+from ssr_lib.datasets.folder import check_there, read_labels, read_training_labels
+from ssr_lib.extract import describe, extract, extract_benchmark
 from ssr_lib.rerank import first_ranking
+from ssr_lib.rerank._choice import choose_reranker
 from ssr_lib.scale.descriptors import describe_pictures
 from ssr_lib.scale.engine import on_ray, one_machine
 from ssr_lib.scale.live import FILE
-from ssr_lib.search import Prepared, prepare
+from ssr_lib.search import Prepared, prepare, rank
+from ssr_lib.significance import paired_difference
+from ssr_lib.weights import save_checkpoint
+from ssr_lib.whitening import fit_lda
 
 AT = (1, 5, 10)
 FIGURES = ("mAP", *(f"mP@{k}" for k in AT))
 PAIRS = 1 << 21  # of query and picture ranked at once: some 200 MB
 PER_SHARD = 1024  # pictures: what a killed worker repeats
 SHORTLIST = 400  # of GFR among distractors: to refine a million of them would cost a search for each
+DIRECTIONS = 512  # that a whitening keeps
+SHRINKAGE = 1.0  # of a whitening: adds the mean variance within labels to every direction, for the sake of few pictures
 WITH_FEATURES = ("command", "traceback", "ground_truth", "features", "json", "rerank", "k", "alpha")  # and no others
 
 
@@ -44,7 +52,8 @@ def evaluate(args: Namespace) -> None:
         benchmark = revisited.with_distractors(benchmark, names, args.distractors)
     shortlist = min(SHORTLIST, len(benchmark.database) - int(max(benchmark.query_ids) >= 0))
     in_shortlist = bool(args.distractors) and args.rerank == "gfr"
-    part, parameters = reranker(args, (shortlist if in_shortlist else len(benchmark.database)) - 1)
+    others = (shortlist if in_shortlist else len(benchmark.database)) - 1
+    part, parameters = choose_reranker(args.rerank, others, k=args.k, alpha=args.alpha)
     if in_shortlist:
         parameters |= {"neighbourhood": "shortlist", "shortlist": shortlist}
     with tempfile.TemporaryDirectory(prefix="ssr-") as temporary:
@@ -157,3 +166,41 @@ def _print_results(results: dict[str, dict]) -> None:
         for difficulty, values in by_difficulty.items():
             figures = ("      --" if value is None else f"{100 * value:8.2f}" for value in values.values())
             print(f"{title + ', ' + difficulty.title():27s}" + "".join(figures))
+
+
+def whiten(args: Namespace) -> None:
+    """Learn a whitening from labelled pictures, store the network that ends in it, and print what it gave on others."""
+    labelled = read_training_labels(check_file(args.labels), args.images)
+    labels, several = labelled.labels, np.bincount(labelled.labels) > 1
+    if several.sum() < 4:
+        raise ValueError(f"{args.labels}: {several.sum()} labels have two pictures or more; 4 such labels are wanted")
+    net, preprocess, options = opened(args)
+    if net.config["descriptor_dim"] is not None:
+        raise ValueError(f"--model {args.model} ends in a whitening; a network without one is wanted, such as lite0")
+    preprocess = dataclasses.replace(preprocess, scales=(1.0,))  # of several it would whiten each by itself
+    x = describe(net, labelled.files, preprocess, root=labelled.root, **options)  # (N, D)
+    ap = _held_out(x, labels, several)
+    learned = fit_lda(x, labels, SHRINKAGE)
+    weight = torch.from_numpy(learned.projection[:DIRECTIONS].copy())  # (D', D)
+    net.whitening = torch.nn.Linear(*weight.T.shape)
+    net.whitening.load_state_dict({"weight": weight, "bias": -weight @ torch.from_numpy(learned.mean)})
+    net.config |= {"descriptor_dim": len(weight), "normalize_pooled": True}
+    file = save_checkpoint(args.out, net, {"preprocess": preprocess.to_dict()})
+    print(f"learned from {len(x):,} pictures of {len(several):,} labels; --model {shown(str(file))} whitens by it")
+    gain = paired_difference(ap[1], ap[0], labels)
+    before, after, low, high = (100 * value for value in (*np.nanmean(ap, axis=1), gain.ci_low, gain.ci_high))
+    told = f"mAP {before:.1f} % without it, {after:.1f} % with it"
+    print(f"on labels that it did not learn from: {told}; difference {after - before:+.1f} [{low:+.1f}, {high:+.1f}]")
+
+
+def _held_out(x: np.ndarray, labels: np.ndarray, several: np.ndarray) -> np.ndarray:
+    """AP (2, N) of each picture among those of its half of the labels, as it is and as the other half whitens it."""
+    half = (several.cumsum() % 2)[labels]  # each has every second of the labels with several pictures
+    ap = np.empty((2, len(x)))
+    for asked in (half == 0, half == 1):
+        same = [np.flatnonzero(labels[asked] == label) for label in labels[asked]]
+        truth = [{"easy": np.setdiff1d(ids, i), "hard": [], "junk": [i]} for i, ids in enumerate(same)]
+        whitened = fit_lda(x[~asked], labels[~asked], SHRINKAGE).apply(x[asked], DIRECTIONS)
+        for found, rows in zip(ap, (x[asked], whitened), strict=True):
+            found[asked] = metrics.evaluate(rank(rows, rows), truth).ap["easy"]
+    return ap

@@ -17,6 +17,8 @@ from ssr_lib import __version__
 
 RERANKERS = "gfr, aqe, alpha_qe, dba, alpha_qe_dba, superglobal, none"
 GOING_ON = "the same command goes on behind what its index or folder holds"
+ELSEWHERE = {"verify": "study", "report": "study", "index": "search", "whiten": "evaluate"}  # command: its module
+ELSEWHERE |= {"convert": "published", "fetch": "published"}
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, broken text, line separators: Unicode categories
 
 
@@ -77,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--index", metavar="DIR", help="keep the descriptors here; an interrupted run then goes on")
     add("--engine", choices=["ray"], help="describe on the cluster of RAY_ADDRESS, or by processes here; docs/scale.md")
     _add_shared_options(evaluate)
+    whiten = commands.add_parser("whiten", help="learn a whitening from your labelled pictures, for --model")
+    add = whiten.add_argument
+    add("labels", metavar="LABELS.csv", help="columns file, label; with a column split its train rows are taken")
+    add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
+    add("--out", required=True, metavar="FILE", help="the network with its whitening, which --model FILE then names")
+    _add_model_options(whiten)
     study = commands.add_parser("study", help="run the notebooks of a profile: tables, figures, report")
     _add_profile(study)
     add = study.add_argument
@@ -104,6 +112,10 @@ def _add_shared_options(parser: argparse.ArgumentParser) -> None:
     add("--rerank", default="gfr", metavar="NAME", help=f"{RERANKERS}, or a module or .py file; default %(default)s")
     add("--k", type=int, help="neighbours of each picture that are added to it; default: the re-ranking's, gfr 2")
     add("--alpha", type=float, help="weight of the added neighbours; default with gfr 0.3")
+    _add_model_options(parser)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="NAME|FILE", help="lite0 (default), lite1, lite2: ImageNet weights, or a checkpoint file")
     add("--preprocess", metavar="PRESET", help="lite, senet, cvnet, superglobal, cirtorch; default: the checkpoint's")
@@ -157,7 +169,7 @@ def _carry_out(args: argparse.Namespace) -> int:
         for name, value in vars(args).items():
             if value == "":
                 raise ValueError(f"{name.replace('_', '-')} is empty; leave it out, or name what is wanted")
-        module = {"verify": "study", "report": "study", "index": "search"}.get(args.command, args.command)
+        module = ELSEWHERE.get(args.command, args.command)
         return getattr(importlib.import_module(f"ssr_lib.commands.{module}"), args.command)(args) or 0
     except KeyboardInterrupt:
         note(f"interrupted; {GOING_ON}")

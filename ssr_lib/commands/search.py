@@ -1,12 +1,10 @@
-"""`ssr search`, `ssr index`: one's own photographs; and how commands on pictures name networks and re-rankers."""
+"""`ssr search`, `ssr index`: one's own photographs; and how commands on pictures name networks."""
 
 import dataclasses
-import inspect
 import json
 import sys
 from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -15,19 +13,16 @@ from ssr_lib.commands.main import check_file, note, shown
 from ssr_lib.datasets.folder import list_pictures
 from ssr_lib.decode import load_image
 from ssr_lib.extract import describe, pick_device
-from ssr_lib.files import load_part
 from ssr_lib.gallery import Gallery, index_folder
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
 from ssr_lib.rerank import first_ranking
+from ssr_lib.rerank._choice import choose_reranker
 from ssr_lib.scale.live import SHORTLIST, LiveIndex
 from ssr_lib.search import prepare
 from ssr_lib.weights import checkpoint_files, load_checkpoint, stored_preprocess
 
 PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
-# Where a re-ranker has none of its own. k: a folder holds few pictures of a thing; exponent: Radenovic et al. 2018.
-DEFAULTS = {"k": 2, "alpha": 0.3, "exponent": 3.0}
-LARGEST_ALPHA = 1000.0  # beyond, a picture's own feature has no part in the sum
 
 
 def search(args: Namespace) -> None:
@@ -65,14 +60,14 @@ def search(args: Namespace) -> None:
 
 def _found(args: Namespace) -> tuple[list, list, dict, dict]:
     """Pictures with their scores, before and after re-ranking; its parameters; what else is told."""
-    reranker(args, max(1, len(list_pictures(args.gallery)[0]) - 1))
+    choose_reranker(args.rerank, max(1, len(list_pictures(args.gallery)[0]) - 1), k=args.k, alpha=args.alpha)
     net, preprocess, options = opened(args)
     gallery = _indexed(args, net, preprocess, options)
     own = gallery.find(args.photo)
     others = len(gallery.files) - (own is not None)
     if others < 2:
         raise ValueError(f"{args.gallery} holds {others} usable pictures besides the query; two or more are wanted")
-    part, parameters = reranker(args, len(gallery.files) - 1)
+    part, parameters = choose_reranker(args.rerank, len(gallery.files) - 1, k=args.k, alpha=args.alpha)
     query = describe(net, [args.photo], preprocess, **options)  # (1, D)
     if args.live:
         live = _live(args, gallery)
@@ -101,7 +96,7 @@ def _live(args: Namespace, gallery: Gallery) -> LiveIndex:
     """The live index of a gallery as it is now."""
     if args.rerank != "gfr":
         raise ValueError(f"--rerank {args.rerank}: a live index re-ranks by gfr")
-    parameters = reranker(args, len(gallery.files) - 1)[1]
+    parameters = choose_reranker("gfr", len(gallery.files) - 1, k=args.k, alpha=args.alpha)[1]
     return LiveIndex.follow(gallery.place, dict(zip(gallery.files, gallery.descriptors, strict=True)), **parameters)
 
 
@@ -133,28 +128,3 @@ def opened(args: Namespace) -> tuple[RetrievalNet, Preprocess, dict]:
     if args.size is not None:
         preprocess = dataclasses.replace(preprocess, size_rule="longest", size=args.size)
     return net.eval(), preprocess, options
-
-
-def reranker(args: Namespace, others: int) -> tuple[ModuleType, dict[str, int | float]]:
-    """The re-ranker that `--rerank` names, and its parameters where a picture has so many `others` to choose from."""
-    part, chosen = load_part(args.rerank, "rerank"), {}
-    if getattr(part, "NEEDS", "descriptors") != "descriptors":
-        raise ValueError(f"--rerank {args.rerank} compares {part.NEEDS}; one for descriptors is wanted, such as gfr")
-    takes = {name: parameter.default for name, parameter in inspect.signature(part.rerank).parameters.items()}
-    if "parameters" in takes:  # those of GFR, by keyword
-        takes |= {"k": inspect.Parameter.empty, "alpha": inspect.Parameter.empty}
-    for name, usual in DEFAULTS.items():
-        given = getattr(args, name, None)
-        if given is not None and name not in takes:
-            raise ValueError(f"--{name} {given}: {args.rerank} has no {name}; leave it out")
-        if name in takes:
-            default = usual if takes[name] is inspect.Parameter.empty else takes[name]
-            chosen[name] = default if given is None else given
-    if args.k is None and "k" in chosen:
-        chosen["k"] = min(chosen["k"], max(others, 1))
-    if "k" in chosen and not 1 <= chosen["k"] <= others:
-        wanted = f"1 to {others}, as many others as each picture has to choose from"
-        raise ValueError(f"--k {chosen['k']}: wanted is {wanted}")
-    if not 0 <= chosen.get("alpha", 0) <= LARGEST_ALPHA:  # NaN is not, either
-        raise ValueError(f"--alpha {args.alpha:g}: a number from 0 to {LARGEST_ALPHA:g} is wanted")
-    return part, chosen

@@ -1,0 +1,29 @@
+"""`ssr fetch`, `ssr convert`: what others have published, data sets and weights."""
+
+import sys
+from argparse import Namespace
+
+from ssr_lib.commands.main import check_file, note, shown
+from ssr_lib.datasets.fetch import DATA_SETS
+from ssr_lib.datasets.fetch import fetch as fetch_data_set
+
+
+def fetch(args: Namespace) -> None:
+    """Download a data set, or list those there are."""
+    if args.name is None:
+        for name, data_set in DATA_SETS.items():
+            print(f"{name:27s}{data_set['size']:>19s}   {data_set['about']}")
+        return
+    options = {"shards": args.shards, "progress": sys.stderr.isatty(), "tell": note}
+    print(shown(str(fetch_data_set(args.name, args.to, **options))))
+
+
+def convert(args: Namespace) -> None:
+    """Convert weights into a checkpoint, and print where it is."""
+    from ssr_lib import official  # loads torch
+
+    file = check_file(args.file)
+    beside = file.with_name(f"{file.stem}-{args.family}") if file.suffix == ".safetensors" else file.with_suffix("")
+    out = beside if args.out is None else args.out
+    made = official.convert(file, args.family, out, trained_on=args.trained_on or "", superglobal=args.superglobal)
+    print(shown(str(made)))

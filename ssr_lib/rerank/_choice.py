@@ -1,0 +1,40 @@
+"""For a folder of one's own: a re-ranker by its name with parameters that fit."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+from ssr_lib.files import load_part
+
+# Where a re-ranker has none of its own. k: a folder holds few pictures of a thing; exponent: Radenovic et al. 2018.
+USUAL = {"k": 2, "alpha": 0.3, "exponent": 3.0}
+LARGEST_ALPHA = 1000.0  # beyond, a picture's own feature has no part in the sum
+
+
+def choose_reranker(name: str, others: int, **given: float | None) -> tuple[ModuleType, dict[str, int | float]]:
+    """The re-ranker `name` of descriptors, and its parameters where an image has so many `others` to choose from.
+
+    `given`: `k`, `alpha`, None for the usual one. Raises `ValueError` for what does not go together.
+    """
+    part, chosen = load_part(name, "rerank"), {}
+    if getattr(part, "NEEDS", "descriptors") != "descriptors":
+        raise ValueError(f"re-ranker {name} compares {part.NEEDS}; one for descriptors is wanted, such as gfr")
+    takes = {key: parameter.default for key, parameter in inspect.signature(part.rerank).parameters.items()}
+    if "parameters" in takes:  # those of GFR, by keyword
+        takes |= {"k": inspect.Parameter.empty, "alpha": inspect.Parameter.empty}
+    for key, usual in USUAL.items():
+        value = given.get(key)
+        if value is not None and key not in takes:
+            raise ValueError(f"{key} = {value}: {name} has no {key}; leave it out")
+        if key in takes:
+            default = usual if takes[key] is inspect.Parameter.empty else takes[key]
+            chosen[key] = default if value is None else value
+    if given.get("k") is None and "k" in chosen:
+        chosen["k"] = min(chosen["k"], max(others, 1))
+    if "k" in chosen and not 1 <= chosen["k"] <= others:
+        wanted = f"1 to {others}, as many others as each picture has to choose from"
+        raise ValueError(f"k = {chosen['k']}: wanted is {wanted}")
+    if not 0 <= chosen.get("alpha", 0) <= LARGEST_ALPHA:  # NaN is not, either
+        raise ValueError(f"alpha = {chosen['alpha']:g}: a number from 0 to {LARGEST_ALPHA:g} is wanted")
+    return part, chosen
