@@ -68,11 +68,23 @@ def test_a_line_is_the_mean_of_its_trainings_and_its_band_goes_over_all(drawn):
     assert ax.collections[0].get_paths()[0].get_extents().bounds == (1.0, 0.5, 1.0, 2.5)  # x, y, width, height
 
 
-def test_one_method_has_one_colour_and_no_two_methods_share_it():
+def test_a_forest_has_a_panel_for_each_unit(drawn):
+    axes = drawn(partial(figures.forest, FOREST.assign(unit=["points", "points", "pictures"])))
+    assert [(ax.get_xlabel(), len(ax.get_yticks())) for ax in axes] == [("points", 2), ("pictures", 1)]
+
+
+@pytest.mark.parametrize("looks", [figures.palette, figures.marks])
+def test_one_method_has_one_colour_and_one_mark_and_no_two_methods_share_them(looks, drawn):
     for together in (figures.RERANKERS, ["none", "easy", "medium", "hard"], [*figures.NETWORKS, "structural", "CBAM"]):
-        colours = figures.palette(together)
-        assert len(set(colours.values())) == len(together), together
-        assert figures.palette(["mine", *together])[together[0]] == colours[together[0]]
+        assert len(set(looks(together).values())) == len(together), together
+        more = looks(["mine", *together])
+        assert more[together[0]] == looks(together)[together[0]]
+        assert more["mine"] not in list(more.values())[1:] or len(together) == 10
+    ax = drawn(partial(figures.lines, SWEEP, "k", hue="difficulty"))[0]
+    assert {line.get_marker() for line in ax.lines} == {
+        figures.marks(["easy"])["easy"],
+        figures.marks(["hard"])["hard"],
+    }
 
 
 def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(drawn):

@@ -1,6 +1,7 @@
 """Figures: tables or pictures in, a .jpg of pictures or a .png and .svg of line art out, with the same bytes every time."""
 
 import io
+import itertools
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +27,13 @@ SAVED |= {"jpg": {"pil_kwargs": {"quality": 88, "subsampling": 0}}}  # a quarter
 PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]
 BLUE, GREY = PALETTE[0], "#8c8c8c"
 STYLE |= {"axes.prop_cycle": matplotlib.cycler(color=PALETTE)}
-# The same thing has the same colour in every figure.
+# The same thing has the same colour and mark in every figure: the place in PALETTE and MARKS of its name.
+MARKS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
 NETWORKS = ["product", "neighbour", "conv", "attention neighbour", "attention", "untrained", "attention only", "plain"]
 RERANKERS = ["GFR", "αQE + DBA", "SuperGlobal", "AQE", "αQE", "SIFT + RANSAC", "DBA", "none"]
-COLOURS = dict(zip([*NETWORKS, "structural", "CBAM"], PALETTE, strict=True))
-COLOURS |= dict(zip([*RERANKERS, "easy", "medium"], PALETTE, strict=True)) | {"hard": PALETTE[3]}
+PLACES = {name: place for place, name in enumerate([*NETWORKS, "structural", "CBAM"])} | {"hard": 3}
+PLACES |= {name: place for place, name in enumerate([*RERANKERS, "easy", "medium"])}
+COLOURS = {name: PALETTE[place] for name, place in PLACES.items()}
 # Colour and mark of a ranked picture: never told apart by colour alone.
 FRAMES = {"right": ("#1a9850", "✓"), "wrong": ("#d73027", "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
 Picture = Path | np.ndarray
@@ -38,7 +41,7 @@ Picture = Path | np.ndarray
 
 @contextmanager
 def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art: bool = True) -> Iterator[tuple]:
-    """A figure of `size` inches and its axes (rows, columns), written at the end; pictures as the suffix of `path` says."""
+    """A figure of `size` inches and its axes (rows, columns), written at the end; pictures as `path`'s suffix says."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         bare = {} if line_art else {"frame_on": False, "xticks": [], "yticks": []}
@@ -49,10 +52,21 @@ def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art
             write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
+def _places(names: Iterable) -> dict:
+    """The place of each name; others take those that no known name beside them has."""
+    names = list(dict.fromkeys(names))
+    left = itertools.cycle(set(range(len(PALETTE))) - {PLACES.get(name) for name in names} or range(len(PALETTE)))
+    return {name: PLACES[name] if name in PLACES else next(left) for name in names}
+
+
 def palette(names: Iterable) -> dict:
     """A colour for each of the names, the one it has in every figure where it is known."""
-    names = list(dict.fromkeys(names))
-    return {name: COLOURS.get(str(name), PALETTE[place % len(PALETTE)]) for place, name in enumerate(names)}
+    return {name: PALETTE[place] for name, place in _places(names).items()}
+
+
+def marks(names: Iterable) -> dict:
+    """A matplotlib marker for each of the names, as `palette`: two methods differ in both."""
+    return {name: MARKS[place] for name, place in _places(names).items()}
 
 
 def _show(ax: Axes, image: Picture, title: str = "", frame: str | None = None) -> None:
@@ -103,9 +117,9 @@ def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, pa
 def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, log: str = "") -> Path:
     """Means of `y` over `x`, a line for each `hue` and a band over all its values; `log`: "x", "y" or "xy"."""
     with canvas(path, (7.5, 3.8)) as (_, ((ax,),)):
-        style = {"hue": hue, "palette": palette(table[hue]), "errorbar": ("pi", 100)}
-        style["marker"] = "o" if table[x].nunique() < 20 else None
-        seaborn.lineplot(table, x=x, y=y, ax=ax, **style)
+        style = {"palette": palette(table[hue]), "markers": marks(table[hue]), "dashes": False, "errorbar": ("pi", 100)}
+        style |= {"markevery": max(1, table[x].nunique() // 10), "markeredgewidth": 0, "markersize": 7}
+        seaborn.lineplot(table, x=x, y=y, hue=hue, style=hue, ax=ax, **style)
         for name in log:  # ticks, written out, at 1, 2 and 5 of each decade
             ax.set(**{f"{name}scale": "log"})
             ticks = {"major_locator": LogLocator(subs=(1, 2, 5)), "major_formatter": "{x:g}"}
@@ -116,19 +130,25 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
 
 
 def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") -> Path:
-    """Each "difference" from "low" to "high", a "comparison" a row, on a band of its "margin" where the table has one.
-    Dark is a supported or refuted "verdict"; without verdicts, an interval that leaves out 0."""
-    names, dark = [textwrap.fill(name, 44) for name in table["comparison"]], (table["low"] > 0) | (table["high"] < 0)
+    """Each "difference" from "low" to "high", a "comparison" a row, on a band of its "margin" where the table has one,
+    and a panel for each "unit", the name of its axis, where it has those. Dark is a supported or refuted "verdict";
+    without verdicts, an interval that leaves out 0."""
+    table = table.assign(dark=(table["low"] > 0) | (table["high"] < 0), unit=table.get("unit", label))
+    table["comparison"] = [textwrap.fill(name, 44) for name in table["comparison"]]
     if "verdict" in table:
-        dark = table["verdict"].str.startswith(("supported", "refuted"))
-    with canvas(path, (8, 0.9 + 0.36 * len(table) + 0.14 * "".join(names).count("\n"))) as (_, ((ax,),)):
-        for place, (sure, row) in enumerate(zip(dark, table.to_dict("records"), strict=True)):
-            colour, margin = BLUE if sure else GREY, row.get("margin")
-            if pd.notna(margin):
-                ax.barh(place, 2 * margin, left=-margin, height=0.7, color="#e9e9e9")
-            ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
-            ax.plot(row["difference"], place, "o", color=colour, mfc=colour if sure else "white")
-        ax.axvline(0, color="black", lw=1)
-        ax.set_yticks(range(len(table)), names, fontsize="small")
-        ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=label)
+        table["dark"] = table["verdict"].str.startswith(("supported", "refuted"))
+    panels = list(table.groupby("unit", sort=False)) or [(label, table)]
+    heights = [0.8 + 0.3 * len(rows) + 0.14 * "".join(rows["comparison"]).count("\n") for _, rows in panels]
+    with canvas(path, (8, sum(heights)), len(panels)) as (_, axes):
+        axes[0, 0].get_gridspec().set_height_ratios(heights)
+        for (ax,), (unit, rows) in zip(axes, panels, strict=True):
+            for place, row in enumerate(rows.to_dict("records")):
+                colour, margin = BLUE if row["dark"] else GREY, row.get("margin")
+                if pd.notna(margin):
+                    ax.barh(place, 2 * margin, left=-margin, height=0.7, color="#e9e9e9")
+                ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
+                ax.plot(row["difference"], place, "o", color=colour, mfc=colour if row["dark"] else "white")
+            ax.axvline(0, color="black", lw=1)
+            ax.set_yticks(range(len(rows)), rows["comparison"], fontsize="small")
+            ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=unit)
     return path
