@@ -1,4 +1,4 @@
-"""Figures: tables or pictures in, a .jpg of pictures or a .png and .svg of line art out, with the same bytes every time."""
+"""Figures: tables or pictures in, .png and .svg of line art or a .jpg of pictures out, with the same bytes every time."""
 
 import io
 import itertools
