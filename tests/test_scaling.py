@@ -9,8 +9,8 @@ from kernels import execute_here
 from ssr_lib.study.artefacts import Study
 
 PROFILE = Path(__file__).parent / "profiles" / "scaling.yaml"
-SMALL = {"13_when": {"right": [1, 2, 3], "neighbours": [1, 2, 3], "weights": [1.0]}}
-SMALL["13b_when_module"] = {"growth": [0.5, 1], "places": [2], "shares": [0.0, 0.5]}
+SMALL = {"13_when": {"right": [1, 2, 3], "neighbours": [1, 2, 3], "weights": [1.0], "lows": [0.7]}}
+SMALL |= {"13a_when_tradeoff": {}, "13b_when_module": {"growth": [0.5, 1], "places": [2], "shares": [0.0, 0.5]}}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,12 @@ def done(tmp_path_factory):
 
 def test_every_setting_has_a_gain_for_every_number_of_right_pictures(done):
     table = pd.read_csv(done.results_dir / "tables" / "when_reranking.csv")
-    assert table.groupby(["comparison", "R"]).size().eq(3 + 3).all() and set(table["R"]) == {1, 2, 3}
+    assert table.groupby(["comparison", "R"]).size().eq(3 + 3 + 1).all() and set(table["R"]) == {1, 2, 3}
     assert set(table["comparison"]) == {f"drawn {which}, {net}" for which in "AB" for net in ("untrained", "plain")}
-    rule = pd.read_csv(done.results_dir / "tables" / "when_rule.csv")
+    rule, trade = (pd.read_csv(done.results_dir / "tables" / f"when_{name}.csv") for name in ("rule", "tradeoff"))
     assert (rule["right"] <= rule["count"]).all() and len(rule) == 4
+    full = trade[(trade["setting"] == "GFR, α = 1") & (trade["k"] == 3)]  # the yardstick
+    assert len(trade) == 4 * (3 + 3 + 1) and full["kept"].eq(100).equals(full["low, R largest"] > 0)
 
 
 def test_the_base_is_the_same_on_every_axis(done):
