@@ -8,6 +8,7 @@ a `Ranking` or None; with `first.own` an image is left out of its own ranking. T
 """
 
 from ssr_lib.rerank._augmented import Augmented, augment_database
+from ssr_lib.rerank._choice import NO_GROUP, standing_out
 from ssr_lib.rerank._ranking import Ranking, Reranking, first_ranking
 from ssr_lib.rerank.alpha_qe import alpha_query_expansion
 from ssr_lib.rerank.aqe import average_query_expansion
@@ -16,6 +17,7 @@ from ssr_lib.rerank.gfr import global_rerank
 from ssr_lib.rerank.superglobal import superglobal_rerank
 
 __all__ = [
+    "NO_GROUP",
     "Augmented",
     "Ranking",
     "Reranking",
@@ -25,5 +27,6 @@ __all__ = [
     "database_augmentation",
     "first_ranking",
     "global_rerank",
+    "standing_out",
     "superglobal_rerank",
 ]

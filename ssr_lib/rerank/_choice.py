@@ -1,15 +1,30 @@
-"""For a folder of one's own: a re-ranker by its name with parameters that fit."""
+"""For a folder of one's own: a re-ranker by its name with parameters that fit, and whether it can help a query."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from types import ModuleType
+
+import numpy as np
 
 from ssr_lib.files import load_part
 
 # Where a re-ranker has none of its own. k: a folder holds few pictures of a thing; exponent: Radenovic et al. 2018.
 USUAL = {"k": 2, "alpha": 0.3, "exponent": 3.0}
 LARGEST_ALPHA = 1000.0  # beyond, a picture's own feature has no part in the sum
+SHARE = 0.7  # of what the best of unrelated images should reach; the same as in `adaptive`
+NO_GROUP = "no group of similar photographs here: re-ranking changes little or harms"  # where fewer than k stand out
+
+
+def standing_out(similarity: np.ndarray) -> int:
+    """How many of n images stand out from the background of one query's similarities to them, (n,).
+
+    They are above μ + 0.7 √(2 ln n) σ, where μ and σ are the mean and the deviation of all n: √(2 ln n) deviations is
+    what the best of n unrelated images should reach. Where fewer than k stand out, neighbours may be there by chance.
+    """
+    reach = math.sqrt(2 * math.log(max(len(similarity), 2)))
+    return int((similarity > similarity.mean() + SHARE * reach * similarity.std()).sum())
 
 
 def choose_reranker(name: str, others: int, **given: float | None) -> tuple[ModuleType, dict[str, int | float]]:
