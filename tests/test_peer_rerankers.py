@@ -31,6 +31,7 @@ def test_diffusion_with_queries_in_the_graph_as_the_public_implementation(case):
     how = {"neighbours": int(GOLDEN[f"{case}_kd"]) - 1, "truncation": int(GOLDEN[f"{case}_n_trunc"])}
     got = diffusion.rerank(Q, X, None, **how)
     np.testing.assert_allclose(by_id(got), GOLDEN[f"{case}_scores"], atol=5e-6)
+    assert diffusion.prepare(X, **how) is None, "the queries are wanted first, as by default in rerank"
     for ranks, reached, expected in zip(got.ranks, GOLDEN[f"{case}_scores"] > 0, GOLDEN[f"{case}_ranks"], strict=True):
         assert ranks[: reached.sum()].tolist() == expected[: reached.sum()].tolist()
 

@@ -85,7 +85,7 @@ def rerank(
         z = unit_rows(flows(everything, truncation=min(truncation, len(everything)), **how))
         scores = (z[: len(q)] @ z[len(q) :].T).toarray()
     else:
-        z = prepare(d, truncation=truncation, **how) if prepared is None else prepared
+        z = prepare(d, truncation=truncation, in_graph=False, **how) if prepared is None else prepared
         similarity, ids = (part.cpu().numpy() for part in nearest(q, d, k, own_ids(first.own, q, d)))
         scores = np.zeros((len(q), len(d)))
         for i, weights in enumerate(np.maximum(similarity, 0) ** gamma):
@@ -101,9 +101,9 @@ def prepare(
     truncation: int = 1000,
     gamma: float = 3.0,
     alpha: float = 0.99,
-    in_graph: bool = False,
+    in_graph: bool = True,
 ) -> sparse.csr_array | None:
-    """The flows (N, N) of the database alone, for `rerank` without `in_graph`; None with it."""
+    """The flows (N, N) of the database alone, for `rerank` without `in_graph`; None with it, as by default."""
     if in_graph:
         return None
     d = prepared_rows(database)
