@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pickle
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from ssr_lib.datasets.revisited import read_ground_truth
 from ssr_lib.extract import describe
 from ssr_lib.images import Preprocess
 from ssr_lib.network import RetrievalNet
-from ssr_lib.rerank import global_rerank
+from ssr_lib.rerank import NO_GROUP, global_rerank, standing_out
 from ssr_lib.weights import load_checkpoint, stored_preprocess
 from ssr_lib.whitening import fit_lda
 
@@ -120,6 +121,17 @@ def test_search_finds_the_other_views_first_and_leaves_out_the_query_itself(caps
             assert scores == sorted(scores, reverse=True) and scores[0] < 0.99999
 
 
+def test_search_says_where_fewer_than_k_stand_out_from_the_background(capsys):
+    assert standing_out(np.repeat([1.0, 0.0], [2, 18])) == 2  # the line: 0.1 + 0.7 * 2.448 * 0.3 = 0.61
+    assert standing_out(np.repeat([1.0, 0.0], [4, 4])) == 0  # 0.5 + 0.7 * 2.039 * 0.5 = 1.21
+    assert found(capsys, SEARCH)["standing_out"] == 2
+    for expected in (False, True):  # then without the other views of the query
+        assert ssr(SEARCH) == 0
+        assert (f"\n{NO_GROUP}\n" in capsys.readouterr().out) == expected
+        for name in ("photos/a1.png", "photos/a2.png"):
+            Path(name).unlink(missing_ok=True)
+
+
 def test_search_prints_both_lists_draws_them_and_names_what_it_leaves_out(capsys):
     Path("photos/text.jpg").write_text("I am no picture")
     Path("photos/cut.png").write_bytes(Path("photos/a0.png").read_bytes()[:500])
@@ -135,10 +147,18 @@ def test_search_prints_both_lists_draws_them_and_names_what_it_leaves_out(capsys
     assert Path("lists.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_live_search_gives_the_lists_of_the_exact_one_and_follows_the_folder(capsys):
+def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_index(monkeypatch, capsys):
     assert ssr("index --gallery photos") == 0 and "12 pictures in photos, 12 newly indexed" in capsys.readouterr().out
+    for changed in ("--size 80", "--k 3"):
+        told = refused(capsys, f"{SEARCH} --live {changed}")
+        assert re.search("live.npz was made by .* 64 px, .* k = 2, .* the query by .* (80 px,|k = 3)", told)
     os.remove("photos/c0.png")
     os.rename("photos/d0.png", "photos/e0.png")
+    with monkeypatch.context() as patch:
+        for name in ("index_folder", "list_pictures"):
+            patch.setattr(search_module, name, Mock(side_effect=AssertionError(name)))
+        assert found(capsys, f"{SEARCH} --live")["pictures"] == 12
+    assert ssr("index --gallery photos") == 0 and "11 pictures in photos, 1 newly indexed" in capsys.readouterr().out
     for photo in ("photos/b1.png", "photos/e0.png"):
         line = f"search {photo} --gallery photos"
         exact, live = found(capsys, line), found(capsys, f"{line} --live")
@@ -153,7 +173,7 @@ def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave
     assert ssr(line) == 0
     told = capsys.readouterr().out
     assert "learned from 12 pictures of 4 labels; --model mine.safetensors" in told
-    assert "mAP 100.0 % without it, 100.0 % with it; difference +0.0 [+0.0, +0.0]" in told
+    assert "mAP 100.0 % without it, 100.0 % with it, +0.0 [+0.0, +0.0] points" in told
     files, preprocess = [f"photos/{name}" for name in NAMES], Preprocess(size=64)
     x = describe(built_once("tf_efficientnet_lite0"), files, preprocess)
     y = fit_lda(x, np.repeat(range(4), 3), 1.0).apply(x, 512)

@@ -62,12 +62,15 @@ def test_after_adding_and_removing_an_index_is_the_one_built_anew_and_survives_t
 
 
 def test_what_cannot_be_is_refused_and_named(tmp_path):
-    live = LiveIndex.build(GALLERY, K)
+    live = LiveIndex.build(GALLERY, K, made_by="one network")
     with pytest.raises(ValueError, match=r"3 pictures would be there; more than k = 3 are wanted"):
         live.update({}, NAMES[K:])
     with pytest.raises(ValueError, match=r"shape \(7,\); the index was made with another model"):
         live.search(DATABASE[0, :7])
     live.save(tmp_path)
+    assert LiveIndex.load(tmp_path, "one network").made_by == "one network"
+    with pytest.raises(ValueError, match=rf"{FILE} was made by one network, the query by another; `ssr index` makes"):
+        LiveIndex.load(tmp_path, "another")
     content = bytearray((tmp_path / FILE).read_bytes())
     content[len(content) // 2] ^= 1
     for damaged in (bytes(content), bytes(content[:-9])):

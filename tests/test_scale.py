@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -33,6 +34,12 @@ def stored(folder, dtype="float32", per_shard=70):
 
 def same(found, scores, ids):
     return np.array_equal(found[:], np.stack([scores, ids], axis=1)[:, :, : found.shape[2]])
+
+
+def test_the_name_of_rows_that_were_verified_is_told_without_reading_them(tmp_path):
+    database = stored(tmp_path)[1]
+    with mock.patch("ssr_lib.store.hash_file", side_effect=AssertionError("read again")):
+        assert database.name() == database.name()
 
 
 @pytest.mark.parametrize("dtype,per_shard", [("float32", 70), ("float16", 70), ("float32", 400)])
@@ -76,7 +83,9 @@ def test_a_missing_damaged_or_foreign_shard_is_named_and_made_again_alone(tmp_pa
     files = sorted(Path(database.folder).glob("shard-*"))
     files[0].unlink()
     files[3].write_bytes(files[3].read_bytes()[:-1] + b"x")
-    with pytest.warns(match=f"{files[3]} is damaged"), pytest.raises(ValueError, match=r"2 of 6 shards are missing"):
+    with pytest.warns(match=f"{files[3]} is damaged"):
+        database.missing()
+    with pytest.raises(ValueError, match=r"2 of 6 shards are missing"):
         join.knn_join(queries, database, 9, tmp_path / "near")
     kept = files[1].stat().st_mtime_ns
     with pytest.warns(match="damaged"):

@@ -1,6 +1,5 @@
 """`ssr evaluate`: mAP before and after re-ranking. `ssr whiten`: a whitening that labelled pictures teach."""
 
-import dataclasses
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from ssr_lib.commands.search import opened
 from ssr_lib.datasets import revisited
 from ssr_lib.datasets.folder import check_there, read_labels, read_training_labels
 from ssr_lib.extract import describe, extract, extract_benchmark
+from ssr_lib.images import Preprocess
 from ssr_lib.rerank import first_ranking
 from ssr_lib.rerank._choice import choose_reranker
 from ssr_lib.scale.descriptors import describe_pictures
@@ -50,11 +50,9 @@ def evaluate(args: Namespace) -> None:
         names = revisited.read_distractors(args.distractors)
         check_there(args.distractors, names)  # before anything is described
         benchmark = revisited.with_distractors(benchmark, names, args.distractors)
-    shortlist = min(SHORTLIST, len(benchmark.database) - int(max(benchmark.query_ids) >= 0))
-    in_shortlist = bool(args.distractors) and args.rerank == "gfr"
-    others = (shortlist if in_shortlist else len(benchmark.database)) - 1
-    part, parameters = choose_reranker(args.rerank, others, k=args.k, alpha=args.alpha)
-    if in_shortlist:
+    part, parameters = choose_reranker(args.rerank, len(benchmark.database) - 1, k=args.k, alpha=args.alpha)
+    if args.distractors and args.rerank == "gfr":
+        shortlist = min(SHORTLIST, len(benchmark.database) - int(max(benchmark.query_ids) >= 0))
         parameters |= {"neighbourhood": "shortlist", "shortlist": shortlist}
     with tempfile.TemporaryDirectory(prefix="ssr-") as temporary:
         if args.features:
@@ -177,9 +175,14 @@ def whiten(args: Namespace) -> None:
     net, preprocess, options = opened(args)
     if net.config["descriptor_dim"] is not None:
         raise ValueError(f"--model {args.model} ends in a whitening; a network without one is wanted, such as lite0")
-    preprocess = dataclasses.replace(preprocess, scales=(1.0,))  # of several it would whiten each by itself
+    preprocess = Preprocess(**preprocess.to_dict() | {"scales": (1.0,)})  # of several it would whiten each by itself
     x = describe(net, labelled.files, preprocess, root=labelled.root, **options)  # (N, D)
-    ap = _held_out(x, labels, several)
+    asked = (several.cumsum() % 2)[labels] == 0  # every second of the labels with several pictures, and some others
+    own = labels[asked]
+    same = [np.flatnonzero(own == label) for label in own]
+    truth = [{"easy": np.setdiff1d(ids, i), "hard": [], "junk": [i]} for i, ids in enumerate(same)]
+    both = x[asked], fit_lda(x[~asked], labels[~asked], SHRINKAGE).apply(x[asked], DIRECTIONS)
+    before, after = (metrics.evaluate(rank(y, y), truth).ap["easy"] for y in both)  # of each asked picture
     learned = fit_lda(x, labels, SHRINKAGE)
     weight = torch.from_numpy(learned.projection[:DIRECTIONS].copy())  # (D', D)
     net.whitening = torch.nn.Linear(*weight.T.shape)
@@ -187,20 +190,7 @@ def whiten(args: Namespace) -> None:
     net.config |= {"descriptor_dim": len(weight), "normalize_pooled": True}
     file = save_checkpoint(args.out, net, {"preprocess": preprocess.to_dict()})
     print(f"learned from {len(x):,} pictures of {len(several):,} labels; --model {shown(str(file))} whitens by it")
-    gain = paired_difference(ap[1], ap[0], labels)
-    before, after, low, high = (100 * value for value in (*np.nanmean(ap, axis=1), gain.ci_low, gain.ci_high))
-    told = f"mAP {before:.1f} % without it, {after:.1f} % with it"
-    print(f"on labels that it did not learn from: {told}; difference {after - before:+.1f} [{low:+.1f}, {high:+.1f}]")
-
-
-def _held_out(x: np.ndarray, labels: np.ndarray, several: np.ndarray) -> np.ndarray:
-    """AP (2, N) of each picture among those of its half of the labels, as it is and as the other half whitens it."""
-    half = (several.cumsum() % 2)[labels]  # each has every second of the labels with several pictures
-    ap = np.empty((2, len(x)))
-    for asked in (half == 0, half == 1):
-        same = [np.flatnonzero(labels[asked] == label) for label in labels[asked]]
-        truth = [{"easy": np.setdiff1d(ids, i), "hard": [], "junk": [i]} for i, ids in enumerate(same)]
-        whitened = fit_lda(x[~asked], labels[~asked], SHRINKAGE).apply(x[asked], DIRECTIONS)
-        for found, rows in zip(ap, (x[asked], whitened), strict=True):
-            found[asked] = metrics.evaluate(rank(rows, rows), truth).ap["easy"]
-    return ap
+    gain = paired_difference(after, before, own)
+    points = f"{100 * gain.estimate:+.1f} [{100 * gain.ci_low:+.1f}, {100 * gain.ci_high:+.1f}] points"
+    told = f"mAP {100 * np.nanmean(before):.1f} % without it, {100 * np.nanmean(after):.1f} % with it, {points}"
+    print(f"learned from every second label and measured on the others: {told}")

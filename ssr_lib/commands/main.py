@@ -17,8 +17,7 @@ from ssr_lib import __version__
 
 RERANKERS = "gfr, aqe, alpha_qe, dba, alpha_qe_dba, superglobal, none"
 GOING_ON = "the same command goes on behind what its index or folder holds"
-ELSEWHERE = {"verify": "study", "report": "study", "index": "search", "whiten": "evaluate"}  # command: its module
-ELSEWHERE |= {"convert": "published", "fetch": "published"}
+ELSEWHERE = {"verify": "study", "report": "study", "index": "search", "whiten": "evaluate", "convert": "fetch"}
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, broken text, line separators: Unicode categories
 
 
@@ -84,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("labels", metavar="LABELS.csv", help="columns file, label; with a column split its train rows are taken")
     add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
     add("--out", required=True, metavar="FILE", help="the network with its whitening, which --model FILE then names")
-    _add_model_options(whiten)
+    _add_shared_options(whiten, ranks=False)
     study = commands.add_parser("study", help="run the notebooks of a profile: tables, figures, report")
     _add_profile(study)
     add = study.add_argument
@@ -106,16 +105,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_shared_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    add = parser.add_argument_group("re-ranking").add_argument
-    add("--rerank", default="gfr", metavar="NAME", help=f"{RERANKERS}, or a module or .py file; default %(default)s")
-    add("--k", type=int, help="neighbours of each picture that are added to it; default: the re-ranking's, gfr 2")
-    add("--alpha", type=float, help="weight of the added neighbours; default with gfr 0.3")
-    _add_model_options(parser)
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def _add_shared_options(parser: argparse.ArgumentParser, ranks: bool = True) -> None:
+    if ranks:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        add = parser.add_argument_group("re-ranking").add_argument
+        add(
+            "--rerank", default="gfr", metavar="NAME", help=f"{RERANKERS}, or a module or .py file; default %(default)s"
+        )
+        add("--k", type=int, help="neighbours of each picture that are added to it; default: the re-ranking's, gfr 2")
+        add("--alpha", type=float, help="weight of the added neighbours; default with gfr 0.3")
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="NAME|FILE", help="lite0 (default), lite1, lite2: ImageNet weights, or a checkpoint file")
     add("--preprocess", metavar="PRESET", help="lite, senet, cvnet, superglobal, cirtorch; default: the checkpoint's")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from ssr_lib.commands.main import check_file, note, shown
 from ssr_lib.datasets.folder import list_pictures
 from ssr_lib.decode import load_image
-from ssr_lib.extract import describe, pick_device
+from ssr_lib.extract import describe, descriptors_of, pick_device
+from ssr_lib.files import digest
 from ssr_lib.gallery import Gallery, index_folder
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
-from ssr_lib.rerank import first_ranking
+from ssr_lib.rerank import NO_GROUP, first_ranking, standing_out
 from ssr_lib.rerank._choice import choose_reranker
 from ssr_lib.scale.live import SHORTLIST, LiveIndex
 from ssr_lib.search import prepare
@@ -42,6 +44,8 @@ def search(args: Namespace) -> None:
         print(json.dumps(record, indent=1))
     else:
         print(f"{record['pictures']:,} pictures in {shown(args.gallery)}, {record['newly_indexed']:,} newly indexed")
+        if record.get("standing_out", sys.maxsize) < parameters.get("k", 0):
+            print(NO_GROUP)
         told = ", ".join([args.rerank, *(f"{name} = {value:g}" for name, value in parameters.items())])
         for title, entries in zip(("before re-ranking", f"after re-ranking ({told})"), lists.values(), strict=True):
             print(f"\n{title}\n place  before   score  picture")
@@ -60,8 +64,16 @@ def search(args: Namespace) -> None:
 
 def _found(args: Namespace) -> tuple[list, list, dict, dict]:
     """Pictures with their scores, before and after re-ranking; its parameters; what else is told."""
-    choose_reranker(args.rerank, max(1, len(list_pictures(args.gallery)[0]) - 1), k=args.k, alpha=args.alpha)
     net, preprocess, options = opened(args)
+    record = {"model": args.model or "lite0", "preprocess": preprocess.to_dict()}
+    if args.live:  # without a look at the folder
+        place, made_by, parameters = _live(args, net, preprocess, options)
+        live = LiveIndex.load(place, made_by)
+        query = describe(net, [args.photo], preprocess, **options)  # (1, D)
+        name = os.path.relpath(os.path.realpath(args.photo), os.path.realpath(args.gallery))
+        found = [live.search(query[0], SHORTLIST, rerank=rerank, own=name) for rerank in (False, True)]
+        return *found, parameters, record | {"pictures": len(live.rows()), "newly_indexed": 0}
+    choose_reranker(args.rerank, max(1, len(list_pictures(args.gallery)[0]) - 1), k=args.k, alpha=args.alpha)
     gallery = _indexed(args, net, preprocess, options)
     own = gallery.find(args.photo)
     others = len(gallery.files) - (own is not None)
@@ -69,20 +81,14 @@ def _found(args: Namespace) -> tuple[list, list, dict, dict]:
         raise ValueError(f"{args.gallery} holds {others} usable pictures besides the query; two or more are wanted")
     part, parameters = choose_reranker(args.rerank, len(gallery.files) - 1, k=args.k, alpha=args.alpha)
     query = describe(net, [args.photo], preprocess, **options)  # (1, D)
-    if args.live:
-        live = _live(args, gallery)
-        name = None if own is None else gallery.files[own]
-        found = [live.search(query[0], SHORTLIST, rerank=rerank, own=name) for rerank in (False, True)]
-    else:
-        database, found = prepare(gallery.descriptors), []
-        first = first_ranking(query, database, None if own is None else np.array([own]))
-        prepared = gallery.prepared(part, database, parameters)
-        again = part.rerank(query, database, first, prepared=prepared, **parameters)
-        for ids, scores in ((first.ids, first.scores), (again.ranks, again.scores)):
-            found.append([(gallery.files[i], float(score)) for i, score in zip(ids[0], scores[0], strict=True)])
-    record = {"pictures": len(gallery.files), "newly_indexed": gallery.n_new, "unreadable": gallery.unreadable}
-    record |= {"skipped": gallery.skipped, "model": args.model or "lite0", "preprocess": preprocess.to_dict()}
-    return *found, parameters, record
+    database, found = prepare(gallery.descriptors), []
+    first = first_ranking(query, database, None if own is None else np.array([own]))
+    prepared = gallery.prepared(part, database, parameters)
+    again = part.rerank(query, database, first, prepared=prepared, **parameters)
+    for ids, scores in ((first.ids, first.scores), (again.ranks, again.scores)):
+        found.append([(gallery.files[i], float(score)) for i, score in zip(ids[0], scores[0], strict=True)])
+    record |= {"pictures": len(gallery.files), "newly_indexed": gallery.n_new, "unreadable": gallery.unreadable}
+    return *found, parameters, record | {"skipped": gallery.skipped, "standing_out": standing_out(first.scores[0])}
 
 
 def _indexed(args: Namespace, net: RetrievalNet, preprocess: Preprocess, options: dict) -> Gallery:
@@ -92,18 +98,24 @@ def _indexed(args: Namespace, net: RetrievalNet, preprocess: Preprocess, options
     return gallery
 
 
-def _live(args: Namespace, gallery: Gallery) -> LiveIndex:
-    """The live index of a gallery as it is now."""
+def _live(args: Namespace, net: RetrievalNet, preprocess: Preprocess, options: dict) -> tuple[Path, str, dict]:
+    """Where the live index of a gallery lies; what it and its queries are made by; k and alpha."""
     if args.rerank != "gfr":
         raise ValueError(f"--rerank {args.rerank}: a live index re-ranks by gfr")
-    parameters = choose_reranker("gfr", len(gallery.files) - 1, k=args.k, alpha=args.alpha)[1]
-    return LiveIndex.follow(gallery.place, dict(zip(gallery.files, gallery.descriptors, strict=True)), **parameters)
+    parameters = choose_reranker("gfr", sys.maxsize, k=args.k, alpha=args.alpha)[1]
+    made_by = descriptors_of(net, preprocess, options["device"], options["dtype"])[1]
+    network = f"{net.config['backbone']}, head {net.config['head']}, {preprocess.size} px, {digest(made_by)[:12]}"
+    place = Path(args.index or Path(args.gallery, ".ssr-index"), f"live-{digest(os.path.realpath(args.gallery))[:16]}")
+    return place, f"{network}, k = {parameters['k']}, alpha = {parameters['alpha']:g}", parameters
 
 
 def index(args: Namespace) -> None:
     """Make the live index of a folder, or bring it up to what is there now."""
-    gallery = _indexed(args, *opened(args))
-    _live(args, gallery).save(gallery.place)
+    net, preprocess, options = opened(args)
+    place, made_by, parameters = _live(args, net, preprocess, options)
+    gallery = _indexed(args, net, preprocess, options)
+    pictures = dict(zip(gallery.files, gallery.descriptors, strict=True))
+    LiveIndex.follow(place, pictures, made_by, **parameters).save(place)
     print(f"{len(gallery.files):,} pictures in {shown(args.gallery)}, {gallery.n_new:,} newly indexed")
 
 

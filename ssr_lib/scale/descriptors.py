@@ -55,10 +55,10 @@ class Shards:
         return [int(key) for key in self.store.missing(self.keys)]
 
     def name(self) -> str:
-        """A name of the rows by what made them. Raises `ValueError` where shards are missing or damaged."""
-        lost = self.missing()
+        """A name of the rows by what made them. Raises `ValueError` where `missing` last found that shards are."""
+        lost = self.store.missing(self.keys)
         if lost:
-            told = f"{len(lost)} of {len(self.keys)} shards are missing or damaged: {', '.join(map(str, lost[:9]))}"
+            told = f"{len(lost)} of {len(self.keys)} shards are missing or damaged: {', '.join(lost[:9])}"
             raise ValueError(f"{self.folder}: {told}; make them again, the others can stay")
         return digest(self.store.made_by)
 
@@ -72,10 +72,11 @@ class Shards:
 
     def fill(self, work: Work, engine: Engine = one_machine) -> "Shards":
         """Write the shards that are missing or damaged; `work`: the number of a shard → its rows."""
-        missing = self.missing()
+        missing = [int(key) for key in self.store.missing(self.keys)]
         self.store.drop_others(self.keys)  # damaged files
         done = engine(lambda shard: self.write(shard, work(shard)), missing)
         list(tqdm(done, Path(self.folder).name, len(missing), unit="shard", disable=None))
+        self.missing()  # others may have written some of them
         self.name()
         return self
 

@@ -34,8 +34,7 @@ def knn_join(
     if own is not None and len(own) != len(queries):
         raise ValueError(f"{len(own)} own ids for {len(queries)} queries; wanted is one for each, -1 for none")
     left_out = None if own is None else hashlib.sha256(np.asarray(own, np.int64)).hexdigest()
-    asked = queries.name()  # reads every byte
-    made_by = {"queries": asked, "database": asked if database is queries else database.name(), "own": left_out}
+    made_by = {"queries": queries.name(), "database": database.name(), "own": left_out}
     found = Shards(folder, made_by, (len(queries), 2, k), "float64", queries.per_shard)
     count = len(database.keys)
 

@@ -29,7 +29,7 @@ class LiveIndex:
     """Pictures in L rows, of which those stand for one that are `alive`; a picture that changes gets a new row.
 
     `vectors`: of the sides "own" and "augmented", (L, D) float32, unit. `near` (L, 2, k): scores and rows of the
-    nearest others. `indices`: of each side a faiss index whose labels are rows.
+    nearest others. `indices`: of each side a faiss index whose labels are rows. `made_by`: the network, in words.
     """
 
     how: NeighbourSum
@@ -38,9 +38,10 @@ class LiveIndex:
     near: np.ndarray
     vectors: dict[str, np.ndarray]
     indices: dict[str, object]
+    made_by: str = ""
 
     @classmethod
-    def build(cls, pictures: Mapping[str, np.ndarray], k=2, alpha=0.3, kind=GRAPH) -> "LiveIndex":
+    def build(cls, pictures: Mapping[str, np.ndarray], k=2, alpha=0.3, kind=GRAPH, made_by="") -> "LiveIndex":
         """From descriptors (D,) float32 by name; `k`, `alpha` of GFR. Raises `ValueError` as `global_rerank`.
 
         `kind`: for `faiss.index_factory`, HNSW or IVF, such as "IVF1024,PQ32" where a graph is too large or too slow.
@@ -52,7 +53,7 @@ class LiveIndex:
         for index in indices.values():
             index.train(own)
         rows = np.zeros(0, bool), np.empty((0, 2, k)), dict.fromkeys(SIDES, own[:0])
-        live = cls(NeighbourSum(k, alpha), [], *rows, indices)
+        live = cls(NeighbourSum(k, alpha), [], *rows, indices, made_by)
         live.update(pictures)
         return live
 
@@ -67,9 +68,7 @@ class LiveIndex:
         """
         if query.shape != self.vectors["own"].shape[1:]:
             raise ValueError(f"the query has shape {query.shape}; the index was made with another model")
-        alive = self.alive.copy()
-        if own is not None:
-            alive[[name == own for name in self.names]] = False
+        alive = self.alive & [name != own for name in self.names]
         side, query = "own", prepare(query[None]).features()
         found = self._shortlist(side, query, alive, effort)
         if rerank:
@@ -95,8 +94,7 @@ class LiveIndex:
     def update(self, new: Mapping[str, np.ndarray], gone: Collection[str] = ()) -> None:
         """Remove the pictures `gone`, then add `new` ones, (D,) float32 by name, or put them in place of those there.
 
-        Who has other neighbours now moves to a new row. Raises `ValueError` for bad descriptors, and where k pictures
-        or fewer would be there.
+        Who has other neighbours now moves to a new row. Raises `ValueError` for bad descriptors and k pictures or fewer.
         """
         rows = self.rows()
         own = self.vectors["own"]
@@ -130,11 +128,11 @@ class LiveIndex:
             self.indices[side].add(vectors)
 
     @classmethod
-    def follow(cls, directory: Path | str, pictures: Mapping[str, np.ndarray], k: int, alpha: float) -> "LiveIndex":
+    def follow(cls, directory, pictures: Mapping[str, np.ndarray], made_by: str, k: int, alpha: float) -> "LiveIndex":
         """The index that was saved in `directory`, brought up to these pictures, or a new one; descriptors by name."""
         live = cls.load(directory) if Path(directory, FILE).exists() else None
-        if live is None or live.how != NeighbourSum(k, alpha):
-            return cls.build(pictures, k, alpha)
+        if live is None or (live.how, live.made_by) != (NeighbourSum(k, alpha), made_by):
+            return cls.build(pictures, k, alpha, made_by=made_by)
         live.update(pictures, live.rows().keys() - pictures.keys())
         return live
 
@@ -142,7 +140,7 @@ class LiveIndex:
         """Write the index as one file, whole or not at all."""
         import faiss
 
-        record = json.dumps([self.names, asdict(self.how)]).encode()
+        record = json.dumps([self.names, asdict(self.how), self.made_by]).encode()
         arrays = {"record": np.frombuffer(record, np.uint8), "near": self.near, "alive": self.alive}
         for side, index in self.indices.items():
             arrays[f"{side}-index"] = faiss.serialize_index(index)
@@ -151,8 +149,8 @@ class LiveIndex:
             np.savez(file, **arrays, **self.vectors)
 
     @classmethod
-    def load(cls, directory: Path | str) -> "LiveIndex":
-        """What `save` wrote. Raises `ValueError` for a file that is damaged or not there."""
+    def load(cls, directory: Path | str, made_by: str | None = None) -> "LiveIndex":
+        """What `save` wrote. Raises `ValueError` for a file that is damaged, missing or not `made_by` the same."""
         import faiss
 
         path = Path(directory, FILE)
@@ -160,8 +158,10 @@ class LiveIndex:
             with np.load(path) as file:
                 stored = dict(file)  # a checksum of each is compared
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is damaged or missing ({error}); build the index again") from error
-        names, how = json.loads(stored["record"].tobytes())
+            raise ValueError(f"{path} is damaged or missing ({error}); `ssr index` makes it again") from error
+        names, how, stored_by = json.loads(stored["record"].tobytes())
+        if made_by not in (None, stored_by):
+            raise ValueError(f"{path} was made by {stored_by}, the query by {made_by}; `ssr index` makes it anew")
         vectors = {side: stored[side] for side in SIDES}
         indices = {side: faiss.deserialize_index(stored[f"{side}-index"]) for side in SIDES}
-        return cls(NeighbourSum(**how), names, stored["alive"], stored["near"], vectors, indices)
+        return cls(NeighbourSum(**how), names, stored["alive"], stored["near"], vectors, indices, stored_by)

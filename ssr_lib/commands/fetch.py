@@ -1,4 +1,4 @@
-"""`ssr fetch`, `ssr convert`: what others have published, data sets and weights."""
+"""`ssr fetch`, `ssr convert`: data sets and weights that others have published."""
 
 import sys
 from argparse import Namespace
