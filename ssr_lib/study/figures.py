@@ -1,4 +1,4 @@
-"""Figures: tables or pictures in, .png and .svg of line art or a .jpg of pictures out, with the same bytes every time."""
+"""Figures: tables or pictures in, PNG and SVG of line art or JPEG of pictures out, with the same bytes every time."""
 
 import io
 import itertools
@@ -52,21 +52,12 @@ def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art
             write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
-def _places(names: Iterable) -> dict:
-    """The place of each name; others take those that no known name beside them has."""
+def palette(names: Iterable, of: Sequence = PALETTE) -> dict:
+    """A colour for each of the names, or one `of` MARKS: what it has in every figure where it is known; another takes
+    what no known name beside it has."""
     names = list(dict.fromkeys(names))
-    left = itertools.cycle(set(range(len(PALETTE))) - {PLACES.get(name) for name in names} or range(len(PALETTE)))
-    return {name: PLACES[name] if name in PLACES else next(left) for name in names}
-
-
-def palette(names: Iterable) -> dict:
-    """A colour for each of the names, the one it has in every figure where it is known."""
-    return {name: PALETTE[place] for name, place in _places(names).items()}
-
-
-def marks(names: Iterable) -> dict:
-    """A matplotlib marker for each of the names, as `palette`: two methods differ in both."""
-    return {name: MARKS[place] for name, place in _places(names).items()}
+    left = itertools.cycle(set(range(len(of))) - {PLACES.get(name) for name in names} or range(len(of)))
+    return {name: of[PLACES[name] if name in PLACES else next(left)] for name in names}
 
 
 def _show(ax: Axes, image: Picture, title: str = "", frame: str | None = None) -> None:
@@ -76,8 +67,7 @@ def _show(ax: Axes, image: Picture, title: str = "", frame: str | None = None) -
     ax.imshow(ImageOps.pad(picture, (max(picture.size),) * 2, color="white"))
     ax.set_title(title, fontsize="small", color=frame or "black", pad=3)
     ax.set_frame_on(frame is not None)
-    for spine in ax.spines.values():
-        spine.set(visible=True, color=frame or "white", linewidth=3)
+    ax.spines[:].set(visible=True, color=frame or "white", linewidth=3)
 
 
 def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | None, Sequence]], path: Path) -> Path:
@@ -117,9 +107,9 @@ def self_similarity_panel(images: Sequence, maps: Sequence, places: Sequence, pa
 def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, log: str = "") -> Path:
     """Means of `y` over `x`, a line for each `hue` and a band over all its values; `log`: "x", "y" or "xy"."""
     with canvas(path, (7.5, 3.8)) as (_, ((ax,),)):
-        style = {"palette": palette(table[hue]), "markers": marks(table[hue]), "dashes": False, "errorbar": ("pi", 100)}
-        style |= {"markevery": max(1, table[x].nunique() // 10), "markeredgewidth": 0, "markersize": 7}
-        seaborn.lineplot(table, x=x, y=y, hue=hue, style=hue, ax=ax, **style)
+        style = {"hue": hue, "style": hue, "palette": palette(table[hue]), "markers": palette(table[hue], MARKS)}
+        style |= {"dashes": False, "markevery": max(1, table[x].nunique() // 10), "markeredgewidth": 0}
+        seaborn.lineplot(table, x=x, y=y, ax=ax, markersize=7, errorbar=("pi", 100), **style)
         for name in log:  # ticks, written out, at 1, 2 and 5 of each decade
             ax.set(**{f"{name}scale": "log"})
             ticks = {"major_locator": LogLocator(subs=(1, 2, 5)), "major_formatter": "{x:g}"}

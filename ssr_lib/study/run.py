@@ -1,6 +1,7 @@
 """The study as one command: notebooks executed in order, freed of what belongs to one machine, reported in one file."""
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -146,47 +147,29 @@ def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
     files, record = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json")
     if not files or not record:
         raise FileNotFoundError(f"{folder / 'notebooks'} has no executed notebook; run `ssr study {name}` first")
-    page = {"contents": [], "said": [], "sections": [], "tables": [], "claims": [], "figures": []}
-    asked = dict.fromkeys(record["parameters"]["notebooks"])
-    page["missing"] = [f"notebook {stem}" for stem in asked if stem not in {file.stem for file in files}]
-    exporter = HTMLExporter(raw_template=CELLS)
+    contents, said, sections, tables, figures = [], [], {}, [], []
     for file in files:
         notebook, heading = nbformat.read(file, as_version=4), file.stem
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 heading = (re.findall(r"^#+ (.*)", cell.source, flags=re.MULTILINE) or [heading])[-1]
             cell.metadata["alt"] = f"figure of the section {heading}"
-        body, _ = exporter.from_notebook_node(notebook)
+        body, _ = HTMLExporter(raw_template=CELLS).from_notebook_node(notebook)
         body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL | re.IGNORECASE)
-        body = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
-        page["contents"] += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
-        page["sections"].append((file.stem, body))
+        sections[file.stem] = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
+        contents += re.findall(
+            r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', sections[file.stem], flags=re.DOTALL
+        )
         last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]  # says what held
         printed = "".join(output.text for output in last.outputs if output.get("name") == "stdout")
-        page["said"] += [(file.stem, *found) for found in re.findall(r"^(.+): (True|False)$", printed, re.MULTILINE)]
-    _first_page(page, folder, record["parameters"])
+        said += [(file.stem, *found) for found in re.findall(r"^(.+): (True|False)$", printed, flags=re.MULTILINE)]
+    shown, datasets = record["parameters"]["report"], record["parameters"]["data"]["datasets"]
+    for title, dataset in itertools.product(dict.fromkeys([shown["table"], *shown["figures"]]), datasets):
+        stem = of_dataset(title, dataset)
+        tables += [(title, dataset, pd.read_csv(file)) for file in folder.glob(f"tables/{stem}.csv")]
+        for file in folder.glob(f"figures/{stem}.[jp]*g"):  # .png, .jpg
+            figures.append((title, dataset, base64.b64encode(file.read_bytes()).decode()))
+    page = {"contents": contents, "said": said, "sections": sections, "tables": tables, "figures": figures}
     template = jinja2.Template(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     write_atomic(folder / "report.html", template.render(page, name=name, run=record) + "\n")
     return folder / "report.html"
-
-
-def _first_page(page: dict[str, list], folder: Path, profile: dict) -> None:
-    """Add the table and the figures that the profile's `report` names, of every dataset, and the claims behind them."""
-    shown, networks = profile["report"], profile["tables"].get(profile["report"]["table"], ())
-    for title in dict.fromkeys([shown["table"], *shown["figures"]]):
-        for dataset in profile["data"]["datasets"]:
-            stem = of_dataset(title, dataset)
-            for file in folder.glob(f"tables/{stem}.csv"):
-                table = pd.read_csv(file)
-                if "verdict" in table:
-                    page["claims"].append((dataset, table.to_dict("records")))
-                if title == shown["table"]:
-                    page["tables"].append((dataset, table.to_html(index=False, na_rep="", border=0)))
-                    gone = [name for name in networks if name not in set(table.get("network", networks))]
-                    page["missing"] += [f"network {name} in the table {stem}" for name in gone]
-            for file in folder.glob(f"figures/{stem}.[jp]*g"):
-                kind = file.suffix.removeprefix(".").replace("jpg", "jpeg")
-                page["figures"].append((title, dataset, kind, base64.b64encode(file.read_bytes()).decode()))
-    page["missing"] += [] if page["tables"] else [f"table {shown['table']}"]
-    drawn = {title for title, *_ in page["figures"]}
-    page["missing"] += [f"figure {title}" for title in shown["figures"] if title not in drawn]
