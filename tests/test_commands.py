@@ -112,7 +112,8 @@ def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk,
 
 def test_search_finds_the_other_views_first_and_leaves_out_the_query_itself(capsys):
     os.symlink("photos/b1.png", "link.png")
-    for photo, new in (("photos/b1.png", 12), ("photos/../photos/b1.png", 0), ("link.png", 0)):
+    os.link("photos/b1.png", "photos/z.png")  # listed once, under its first name
+    for photo, new in (("photos/b1.png", 12), ("photos/../photos/z.png", 0), ("link.png", 0)):
         lists = found(capsys, f"search {photo} --gallery photos --top 4")
         assert (lists["pictures"], lists["newly_indexed"], lists["k"], lists["alpha"]) == (12, new, 2, 0.3)
         for key in ("before", "after"):

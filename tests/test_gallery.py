@@ -73,15 +73,6 @@ def test_two_galleries_of_equal_names_sizes_and_dates_share_an_index_without_mix
     assert index(tmp_path / "one", index=tmp_path / "index").n_new == 0
 
 
-def test_a_picture_is_found_by_each_of_its_names(folder, tmp_path):
-    (folder / "link.png").symlink_to(folder / "a.png")
-    os.link(folder / "a.png", folder / "z.png")
-    (tmp_path / "other.png").symlink_to(folder / "b.png")
-    gallery = index(folder)
-    photos = ["link.png", "z.png", "sub/../a.png", tmp_path / "other.png"]
-    assert [gallery.find(folder / photo) for photo in photos] == [0, 0, 0, 1] and gallery.n_new == 3
-
-
 def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_changed(folder):
     good = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(good[:60])
