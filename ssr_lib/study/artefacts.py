@@ -70,13 +70,14 @@ class Study:
         if regime == "photographs":
             return self._once(regime, read_training_labels, data_file(data.training_labels))
         how = {"views": data.training.views, "regime": regime, "progress": self.progress}
-        asked = describe.to_draw(data, "training"), self._pictures("training", regime)
-        return self._once(regime, draw_training, *asked, **how)
+        folder = self.store("pictures", describe.pictures_record(data, "training", regime))
+        return self._once(regime, draw_training, describe.to_draw(data, "training"), folder, **how)
 
     def benchmark(self, dataset: str = "drawn", split: str = "test", form: str = "ordinary") -> Benchmark:
         """The benchmark `dataset`; the drawn one has splits "validation" and "test" and `form`s of its queries."""
         if dataset == "drawn":
-            asked = describe.to_draw(self.profile.data, split), self._pictures(split)
+            data = self.profile.data
+            asked = describe.to_draw(data, split), self.store("pictures", describe.pictures_record(data, split))
             return self._once(split, draw_benchmark, *asked, progress=self.progress)[form]
         labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
         return self._once(dataset, describe.read_benchmark, labels, dataset, self.profile.data.images)
@@ -86,9 +87,6 @@ class Study:
         if dataset not in describe.COMPLETE or self.profile.data.images == "complete":
             return dataset
         return f"{dataset}, labelled subset ({len(self.benchmark(dataset).database)} of {describe.COMPLETE[dataset]:,})"
-
-    def _pictures(self, split: str, regime: str | None = None) -> Path:
-        return self.store("pictures", describe.pictures_record(self.profile.data, split, regime))
 
     def networks(self, table: str) -> list[str]:
         """The names of the networks of a table of the profile."""
@@ -113,8 +111,7 @@ class Study:
         if spec.checkpoint:
             return load_checkpoint(data_file(describe.weights(self.profile, name, seed))).eval(), []
         dim = self.profile.model.descriptor_dim if spec.whitening else None
-        start = 1000 * spec.initialisation + (seed or 0)
-        how = {"descriptor_dim": dim, "protocol": recipe.protocol, "seed": start}
+        how = {"descriptor_dim": dim, "protocol": recipe.protocol, "seed": 1000 * spec.initialisation + (seed or 0)}
         net = RetrievalNet(spec.backbone, spec.head, spec.options, **how)
         if not spec.trained:
             return net.eval(), []
@@ -130,9 +127,8 @@ class Study:
     def recipe(self, name: str, seed: int) -> TrainConfig:
         """How a network is trained; `seed` orders the batches."""
         spec, recipe = self.spec(name), self.profile.training
-        rates = {"lr_tail": recipe.tail_rate, "lr_new": spec.rate}
         shared = recipe.model_dump(exclude={"protocol", "seeds", "share", "steps", "rate", "tail_rate"})
-        return TrainConfig(steps=spec.steps, seed=seed, **rates, **shared)
+        return TrainConfig(steps=spec.steps, seed=seed, lr_tail=recipe.tail_rate, lr_new=spec.rate, **shared)
 
     def share(self, labels: Sequence, seed: int) -> np.ndarray:
         """The pictures (ids) of the landmarks on which trainings with this seed learn, the same for every network."""
