@@ -86,21 +86,6 @@ def test_unreadable_pictures_are_reported_every_time_and_tried_again_when_change
     check(gallery)
 
 
-@pytest.mark.parametrize("killed_at", [0, 2])
-def test_a_killed_update_keeps_its_shards_and_goes_on_though_the_folder_changed(folder, killed_at):
-    index(folder)
-    add(folder, "d.png", "e.png", "g.png", seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        index(folder, TinyNet(killed_at=killed_at))
-    add(folder, "f.png", seed=3)
-    (folder / "d.png").unlink()
-    net = TinyNet()
-    gallery = index(folder, net)
-    assert gallery.files == ["a.png", "b.png", "e.png", "f.png", "g.png", "sub/c.png"] and gallery.unreadable == {}
-    assert net.seen == 3 - killed_at / 2
-    check(gallery)
-
-
 def test_a_gallery_that_cannot_be_written_asks_for_another_place_unless_nothing_is_new(folder):
     refused = mock.patch.object(Store, "add", side_effect=OSError(errno.EROFS, "Read-only file system"))
     with refused, pytest.raises(OSError, match=r"Read-only file system; name another folder .*--index.*\.ssr-index"):

@@ -94,7 +94,7 @@ class LiveIndex:
     def update(self, new: Mapping[str, np.ndarray], gone: Collection[str] = ()) -> None:
         """Remove the pictures `gone`, then add `new` ones, (D,) float32 by name, or put them in place of those there.
 
-        Who has other neighbours now moves to a new row. Raises `ValueError` for bad descriptors and k pictures or fewer.
+        Who has other neighbours now moves to a new row. Raises `ValueError` for bad descriptors, or k pictures or less.
         """
         rows = self.rows()
         own = self.vectors["own"]
