@@ -24,6 +24,7 @@ from ssr_lib.weights import save_checkpoint, stored_preprocess
 
 NAMES = ("roxford5k", "rparis6k")  # their names, so that every table is made; admitted for these tests only
 PROFILE = str(Path(__file__).parent / "profiles" / "paper.yaml")
+VIT = {"backbone": "vit_small_patch16_224", "image_size": 64}  # of the one transformer
 PAPER = load_profile(PROFILE)
 
 
@@ -41,11 +42,10 @@ def opened(tmp_path_factory):
         for head, options in heads.items():  # untrained
             net = RetrievalNet(backbone, head, options, descriptor_dim=64, pretrained="none", seed=0)
             save_checkpoint(folder / f"{backbone}-{head}", net, extra)
-    vit = PAPER.networks["DINOv2 S"].backbone
-    save_file(timm.create_model(vit).state_dict(), folder / "weights.safetensors")
-    assert stored_preprocess(convert(folder / "weights.safetensors", vit, folder / "vit")).size == 224
+    save_file(timm.create_model(VIT["backbone"]).state_dict(), folder / "weights.safetensors")
+    assert stored_preprocess(convert(folder / "weights.safetensors", VIT["backbone"], folder / "vit")).size == 224
     prepared = [change | ({"size": 64} if "size" in change else {}) for change in PAPER.sweeps.preprocess.changes]
-    changes = {"sweeps.preprocess": {"images": 20, "changes": prepared}}
+    changes = {"sweeps.preprocess": {"images": 20, "changes": prepared}, "networks.DINOv2 S": VIT}
     workspace = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(revisited, "OFFICIAL", admitted)
@@ -61,7 +61,10 @@ def test_every_table_is_made_for_both_benchmarks(opened):
     for name in ("main", "backbones", "rerank", "claims", "k_alpha", "rerank_options", "preprocess"):
         assert {f"{name}_{dataset}" for dataset in NAMES} <= tables, name
     assert (opened.results_dir / "report.html").is_file()
-    assert set(opened.read_rows("04_backbones")["network"]) >= {"DINOv2 S", "resnet101 plain"}
+    beside = pd.read_csv(opened.results_dir / "tables" / "comparison_hard.csv").query("backbone == 'ViT-S/16'")
+    mine = beside[beside["kind"] == "measured here"]
+    assert set(mine["method"]) == {"DINOv2 S"} and "DINOv3" in set(beside["method"]) and set(mine["dim"]) == {384}
+    assert mine["inputs"].str.startswith("longest 64, ").all()
     assert {f"{name} 12 distractors" for name in NAMES} <= set(opened.read_rows("07_sweeps")["dataset"])
     made = {folder.name for folder in opened.cache.iterdir()}
     assert not made & {"networks", "pictures"}, "nothing is trained and nothing drawn"

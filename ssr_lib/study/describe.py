@@ -125,8 +125,8 @@ def preparation(study, name: str, seed: int | None, **changes: Any) -> tuple[Pre
         preprocess = stored_preprocess(data_file(weights(study.profile, name, seed)))
     if preprocess is None:
         raise ValueError(f"the checkpoint of {name} has no preparation; set extraction.preset: {', '.join(PRESETS)}")
-    if wanted.size:
-        preprocess = dataclasses.replace(preprocess, size_rule="longest", size=wanted.size)
+    if size := study.profile.networks[name].image_size or wanted.size:
+        preprocess = dataclasses.replace(preprocess, size_rule="longest", size=size)
     options = {key: changes.pop(key, getattr(wanted, key)) for key in ("device", "dtype", "batch_size")}
     options |= {"device": pick_device(options["device"]), "dtype": getattr(torch, options["dtype"])}
     return dataclasses.replace(preprocess, **changes), options | {"progress": study.progress}
