@@ -90,9 +90,8 @@ def tried_by(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
 
 def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     """The parameters with a shortlist of no more images than the database has."""
-    if parameters.get("shortlist") is None:
-        return parameters
-    return parameters | {"shortlist": min(parameters["shortlist"], len(benchmark.database))}
+    shortlist = parameters.get("shortlist")
+    return parameters if shortlist is None else parameters | {"shortlist": min(shortlist, len(benchmark.database))}
 
 
 def views(asked_of: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:

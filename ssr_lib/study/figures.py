@@ -33,7 +33,6 @@ NETWORKS = ["product", "neighbour", "conv", "attention neighbour", "attention", 
 RERANKERS = ["GFR", "αQE + DBA", "SuperGlobal", "AQE", "αQE", "SIFT + RANSAC", "DBA", "none"]
 PLACES = {name: place for place, name in enumerate([*NETWORKS, "structural", "CBAM"])} | {"hard": 3}
 PLACES |= {name: place for place, name in enumerate([*RERANKERS, "easy", "medium"])}
-COLOURS = {name: PALETTE[place] for name, place in PLACES.items()}
 # Colour and mark of a ranked picture: never told apart by colour alone.
 FRAMES = {"right": ("#1a9850", "✓"), "wrong": ("#d73027", "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
 Picture = Path | np.ndarray
@@ -53,8 +52,7 @@ def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art
 
 
 def palette(names: Iterable, of: Sequence = PALETTE) -> dict:
-    """A colour for each of the names, or one `of` MARKS: what it has in every figure where it is known; another takes
-    what no known name beside it has."""
+    """A colour, or one `of` MARKS, for each of the names: a known one has its own, others what none beside them has."""
     names = list(dict.fromkeys(names))
     left = itertools.cycle(set(range(len(of))) - {PLACES.get(name) for name in names} or range(len(of)))
     return {name: of[PLACES[name] if name in PLACES else next(left)] for name in names}

@@ -26,11 +26,7 @@ KERNEL = {"display_name": "Python 3", "language": "python"}
 PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
 # Training asks for the same large buffers every step; kept by the process, they are not faulted in again each time.
 ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(4 << 30), "MALLOC_MMAP_THRESHOLD_": str(4 << 30), "PYTHONHASHSEED": "0"}
-# Progress bars are for a person who watches; the runner shows its own.
 ENVIRONMENT |= {"TQDM_DISABLE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-CELLS = """{% extends 'basic/index.html.j2' %}
-{% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}
-{% block input_group %}<details><summary>code</summary>{{ super() }}</details>{% endblock %}"""
 
 
 class NotebookError(RuntimeError):
@@ -141,25 +137,23 @@ def _without(folders: Mapping[str, str], text: str) -> str:
 
 
 def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
-    """Assemble `results/<name>/report.html` of the executed notebooks, with all pictures inside and without scripts;
-    what the run was to have and the folder has not is named on the page."""
+    """Assemble `results/<name>/report.html`: executed notebooks, pictures inside, no scripts; it names what is missing."""
     folder = Path(workspace or provenance.repository_root()) / "results" / name
     files, record = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json")
     if not files or not record:
         raise FileNotFoundError(f"{folder / 'notebooks'} has no executed notebook; run `ssr study {name}` first")
     contents, said, sections, tables, figures = [], [], {}, [], []
+    exporter = HTMLExporter(template_file="cells.html.j2", extra_template_paths=[str(Path(__file__).parent)])
     for file in files:
         notebook, heading = nbformat.read(file, as_version=4), file.stem
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 heading = (re.findall(r"^#+ (.*)", cell.source, flags=re.MULTILINE) or [heading])[-1]
             cell.metadata["alt"] = f"figure of the section {heading}"
-        body, _ = HTMLExporter(raw_template=CELLS).from_notebook_node(notebook)
+        body, _ = exporter.from_notebook_node(notebook)
         body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL | re.IGNORECASE)
-        sections[file.stem] = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
-        contents += re.findall(
-            r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', sections[file.stem], flags=re.DOTALL
-        )
+        body = sections[file.stem] = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
+        contents += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
         last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]  # says what held
         printed = "".join(output.text for output in last.outputs if output.get("name") == "stdout")
         said += [(file.stem, *found) for found in re.findall(r"^(.+): (True|False)$", printed, flags=re.MULTILINE)]
@@ -167,8 +161,8 @@ def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
     for title, dataset in itertools.product(dict.fromkeys([shown["table"], *shown["figures"]]), datasets):
         stem = of_dataset(title, dataset)
         tables += [(title, dataset, pd.read_csv(file)) for file in folder.glob(f"tables/{stem}.csv")]
-        for file in folder.glob(f"figures/{stem}.[jp]*g"):  # .png, .jpg
-            figures.append((title, dataset, base64.b64encode(file.read_bytes()).decode()))
+        files = folder.glob(f"figures/{stem}.[jp]*g")  # .png, .jpg
+        figures += [(title, dataset, base64.b64encode(file.read_bytes()).decode()) for file in files]
     page = {"contents": contents, "said": said, "sections": sections, "tables": tables, "figures": figures}
     template = jinja2.Template(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     write_atomic(folder / "report.html", template.render(page, name=name, run=record) + "\n")

@@ -19,9 +19,7 @@ TRAINED, DEVIATIONS = 0.01, 2.0  # a point, or so many standard deviations over 
 SHARE = 0.1  # of the figures of each trained network, rounded up, may be outside: two deviations leave out 1 in 20
 FURTHEST = 10.0  # tolerances that no figure may be away
 KEY = ["notebook", "dataset", "network", "reranker", "difficulty", "measure", "setting"]
-LEFT_OUT = (
-    r"\b(?:s|ms)\b| − "  # times are a machine's own, as is arithmetic in a dtype; differences are of figures here
-)
+LEFT_OUT = r"\b(?:s|ms)\b| − "  # times, a machine's own as is arithmetic in a dtype; differences of figures here
 
 
 def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
