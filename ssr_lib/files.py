@@ -67,8 +67,7 @@ def locked(folder: Path | str) -> Iterator[None]:
     try:
         lock = filelock.FileLock(Path(folder, ".lock"), blocking=False).acquire()
     except filelock.Timeout as error:
-        told = "another run is writing here; wait for it, or choose another folder"
-        raise FolderBusyError(f"{folder}: {told}") from error
+        raise FolderBusyError(f"{folder}: another run is writing here; wait, or choose another folder") from error
     with lock:
         yield
 

@@ -44,9 +44,7 @@ class Preprocess:
     resize_by: Literal["factor", "size"] = "factor"  # float32: sample on the grid of the factor, or of whole pixels
     antialias: bool = False  # float32: low-pass when shrinking
     interpolation_down: Literal["area", "linear", "cubic", "bilinear", "bicubic", "lanczos"] = "area"  # uint8
-    interpolation_up: Literal["linear", "cubic"] = (
-        "linear"  # uint8; area, linear and cubic are OpenCV's, the others Pillow's
-    )
+    interpolation_up: Literal["linear", "cubic"] = "linear"  # uint8; area, linear, cubic: OpenCV's, others: Pillow's
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pictures in [0, 1], in `color_order`
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     normalize_scales: bool = True  # L2 of each scale's descriptor before they are joined

@@ -30,10 +30,9 @@ def picture_key(path: Path | str, box=None) -> str:
     An overwritten file that got its old date back still has a new time of change of its inode; the inode's own number
     is left out, which on FAT disks is another after each mount. An absent file has a key too.
     """
-    place = os.path.realpath(path)
-    stamp = [place]
+    stamp = [os.path.realpath(path)]
     with suppress(OSError):
-        status = os.stat(place)
+        status = os.stat(stamp[0])
         stamp += [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     return digest([*stamp, box])[:32]
 
@@ -73,12 +72,10 @@ class Store:
 
     def add(self, pictures: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Store the arrays of some pictures as a shard; all have the same names and dtypes, shapes may differ."""
-        record = {"made_by": self.made_by, "keys": list(pictures), "shapes": {}}
-        flat = {}
-        for name in next(iter(pictures.values())):
-            arrays = [named[name] for named in pictures.values()]
-            record["shapes"][name] = [array.shape for array in arrays]
-            flat[name] = np.concatenate([array.reshape(-1) for array in arrays])
+        named = {name: [arrays[name] for arrays in pictures.values()] for name in next(iter(pictures.values()))}
+        shapes = {name: [array.shape for array in arrays] for name, arrays in named.items()}
+        flat = {name: np.concatenate([array.reshape(-1) for array in arrays]) for name, arrays in named.items()}
+        record = {"made_by": self.made_by, "keys": list(pictures), "shapes": shapes}
         content = save(flat, {"record": json.dumps(record)})
         path = self.directory / f"shard-{hashlib.sha256(content).hexdigest()}.safetensors"
         write_atomic(path, content)

@@ -20,7 +20,7 @@ from ssr_lib.files import digest, hash_file, load_part, locked, read_json, write
 from ssr_lib.heads import check_choice
 from ssr_lib.network import RetrievalNet, all_options, weights_digest
 from ssr_lib.weights import load_checkpoint, save_checkpoint
-from ssr_lib.whitening import fit_lda
+from ssr_lib.whitening import Whitening, fit_lda
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,12 @@ def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> t
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
+@lru_cache(maxsize=6)
+def _lda(features: bytes, width: int, targets: bytes, shrinkage: float) -> Whitening:
+    """The LDA of float32 features (N, width): the same for all heads that start as the identity, to the last bit."""
+    return fit_lda(np.frombuffer(features, np.float32).reshape(-1, width), np.frombuffer(targets, np.int64), shrinkage)
+
+
 @torch.no_grad()
 def fit_start(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarray, shrinkage: float) -> None:
     """Start `net`'s whitening from the LDA of the pooled features of `maps`, with classes `targets` (N,).
@@ -108,13 +114,13 @@ def fit_start(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarra
     dims = net.descriptor_dim
     if net.config["descriptor_dim"] is None or dims > net.head.width:
         raise ValueError(f"a fitted start wants a whitening, to a descriptor_dim of {net.head.width} or less")
-    features = pooled_features(net, maps).astype(np.float64)
-    lda = fit_lda(features, targets, shrinkage)
+    features = pooled_features(net, maps)  # (N, C) float32
+    lda = _lda(features.tobytes(), features.shape[1], targets.tobytes(), shrinkage)
     weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
     if hasattr(loss, "start"):
-        descriptors = torch.from_numpy(lda.apply(features, dims)).to(net.whitening.weight)
+        descriptors = torch.from_numpy(lda.apply(features.astype(np.float64), dims)).to(net.whitening.weight)
         loss.start(descriptors, torch.from_numpy(targets).to(descriptors.device))
 
 
@@ -131,8 +137,8 @@ def train_head(
     """
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(labels) != len(maps) or len(classes) < 2:
-        wanted = "a label for each map and at least two classes are wanted"
-        raise ValueError(f"{len(labels)} labels of {len(classes)} classes for {len(maps)} maps; {wanted}")
+        told = f"{len(labels)} labels of {len(classes)} classes for {len(maps)} maps"
+        raise ValueError(f"{told}; a label for each map and at least two classes are wanted")
     directory = Path(directory)
     loss = make_loss(net, len(classes), config)
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}

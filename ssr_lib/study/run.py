@@ -137,7 +137,7 @@ def _without(folders: Mapping[str, str], text: str) -> str:
 
 
 def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
-    """Assemble `results/<name>/report.html`: executed notebooks, pictures inside, no scripts; what is missing is named."""
+    """Assemble `results/<name>/report.html` of the executed notebooks, pictures inside; it says what is missing."""
     folder = Path(workspace or provenance.repository_root()) / "results" / name
     files, record = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json")
     if not files or not record:
