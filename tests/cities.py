@@ -1,4 +1,4 @@
-"""Benchmarks in the revisited form, of pictures that are made in a second."""
+"""Benchmarks in the revisited form, and tables of labels, of pictures that are made in a second."""
 
 import pickle
 
@@ -11,7 +11,7 @@ def draw(folder, name, landmark, view):
     coarse = np.random.default_rng([landmark, 7]).integers(0, 256, (6, 8, 3), np.uint8)
     picture = np.asarray(Image.fromarray(coarse).resize((96, 72), Image.Resampling.NEAREST), int)
     noise = np.random.default_rng([landmark, view]).integers(-60, 61, picture.shape)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8)).save(folder / name)
 
 
@@ -28,3 +28,12 @@ def city(folder, first):
     truth = folder / f"gnd_{folder.name}.pkl"
     truth.write_bytes(pickle.dumps({"imlist": imlist, "qimlist": qimlist, "gnd": gnd}))
     return truth
+
+
+def table(folder, rows):
+    """A folder of pictures with its labels.csv; rows: (landmark, view, split)."""
+    lines = ["file,label,split"]
+    for landmark, view, split in rows:
+        draw(folder, f"{landmark}_{view}.png", landmark, view)
+        lines.append(f"{landmark}_{view}.png,{landmark},{split}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")

@@ -20,12 +20,6 @@ LEVELS = np.linspace(0, 1, 600).reshape(20, 30)
 LONG = zlib.compress(bytes(2 << 20))
 
 
-def with_chunk(data, kind, body, intact, at):
-    """A PNG with one more chunk, with a right or a wrong checksum."""
-    checksum = zlib.crc32(kind + body) ^ (not intact)
-    return data[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum) + data[at:]
-
-
 def encode(format, mode="RGB", **options):
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).convert(mode).save(buffer, format, **options)
@@ -120,7 +114,8 @@ def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, kind, body, i
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode("PNG", exif=exif)
-    (tmp_path / "x.png").write_bytes(with_chunk(data, kind, body, intact, at % len(data)))
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ (not intact))
+    (tmp_path / "x.png").write_bytes(data[:at] + chunk + data[at:])
     np.testing.assert_array_equal(load_image(tmp_path / "x.png", exif_orientation=False), PHOTO)
     assert kind == b"eXIf" or load_image(tmp_path / "x.png").shape == (120, 90, 3), "still turned"
     damaged = bytearray(data)

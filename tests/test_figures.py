@@ -38,9 +38,7 @@ def drawn(tmp_path, monkeypatch):
     ((".png", ".svg"), partial(figures.lines, SWEEP, "k", hue="difficulty", log="xy")),
     ((".png", ".svg"), partial(figures.forest, FOREST)), ((".jpg",), partial(figures.ranked_lists, PHOTOS[0], LISTS)),
 ])  # fmt: skip
-def test_line_art_is_png_and_svg_pictures_are_jpeg_in_full_colour_with_the_same_bytes_every_time(
-    suffixes, make, tmp_path
-):
+def test_line_art_is_png_and_svg_pictures_are_jpeg_with_the_same_bytes_every_time(suffixes, make, tmp_path):
     before = dict(matplotlib.rcParams)
     first, second = (make(tmp_path / folder / f"x{suffixes[0]}") for folder in "ab")
     assert sorted(path.suffix for path in first.parent.iterdir()) == sorted(suffixes)

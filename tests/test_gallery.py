@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from PIL import Image
+from cities import draw
 from test_extract import TinyNet
 
 from ssr_lib.extract import describe
@@ -19,20 +19,14 @@ from ssr_lib.store import Store
 PREPROCESS = Preprocess(size=24)
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr("ssr_lib.extract.SHARD", 2)
-
-
 def add(folder, *names, seed=0):
-    rng = np.random.default_rng([seed, len(names)])
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (24, 30, 3), dtype=np.uint8)).save(folder / name)
+    for i, name in enumerate(names):
+        draw(folder, name, 10 * seed + i, 0)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssr_lib.extract.SHARD", 2)
     add(tmp_path / "photos", "a.png", "b.png", "sub/c.png")
     return tmp_path / "photos"
 

@@ -53,8 +53,7 @@ def test_the_own_image_is_left_out_and_the_part_is_the_same():
     np.testing.assert_allclose(part.scores, got.scores, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"shortlist": 301}, {"k": 300}, {"beta": np.inf}])
-def test_arguments_that_cannot_be_are_refused(options):
-    ((name, value),) = options.items()
+@pytest.mark.parametrize("name,value", [("shortlist", 301), ("k", 300), ("beta", np.inf)])
+def test_arguments_that_cannot_be_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
-        superglobal_rerank(GOLDEN["Q"], GOLDEN["X"], **options)
+        superglobal_rerank(GOLDEN["Q"], GOLDEN["X"], **{name: value})
