@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ssr_lib import significance
+from ssr_lib.benchmark import Benchmark
 from ssr_lib.study import provenance, rows
 from ssr_lib.study.profile import load_profile
 from ssr_lib.study.tables import mean_and_deviation, styled
@@ -15,17 +16,13 @@ RANDOM = np.random.default_rng(0)
 SIX, FOUR = ["a", "a", "b", "b", "c", "c"], ["x", "x", "x", "x"]  # groups of queries
 
 
-class Queries(list):
-    """As much of a benchmark as scores need: a length and groups."""
-
-    groups = property(list)
-
-
 def measured(seeds=(0, 1, 2), groups=SIX, **key):
     key, frames = {"dataset": "drawn", "network": "plain"} | key, []
+    none = [[]] * len(groups)
+    queries = Benchmark("made", ".", [], groups, none, none, none, groups=groups)
     for seed in seeds:
         values = {"medium": np.r_[0.5, np.nan, RANDOM.random(len(groups) - 2)], "hard": np.full(len(groups), np.nan)}
-        frames.append(rows.per_query(values, Queries(groups), seed=seed, **key))
+        frames.append(rows.per_query(values, queries, seed=seed, **key))
     return pd.concat(frames)
 
 

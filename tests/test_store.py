@@ -90,12 +90,3 @@ def test_maps_are_read_by_shape_in_buffers_that_are_used_again():
     assert second.data_ptr() == first.data_ptr() and second.shape == (1, 3, 4, 2)
     with pytest.raises(ValueError, match="same shape"):
         maps.batch([0, 1])
-
-
-def test_maps_that_were_first_read_in_inference_mode_can_be_trained_on():
-    maps = Maps([np.ones((2, 2, 3), np.float16)], None, "name", {})
-    with torch.inference_mode():
-        maps.batch([0])
-    weight = torch.ones(3, 1, 1, requires_grad=True)
-    (maps.batch([0])[0] * weight).sum().backward()
-    assert weight.grad.flatten().tolist() == [4, 4, 4]
