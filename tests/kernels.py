@@ -2,11 +2,12 @@
 
 import io
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_output
 
-from ssr_lib.study import provenance
+from ssr_lib.study import Study, provenance
 
 
 def execute_here(study, name: str, **parameters) -> str:
@@ -21,3 +22,12 @@ def execute_here(study, name: str, **parameters) -> str:
         if "parameters" in cell.metadata.get("tags", []):
             names |= parameters
     return nbformat.writes(notebook)
+
+
+def study_here(profile: str, folder: Path, notebooks: dict[str, dict] | None = None) -> Study:
+    """The study of a file in tests/profiles after its notebooks, or those given with parameters of their own."""
+    study = Study(str(Path(__file__).parent / "profiles" / profile), folder, progress=False)
+    parameters = notebooks or {name: {} for name in study.profile.notebooks}
+    for name, more in parameters.items():
+        execute_here(study, name, profile=study.source, workspace=str(folder), changes=None, **more)
+    return study

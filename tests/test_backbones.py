@@ -31,10 +31,9 @@ def test_packaged_weights_know_imagenet():
     torch.testing.assert_close(best.values, torch.tensor([[6.0835, 5.5409, 4.9812]]), rtol=0, atol=2e-3)
 
 
-CHANNELS = {"resnet18": (256, 512, 512), "convnext_atto": (160, 320, 320), "mobilenetv3_small_050": (24, 288, 288)}
-
-
-@pytest.mark.parametrize(("name", "channels"), CHANNELS.items())
+@pytest.mark.parametrize(("name", "channels"), [
+    ("resnet18", (256, 512, 512)), ("convnext_atto", (160, 320, 320)), ("mobilenetv3_small_050", (24, 288, 288)),
+])  # fmt: skip
 def test_other_networks_are_cut_at_strides_16_and_32(name, channels):
     backbone = Backbone(name, pretrained="none").eval()
     mid, last = backbone(torch.zeros(1, 3, 96, 64))
@@ -42,11 +41,10 @@ def test_other_networks_are_cut_at_strides_16_and_32(name, channels):
     assert (mid.shape, last.shape) == ((1, channels[0], 6, 4), (1, channels[1], 3, 2))
 
 
-VITS = {"vit_tiny_patch16_224": (16, 1), "vit_small_patch14_reg4_dinov2": (14, 5), "vit_small_patch16_dinov3": (16, 5)}
-VITS |= {"vit_xsmall_patch16_clip_224": (16, 1), "vit_base_patch16_siglip_224": (16, 0)}  # patch in px, other tokens
-
-
-@pytest.mark.parametrize(("name", "patch", "front"), [(name, *numbers) for name, numbers in VITS.items()])
+@pytest.mark.parametrize(("name", "patch", "front"), [  # patch in pixels, number of other tokens
+    ("vit_tiny_patch16_224", 16, 1), ("vit_small_patch14_reg4_dinov2", 14, 5), ("vit_small_patch16_dinov3", 16, 5),
+    ("vit_xsmall_patch16_clip_224", 16, 1), ("vit_base_patch16_siglip_224", 16, 0),
+])  # fmt: skip
 def test_maps_of_a_vit_are_timm_s_patch_tokens_at_any_size(name, patch, front):
     backbone, behind = Backbone(name, pretrained="none"), []  # what its block gives at three quarters of the way
     model = backbone.mid  # timm's

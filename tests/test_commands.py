@@ -19,8 +19,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ssr_lib import metrics
-from ssr_lib.commands import evaluate as evaluate_module
-from ssr_lib.commands import search as search_module
+from ssr_lib.commands import evaluate, search
 from ssr_lib.commands.main import main
 from ssr_lib.datasets.folder import read_labels
 from ssr_lib.datasets.revisited import read_ground_truth
@@ -40,7 +39,7 @@ built_once = functools.cache(RetrievalNet)
 @pytest.fixture(autouse=True)
 def desk(tmp_path, monkeypatch):
     """The current folder, with three noisy photos each of four colours, labels.csv, and gnd.pkl with two queries."""
-    monkeypatch.setattr(search_module, "RetrievalNet", built_once)
+    monkeypatch.setattr(search, "RetrievalNet", built_once)
     monkeypatch.chdir(tmp_path)
     os.mkdir("photos")
     colours = (220, 30, 30), (30, 200, 40), (40, 60, 230), (240, 220, 20)
@@ -83,7 +82,6 @@ def refused(capsys, line):
 
 @pytest.mark.parametrize("line,words", [
     ("search nowhere.jpg --gallery photos", "nowhere.jpg: No such file or directory"),
-    ("search fifo --gallery photos", "fifo: a folder, a pipe or a device; a file is wanted"),
     ("search photos/a0.png --gallery ''", "gallery is empty"),
     (f"{SEARCH} --k 12", "k = 12: wanted is 1 to 11, as many others as each picture has"),
     (f"{SEARCH} --alpha nan", "alpha = nan: a number from 0 to 1000"),
@@ -101,7 +99,6 @@ def refused(capsys, line):
     ("convert w.pth --family gem", "w.pth (gem) is damaged"),
 ])  # fmt: skip
 def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk, capsys, line, words):
-    os.mkfifo("fifo")
     Path("broken.csv").write_text("file,label\ngnd.pkl,a\nw.pth,a\nphotos/a0.png,b\nphotos/a1.png,b\n")
     Path("w.pth").write_text("text")
     Path("live.npz").touch()
@@ -157,7 +154,7 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_in
     os.rename("photos/d0.png", "photos/e0.png")
     with monkeypatch.context() as patch:
         for name in ("index_folder", "list_pictures"):
-            patch.setattr(search_module, name, Mock(side_effect=AssertionError(name)))
+            patch.setattr(search, name, Mock(side_effect=AssertionError(name)))
         assert found(capsys, f"{SEARCH} --live")["pictures"] == 12
     assert ssr("index --gallery photos") == 0 and "11 pictures in photos, 1 newly indexed" in capsys.readouterr().out
     for photo in ("photos/b1.png", "photos/e0.png"):
@@ -168,7 +165,7 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_in
 
 
 def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave(monkeypatch, capsys):
-    monkeypatch.setattr(search_module, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
+    monkeypatch.setattr(search, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
     Path("train.csv").write_text("\n".join(["file,label", *(f"{name},{name[0]}" for name in NAMES)]))
     line = "whiten train.csv --images photos --out mine"
     assert ssr(line) == 0
@@ -200,11 +197,11 @@ def test_a_gallery_of_one_is_refused_and_the_default_k_gives_way_to_one_of_two(c
 
 
 def test_evaluate_prints_what_the_library_measures_block_by_block(monkeypatch, capsys):
-    monkeypatch.setattr(evaluate_module, "PAIRS", 8)  # one query at a time
+    monkeypatch.setattr(evaluate, "PAIRS", 8)  # one query at a time
     printed = found(capsys, f"{EVALUATE} --k 1 --index kept")
     assert (printed["queries"], printed["groups"], printed["database"]) == (4, 4, 8)
     net, benchmark = built_once("tf_efficientnet_lite0"), read_labels("labels.csv", "photos")
-    queries, database = evaluate_module.extract_benchmark(net, benchmark, Preprocess(size=64), "x", progress=False)
+    queries, database = evaluate.extract_benchmark(net, benchmark, Preprocess(size=64), "x", progress=False)
     first, again = np.argsort(-(queries @ database.T), axis=1), global_rerank(queries, database, 1, 0.3).ranks
     for title, ranks in {"without re-ranking": first, "with re-ranking": again}.items():
         expected, given = metrics.evaluate(ranks, benchmark, at=(1, 5, 10)), printed["results"][title]
@@ -274,7 +271,7 @@ def test_evaluate_reads_published_features_in_place_of_pictures(capsys, ending, 
     (KeyError("x"), 2, "unexpected KeyError: 'x'; `ssr --traceback …` shows where, please report it"),
 ])  # fmt: skip
 def test_what_ends_a_command_is_told_in_one_line(monkeypatch, capsys, error, status, words):
-    monkeypatch.setattr(search_module, "index_folder", Mock(side_effect=error))
+    monkeypatch.setattr(search, "index_folder", Mock(side_effect=error))
     assert ssr(SEARCH) == status
     told = capsys.readouterr().err
     assert words in told and len(told.splitlines()) == 1
@@ -295,11 +292,9 @@ def test_a_stream_that_cannot_be_written_is_no_reason_to_fall_over(redirection, 
     assert run.returncode == status and words in run.stderr and len(run.stderr.splitlines()) == bool(words)
 
 
-@pytest.mark.parametrize(
-    "name,queries,database,mAP", [("holidays", 299, 509, 0.845), ("smvs_landmarks", 101, 101, 0.501)]
-)
-def test_untrained_network_finds_real_photographs(extra_data, capsys, name, queries, database, mAP):  # as was measured
+@pytest.mark.parametrize("name,sizes,mAP", [("holidays", (299, 509), 0.845), ("smvs_landmarks", (101, 101), 0.501)])
+def test_untrained_network_finds_real_photographs(extra_data, capsys, name, sizes, mAP):  # as was measured
     assert main(["evaluate", str(extra_data / "photos" / name / "labels.csv"), "--k", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["benchmark"], found["queries"], found["database"]) == (name, queries, database)
+    assert found["benchmark"] == name and (found["queries"], found["database"]) == sizes
     assert found["results"]["without re-ranking"]["medium"]["mAP"] == pytest.approx(mAP, abs=0.05)

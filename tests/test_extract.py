@@ -11,7 +11,7 @@ from torch import nn
 
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.decode import ImageError, load_image
-from ssr_lib.extract import compute_maps, describe, describe_maps, extract, extract_benchmark, pooled_features
+from ssr_lib.extract import compute_maps, describe, extract, extract_benchmark
 from ssr_lib.files import FolderBusyError, locked
 from ssr_lib.images import Preprocess, to_tensors
 from ssr_lib.network import RetrievalNet
@@ -38,14 +38,10 @@ class TinyNet(nn.Module):
         return F.normalize(x, dim=1) if normalize else x
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr("ssr_lib.extract.SHARD", 8)
-
-
 @pytest.fixture
-def photos(tmp_path):
+def photos(tmp_path, monkeypatch):
     """Thirty small pictures of three shapes: their folder and names."""
+    monkeypatch.setattr("ssr_lib.extract.SHARD", 8)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     names = [f"{i:02d}.png" for i in range(30)]
@@ -170,16 +166,6 @@ def test_the_maps_that_a_head_asks_for_are_those_of_the_frozen_part(photos, tmp_
         alone = net.backbone(to_tensors(load_image(photos[0] / name), PREPROCESS)[0][None])
         for found, wanted in zip(maps.batch([i]), alone, strict=True):
             assert found is None or torch.allclose(found, wanted, rtol=2e-3, atol=1e-4)
-
-
-@torch.inference_mode()
-def test_descriptors_of_stored_maps_are_those_of_the_images(net, photos, tmp_path):
-    maps = maps_of(net, photos, tmp_path / "maps", PREPROCESS)
-    net.train()
-    descriptors, pooled = describe_maps(net, maps), pooled_features(net, maps)
-    assert net.training, "the mode is put back"
-    np.testing.assert_allclose(descriptors, one_by_one(photos, net.eval()), atol=5e-3)
-    np.testing.assert_allclose(descriptors, F.normalize(net.whitening(torch.from_numpy(pooled)), dim=1), atol=1e-5)
 
 
 def test_every_head_shares_the_maps_and_their_name_and_other_weights_do_not(net, photos, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ PEERS = {"spoc": {}, "mac": {}, "rmac": {}, "crow": {}}
 PEERS |= {"netvlad": {"clusters": 4, "dims": 8}, "lit": {"templates": 5, "dims": 8}}
 
 
-def head_of(kind, channels, **options):
+def head_of(kind, channels=(5, 6, 6), **options):
     return load_part(kind, "heads").Head(channels, **options)
 
 

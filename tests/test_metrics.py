@@ -13,7 +13,6 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.metrics import average_precision, evaluate, false_positives_at_r, pair_auc
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
-LETTERS = {"E": "easy", "M": "medium", "H": "hard"}
 ONE = [{"easy": [0], "hard": [], "junk": []}]
 
 
@@ -43,7 +42,7 @@ def naive(ranks, ok, junk, at):
 def test_as_the_public_evaluation(case):
     truth, ranks = lists(case), GOLDEN[f"{case}_ranks"].T
     got = evaluate(ranks, benchmark(truth, ranks.shape[1]), at=GOLDEN["ks"].tolist())
-    for letter, key in LETTERS.items():
+    for key, letter in zip(("easy", "medium", "hard"), "EMH", strict=True):
         for found, stored in ((got.map, "map"), (got.mp, "mp"), (got.ap, "aps"), (got.precision, "prs")):
             np.testing.assert_allclose(found[key], GOLDEN[f"{case}_{stored}{letter}"], atol=1e-12)
 

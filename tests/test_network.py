@@ -86,7 +86,6 @@ def test_a_vit_describes_pictures_of_different_sizes_from_files_and_from_stored_
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"head": "ssm"}, "no part 'ssm' in heads; there are alone, .*, conv, .*, structural"),
     ({"head": "plain", "windw": 3}, "head 'plain' has no option windw; it has feed_forward, p, learn_p"),
     ({"window": 4}, "window is 4; an odd whole number of at least 3"),
     ({"protocol": "half"}, "protocol is 'half'; one of end_to_end, frozen"),

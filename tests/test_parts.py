@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from kernels import execute_here
-from PIL import Image
+from cities import table
+from kernels import study_here
 
 from ssr_lib import metrics
 from ssr_lib.rerank import first_ranking
@@ -15,23 +14,20 @@ from ssr_lib.study import Study
 
 PARTS = Path(__file__).parents[1] / "ssr_lib"
 HEAD, LOSS = (PARTS / "heads" / "plain.py").read_text(), (PARTS / "losses" / "smooth_ap.py").read_text()
-RERANKER = (PARTS / "rerank" / "aqe.py").read_text()
 
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory):
     """A profile that names a head, a loss and a re-ranker of the folder that it lies in."""
     folder = tmp_path_factory.mktemp("mine")
-    for name, text in {"my_head": HEAD, "my_loss": LOSS, "my_reranker": RERANKER}.items():
+    for name, text in {"my_head": HEAD, "my_loss": LOSS, "my_reranker": (PARTS / "rerank/aqe.py").read_text()}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
     return Path(shutil.copy(Path(__file__).parent / "profiles" / "mine.yaml", folder))
 
 
 def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_notebooks_of_peers(profile):
-    study = Study(str(profile), profile.parent, progress=False)
-    for notebook in ("12_peers", "12b_peers_rerank"):
-        execute_here(study, notebook, profile=str(profile), workspace=str(profile.parent), changes=None)
-    execute_here(study, "12c_peers_local", profile=str(profile), workspace=str(profile.parent), changes=None, steps=2)
+    notebooks = {"12_peers": {}, "12b_peers_rerank": {}, "12c_peers_local": {"steps": 2}}
+    study = study_here(str(profile), profile.parent, notebooks)
     heads, rerankers = study.read_rows("12_peers"), study.read_rows("12b_peers_rerank")
     losses = ["arcface", "cosface", "triplet", "contrastive", "smooth_ap", "listwise_ap", "second_order"]
     assert [*heads["network"].unique()] == ["plain", "mine", *(f"plain, {loss}" for loss in losses)]
@@ -43,14 +39,8 @@ def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_noteb
 
 
 def test_a_data_set_is_one_line_of_a_profile(profile, tmp_path):
-    rng, table = np.random.default_rng(0), ["file,label,split"]
-    for label, colour in {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}.items():
-        for split in ("query", "db", "db"):
-            table.append(f"{label}{len(table)}.png,{label},{split}")
-            picture = (rng.integers(-40, 40, (64, 64, 3)) + colour).astype(np.uint8)
-            Image.fromarray(picture).save(tmp_path / table[-1].partition(",")[0])
-    (tmp_path / "labels.csv").write_text("\n".join(table) + "\n")
+    table(tmp_path, [(i // 3, i % 3, ("query", "db", "db")[i % 3]) for i in range(9)])
     line = {"data.labels": {"mine": f"{tmp_path}/labels.csv"}}
     study = Study(str(profile), tmp_path, line, progress=False)
     first = first_ranking(*study.descriptors("untrained", None, "mine"))
-    assert metrics.evaluate(first.ids, study.benchmark("mine")).map["medium"] == 1.0, "colours tell these apart"
+    assert metrics.evaluate(first.ids, study.benchmark("mine")).map["medium"] > 0.8  # chance is 0.4

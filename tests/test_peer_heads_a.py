@@ -7,24 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernels import execute_here
+from test_heads import head_of, noise
 from torch import nn
 
 from ssr_lib.backbones import create_model
-from ssr_lib.files import load_part
 from ssr_lib.network import RetrievalNet
 from ssr_lib.pooling import crow, gem, mac, rmac, rmac_regions
 from ssr_lib.study import Study
 
 TIMM = {"backbone": "test_efficientnet", "pretrained": "none"}
 SAME = nn.Identity()
-
-
-def head_of(name, channels=(5, 6, 6), **options):
-    return load_part(name, "heads").Head(channels, **options)
-
-
-def noise(*shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def assert_directions_equal(found, expected):
@@ -42,12 +34,12 @@ def test_spoc_is_the_sum_weighted_by_the_distance_from_the_centre():
 
 @pytest.mark.parametrize("pooling", [mac, crow, rmac])
 def test_a_head_named_after_a_pooling_is_the_pooling(pooling):
-    x = noise(3, 6, 5, 4).relu()
+    x = noise(3, 6, 5, 4).double().relu()
     assert_directions_equal(head_of(pooling.__name__).double()(None, x, SAME), pooling(x))
 
 
 def test_rmac_sums_whitened_regions_after_fit():
-    x, head = noise(40, 6, 5, 4), head_of("rmac", levels=1, dims=5).double()
+    x, head = noise(40, 6, 5, 4).double(), head_of("rmac", levels=1, dims=5).double()
     head.fit((None, part, SAME) for part in x.split(10))
     expected = 0
     for y, z, height, width in rmac_regions(5, 4, levels=1):
@@ -62,7 +54,7 @@ def test_rmac_sums_whitened_regions_after_fit():
 def test_neural_codes_are_the_classifiers_outputs_turned_by_their_pca():
     net = RetrievalNet("test_efficientnet", "neural_codes", TIMM, protocol="frozen", pretrained="none").double()
     whole = create_model("test_efficientnet", "none").double().eval()  # with its 1,000 classes
-    images = noise(20, 3, 64, 64)
+    images = noise(20, 3, 64, 64).double()
     maps = net.eval().maps(images)
     net.head.fit([net.inputs(*maps)])  # on 20 pictures: no more directions than these span
     codes = F.normalize(whole(images))
@@ -71,13 +63,13 @@ def test_neural_codes_are_the_classifiers_outputs_turned_by_their_pca():
     variances = net.head.projection @ codes.T.cov() @ net.head.projection.T
     assert (variances.diag().diff() <= 1e-9).all() and (variances - variances.diag().diag()).abs().max() < 1e-9
     with pytest.raises(ValueError, match="features and the map has 6 channels"):
-        head_of("neural_codes", **TIMM)(None, noise(1, 6, 2, 2).float(), nn.Identity())
+        head_of("neural_codes", **TIMM)(None, noise(1, 6, 2, 2), nn.Identity())
 
 
 @torch.no_grad()
 def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
     word = torch.arange(200) % 3
-    x = 4 * F.normalize(noise(3, 6))[word] + 0.1 * noise(200, 6)  # three heaps of local features
+    x = 4 * F.normalize(noise(3, 6).double())[word] + 0.1 * noise(200, 6).double()  # three heaps of local features
     x = x.view(10, 4, 5, 6).permute(0, 3, 1, 2)
     head = head_of("netvlad", clusters=3, dims=4).double()
     head.fit([(None, x, SAME)])
@@ -93,7 +85,7 @@ def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
 
 
 def test_lit_gathers_by_templates_that_compete_and_may_start_as_plain():
-    x, project = noise(2, 6, 3, 4), nn.Conv2d(6, 9, 1).double()
+    x, project = noise(2, 6, 3, 4).double(), nn.Conv2d(6, 9, 1).double()
     head = head_of("lit", (5, 6, 9), templates=3, dims=4, iterations=2, start="identity").double()
     torch.testing.assert_close(head(None, x, project), gem(project(x)))
     places = head.norm_places(x[0].flatten(1).T)

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cities import city
-from kernels import execute_here
-from test_real import table
+from cities import city, table
+from kernels import study_here
 
 from ssr_lib.files import load_part
 from ssr_lib.rerank import adaptive, alpha_query_expansion, attention_qe, diffusion, dqe, first_ranking, k_reciprocal
-from ssr_lib.study import Study
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "diffusion.npz")  # of the public implementation
-PROFILE = Path(__file__).parent / "profiles" / "peers_real.yaml"
 Q, X = GOLDEN["Q"], GOLDEN["X"]  # (7, 64), (300, 64)
 UNIT_Q, UNIT_X = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (Q, X))
 
@@ -151,9 +148,8 @@ def test_heads_and_rerankers_have_their_rows_on_photographs(tmp_path, monkeypatc
     city(tmp_path / "n", 100)
     table(tmp_path / "t", [(400 + i // 5, i % 5, "train") for i in range(30)])
     monkeypatch.setenv("SSR_DATA", str(tmp_path))
-    study, means = Study(str(PROFILE), tmp_path, progress=False), []
-    for name in ("12e_peers_real", "12f_peers_real_rerank"):
-        execute_here(study, name, profile=study.source, workspace=str(tmp_path), changes=None)
-        means.append(study.read_scores(name).groupby(["network", "reranker"], sort=False)["value"].mean())
+    notebooks = {"12e_peers_real": {}, "12f_peers_real_rerank": {}}
+    read = study_here("peers_real.yaml", tmp_path, notebooks).read_scores
+    means = [read(name).groupby(["network", "reranker"], sort=False)["value"].mean() for name in notebooks]
     assert [*means[0].index] == [("plain", "none"), ("DOLG", "none")] and means[0].iloc[0] == means[1].iloc[0]
     assert [*means[1]["plain"].index] == ["none", "adaptive GFR", "GFR", "LAttQE"]

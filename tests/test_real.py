@@ -1,27 +1,16 @@
 """The notebooks of the profile `real`, on pictures made in a second: they run, and say what their tables hold."""
 
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from cities import city, draw
-from kernels import execute_here
+from cities import city, table
+from kernels import study_here
 
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
 
-PROFILE = Path(__file__).parent / "profiles" / "real.yaml"
 METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR"]
-
-
-def table(folder, rows):
-    """A folder of pictures with its labels.csv; rows: (landmark, view, split)."""
-    lines = ["file,label,split"]
-    for landmark, view, split in rows:
-        draw(folder, f"{landmark}_{view}.png", landmark, view)
-        lines.append(f"{landmark}_{view}.png,{landmark},{split}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +25,7 @@ def done(tmp_path_factory):
     table(data / "wrong", [(500 + i, 0, "distractor") for i in range(5)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSR_DATA", str(data))
-        study = Study(str(PROFILE), folder, progress=False)
-        for name in study.profile.notebooks:
-            execute_here(study, name, profile=study.source, workspace=str(folder), changes=None)
-        yield study
+        yield study_here("real.yaml", folder)
 
 
 def test_every_network_and_reranker_has_its_rows(done):

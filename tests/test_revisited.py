@@ -19,12 +19,10 @@ Q1 = {"easy": [2], "hard": [], "junk": [], "bbx": [0, 0, 64, 48]}
 RECORD = {"imlist": ["tower_1", "tower_2", "bridge_1", "hill"], "qimlist": ["tower_q", "bridge_q"], "gnd": [Q0, Q1]}
 TRUTH = {"easy": np.array([0, 2]), "hard": np.array([], dtype=np.int32), "junk": [np.int64(3)],
          "bbx": np.array([10.5, 0, 60.2, 40])}  # fmt: skip
-ARRAY = (  # numpy.array([0]) as Python 2 writes it
-    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85U\x01btR(K\x01K\x01\x85cnumpy\ndtype\n(U\x02i8K\0K\x01tR"
-    b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89U\x08" + bytes(8) + b"tb"
-)
 FILES = ["tower_1.jpg", "tower_2.png", "bridge_1.jpg", "hill.jpeg", "tower_q.jpg", "bridge_q.jpg"]
 REDUCED = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
+ARRAY = REDUCED + b"K\0\x85U\x01btR(K\x01K\x01\x85cnumpy\ndtype\n(U\x02i8K\0K\x01tR(K\x03U\x01<NNN"
+ARRAY += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89U\x08" + bytes(8) + b"tb"  # numpy.array([0]) in Python 2
 
 
 def write(folder, record=RECORD, protocol=2):

@@ -16,9 +16,6 @@ from ssr_lib.scale.descriptors import Shards, store_rows
 from ssr_lib.scale.engine import on_ray, one_machine
 from ssr_lib.search import knn
 
-OWN = np.r_[np.arange(10), np.full(20, -1)]
-HOW = NeighbourSum(5, 0.4)
-
 
 def draw(dtype="float32"):
     """Queries (30, 48) and database (400, 48) with many equal rows, as a store of this dtype gives them back."""
@@ -39,10 +36,10 @@ def same(found, scores, ids):
 @pytest.mark.parametrize("dtype,per_shard", [("float32", 70), ("float16", 70), ("float32", 400)])
 def test_the_join_gfr_and_query_expansion_equal_one_machine_to_the_bit(tmp_path, dtype, per_shard):
     (q, d), (queries, database) = draw(dtype), stored(tmp_path, dtype, per_shard)
-    for own in (None, OWN):
+    for own in (None, np.r_[np.arange(10), np.full(20, -1)]):
         found = join.knn_join(queries, database, 20, tmp_path / f"near-{own is None}", own=own)
         assert same(found, *knn(q, d, 20, exclude=own))
-        for how in (HOW, NeighbourSum(3, 0.5, "rank", rounds=2)):
+        for how in (NeighbourSum(5, 0.4), NeighbourSum(3, 0.5, "rank", rounds=2)):
             found = join.global_rerank(queries, database, how, 30, tmp_path / f"{how.k}-{own is None}", own=own)
             options = {"weighting": how.weighting, "rounds": how.rounds, "query_ids": own}
             wanted = rerank.global_rerank(q, d, how.k, how.alpha, **options)

@@ -1,14 +1,9 @@
 """The notebooks of the profile `scaling`, on drawings made in seconds: they run, and their figures agree with each other."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
-from kernels import execute_here
+from kernels import study_here
 
-from ssr_lib.study.artefacts import Study
-
-PROFILE = Path(__file__).parent / "profiles" / "scaling.yaml"
 SMALL = {"13_when": {"right": [1, 2, 3], "neighbours": [1, 2, 3], "weights": [1.0], "lows": [0.7]}}
 SMALL |= {"13a_when_tradeoff": {}, "13b_when_module": {"growth": [0.5, 1], "places": [2], "shares": [0.0, 0.5]}}
 
@@ -17,12 +12,9 @@ SMALL |= {"13a_when_tradeoff": {}, "13b_when_module": {"growth": [0.5, 1], "plac
 def done(tmp_path_factory):
     """The study after both notebooks have run, without any photographs."""
     folder = tmp_path_factory.mktemp("scaling")
-    study = Study(str(PROFILE), folder, progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSR_DATA", str(folder / "none"))
-        for name, small in SMALL.items():
-            execute_here(study, name, profile=study.source, workspace=str(folder), changes=None, **small)
-    return study
+        return study_here("scaling.yaml", folder, SMALL)
 
 
 def test_every_setting_has_a_gain_for_every_number_of_right_pictures(done):

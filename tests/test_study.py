@@ -87,7 +87,6 @@ def test_after_a_failure_the_next_run_resumes_there(here):
 
 
 @pytest.mark.parametrize("asked,refusal", [
-    ({"changes": {"training.stps": 2}}, r"there is no training\.stps"),
     ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/"), ({"changes": MISSING}, BROUGHT),
 ])  # fmt: skip
 def test_what_is_not_there_is_named_before_the_first_notebook(asked, refusal, here, monkeypatch):

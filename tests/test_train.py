@@ -70,6 +70,7 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
     fit_start(net, loss, maps, TARGETS, config.shrinkage)
     x = pooled_features(net, maps).astype(np.float64)
     lda, descriptors = fit_lda(x, TARGETS, config.shrinkage), describe_maps(net, maps)
+    assert net.training, "the mode is put back"
     assert np.abs(descriptors - lda.apply(x, net.descriptor_dim)).max() < 1e-4
     own = torch.from_numpy(descriptors[TARGETS == 2]).mean(0)
     assert torch.cosine_similarity(loss.centres[2].detach(), own, dim=0) == pytest.approx(1.0, abs=1e-5)

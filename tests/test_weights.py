@@ -47,9 +47,10 @@ def head():
     return {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
 
 
-def backbone_state():
-    """ResNet-50 under the names of pycls, from random numbers in the order behind the golden outputs."""
-    rng, state = np.random.default_rng(5), {}
+@pytest.fixture(scope="module")
+def cvnet(head):
+    """CVNet as in its file, with the linear layer of `head`: random numbers in the order behind the golden outputs."""
+    rng, state = np.random.default_rng(5), {"head.pool.p": torch.tensor([3.0])}
     with np.load(GOLDEN / "image.npz") as golden:
         for name, text in zip(golden["backbone_param_names"], golden["backbone_param_shapes"], strict=True):
             shape = [int(number) for number in re.findall(r"\d+", str(text))]
@@ -62,18 +63,11 @@ def backbone_state():
             else:
                 value = rng.standard_normal(shape) * 0.1 + name.endswith("weight")
             state[str(name)] = torch.from_numpy(value.astype(np.float32))
-    return state
+    return state | {name: value for name, value in head.items() if name.startswith("head.fc")}
 
 
 def difference(a, b):
     return float((torch.as_tensor(a) - torch.as_tensor(b)).abs().max())
-
-
-@pytest.fixture(scope="module")
-def cvnet(head):
-    """A whole network of CVNet in its file: ResNet-50, the exponent, and the linear layer of `head`."""
-    linear = {name: value for name, value in head.items() if name.startswith("head.fc")}
-    return {**backbone_state(), **linear, "head.pool.p": torch.tensor([3.0])}
 
 
 @pytest.fixture(scope="module")
