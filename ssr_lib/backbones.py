@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -75,11 +76,9 @@ class Backbone(nn.Module):
 
     `pretrained`: where the weights come from, see above; `seed`: of random ones. `channels`: of the three maps.
     tf_efficientnet_lite0: blocks[4] (112 channels), blocks[6] (320), conv_head with its batch norm (1,280). A ResNet:
-    layer3 (1,024), layer4, the identity.
-
-    A vision transformer is one piece, `mid`; `last` and `project` are identities, and `forward` alone gives its maps:
-    the patch tokens behind three quarters of its blocks, and those behind the last block and the final norm. An image
-    whose sides are no multiples of the patch is padded with zeros, the mean colour, at its right and bottom edge.
+    layer3 (1,024), layer4, the identity. A vision transformer is one piece, `mid`; `last` and `project` are identities,
+    and `forward` alone gives its maps: the patch tokens behind three quarters of its blocks, and those behind the last
+    block and the final norm. Sides that are no multiples of the patch get zeros, the mean colour, at right and bottom.
     """
 
     @torch.no_grad()
@@ -125,6 +124,9 @@ class Backbone(nn.Module):
         tokens = self.mid.forward_features(images)
         token = self.mid.attn_pool(tokens) if self.mid.cls_token is None else tokens[:, 0]
         return token[:, :, None, None]
+
+
+packaged = lru_cache(maxsize=2)(partial(Backbone, pretrained="package"))  # by name; copy it before you change it
 
 
 def cut(model: nn.Module) -> list[nn.Sequential]:

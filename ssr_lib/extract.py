@@ -137,11 +137,9 @@ def extract(
 
     `net`, `dtype`: as for `descriptors_of`. `options`: `root` of the files, `boxes` (for each file a crop
     (x0, y0, x1, y1) in pixels, or None), `batch_size`, `workers` (decoding threads), `progress`. An interrupted run
-    goes on where it stopped, at most `SHARD` pictures earlier.
-
-    Raises `ImageError` with all pictures that cannot be used, after the others are stored; `ValueError` for
-    a `directory` of another model, preprocessing or list of files, and for a descriptor that is not finite;
-    `FolderBusyError` where another process is writing there.
+    goes on where it stopped, at most `SHARD` pictures earlier. Raises `ImageError` with all pictures that cannot be
+    used, after the others are stored; `ValueError` for a `directory` of another model, preprocessing or list of files,
+    and for a descriptor that is not finite; `FolderBusyError` where another process is writing there.
     """
     compute, made_by = descriptors_of(net, preprocess, device, dtype)
     store, keys = _stored(compute, made_by, files, preprocess, directory, **options)

@@ -70,9 +70,8 @@ def index_folder(
     """Describe the pictures below `folder` that `index` does not know yet, and return all that are there now.
 
     `index`: a folder, by default `.ssr-index` in the gallery; each gallery, model and preprocessing has its own part of
-    it. A picture counts as known by its `picture_key`; one that could not be described is tried again every time. An
-    interrupted run goes on where it stopped, at most `SHARD` pictures earlier. `device`, `dtype` and `options`
-    (`batch_size`, `workers`): as for `extract`. Raises as `list_pictures`, and `OSError` where it cannot write.
+    it. A picture counts as known by its `picture_key`; one that could not be described is tried again. A killed run
+    goes on. `device`, `dtype`, `options`: as for `extract`. Raises as `list_pictures`; `OSError` where it cannot write.
     """
     folder = Path(folder)
     compute, made_by = descriptors_of(net, preprocess, device, dtype)

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssr_lib.backbones import Backbone, apply_relup, seeded
+from ssr_lib.backbones import Backbone, apply_relup, packaged, seeded
 from ssr_lib.files import load_part
 from ssr_lib.heads import check_choice
 
@@ -44,7 +45,8 @@ class RetrievalNet(nn.Module):
         self.end_to_end = protocol == "end_to_end"
         make_head = load_part(head, "heads").Head
         options = all_options(make_head, options or {}, f"head {head!r}")
-        self.backbone = Backbone(backbone, pretrained=pretrained, seed=seed)
+        given = {"pretrained": pretrained, "seed": seed}
+        self.backbone = deepcopy(packaged(backbone)) if pretrained == "package" else Backbone(backbone, **given)
         if self.end_to_end and self.backbone.transformer:
             raise ValueError(f"backbone {backbone!r} is a ViT, and protocol is 'end_to_end'; 'frozen' is wanted")
         if relup is not None:

@@ -130,10 +130,9 @@ def train_head(
     """Train `net`, in place and on its device, on stored maps and a label for each; returns the curve.
 
     The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr
-    (of the tail), seconds (since the start). `directory` gets model.safetensors, model.json and training.json, with all
-    that the net depends on. A finished training is loaded from there, a killed one begins again, to the same bits on
-    the same machine. Raises `ValueError` for another run in the directory or labels that teach nothing,
-    `FloatingPointError` for a loss that is not finite, `FolderBusyError` where another process is training there.
+    (of the tail), seconds. `directory` gets model.safetensors, model.json and training.json. A finished training is
+    loaded from there, a killed one begins again, to the same bits on the same machine. Raises `ValueError` for another
+    run there or labels that teach nothing, `FloatingPointError` for a loss that is not finite, `FolderBusyError`.
     """
     classes, targets = np.unique(np.asarray(labels), return_inverse=True)
     if len(labels) != len(maps) or len(classes) < 2:
