@@ -187,7 +187,7 @@ class Study:
         write_atomic(self._file("tables", f"{name}.csv", dataset), text)
 
     def _file(self, kind: str, name: str, dataset: str) -> Path:
-        path = self.results_dir / kind / name
-        path = path.with_stem(tables.of_dataset(path.stem, dataset))
+        path = self.results_dir / kind / Path(name).with_stem(tables.of_dataset(Path(name).stem, dataset))
+        path.parent.mkdir(parents=True, exist_ok=True)  # for writers that make none, as OpenCV's
         self.written.add(f"{kind}/{path.stem}")
         return path
