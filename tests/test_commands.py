@@ -222,7 +222,7 @@ def test_evaluate_tells_of_queries_without_positives(capsys):
     assert lines[0].split() == ["without", "re-ranking,", "Easy", *4 * ["100.00"]]
 
 
-def test_evaluate_with_distractors_ranks_them_behind_the_database(capsys):
+def test_evaluate_with_distractors_ranks_them_behind_the_database(monkeypatch, capsys):
     """Copies of the positives, under other names, are wrong answers: they halve what was perfect."""
     shutil.copytree("photos", "revisitop1m/jpg/0")
     Path("revisitop1m/revisitop1m.txt").write_text("0/a1.png\n0/a2.png\n0/b1.png\n0/b2.png\n")
@@ -231,6 +231,9 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(capsys):
     assert (alone["database"], behind["database"]) == (8, 12) and behind["neighbourhood"] == "shortlist"
     means = [printed["results"]["without re-ranking"]["medium"]["mAP"] for printed in (alone, behind)]
     assert means[0] == pytest.approx(1.0) and means[1] < 0.9
+    with monkeypatch.context() as patch:
+        patch.setattr("ssr_lib.commands.evaluate.SHORTLIST", 4)
+        assert "k = 4: wanted is 1 to 3" in refused(capsys, f"{line} --distractors revisitop1m --k 4")
     pytest.importorskip("ray", reason="pip install .[ray]")
     assert found(capsys, f"{line} --index other --engine ray") == alone
 

@@ -50,9 +50,11 @@ def evaluate(args: Namespace) -> None:
         names = revisited.read_distractors(args.distractors)
         check_there(args.distractors, names)  # before anything is described
         benchmark = revisited.with_distractors(benchmark, names, args.distractors)
-    part, parameters = choose_reranker(args.rerank, len(benchmark.database) - 1, k=args.k, alpha=args.alpha)
-    if args.distractors and args.rerank == "gfr":
-        shortlist = min(SHORTLIST, len(benchmark.database) - int(max(benchmark.query_ids) >= 0))
+    shortlist = min(SHORTLIST, len(benchmark.database) - int(max(benchmark.query_ids) >= 0))
+    in_shortlist = bool(args.distractors) and args.rerank == "gfr"
+    others = (shortlist if in_shortlist else len(benchmark.database)) - 1
+    part, parameters = choose_reranker(args.rerank, others, k=args.k, alpha=args.alpha)
+    if in_shortlist:
         parameters |= {"neighbourhood": "shortlist", "shortlist": shortlist}
     with tempfile.TemporaryDirectory(prefix="ssr-") as temporary:
         if args.features:

@@ -109,9 +109,7 @@ def _add_shared_options(parser: argparse.ArgumentParser, ranks: bool = True) -> 
     if ranks:
         parser.add_argument("--json", action="store_true", help="print JSON")
         add = parser.add_argument_group("re-ranking").add_argument
-        add(
-            "--rerank", default="gfr", metavar="NAME", help=f"{RERANKERS}, or a module or .py file; default %(default)s"
-        )
+        add("--rerank", default="gfr", metavar="NAME", help=f"{RERANKERS}, or a module or .py file; default gfr")
         add("--k", type=int, help="neighbours of each picture that are added to it; default: the re-ranking's, gfr 2")
         add("--alpha", type=float, help="weight of the added neighbours; default with gfr 0.3")
     add = parser.add_argument_group("model").add_argument
