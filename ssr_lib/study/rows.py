@@ -1,7 +1,8 @@
 """Measured figures as tidy frames: scores by query, rows with their intervals, and both as files of a notebook."""
 
+import gzip
 import json
-import lzma
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
 
 
 def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
-    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.xz whole; run.json says what made them. `figures`:
+    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz whole; run.json says what made them. `figures`:
     further rows, such as costs. Tables and figures that the notebook made before and not now are removed.
     Raises `ValueError` for unknown columns and where two lines are one figure."""
     scores, further = _of_kinds(pd.DataFrame(scores).round({"value": 4}), SCORES), pd.DataFrame(figures)
@@ -83,9 +84,12 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
         known = [line.model_dump() for line in said if line is not None]
         table.loc[lines, "spec"] = digest(known)[:8] if known else ""
     folder, name = study.results_dir, study.notebook
-    by_query = scores.to_csv(index=False, lineterminator="\n", float_format="%.4f")
     write_atomic(folder / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    write_atomic(folder / "per_query" / f"{name}.csv.xz", lzma.compress(by_query.encode(), preset=2))
+    first = scores.drop_duplicates(["dataset", "query"])[["dataset", "query", "group"]].assign(measure="group")
+    lines = pd.concat([first.rename(columns={"group": "value"}), scores.round({"value": 4})])[[*KEY, "query", "value"]]
+    lines = lines.astype(object).fillna("").set_index([*KEY, "query"])["value"].unstack(fill_value="", sort=False)
+    by_query = lines.to_csv(lineterminator="\n", float_format="%.4f").encode()
+    write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(by_query, mtime=0))
     recorded, made_by = _made_by(study, name)
     for left in set(recorded.get("files", ())) - study.written:
         for file in folder.glob(f"{left}.*"):
@@ -103,15 +107,23 @@ def _made_by(study, notebook: str) -> tuple[dict, dict[str, str]]:
 
 def read_rows(study, notebook: str) -> pd.DataFrame:
     """The rows of a notebook; `ValueError` with the command to run where its profile or code is not that of now."""
-    return _read(study, notebook, f"rows/{notebook}.csv", ROWS)
+    kinds = {column: NUMBERS.get(column, str) for column in ROWS}  # a landmark may be called 007, or NA
+    path = _current(study, notebook, f"rows/{notebook}.csv")
+    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
 
 
 def read_scores(study, notebook: str) -> pd.DataFrame:
-    """The scores of a notebook by query; refused as by `read_rows`."""
-    return _read(study, notebook, f"per_query/{notebook}.csv.xz", SCORES)
+    """The scores of a notebook, a line a query; refused as by `read_rows`."""
+    path = _current(study, notebook, f"per_query/{notebook}.csv.gz")
+    wide = pd.read_csv(path, dtype=str, keep_default_na=False).set_index(KEY).rename_axis(columns="query")
+    lines = wide.stack().rename("value").reset_index()
+    first = lines[(lines["measure"] == "group") & (lines["value"] != "")].rename(columns={"value": "group"})
+    scores = lines[lines["measure"] != "group"].merge(first[["dataset", "query", "group"]], on=["dataset", "query"])
+    scores[["seed", "query", "value"]] = scores[["seed", "query", "value"]].apply(pd.to_numeric)
+    return _of_kinds(scores, SCORES)
 
 
-def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
+def _current(study, notebook: str, file: str) -> Path:
     path, (recorded, made_by) = study.results_dir / file, _made_by(study, notebook)
     if not path.is_file() or any(recorded.get(what) != value for what, value in made_by.items()):
         command = f"ssr study --profile {study.source} --notebook {notebook}"
@@ -119,5 +131,4 @@ def _read(study, notebook: str, file: str, columns: list[str]) -> pd.DataFrame:
         raise ValueError(f"{fault}; run `{command}`, with the same workspace and changes")
     if recorded["commit"] != provenance.commit():
         print(f"The rows of {notebook} were made by commit {recorded['commit']} of the library.")
-    kinds = {column: NUMBERS.get(column, str) for column in columns}  # a landmark may be called 007, or NA
-    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""))
+    return path
