@@ -13,7 +13,7 @@ READY := .venv/.ready
 .PHONY: help study verify report test lint bench setup requirements pictures clean clean-all
 
 help:
-	@echo "make study       run the notebooks of a profile: tables, figures, report in results/demo/ (PROFILE=smoke|demo|full|end_to_end|real|photos|paper)"
+	@echo "make study       run the notebooks of a profile: tables, figures, report in results/demo/ (PROFILE=demo or another file of profiles/)"
 	@echo "make verify      run a profile again into build/ and compare every row with the committed one"
 	@echo "make report      assemble results/<profile>/report.html from the executed notebooks"
 	@echo "make test        the tests, and every notebook at the smallest profile"
