@@ -47,7 +47,7 @@ def draw_things(rng: np.random.Generator, camera: Camera, structure: Structure, 
     things = []
 
     def place(what: str, z: float) -> None:
-        share = np.clip(z / depth, 0, 1)
+        share = min(1.0, max(0.0, z / depth))
         middle = structure.width / 2 * (1 - share) + camera.centre[0] * share
         spread = (structure.width + 8) * (1 - 0.6 * share)
         at = np.array([middle + rng.uniform(-0.75, 0.75) * spread, 0.0, z])
@@ -113,7 +113,7 @@ def stand(canvas, camera, light, sprites, paint, at: np.ndarray, height: float, 
         _contact(canvas, x, y, w * factor * 0.24)
     left, top, right = x - w * factor / 2, y - h * factor, x + w * factor / 2
     x0, y0, x1, y1 = max(0, int(left)), max(0, int(top)), min(camera.size, int(right) + 1), min(camera.size, int(y) + 1)
-    if x1 <= x0 or y1 <= y0:
+    if x1 <= x0 or y1 <= y0 or canvas.covers((x0, y0, x1, y1)):
         return
     level = min(len(sprites) - 1, max(0, math.floor(-math.log2(factor) + 0.4)))
     step = factor * h / sprites[level].shape[0]
@@ -143,7 +143,7 @@ def _contact(canvas: Canvas, x: float, y: float, radius: float) -> None:
     wide, flat = max(2, round(radius)), max(1, round(radius * 0.22))
     left, top, size = round(x) - 2 * wide, round(y) - 3 * flat, canvas.image.shape[0]
     x0, x1, y0, y1 = max(0, left), min(size, left + 4 * wide), max(0, top), min(size, top + 6 * flat)
-    if x1 > x0 and y1 > y0:
+    if x1 > x0 and y1 > y0 and not canvas.covers((x0, y0, x1, y1)):
         darken(canvas.image[y0:y1, x0:x1], _soft(wide, flat)[y0 - top : y1 - top, x0 - left : x1 - left])
 
 

@@ -39,8 +39,8 @@ class Piece:
 
 
 class Canvas:
-    """A picture in the making: colour (size, size, 3) uint8; the number of the piece that is seen at each place, and
-    255 where the landmark is seen, once `mark_landmark` was called, (size, size) uint8."""
+    """A picture in the making: colour (size, size, 3) uint8; the number of the piece that is seen at each place, until
+    `mark_landmark` is called, and then 255 where the landmark is seen, (size, size) uint8."""
 
     def __init__(self, image: np.ndarray, pieces: Sequence[Piece]):
         """`pieces`: all that will be drawn, later ones over earlier ones."""
@@ -58,15 +58,17 @@ class Canvas:
             if piece.landmark:
                 piece.number += LANDMARK
             cv2.fillPoly(self.numbers, [piece.fixed], piece.number, cv2.LINE_8, 4)
+        self.pixels = cv2.calcHist([self.numbers], [0], None, [256], [0, 256]).ravel().tolist()  # seen of each number
 
-    def shows(self, piece: Piece) -> bool:
-        """Whether any of a piece is seen: nothing that comes later covers it."""
-        x0, y0, x1, y1 = piece.window
-        return cv2.hasNonZero(cv2.inRange(self.numbers[y0:y1, x0:x1], piece.number, piece.number))
+    def covers(self, window: Window) -> bool:
+        """Whether pieces that are still to be drawn cover all of a window."""
+        x0, y0, x1, y1 = window
+        return cv2.countNonZero(self.numbers[y0:y1, x0:x1]) == (x1 - x0) * (y1 - y0)
 
     def mark_landmark(self) -> None:
         """All pieces are drawn; what is drawn from now on stands before the landmark."""
         cv2.threshold(self.numbers, LANDMARK - 1, 255, cv2.THRESH_BINARY, self.landmark)
+        self.numbers.fill(0)
 
 
 def window_of(polygon: np.ndarray, size: int) -> Window | None:
@@ -82,7 +84,7 @@ def window_of(polygon: np.ndarray, size: int) -> Window | None:
 def draw_piece(canvas: Canvas, camera: Camera, piece: Piece, light: Light, rng: np.random.Generator) -> None:
     """Draw one piece into the picture."""
     face = piece.face
-    hidden = not canvas.shows(piece)
+    hidden = canvas.pixels[piece.number] == 0  # what comes later covers it
     if hidden and (piece.area < TINY or not face.texture.glazed):
         return
     fade = 1 - math.exp(-math.dist(face.middle, camera.centre) / light.visibility)
@@ -91,9 +93,14 @@ def draw_piece(canvas: Canvas, camera: Camera, piece: Piece, light: Light, rng: 
         flat = ((1 - fade) * face.surface.mean * incident.gain + fade * light.haze).tolist()
         cv2.fillPoly(canvas.image, [piece.fixed], [min(255.0, max(0.0, tone)) for tone in flat], cv2.LINE_8, 4)
         return
-    mask, window = _cut_out(piece)
-    if mask is None:
+    x0, y0, x1, y1 = piece.window
+    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    cv2.fillPoly(mask, [piece.fixed], 255, cv2.LINE_8, 4, (-16 * x0, -16 * y0))
+    x, y, width, height = cv2.boundingRect(mask)  # the smaller window that it fills
+    if width == 0:
         return
+    x0, y0 = x0 + x, y0 + y
+    window = (x0, y0, x0 + width, y0 + height)
     level = face.level(piece.area)
     surface = face.surface.level(level)
     ppm = face.ppm / 2**level
@@ -111,26 +118,14 @@ def draw_piece(canvas: Canvas, camera: Camera, piece: Piece, light: Light, rng: 
         tone = (1 - fade,) * 3
         for line in matrix:
             line[2] += left * line[0] + top * line[1]
-    x0, y0, x1, y1 = window
     across, down, depth = matrix
     across = [a - x0 * d for a, d in zip(across, depth, strict=True)]
     down = [a - y0 * d for a, d in zip(down, depth, strict=True)]
     matrix = np.array((across, down, depth))
     border = cv2.BORDER_WRAP if piece.wrap else cv2.BORDER_REPLICATE
-    drawn = cv2.warpPerspective(lit, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=border)
-    cv2.copyTo(dim(drawn, tone, fade * light.haze), mask, canvas.image[y0:y1, x0:x1])
-
-
-def _cut_out(piece: Piece) -> tuple[np.ndarray | None, Window]:
-    """The mask of a piece, and the smaller window that it fills; None where it is empty."""
-    x0, y0, x1, y1 = piece.window
-    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    cv2.fillPoly(mask, [piece.fixed - np.array((16 * x0, 16 * y0), np.int32)], 255, cv2.LINE_8, 4)
-    left, top, width, height = cv2.boundingRect(mask)
-    if width == 0:
-        return None, piece.window
-    x0, y0 = x0 + left, y0 + top
-    return mask[top : top + height, left : left + width], (x0, y0, x0 + width, y0 + height)
+    drawn = cv2.warpPerspective(lit, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
+    there = canvas.image[y0 : y0 + height, x0 : x0 + width]
+    cv2.copyTo(dim(drawn, tone, fade * light.haze), mask[y : y + height, x : x + width], there)
 
 
 def _visible_part(surface: Surface, matrix: list[list[float]], window: Window, margin: float):
@@ -182,8 +177,9 @@ def lay_blocks(
     pieces = []
     for i in np.argsort(distance, kind="stable")[::-1].tolist():
         block, outline = blocks[i], outlines[i]
-        if not _in_frame(outline.polygons, camera.size):
-            continue
+        points = np.concatenate(outline.polygons)
+        if not len(points) or min(points.max(0).tolist()) <= 0 or max(points.min(0).tolist()) >= camera.size:
+            continue  # their common bounding box does not meet the frame
         beside = [*blocks[max(0, i - 2) : i], *blocks[i + 1 : i + 3]] if sunny else []
         forward = [b.solid for b in beside if b.front > block.front + 0.1]  # what may shade the front
         higher = [b.solid for b in beside if b.eaves > block.eaves + 0.5]  # what may shade sides and roof
@@ -198,9 +194,3 @@ def lay_blocks(
                 shades = []
             pieces.append(Piece(face, polygon, window, block.landmark, shades))
     return pieces
-
-
-def _in_frame(polygons: list[np.ndarray], size: int) -> bool:
-    """Whether the common bounding box of polygons meets the frame."""
-    points = np.concatenate(polygons)
-    return len(points) > 0 and min(points.max(0).tolist()) > 0 and max(points.min(0).tolist()) < size

@@ -134,7 +134,7 @@ def _billboard(canvas: Canvas, camera: Camera, light: Light, strip: np.ndarray, 
         return
     x0, y0 = np.maximum(0, polygon.min(0)).astype(int).tolist()
     x1, y1 = np.minimum(camera.size, polygon.max(0) + 1).astype(int).tolist()
-    if x1 <= x0 or y1 <= y0:
+    if x1 <= x0 or y1 <= y0 or canvas.covers((x0, y0, x1, y1)):
         return
     plane = np.array([[1.0, 0, left], [0, 1.0, 0], [0, 0, z], [0, 0, 1]])
     to_plane = np.array([[1 / STRIP_PPM, 0, 0], [0, -1 / STRIP_PPM, STRIP_HEIGHT], [0, 0, 1]])
