@@ -68,7 +68,7 @@ class Face:
     def shifted(self, by: np.ndarray) -> Face:
         """The face moved by a vector (3,)."""
         face = Face(self.points + by, self.origin + by, self.u, self.v, self.normal, self.texture, self.ppm)
-        face.__dict__["area"] = self.area
+        face.__dict__.update(area=self.area, axes=self.axes)
         return face
 
 

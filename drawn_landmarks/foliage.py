@@ -83,18 +83,21 @@ def _leaves(rng, big, middle, radii, clusters: int, each: int, size: float, tips
     relative = (centres - middle) / radii
     light = 0.45 - 0.26 * relative[:, 1] - 0.14 * relative[:, 0] + 0.3 * (front - 0.5)
     wide = 0.17 * min(radii) + 0.05 * max(radii)
-    for i in np.argsort(front):
-        at = rng.normal(0, wide * 0.5, (each, 2)) * [1.15, 0.85]
-        tone = light[i] + 0.22 * (-at[:, 1] - 0.5 * at[:, 0]) / wide + rng.normal(0, 0.09, each)
-        turn = rng.uniform(0, np.pi, each)
-        long = size * rng.uniform(0.7, 1.5, each)
-        axis = np.stack([np.cos(turn), np.sin(turn)], 1) * long[:, None]
-        across = np.stack([-axis[:, 1], axis[:, 0]], 1) * 0.5
-        at = at + centres[i]
-        quads = np.stack([at - axis, at + across, at + axis, at - across], 1)
-        shades = np.clip(tone * 255, 12, 250).astype(int).tolist()
-        for quad, shade in zip(np.round(quads * 16).astype(np.int32), shades, strict=True):
-            cv2.fillConvexPoly(big, quad, (shade, 0, 255), cv2.LINE_AA, 4)
+    order = np.argsort(front)
+    draws = []
+    for _ in order:
+        here = rng.normal(0, wide * 0.5, (each, 2)).T
+        draws.append((*here, rng.normal(0, 0.09, each), rng.uniform(0, np.pi, each), rng.uniform(0.7, 1.5, each)))
+    x, y, grain, turn, long = np.swapaxes(draws, 0, 1)  # (clusters, leaves)
+    x, y = x * 1.15, y * 0.85
+    tone = light[order, None] + 0.22 * (-y - 0.5 * x) / wide + grain
+    axis = np.stack([np.cos(turn), np.sin(turn)], 2) * (size * long)[..., None]
+    across = np.stack([-axis[..., 1], axis[..., 0]], 2) * 0.5
+    at = np.stack([x, y], 2) + centres[order, None]
+    quads = np.stack([at - axis, at + across, at + axis, at - across], 2).reshape(-1, 4, 2)
+    shades = np.clip(tone * 255, 12, 250).astype(int).ravel().tolist()
+    for quad, shade in zip(np.round(quads * 16).astype(np.int32), shades, strict=True):
+        cv2.fillConvexPoly(big, quad, (shade, 0, 255), cv2.LINE_AA, 4)
 
 
 LEAVES = (  # shade, middle, sunlit; sRGB

@@ -154,6 +154,10 @@ def _fill(mask: np.ndarray, first: int, camera: Camera, patches: Patches) -> Non
     points = np.zeros((len(flat), 3))
     points[:, 0], points[:, 2] = flat.T
     starts = np.cumsum([0, *(len(corners) for corners, _ in patches)])
-    for polygon, (_, value) in zip(camera.project_all(points, starts), patches, strict=True):
+    polygons = camera.project_all(points, starts)
+    pixels = np.rint(np.concatenate(polygons) - (0, first)).astype(np.int32)
+    end = 0
+    for polygon, (_, value) in zip(polygons, patches, strict=True):
+        start, end = end, end + len(polygon)
         if len(polygon) >= 3:
-            cv2.fillPoly(mask, [np.rint(polygon - (0, first)).astype(np.int32)], value)
+            cv2.fillPoly(mask, [pixels[start:end]], value)

@@ -175,4 +175,4 @@ def weather(rng, surface: np.ndarray, strength: float = 1.0, eaves: int | None =
         below = np.arange(small[0])[:, None] * 4 - eaves
         tone = np.where(below >= 0, tone * (1 - 0.24 * np.exp(-np.maximum(below, 0) / (0.9 * PPM))), tone)
     tone = cv2.resize(tone.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return cv2.multiply(surface, cv2.merge((tone, tone, tone)), dtype=cv2.CV_8U)
+    return cv2.multiply(surface, cv2.cvtColor(tone, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_8U)

@@ -52,7 +52,7 @@ def patch(rng: np.random.Generator, shape: tuple[int, int], beta: float, scale: 
     source = _repeated(beta, int(rng.integers(FIELDS)))
     rows = min(512, max(2, round(height / scale)))
     columns = min(512, max(2, round(width / scale)))
-    y, x = rng.integers(0, 512, 2).tolist()
+    y, x = int(rng.integers(512)), int(rng.integers(512))
     cut = source[y : y + rows, x : x + columns]
     if (rows, columns) == (height, width):
         return cut

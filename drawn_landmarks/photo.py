@@ -94,7 +94,8 @@ def _add_grain(image: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.
     number = int(rng.integers(2))
     size = len(image)
     reach = -(-size // GRAIN)  # repetitions of the stored noise
-    y, x = rng.integers(0, reach * GRAIN - size + 1, 2).tolist()
+    room = reach * GRAIN - size + 1
+    y, x = int(rng.integers(room)), int(rng.integers(room))
     lighter, darker = _grain(number, photo.grey, reach)
     there = (slice(y, y + size), slice(x, x + size))
     image = cv2.add(image, cv2.convertScaleAbs(lighter[there], alpha=photo.noise / 16))

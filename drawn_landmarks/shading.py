@@ -96,7 +96,7 @@ def _overlap(shape: tuple[int, int], dx: int, dy: int):
 
 def _cast(sunlit: np.ndarray, relief: np.ndarray, sun: tuple[float, float], ppc: float) -> None:
     """Darken, in place, what the wall's own relief keeps in shadow; `ppc` pixels per cm."""
-    highest = int(relief.max()) - BASE + 25
+    highest = int(cv2.minMaxLoc(relief)[1]) - BASE + 25
     reach = math.hypot(*sun) * highest * ppc
     if reach < 0.7:
         return

@@ -45,6 +45,6 @@ class Surface:
             if finer.relief is not None:
                 coarser.relief = cv2.resize(finer.relief, size, interpolation=cv2.INTER_AREA)
                 coarser.glass = cv2.resize(finer.glass, size, interpolation=cv2.INTER_AREA)
-                coarser.panes = cv2.resize(finer.panes, size, interpolation=cv2.INTER_NEAREST)
+                coarser.panes = finer.panes[::2, ::2][: size[1], : size[0]]  # many times as fast as cv2.resize
             self._levels[number] = coarser
         return self._levels[number]
