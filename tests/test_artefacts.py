@@ -33,11 +33,13 @@ def test_changes_go_to_a_folder_of_their_own(tmp_path):
     plain, changed = Study("smoke", tmp_path), Study("smoke", tmp_path, '{"training.steps": 7}')
     assert plain.results_dir == tmp_path / "results" / "smoke" and plain.cache == changed.cache
     assert changed.name.startswith("custom-") and changed.profile.training.steps == 7
+    (tmp_path / "smoke.yaml").write_text("base: smoke\ntraining: {steps: 7}\n")
+    assert Study(f"{tmp_path}/smoke.yaml", tmp_path).name.startswith("custom-"), "another profile of that name"
     same = {"training.rate": f"{plain.profile.training.rate:e}"}
     assert Study("smoke", tmp_path, same).name == "smoke", "a change that changes nothing; YAML takes 4e-3 for text"
 
 
-def test_whatever_makes_a_network_is_in_its_record():
+def test_whatever_makes_a_network_is_in_its_record(tmp_path):
     def record(name="plain", seed=0, changes=None):
         return json.dumps(describe.network_record(load_profile("smoke", changes), name, seed), sort_keys=True)
 
@@ -45,6 +47,9 @@ def test_whatever_makes_a_network_is_in_its_record():
     changed += [{"model.descriptor_dim": 16}, {"training.start": "random"}]
     changed += [{"training.protocol": "end_to_end"}, {"training.share": 0.5}, {"networks.plain.initialisation": 1}]
     records = [record(), record(seed=1), record("conv"), *(record(changes=change) for change in changed)]
+    for code in ("", "1"):  # of a head inside another
+        (tmp_path / "mine.py").write_text(code)
+        records.append(record(changes={"networks.plain.options": {"of": str(tmp_path / "mine.py")}}))
     assert len(set(records)) == len(records)
     assert record(changes={"data.test.seed": 9, "sweeps.k": [4], "title": "x"}) == record(), "and nothing else"
 

@@ -75,6 +75,8 @@ def test_a_second_run_executes_what_has_changed_and_all_that_follow_it(here):
     assert here.study() == ["changed", "new"], "the profile"
     (here.results / "notebooks" / "00_first.ipynb").write_text("{}")
     assert here.study() == ["changed"], "what was made"
+    write_atomic(here.results / "rows" / "00_first.csv", "edited")
+    assert here.study() == ["changed"], "rows that it did not leave so"
 
 
 def test_after_a_failure_the_next_run_resumes_there(here):

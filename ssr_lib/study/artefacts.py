@@ -38,7 +38,8 @@ class Study:
         self.profile, self.source = load_profile(profile, changes), profile
         check_parts(self.profile)
         values, self.name = self.profile.model_dump(), Path(profile).stem
-        if values != load_profile(profile).model_dump():
+        shipped = (repository_root() / "profiles" / f"{self.name}.yaml").is_file()  # whose results are committed
+        if values != load_profile(self.name if shipped else profile).model_dump():
             self.name = f"custom-{digest([profile, values])[:12]}"
         self.workspace = Path(workspace or repository_root())
         self.results_dir, self.cache = self.workspace / "results" / self.name, self.workspace / "data" / "cache"

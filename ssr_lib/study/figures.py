@@ -21,7 +21,7 @@ from ssr_lib.files import write_atomic
 
 STYLE = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook", font_scale=0.9)}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "grid.color": "#e6e6e6"}
-STYLE |= {"font.family": "DejaVu Sans", "svg.hashsalt": "ssr"}  # a font of matplotlib's own, names without chance
+STYLE |= {"font.family": "DejaVu Sans", "svg.hashsalt": "ssr", "svg.fonttype": "none"}  # names without chance, words
 SAVED = {"svg": {"metadata": {"Date": None, "Creator": None}}, "png": {"metadata": {"Software": None}}}
 SAVED |= {"jpg": {"pil_kwargs": {"quality": 88, "subsampling": 0}}}  # a quarter of a PNG of pictures, colour in full
 PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]

@@ -58,14 +58,14 @@ def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str
         provenance.update(results / "run.json", **begun, **provenance.describe_run())
         for name in wanted:
             output, made = results / "notebooks" / f"{name}.ipynb", (read_json(state_file) or {}).get(name)
-            if output.is_file() and made == {"digest": digests[name], "output": hash_file(output)}:
+            if output.is_file() and made == {"digest": digests[name], "output": _written(results, name)}:
                 say(f"{name}: as it was, nothing that makes it has changed")
                 continue
             say(f"{name}: running")
             began = time.monotonic()
             write_atomic(output, _execute(study, name, **parameters))
             seconds = round(time.monotonic() - began)
-            provenance.update(state_file, **{name: {"digest": digests[name], "output": hash_file(output)}})
+            provenance.update(state_file, **{name: {"digest": digests[name], "output": _written(results, name)}})
             provenance.update(results / "run.json", seconds={name: seconds})
             say(f"{name}: {seconds} s")
         say(f"report: {report(study.name, workspace=study.workspace)}")
@@ -87,6 +87,13 @@ def _digests(study: Study, names: Sequence[str]) -> dict[str, str]:
             made_by += [hash_file(file) for file in sorted(root.glob(pattern))]
         digests[name] = digest(made_by)
     return digests
+
+
+def _written(results: Path, name: str) -> str:
+    """A digest of all that a notebook has left in the results: itself, its rows, its tables and figures."""
+    said = (read_json(results / "run.json") or {}).get("rows", {}).get(name, {}).get("files", [])
+    stems = [f"notebooks/{name}", f"rows/{name}", f"per_query/{name}", *said]
+    return digest([(file.name, hash_file(file)) for stem in stems for file in sorted(results.glob(f"{stem}.*"))])
 
 
 def _execute(study: Study, name: str, **parameters: Any) -> str:
