@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from .chance import pick
 from .materials import BASE
 from .patch import Patch, paint
 from .structures import ARCADE, CLOCK, SHOP
@@ -54,7 +55,7 @@ def _shop(rng: np.random.Generator, style: Style, points: np.ndarray, patch: Pat
     letters = (222, 212, 186) if sum(board) < 380 else (60, 52, 48)
     for x in np.arange(x0 + 0.2 * width, x0 + rng.uniform(0.5, 0.8) * width, 4.0):
         paint(_box(x, y0 + 5, x + rng.uniform(1.5, 3.0), sign - 4), (colour, letters))
-    door = x0 + width * rng.choice([0.08, 0.4, 0.7])
+    door = x0 + width * pick(rng, (0.08, 0.4, 0.7))
     for pane in (_box(x0 + 3, sign + 2, x1 - 3, riser), _box(door, sign + 2, door + 0.24 * width, y1 - 2)):
         paint(pane, (colour, (52, 50, 48)), (relief, BASE - 12), (glass, 255))
     for x in (door, door + 0.24 * width, x0 + 0.5 * width):

@@ -58,7 +58,7 @@ def draw_things(rng: np.random.Generator, camera: Camera, structure: Structure, 
     for _ in range(rng.poisson(spec.PEOPLE)):
         place("person", rng.uniform(0.08, 0.8) * depth if rng.random() < 0.6 else rng.uniform(0.8, 3.0))
     for _ in range(rng.poisson(spec.CARS if kerb is not None else 0.3 * spec.CARS)):
-        place("car", rng.uniform(0.2, 0.5) * depth if kerb is None else kerb + rng.choice([1.2, 1.2, 4.5]))
+        place("car", rng.uniform(0.2, 0.5) * depth if kerb is None else kerb + pick(rng, (1.2, 1.2, 4.5)))
     for _ in range(rng.poisson(spec.LAMPS)):
         place("lamp", rng.uniform(0.2, 0.6) * depth if kerb is None else kerb - 0.5)
     return sorted((thing for thing in things if thing.at[2] < 0.85 * depth), key=lambda thing: thing.at[2])

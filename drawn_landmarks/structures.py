@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .chance import pick
+from .chance import pick, weighted
 
 BLANK, WINDOW, DOOR, TALL, SMALL, OCULUS, PAIR, WIDE, CLOCK, ARCADE, SHOP = range(11)  # what stands in a wall's cell
 Grid = tuple[tuple[int, ...], ...]  # cells, ground floor first, left to right
@@ -66,7 +66,7 @@ def draw_structure(rng: np.random.Generator) -> Structure:
     """A random layout: plan, floors, rhythm of bays, openings, wings in depth, each drawn on its own."""
     plan = pick(rng, PLANS)
     mirrored = plan == plan[::-1] and rng.random() < 0.7
-    floors = int(rng.choice([2, 3, 4, 5, 6], p=[0.22, 0.32, 0.25, 0.14, 0.07]))
+    floors = weighted(rng, {2: 0.22, 3: 0.32, 4: 0.25, 5: 0.14, 6: 0.07})
     ground = rng.uniform(3.4, 5.2)
     upper = rng.uniform(2.9, 4.1)
     bay = rng.uniform(2.5, 4.0)
@@ -94,12 +94,12 @@ def _draw_mass(rng, letter: str, count: int, floors: int, ground: float, upper: 
     cells = _cells(rng, number, count, symmetric=rng.random() < 0.6)
     if letter == "t" and rng.random() < 0.45:
         cells = (*cells[:-1], (CLOCK if count == 1 else cells[-1][0],) * count)
-    heights = [ground] + [upper * rng.choice([0.82, 1.0, 1.0, 1.18]) for _ in range(number - 1)]
+    heights = [ground] + [upper * pick(rng, (0.82, 1.0, 1.0, 1.18)) for _ in range(number - 1)]
     if letter != "t" and number > 2 and rng.random() < 0.35:
         heights[-1] *= 0.7  # an attic storey
     bays = _rhythm(rng, count, bay if letter != "t" else max(bay, 3.2) * rng.uniform(0.9, 1.25))
     depth = sum(bays) * rng.uniform(0.9, 1.15) if letter == "t" else rng.uniform(8.0, 14.0)
-    front = {"b": 0.0, "w": rng.choice([-5.0, -2.5, 0.0, 2.5, 4.5]), "c": rng.uniform(0, 2.5), "t": rng.uniform(-2, 2)}
+    front = {"b": 0.0, "w": pick(rng, (-5.0, -2.5, 0.0, 2.5, 4.5)), "c": rng.uniform(0, 2.5), "t": rng.uniform(-2, 2)}
     side_bays = max(1, round(depth / (bay * rng.uniform(0.95, 1.5))))
     return Mass(
         kind="tower" if letter == "t" else "body",
@@ -113,7 +113,7 @@ def _draw_mass(rng, letter: str, count: int, floors: int, ground: float, upper: 
         side_cells=_cells(rng, number, side_bays, symmetric=False, blanks=0.25),
         gable=letter != "t" and rng.random() < {"b": 0.25, "w": 0.3, "c": 0.5}[letter],
         porch=int(rng.integers(count)) if letter != "t" and rng.random() < 0.2 else None,
-        attic=int(rng.choice([BLANK, WINDOW, OCULUS, PAIR])),
+        attic=pick(rng, (BLANK, WINDOW, OCULUS, PAIR)),
     )
 
 
@@ -135,18 +135,18 @@ def _cells(rng, floors: int, bays: int, symmetric: bool, blanks: float = 0.0) ->
     grid = np.full((floors, bays), WINDOW, dtype=int)
     for level in range(floors):
         if level == 0 and blanks == 0 and rng.random() < 0.38:
-            grid[0] = rng.choice([ARCADE, SHOP, SHOP])
+            grid[0] = pick(rng, (ARCADE, SHOP, SHOP))
             continue
-        top = level == floors - 1
-        kinds = [WINDOW, TALL, SMALL, PAIR, OCULUS, WIDE]
-        odds = np.array([0.5, 0.2, 0.08, 0.1, 0.0, 0.12]) if not top else np.array([0.45, 0.1, 0.2, 0.1, 0.12, 0.03])
-        grid[level] = rng.choice(kinds, p=odds)
+        odds = {WINDOW: 0.5, TALL: 0.2, SMALL: 0.08, PAIR: 0.1, OCULUS: 0.0, WIDE: 0.12}
+        if level == floors - 1:
+            odds = {WINDOW: 0.45, TALL: 0.1, SMALL: 0.2, PAIR: 0.1, OCULUS: 0.12, WIDE: 0.03}
+        grid[level] = weighted(rng, odds)
     for column in range(bays):
         if rng.random() < 0.16:  # a column of its own kind: a blind bay, a stair, a bay of pairs
-            grid[rng.integers(0, max(1, floors - 1)) :, column] = rng.choice([BLANK, SMALL, PAIR, TALL])
+            grid[rng.integers(0, max(1, floors - 1)) :, column] = pick(rng, (BLANK, SMALL, PAIR, TALL))
     holes = rng.random((floors, bays)) < 0.05 + blanks
     holes[0] &= ~np.isin(grid[0], (ARCADE, SHOP))
-    grid[holes] = rng.choice([BLANK, BLANK, SMALL, OCULUS])
+    grid[holes] = pick(rng, (BLANK, BLANK, SMALL, OCULUS))
     if symmetric:
         half = bays // 2
         if half:
