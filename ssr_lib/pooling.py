@@ -48,19 +48,16 @@ def regional_gem(x: Tensor, p: float = 2.5, size: int = 5) -> Tensor:
 def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int, int]]:
     """Regions (y0, x0, h, w) of R-MAC: the whole map, then squares that overlap by about 40 %. Tolias et al. 2016."""
     short, long = min(height, width), max(height, width)
-    extra = 0  # more squares along the long side
-    if long > short:
-        overlaps = {n: (short * short - short * ((long - short) / n)) / short**2 for n in range(1, 7)}
-        extra = min(overlaps, key=lambda n: abs(overlaps[n] - 0.4))
+    overlaps = {n: (short * short - short * ((long - short) / n)) / short**2 for n in range(1, 7)}
+    extra = min(overlaps, key=lambda n: abs(overlaps[n] - 0.4))  # more squares along the long side
     regions = [(0, 0, height, width)]
-    for level in range(1, levels + 1):
+    for level in range(1, min(levels, 2 * short - 1) + 1):  # as long as a square has a place
         side = 2 * short // (level + 1)
-        if side > 0:
-            starts = []
-            for length in (height, width):
-                n = level if length == short else level + extra
-                starts.append([i * (length - side) // max(1, n - 1) for i in range(n)])
-            regions += [(y, x, side, side) for y, x in product(*starts)]
+        starts = []
+        for length in (height, width):
+            n = level if length == short else level + extra
+            starts.append([i * (length - side) // max(1, n - 1) for i in range(n)])
+        regions += [(y, x, side, side) for y, x in product(*starts)]
     return regions
 
 
@@ -70,18 +67,19 @@ def rmac(x: Tensor, levels: int = 3) -> Tensor:
     return sum(vector / (vector.norm(dim=1, keepdim=True) + 1e-6) for vector in maxima)
 
 
-def crow_weights(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Spatial (B, H, W) and channel (B, C) weights of cross-dimensional weighting; x non-negative, not all zero."""
-    spatial = x.sum(dim=1)  # (B, H, W)
-    spatial = (spatial / spatial.flatten(1).norm(dim=1)[:, None, None]).sqrt()
-    density = (x != 0).to(x.dtype).mean(dim=(2, 3))  # (B, C): share of places where the channel answers
-    rarity = torch.log(density.sum(dim=1, keepdim=True) / density)
-    return spatial, rarity.where(density > 0, 0)
+def crow_weights(x: Tensor, a: float = 2.0, b: float = 2.0, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
+    """Spatial S (B, H, W) and channel weights I (B, C) of cross-dimensional weighting, see `heads.crow`; x ≥ 0."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # eps is 0 in float16
+    s = x.sum(dim=1)  # S′
+    s = s / torch.linalg.vector_norm(s, a, dim=(1, 2), keepdim=True).clamp(min=eps)
+    q = (x > 0).to(x.dtype).mean(dim=(2, 3))  # (B, C): share of places where the channel answers
+    rarity = torch.log(q.sum(dim=1, keepdim=True) / q)
+    return s.clamp(min=eps).pow(1 / b), rarity.where(q > 0, 0)  # the root has no slope at 0
 
 
-def crow(x: Tensor) -> Tensor:
+def crow(x: Tensor, a: float = 2.0, b: float = 2.0) -> Tensor:
     """Weighted sum over places and channels, (B, C, H, W) → (B, C). Kalantidis et al., ECCV workshops 2016."""
-    spatial, channel = crow_weights(x)
+    spatial, channel = crow_weights(x, a, b)
     return channel * (x * spatial[:, None]).sum(dim=(2, 3))
 
 

@@ -156,9 +156,11 @@ def test_structural_descriptor_sees_layout_and_not_channels():
     assert descriptors[0] @ descriptors[1] < 0.9, "the same places in another order are another layout"
 
 
-def test_under_autocast_the_relations_are_computed_in_float32():
-    head, dtypes = make("product"), []
-    head.encoder[-1][-1].register_forward_hook(lambda layer, inputs, output: dtypes.append(output.dtype))
-    with torch.autocast("cpu", torch.bfloat16):
-        head(None, noise(3, 6, 6, 5), nn.Identity())
-    assert dtypes == [torch.float32]
+def test_under_autocast_what_needs_float32_is_computed_in_it():
+    dtypes = []
+    for head in (make("product"), make("attention_neighbour")):
+        head.encoder[-1][-1].register_forward_hook(lambda layer, inputs, output: dtypes.append(output.dtype))
+        with torch.autocast("cpu", torch.bfloat16):
+            head(None, noise(3, 6, 6, 5), nn.Identity())
+    assert dtypes == [torch.float32] * 2
+    assert head_of("crow")(None, torch.zeros(1, 6, 2, 2).half(), nn.Identity()).isfinite().all()

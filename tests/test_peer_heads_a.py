@@ -84,6 +84,13 @@ def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
     assert_directions_equal(head(None, x, SAME), F.normalize(expected, dim=2).flatten(1))
 
 
+def test_one_word_and_equal_words_have_a_start():
+    x = torch.ones(4, 6, 3, 3)
+    for head in (head_of("netvlad", clusters=1), head_of("netvlad", clusters=2), head_of("spatial_context", types=1)):
+        head.fit([(None, x, SAME)])
+        assert head(None, x, SAME).isfinite().all()
+
+
 def test_lit_gathers_by_templates_that_compete_and_may_start_as_plain():
     x, project = noise(2, 6, 3, 4).double(), nn.Conv2d(6, 9, 1).double()
     head = head_of("lit", (5, 6, 9), templates=3, dims=4, iterations=2, start="identity").double()

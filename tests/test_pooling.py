@@ -1,4 +1,4 @@
-"""Every pooling equals the reference implementation, and the formula worked out by hand."""
+"""Every pooling equals the reference implementation."""
 
 from functools import partial
 from pathlib import Path
@@ -47,19 +47,6 @@ def test_superglobal_poolings_equal_the_reference():
     scales = SUPERGLOBAL["scales_in"]
     assert_equal(pooling.combine_scales(scales, "scale-gem"), SUPERGLOBAL["sgem_inf_l2"])
     assert_equal(pooling.combine_scales(scales, "scale-gem", p=10), SUPERGLOBAL["sgem_p10_l2"])
-
-
-def test_mean_over_scales_by_hand():
-    scales = torch.tensor([[[3.0, 0.0]], [[0.0, 1.0]]])  # two scales, one image
-    assert_equal(pooling.combine_scales(scales), torch.tensor([[0.5**0.5, 0.5**0.5]]))
-    assert_equal(pooling.combine_scales(scales, normalize=False), torch.tensor([[0.9**0.5, 0.1**0.5]]))
-
-
-def test_gem_by_hand_and_from_mean_to_maximum():
-    x = torch.tensor([[[[1.0, 2.0], [3.0, 0.0]]]])
-    assert_equal(pooling.gem(x, 3), torch.tensor([[(36 / 4) ** (1 / 3)]]))
-    assert_equal(pooling.gem(x, 1), pooling.spoc(x) + 0.25e-6)
-    torch.testing.assert_close(pooling.gem(x.double(), 200), pooling.mac(x.double()), rtol=0.01, atol=0)
 
 
 def test_errors_name_the_value_and_the_legal_ones():

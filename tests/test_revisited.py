@@ -153,6 +153,7 @@ def test_a_box_outside_its_picture_which_may_lie_on_its_side_is_refused_first(tm
 @pytest.mark.parametrize("record,words", [
     ([1, 2], r"cut\.pkl is refused \(.*'list' .*\); wanted is a pickle of imlist, qimlist, gnd"),
     ({"gnd": [], "imlist": []}, r"KeyError: 'qimlist'"), (changed(gnd=[Q0]), "1 entries in 'easy' for 2 queries"),
+    (changed(qimlist=[], gnd=[]), r"cut\.pkl has 0 queries"),
     (changed(qimlist=["tower_q", "bridge_1"]), "query 1: bridge_1 is a positive of itself"),
     (changed(imlist=np.array(["a", "b"], dtype=object)), "an array of object; only numbers and text are read"),
     *((changed(imlist=[name, "a", "b", "c"]), "not the name of a picture") for name in ("../../etc/passwd", "/a", "C:a")),
@@ -169,10 +170,8 @@ def test_ground_truth_that_contradicts_itself_is_refused(tmp_path, record, words
 
 
 HOSTILE = {
-    "os.system": b"cposix\nsystem\n(S'touch it-ran'\ntR.", "exec": b"cbuiltins\nexec\n(S'open(\"it-ran\", \"w\")'\ntR.",
-    "getattr": b"cbuiltins\ngetattr\n(cos\nS'system'\ntR.", "numpy.load": b"cnumpy\nload\n(S'x.npy'\ntR.",
+    "os.system": b"cposix\nsystem\n(S'touch it-ran'\ntR.", "array bomb": REDUCED + b"(L1000000000000L\ntS'b'\ntR.",
     "dotted": b"\x80\x04\x8c\x05numpy\x8c\x0df2py.os.system\x93\x8c\x0ctouch it-ran\x85R.", "persistent id": b"Pgo\n.",
-    "bytearray bomb": b"cbuiltins\nbytearray\n(L1000000000000L\ntR.", "array bomb": REDUCED + b"(L1000000000000L\ntS'b'\ntR.",
     "array of structures": b"cnumpy\ndtype\n(S'V1000000000'\nI0\nI1\ntR.",
     "array that points anywhere": REDUCED + b"(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n(S'i8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1"
     b"\nI63\ntbI00\nS'AAAAAAAAAAAAAAAA'\ntb.",

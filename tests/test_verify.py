@@ -80,8 +80,7 @@ def test_times_and_other_arithmetic_are_another_machines_own(tmp_path):
 def test_verify_compares_a_new_run_with_the_committed_rows(tmp_path, monkeypatch, capsys):
     """The run that is made finds 0.5 and then 0.502; rows of the tree that were not committed count for nothing."""
     committed, values = tmp_path / "results" / "smoke" / "rows", [0.5, 0.502]
-    committed.mkdir(parents=True)
-    frame(UNTRAINED).to_csv(committed / "05.csv", index=False)
+    write_atomic(committed / "05.csv", frame(UNTRAINED).to_csv(index=False))
     for command in ("init -q", "add results", "-c user.name=a -c user.email=a@b commit -qm rows"):
         subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
     frame({"value": 0.9}).to_csv(committed / "05.csv", index=False)
@@ -102,3 +101,5 @@ def test_verify_compares_a_new_run_with_the_committed_rows(tmp_path, monkeypatch
     printed = capsys.readouterr().out
     assert "0.502" in printed and "NOT reproduced" in printed
     assert not left.exists(), "a finished one starts from nothing"
+    with pytest.raises(ValueError, match="another folder is wanted"):
+        verify.verify("smoke", workspace=tmp_path)

@@ -76,6 +76,8 @@ def read_ground_truth(
             raise ValueError(f"{path}, query {i}: {qimlist[i]} is a positive of itself; wanted among its junk")
     benchmark = benchmark.select_queries([i for i, name in enumerate(qimlist) if name in names])
     benchmark = benchmark.select_images([i for i, name in enumerate(imlist) if name in names])
+    if not len(benchmark):
+        raise ValueError(f"{path} has {len(qimlist)} queries, of which none is asked for; one or more are wanted")
     pairs = zip(benchmark.positives, benchmark.junk, strict=True)
     first = same_landmark([right if len(right) else junk for right, junk in pairs])
     groups = [benchmark.groups[i] for i in first]

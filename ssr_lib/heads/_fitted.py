@@ -38,7 +38,8 @@ def soft_assignment(x: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     means.train(x.float().cpu().numpy())
     centres = torch.from_numpy(means.centroids).to(x)  # (K, D)
     nearest = torch.cdist(x, centres).square().sort(dim=1).values[:, :2]
-    beta = math.log(10) / (nearest[:, 1] - nearest[:, 0]).mean().clamp(min=1e-6)
+    gap = (nearest[:, -1] - nearest[:, 0]).mean()  # 0 where there is one centre, or they are equal
+    beta = math.log(10) / gap.clamp(min=1e-6)
     return 2 * beta * centres, -beta * centres.square().sum(dim=1)
 
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS = 1e-12  # the paper's ε, for maps and channels of zeros
+from ssr_lib.pooling import crow
 
 
 class Head(nn.Module):
     """Σ over places of I_k · S · X_k, where X = max(`project(last)`, 0), then L2, times the root of the width.
 
-    S: a place's share of all that the map answers, to the 1/b; I: the rarity of a channel, as in tf-idf. `a`, `b`: see
-    `spatial_weights`, 2 and 2 in the paper. The last factor gives the feature the size of a GeM, for which learning
-    rates were chosen. Start: as it stays, for nothing in it is learned.
+    S = (S′ / (Σ S′^a)^(1/a))^(1/b), S′ the sum over channels: a place's share of all that the map answers; `a`, `b`: 2
+    and 2 in the paper. I_k = log(Σ_h Q_h / Q_k), Q_k the share of places where channel k answers: its rarity, as in
+    tf-idf; 0 for one that never answers, where the paper has an ε. The last factor gives the feature the size of a
+    GeM, for which learning rates were chosen. Start: as it stays, for nothing in it is learned.
     """
 
     def __init__(self, channels: tuple[int, int, int], *, seed: int = 0, a: float = 2.0, b: float = 2.0):
@@ -30,18 +30,4 @@ class Head(nn.Module):
 
     def forward(self, mid: Tensor | None, last: Tensor, project: nn.Module) -> Tensor:
         x = project(last).clamp(min=0)  # (B, C, H, W)
-        summed = (x * spatial_weights(x, self.a, self.b)[:, None]).sum(dim=(2, 3))
-        return math.sqrt(self.width) * F.normalize(channel_weights(x) * summed, dim=1)
-
-
-def spatial_weights(x: Tensor, a: float, b: float) -> Tensor:
-    """S = (S′ / (Σ S′^a)^(1/a))^(1/b), S′ the sum over channels: (B, C, H, W) → (B, H, W)."""
-    s = x.sum(dim=1)  # S′
-    s = s / torch.linalg.vector_norm(s, a, dim=(1, 2), keepdim=True).clamp(min=EPS)
-    return s.clamp(min=EPS).pow(1 / b)  # the root has no slope at 0
-
-
-def channel_weights(x: Tensor) -> Tensor:
-    """I_k = log((C ε + Σ_h Q_h) / (ε + Q_k)), Q_k the share of places where channel k answers: → (B, C)."""
-    q = (x > 0).to(x.dtype).mean(dim=(2, 3))
-    return torch.log((EPS * q.shape[1] + q.sum(dim=1, keepdim=True)) / (EPS + q))
+        return math.sqrt(self.width) * F.normalize(crow(x, self.a, self.b), dim=1)

@@ -7,16 +7,14 @@ section 4.3. The frozen path stays as it is: the first part of the feature is th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssr_lib.files import load_part
+from ssr_lib.heads._fitted import settle_norms, some_batches
 from ssr_lib.pooling import GeM, spoc
-
-BATCHES = 6  # that say where the batch norms start
 
 
 class Head(nn.Module):
@@ -47,16 +45,7 @@ class Head(nn.Module):
 
     def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:
         """Let the batch norms see some batches: what is fitted before the first step takes their statistics."""
-        batches = list(islice(batches, BATCHES))
+        batches = some_batches(batches)
         if hasattr(self.inner, "fit"):  # on X without its mean over places, as in `forward`
             self.inner.fit((mid, x - x.mean(dim=(2, 3), keepdim=True), project) for mid, x, project in batches)
-        norms = [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.momentum = None  # the mean of what they see
-        self.train()
-        for batch in batches:
-            self(*batch)
-        self.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        settle_norms(self, batches)

@@ -44,6 +44,7 @@ def shared_batch_norm(z: Tensor, norm: nn.BatchNorm2d, rows: Tensor, columns: Te
     """`norm` of z (B, C, H, W) as if row y occurred rows[y] times and column x columns[x] times."""
     if not norm.training:
         return norm(z)
+    z = z.to(norm.running_mean)  # under autocast z is narrower
     weights = torch.outer(rows, columns).to(z)  # (H, W)
     count = float(weights.sum()) * len(z)
     mean = (z * weights).sum(dim=(0, 2, 3)) / count  # (C,)

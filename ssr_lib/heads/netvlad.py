@@ -78,8 +78,9 @@ class Head(nn.Module):
 
     def start_at(self, centres: Tensor, x: Tensor) -> None:
         """Assign by distance to `centres` (K, D), α such that RATIO is met for local features x (N, D)."""
-        nearest = torch.cdist(x, centres).square().topk(2, largest=False).values  # (N, 2)
-        alpha = math.log(RATIO) / (nearest[:, 1] - nearest[:, 0]).mean()
+        nearest = torch.cdist(x, centres).square().topk(min(2, len(centres)), largest=False).values  # (N, 2)
+        gap = (nearest[:, -1] - nearest[:, 0]).mean()  # 0 where there is one centre, or they are equal
+        alpha = math.log(RATIO) / gap.clamp(min=1e-6)
         self.centres.copy_(centres)
         self.assign.weight.copy_(2 * alpha * centres)
         self.assign.bias.copy_(-alpha * centres.square().sum(dim=1))

@@ -15,6 +15,7 @@ import numpy as np
 from ssr_lib.decode import ImageError, load_image
 from ssr_lib.files import digest, write_atomic
 from ssr_lib.images import crop
+from ssr_lib.store import picture_key
 
 Features = tuple[np.ndarray, np.ndarray]  # places (n, 2) float32 in pixels, SIFT descriptors (n, 128) uint8
 
@@ -63,7 +64,7 @@ def load_or_extract(file: Path | str, cache: Path | str | None, *, box=None, **h
     """
     box = None if box is None else [float(side) for side in box]
     if cache is not None:
-        path = Path(cache) / f"{_made_from(file, {'box': box, **how})[:32]}.npz"
+        path = Path(cache) / f"{digest([picture_key(file, box), how, cv2.__version__])[:32]}.npz"
         try:
             with np.load(path) as stored:
                 return (stored["points"], stored["descriptors"]), float(stored["seconds"])
@@ -79,9 +80,3 @@ def load_or_extract(file: Path | str, cache: Path | str | None, *, box=None, **h
         np.savez(buffer, points=features[0], descriptors=features[1], seconds=seconds)
         write_atomic(path, buffer.getvalue())
     return features, seconds
-
-
-def _made_from(file: Path | str, how: dict) -> str:
-    state = Path(file).stat()
-    times = [state.st_mtime_ns, state.st_ctime_ns, state.st_ino]  # another picture of the same size differs in one
-    return digest([str(Path(file).resolve()), state.st_size, times, how, cv2.__version__])

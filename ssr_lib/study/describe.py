@@ -63,6 +63,7 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
     record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
     record |= {"head": hash_file(load_part(spec.head, "heads").__file__), "dim": profile.model.descriptor_dim}
     record["protocol"] = profile.training.protocol
+    record |= {part: hash_file(part) for part in map(str, spec.options.values()) if part.endswith(".py")}  # of `late`
     if spec.trained:
         record["training"] = profile.training.model_dump(exclude={"seeds", "steps", "rate", "protocol"})
         record["loss"] = hash_file(load_part(profile.training.loss, "losses").__file__)
@@ -80,8 +81,7 @@ def read_benchmark(path: Path, dataset: str, images: str) -> Benchmark:
         return read_ground_truth(path, path.parent, subset=not official, names=names)
     benchmark = read_labels(path)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
-        wanted = "queries that stand apart: give every file a split, query or db"
-        raise ValueError(f"{path}: {inside} queries are database images too; wanted {wanted}")
+        raise ValueError(f"{path}: {inside} queries are database images too; give every file a split, query or db")
     return benchmark
 
 

@@ -1,9 +1,7 @@
 """Whether a study is reproduced: run again, and every row beside the committed one, each against its tolerance."""
 
-import io
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +25,9 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
     A verify that was killed goes on where it stopped; one that finished starts from nothing."""
     name, networks = Path(profile).stem, load_profile(profile).networks
     committed = _committed(repository_root() / "results" / name)
-    workspace = Path(workspace or repository_root() / "build" / "verify")
+    workspace = Path(workspace or repository_root() / "build" / "verify").resolve()
+    if workspace == repository_root():
+        raise ValueError(f"workspace {workspace} holds the study that is compared with; another folder is wanted")
     finished = workspace / "data" / "study" / f"{name}.finished"
     if finished.is_file():
         for part in ("data/cache", "data/study", f"results/{name}"):
@@ -44,13 +44,14 @@ def verify(profile: str = "demo", *, workspace: Path | str | None = None, progre
 
 def _committed(results: Path) -> pd.DataFrame:
     """The rows of a results folder as they were last committed; outside git those that lie there."""
-    try:
-        git = ["git", "-C", str(results), "archive", "HEAD", "rows"]
-        archive = subprocess.run(git, capture_output=True, check=True).stdout
-    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, no repository, nothing committed
-        return _read(results / "rows")
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = f"{folder}/rows.zip"
+        try:
+            git = ["git", "-C", str(results), "archive", "-o", archive, "HEAD", "rows"]
+            subprocess.run(git, capture_output=True, check=True)
+        except (FileNotFoundError, subprocess.CalledProcessError):  # no git, no repository, nothing committed
+            return _read(results / "rows")
+        shutil.unpack_archive(archive, folder)
         return _read(Path(folder, "rows"))
 
 
