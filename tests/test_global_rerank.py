@@ -73,14 +73,6 @@ def test_every_combination_of_arguments_is_the_formula():
             np.testing.assert_allclose(got.queries[i], x, atol=2e-6)
 
 
-def test_two_dimensions_by_hand():
-    """q = (1, 0); its nearest is a = (0.8, 0.6), whose own nearest is b = (0, 1): â = (0.8, 0.6 + 0.6 / 2) and so on."""
-    got = global_rerank(np.float32([[1, 0]]), np.float32([[0.8, 0.6], [0, 1]]), 1, 0.5)
-    np.testing.assert_allclose(got.queries[0], np.array([1.32, 0.24]) / np.hypot(1.32, 0.24), atol=1e-7)  # + 0.5·0.8·a
-    np.testing.assert_allclose(got.database[0], np.array([0.8, 0.9]) / np.hypot(0.8, 0.9), atol=1e-7)  # + 0.5·0.6·b
-    np.testing.assert_allclose(got.database[1], np.array([0.24, 1.18]) / np.hypot(0.24, 1.18), atol=1e-7)  # + 0.5·0.6·a
-
-
 def test_torch_in_torch_out_with_the_same_bits_and_the_own_image_is_last_where_only_some_queries_have_one():
     images, own = torch.from_numpy(DATABASE), [0, -1, -1]
     expected = global_rerank(DATABASE[:3], DATABASE, 5, 0.5, query_ids=own)

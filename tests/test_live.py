@@ -67,10 +67,12 @@ def test_what_cannot_be_is_refused_and_named(tmp_path):
         LiveIndex.load(tmp_path, "another")
     content = bytearray((tmp_path / FILE).read_bytes())
     content[len(content) // 2] ^= 1
-    for damaged in (bytes(content), bytes(content[:-9])):
+    np.savez(tmp_path / "foreign.npz", DATABASE)
+    for damaged in (bytes(content), bytes(content[:-9]), (tmp_path / "foreign.npz").read_bytes()):
         (tmp_path / FILE).write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"{FILE} is damaged"):
             LiveIndex.load(tmp_path)
+        assert LiveIndex.follow(tmp_path, GALLERY, "one network", K, 0.3).names == NAMES
 
 
 def test_the_example_of_a_vector_database_gives_the_ranks_of_global_rerank():

@@ -47,6 +47,8 @@ def test_the_other_view_of_the_scene_comes_first_and_ties_keep_their_order(files
     inliers = dict(zip(got.ranks[0].tolist(), got.scores[0].tolist(), strict=True))
     assert inliers[2] == 0, "a blank picture has no features"
     assert got.ranks[0].tolist() == sorted([2, 0, 1, 3], key=lambda i: -inliers[i])  # stable
+    own = Ranking(np.arange(4)[None], np.array([[0.9, 0.8, 0.7, -np.inf]]))
+    assert sift_ransac.rerank(files[:1], files[1], own).ranks[0, -1] == 3, "the own image, whatever it matches"
     features = [extract_features(file) for file in files[1]]
     assert got.cost["bytes_per_image"] == np.mean([len(points) * (2 * 4 + 128) for points, _ in features])
 

@@ -6,7 +6,7 @@ import torch
 
 from ssr_lib.local import d2, delf, fire, how
 from ssr_lib.pooling import rmac_regions
-from ssr_lib.rerank import Ranking, asmk, asmk_regional
+from ssr_lib.rerank import asmk, asmk_regional
 from ssr_lib.store import Maps
 
 RNG = np.random.default_rng(0)
@@ -105,13 +105,4 @@ def test_asmk_is_its_formula_and_finds_the_picture_itself(module, options):
     assert got.ranks[1].tolist() == list(range(12)) and not got.scores[1].any(), "a query without features"
     own = module.rerank(database, database, None, learned=module.fit(TRAIN, LABELS), assignments=1, **options)
     assert own.ranks[:, 0].tolist() == list(range(12))
-
-
-def test_a_shortlist_ends_as_before_own_images_stay_last_and_words_are_no_more_than_features_allow():
-    kernel, every = asmk.fit(TRAIN, LABELS, words=10**6, count=40), np.tile(np.arange(24), (24, 1))
-    assert len(kernel.codebook) == 24 * 40 // asmk.PER_WORD
-    first, file = Ranking(every, np.where(every == 23, -np.inf, 0.5)), asmk.prepare(TRAIN, learned=kernel, alpha=2.0)
-    short = asmk.rerank(TRAIN, TRAIN, first, learned=kernel, prepared=file, shortlist=5)
-    assert np.array_equal(short.ranks[:, 5:], every[:, 5:]) and (short.scores[:, 5:23] == 0.5).all()
-    assert np.array_equal(np.sort(short.ranks[:, :5]), every[:, :5]) and short.ranks[4, 0] == 4
-    assert (asmk.rerank(TRAIN, TRAIN, first, learned=kernel, prepared=file).ranks[:, -1] == 23).all()
+    assert len(asmk.fit(TRAIN, LABELS, words=10**6, count=40).codebook) == 24 * 40 // asmk.PER_WORD

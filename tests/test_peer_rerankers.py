@@ -28,6 +28,7 @@ def test_diffusion_with_queries_in_the_graph_as_the_public_implementation(case):
     how = {"neighbours": int(GOLDEN[f"{case}_kd"]) - 1, "truncation": int(GOLDEN[f"{case}_n_trunc"])}
     got = diffusion.rerank(Q, X, None, **how)
     np.testing.assert_allclose(by_id(got), GOLDEN[f"{case}_scores"], atol=5e-6)
+    assert diffusion.rerank(Q, X[:20], None).ranks.shape == (7, 20), "fewer than its neighbours by default"
     assert diffusion.prepare(X, **how) is None, "the queries are wanted first, as by default in rerank"
     for ranks, reached, expected in zip(got.ranks, GOLDEN[f"{case}_scores"] > 0, GOLDEN[f"{case}_ranks"], strict=True):
         assert ranks[: reached.sum()].tolist() == expected[: reached.sum()].tolist()
@@ -109,6 +110,8 @@ def test_adaptive_weights_as_whole_matrices_give_them():
     np.testing.assert_allclose(got.queries, refined[:n], atol=1e-6)
     np.testing.assert_allclose(got.database, refined[n:], atol=1e-6)
     assert np.abs(got.database - UNIT_X).max() > 0.1  # something was added
+    flat = np.eye(6, dtype=np.float32)  # no image is nearer than the mean
+    assert np.array_equal(adaptive.rerank(flat, flat, first_ranking(flat, flat, np.arange(6)), k=2).queries, flat)
 
 
 @pytest.mark.parametrize("name", ["diffusion", "k_reciprocal", "dqe", "adaptive"])
@@ -132,7 +135,7 @@ def test_learned_expansion_starts_as_alpha_qe_and_learns_which_neighbours_are_ri
     labels = np.repeat(np.arange(30), 8)
     x = np.hstack([rng.normal(size=(30, 24))[labels], 1.2 * rng.normal(size=(240, 40))]).astype(np.float32)
     start = attention_qe.fit(x, labels, k=5, steps=0)
-    got = attention_qe.rerank(Q, X, None, learned=attention_qe.fit(X, np.arange(300), k=5, steps=0))
+    got = attention_qe.rerank(Q, X, None, learned=attention_qe.fit(X, np.arange(300).astype(str), k=5, steps=0))
     np.testing.assert_allclose(got.queries, alpha_query_expansion(Q, X, 5, 1), atol=1e-6)
     learned = attention_qe.fit(x, labels, k=5, steps=100, rate=1e-3)
     right = []

@@ -12,7 +12,7 @@ import pytest
 from ssr_lib import rerank
 from ssr_lib.rerank._augmented import NeighbourSum
 from ssr_lib.scale import join
-from ssr_lib.scale.descriptors import Shards, store_rows
+from ssr_lib.scale.descriptors import Shards, describe_pictures, store_rows
 from ssr_lib.scale.engine import on_ray, one_machine
 from ssr_lib.search import knn
 
@@ -90,6 +90,15 @@ def test_a_missing_damaged_or_foreign_shard_is_named_and_made_again_alone(tmp_pa
         database.missing()
     with pytest.raises(ValueError, match='stored is "float32" there, "float16" now'):
         store_rows(tmp_path / "other", draw()[1], 70, dtype="float16", model="another network")
+
+
+def test_pictures_of_the_same_names_in_another_folder_are_not_taken_for_those_described(tmp_path):
+    made = {"descriptors_of": mock.Mock(return_value=(None, {})), "describe": mock.Mock(return_value=draw()[1][:2])}
+    what = mock.Mock(descriptor_dim=48), ["1.jpg", "2.jpg"], None, 2
+    with mock.patch.multiple("ssr_lib.scale.descriptors", **made):
+        describe_pictures(tmp_path, *what, root=tmp_path / "one")
+        with pytest.raises(ValueError, match=r"data is .* there"):
+            describe_pictures(tmp_path, *what, root=tmp_path / "other")
 
 
 def test_two_workers_of_ray_one_killed_in_the_middle_give_the_same(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssr_lib import search
+from ssr_lib.rerank import none
 from ssr_lib.search import codes, knn, prepare, prepared, rank
 
 LENGTHS = np.random.default_rng(2).choice([2.0**-60, 0.5, 2.0**30], (600, 1)).astype(np.float32)
@@ -116,7 +117,7 @@ def test_mapped_files_are_read_by_blocks(tmp_path, backend, monkeypatch, rows):
     np.save(tmp_path / "descriptors.npy", rows)
     mapped = np.load(tmp_path / "descriptors.npy", mmap_mode="r")
     monkeypatch.setattr(search, "NUMBERS", 48 * 50)
-    assert not isinstance(prepare(mapped).data, torch.Tensor)
+    assert not isinstance(prepare(mapped).data, torch.Tensor) and none.rerank(QUERIES, mapped, None).database is None
     assert_same(knn(QUERIES, mapped, 9), knn(QUERIES, rows, 9))
     assert np.array_equal(rank(QUERIES, mapped), rank(QUERIES, rows))
 
@@ -133,6 +134,7 @@ def test_the_kind_that_came_in_comes_back():
 
 
 def test_autocast_and_coarse_products_change_nothing(backend):
+    torch.backends.cuda.matmul.fp32_precision = "tf32"  # the new switch; "highest" below turns both off
     close = clustered(600, 48, clusters=1, noise=0.01)  # bfloat16 hardly tells them apart
     wanted = knn(close[:9] + QUERIES, close, 11)
     torch.set_float32_matmul_precision("medium")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssr_lib.decode import load_image
+from ssr_lib.decode import ImageError, load_image
 from ssr_lib.heads import check_choice
 from ssr_lib.images import crop
 from ssr_lib.local import LocalFeatures
@@ -47,7 +47,11 @@ class Matcher:
     @torch.inference_mode()
     def extract(self, file: Path | str, box=None) -> Described:
         """The features of a picture, or of its part in `box`, the strongest first, and its width and height."""
-        image = load_image(file) if box is None else crop(load_image(file), box)
+        image = load_image(file)
+        try:
+            image = image if box is None else crop(image, box)
+        except ImageError as error:
+            raise ImageError(f"{file}: {error}") from error
         x = torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)[None] / 255  # (1, 3, H, W)
         if self.kind == "aliked":
             found = self.detector(x)[0]

@@ -1,10 +1,12 @@
 """Re-rankers of a first ranking, one file each; `ssr_lib.files.load_part` finds one by its name.
 
-A re-ranker's file has `NEEDS = "descriptors"` (or "pictures") and `rerank(queries, database, first, *, prepared=None,
-**parameters) -> Reranking`. Queries (Q, D) and database (N, D) are float32 arrays or `search.Prepared`: let
-`search.prepare` make one kind of both, or hand them on to `search.rank` and `search.knn`, which take either. `first` is
-a `Ranking` or None; with `first.own` an image is left out of its own ranking. The optional `prepare(database,
-**parameters)` makes what depends on no query; it comes back as `prepared`. Do not import another function of that name.
+A re-ranker's file has `NEEDS = "descriptors"` and `rerank(queries, database, first, *, prepared=None, **parameters) ->
+Reranking`. Queries (Q, D) and database (N, D) are float32 arrays or `search.Prepared`: let `search.prepare` make one
+kind of both, or hand them on to `search.rank` and `search.knn`, which take either. Where `NEEDS` is "maps" they are
+`store.Maps`, and where it is "pictures" files. `first` is a `Ranking` or None; with `first.own` an image is left out of
+its own ranking. The optional `prepare(database, **parameters)` makes what depends on no query; it comes back as
+`prepared`. Do not import another function of that name. What the optional `fit(descriptors or maps, labels, …)` learns
+from training pictures comes back as `learned`, to both.
 """
 
 from ssr_lib.rerank._augmented import Augmented, augment_database

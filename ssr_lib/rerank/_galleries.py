@@ -1,11 +1,15 @@
 """Galleries of labelled pictures on which parameters of re-rankers are chosen, as different as those to come."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssr_lib.benchmark import Benchmark
+from ssr_lib.rerank import first_ranking
+from ssr_lib.search import prepare
 
 
 def folds(labels: Sequence, count: int) -> np.ndarray:
@@ -39,3 +43,23 @@ def galleries(labels: np.ndarray, how) -> list[tuple[int, np.ndarray, np.ndarray
         benchmark = Benchmark(f"gallery {draw}", Path("."), *names, easy, none, none, groups=labels[queries].tolist())
         made.append((number, np.array(queries), np.array(database), benchmark))
     return made
+
+
+def ranked(queries: np.ndarray, database: np.ndarray, benchmark: Benchmark) -> tuple:
+    """Queries (Q, D), database (N, D) prepared, their first ranking and the benchmark: what parameters are tried on."""
+    database = prepare(database)
+    return queries, database, first_ranking(queries, database), benchmark
+
+
+def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
+    """The parameters with a shortlist of no more images than the database has."""
+    shortlist = parameters.get("shortlist")
+    return parameters if shortlist is None else parameters | {"shortlist": min(shortlist, len(benchmark.database))}
+
+
+def views(made: list[tuple], sizes: Sequence[int], descriptors: Callable[..., np.ndarray]) -> list[tuple]:
+    """`ranked` galleries at every size; `descriptors`: (fold, size, ids) → (n, D), learned on other folds."""
+    asked = []
+    for (fold, queries, database, gallery), size in product(made, sizes):
+        asked.append(ranked(descriptors(fold, size, queries), descriptors(fold, size, database), gallery))
+    return asked

@@ -32,8 +32,8 @@ class Reranking:
 
     `ranks` (Q, N) int64, best first, and `scores`, in the form of a `Ranking`. Behind a shortlist the first ranking's
     order and scores stand, so scores need not fall across that border. `queries` (Q, D), `database` (N, D): the
-    features that were ranked with, None where there is no one set of them. `cost`: what a measuring re-ranker reports
-    (seconds, bytes).
+    features that were ranked with, None where there is no one set of them, or where those of the database lie on a
+    disk. `cost`: what a measuring re-ranker reports (seconds, bytes).
     """
 
     ranks: Array
@@ -54,7 +54,12 @@ def first_ranking(queries: Array | Prepared, database: Array | Prepared, own: Ar
 def rank_again(q: Prepared, d: Prepared, own: torch.Tensor | None) -> Reranking:
     """The ranking of queries in a database, one of them or both of new features."""
     scores, ids = full_ranking(q, d, own)
-    return Reranking(q.like(ids), q.like(scores), q.features(), d.features())
+    return Reranking(q.like(ids), q.like(scores), q.features(), features_in_memory(d))
+
+
+def features_in_memory(d: Prepared) -> Array | None:
+    """A database's rows at unit length; None where they lie on a disk, from which a ranking reads them by the block."""
+    return d.features() if isinstance(d.data, torch.Tensor) else None
 
 
 def rank_by(scores: torch.Tensor, first: Ranking, q: Prepared) -> Reranking:

@@ -76,10 +76,10 @@ def training_pairs(
         asked = rng.choice(usable, batch, replace=len(usable) < batch)
         images = []
         for i in asked:
-            others = np.setdiff1d(everyone, i)
             for is_right in (True, False):
                 own = near[i][(classes[near[i]] == classes[i]) == is_right]
                 if len(own) == 0:
-                    own = others[(classes[others] == classes[i]) == is_right]
+                    own = np.flatnonzero((classes == classes[i]) == is_right)
+                    own = own[own != i]
                 images.append(rng.choice(own))
         yield asked.repeat(2), np.array(images), same

@@ -52,7 +52,7 @@ class Background:
     def standing(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """z and r of similarities s (n, k), or (n,), to these images."""
         above = s - self.mean
-        return above / self.deviation, (above / (self.best - self.mean)).clamp(0, 1)
+        return above / self.deviation, (above / (self.best - self.mean).clamp(min=1e-12)).clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,18 +14,17 @@ a query to its `assignments` nearest. The package `asmk` has no wheels, so the i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from ssr_lib.files import load_part
 from ssr_lib.local import LocalFeatures
 from ssr_lib.rerank._inverted_file import InvertedFile, invert, kernel
-from ssr_lib.rerank._ranking import Ranking, Reranking, check_shortlist
+from ssr_lib.rerank._ranking import Ranking, Reranking
+from ssr_lib.rerank._shortlist import reorder
 from ssr_lib.search.prepared import blocks
 from ssr_lib.store import Maps
 
@@ -119,25 +118,11 @@ def rerank(
     file = prepare(database, learned=learned) if prepared is None else prepared
     if first is None:
         first = Ranking(np.tile(np.arange(len(database)), (len(queries), 1)), np.zeros((len(queries), len(database))))
-    ranks, scores = (np.array(torch.as_tensor(part).cpu()) for part in (first.ids, first.scores))
-    if len(ranks) != len(queries) or len(file.counts) != len(database):
-        told = f"{len(queries)} queries and {len(database)} images"
-        raise ValueError(
-            f"there are rankings of {len(ranks)} queries and words of {len(file.counts)} images for {told}"
-        )
-    m = ranks.shape[1] if shortlist is None else check_shortlist(shortlist, ranks.shape[1])
-    started = time.perf_counter()
-    features = list(learned.extract(queries))
-    extracted = time.perf_counter()
-    for i, own in enumerate(features):
+
+    def score(i: int, own: LocalFeatures, ids: np.ndarray, before: np.ndarray) -> np.ndarray:
         words, sums = learned.aggregate(own.descriptors, learned.nearest(own.descriptors, assignments))
-        found = kernel(words, sums, file, alpha, threshold)[ranks[i, :m]]
-        found[scores[i, :m] == -np.inf] = -np.inf  # the own image
-        order = np.argsort(-found, kind="stable")
-        ranks[i, :m], scores[i, :m] = ranks[i, order], found[order]
-    cost = {
-        "seconds_per_query": (time.perf_counter() - extracted) / len(queries),
-        "seconds_per_image": (extracted - started) / len(queries),
-        "bytes_per_image": file.nbytes / len(file.counts),
-    }
-    return Reranking(ranks.astype(np.int64), scores, cost=cost)
+        return kernel(words, sums, file, alpha, threshold)[ids]
+
+    m = first.ids.shape[1] if shortlist is None else shortlist
+    each = file.nbytes / len(file.counts)
+    return reorder(first, m, lambda: list(learned.extract(queries)), file.counts, score, each)

@@ -14,6 +14,7 @@ the side of the database.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,7 +69,7 @@ def fit(
     everyone = torch.arange(len(x), device=x.device)
     near = nearest(x, x, k, everyone)[1]  # (N, k)
     features = x.unit()
-    classes = torch.as_tensor(labels, device=x.device)
+    classes = torch.as_tensor(np.unique(labels, return_inverse=True)[1], device=x.device)
     model = Weights(features.shape[1], k, seed=seed).to(x.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(seed)
@@ -98,7 +99,7 @@ def expand(q: Prepared, d: Prepared, learned: Weights, own=None) -> Prepared:
     neighbours = d.unit(nearest(q, d, len(learned.places) - 1, own)[1].flatten()).view(len(q), -1, q.data.shape[1])
     queries = q.unit()
     theta = learned.to(q.device)(queries, neighbours)
-    return prepare_rows(q.like(queries + (theta[:, :, None] * neighbours).sum(dim=1)))
+    return prepare_rows(q.like(queries + (theta[:, :, None] * neighbours).sum(dim=1)), device=q.device)
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ def laplacian(scores: np.ndarray, ids: np.ndarray, gamma: float, alpha: float) -
 
 def flows(x: Prepared, neighbours: int, truncation: int, gamma: float, alpha: float) -> sparse.csr_array:
     """z_i of every image as rows (N, N), with `truncation` numbers or fewer in each."""
+    neighbours, truncation = min(neighbours, len(x) - 1), min(truncation, len(x))
     check_integer(neighbours, "neighbours", 1, len(x) - 1, "the images other than the one itself")
     check_integer(truncation, "truncation", 2, len(x), "the images")
     everyone = torch.arange(len(x), device=x.device)
@@ -74,18 +75,18 @@ def rerank(
 ) -> Reranking:
     """The database in the order in which the flow from queries (Q, D) reaches it (N, D).
 
-    `truncation` is cut to the number of images; `k` is used, and `prepared` of use, only without `in_graph`. Raises
-    `ValueError` as `search.knn`, and for `neighbours` or `truncation` that the images do not allow.
+    `neighbours` and `truncation` are cut to what there is; `k` is used, and `prepared` of use, only without `in_graph`.
+    Raises `ValueError` as `search.knn`, and for `neighbours` below 1 or `truncation` below 2.
     """
     q, d = as_pair(queries, database)
     first = first_ranking(q, d) if first is None else first
-    how = {"neighbours": neighbours, "gamma": gamma, "alpha": alpha}
+    how = {"neighbours": neighbours, "truncation": truncation, "gamma": gamma, "alpha": alpha}
     if in_graph:
         everything = prepared_rows(torch.cat([q.unit(), d.unit()]))
-        z = unit_rows(flows(everything, truncation=min(truncation, len(everything)), **how))
+        z = unit_rows(flows(everything, **how))
         scores = (z[: len(q)] @ z[len(q) :].T).toarray()
     else:
-        z = prepare(d, truncation=truncation, in_graph=False, **how) if prepared is None else prepared
+        z = prepare(d, in_graph=False, **how) if prepared is None else prepared
         similarity, ids = (part.cpu().numpy() for part in nearest(q, d, k, own_ids(first.own, q, d)))
         scores = np.zeros((len(q), len(d)))
         for i, weights in enumerate(np.maximum(similarity, 0) ** gamma):
@@ -106,5 +107,4 @@ def prepare(
     """The flows (N, N) of the database alone, for `rerank` without `in_graph`; None with it, as by default."""
     if in_graph:
         return None
-    d = prepared_rows(database)
-    return flows(d, neighbours, min(truncation, len(d)), gamma, alpha)
+    return flows(prepared_rows(database), neighbours, truncation, gamma, alpha)

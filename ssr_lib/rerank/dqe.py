@@ -39,14 +39,13 @@ def rerank(
     q, d = as_pair(queries, database)
     first = first_ranking(q, d) if first is None else first
     check_number(c, "c")
-    ranked = [
-        ids[scores > -np.inf] for ids, scores in zip(np.asarray(first.ids), np.asarray(first.scores), strict=True)
-    ]
+    ids, scores = (torch.as_tensor(part, device=q.device) for part in (first.ids, first.scores))
+    ranked = [images[kept] for images, kept in zip(ids, scores > -torch.inf, strict=True)]
     half = min(map(len, ranked)) // 2
     check_integer(k, "k", 1, half, "half of the images in a ranking")
     check_integer(negatives, "negatives", 1, 2**31, "the last images of a ranking")
     w = np.empty((len(q), d.data.shape[1]), np.float32)
     for i, ids in enumerate(ranked):
-        right, wrong = (d.unit(torch.as_tensor(part)).numpy() for part in (ids[:k], ids[-min(negatives, half) :]))
-        w[i] = classifier(np.concatenate([q.unit(slice(i, i + 1)).numpy(), right]), wrong, c)
-    return rank_again(prepare_rows(q.like(torch.from_numpy(w))), d, own_ids(first.own, q, d))
+        right, wrong = (d.unit(part).cpu().numpy() for part in (ids[:k], ids[-min(negatives, half) :]))
+        w[i] = classifier(np.concatenate([q.unit(slice(i, i + 1)).cpu().numpy(), right]), wrong, c)
+    return rank_again(prepare_rows(q.like(torch.from_numpy(w)), device=q.device), d, own_ids(first.own, q, d))

@@ -20,8 +20,7 @@ from ssr_lib.rerank._augmented import (
     check_choice,
     refine,
 )
-from ssr_lib.rerank._ranking import Ranking, Reranking, check_shortlist, rank_again
-from ssr_lib.search import full_ranking
+from ssr_lib.rerank._ranking import Ranking, Reranking, check_shortlist, features_in_memory, first_ranking, rank_again
 from ssr_lib.search.codes import all_codes, first_codes, pair_codes, read_codes
 from ssr_lib.search.prepared import Array, Prepared, as_pair, check_integer, own_ids
 
@@ -64,6 +63,7 @@ def global_rerank(
     rounds: int = 1,
     augmented: Augmented | None = None,
     query_ids: Array | None = None,
+    first: Ranking | None = None,
 ) -> Reranking:
     """Rank by features that each took in the sum of their nearest neighbours' features.
 
@@ -74,7 +74,8 @@ def global_rerank(
     SuperGlobal does. `shortlist`: only the first M of the first ranking are re-ordered; None: all, in a neighbourhood
     "database". `rounds`: repeat, with neighbours found anew among refined features. `augmented`: the result of
     `augment_database` for the same database and arguments. `query_ids` (Q,): the query's own database id, -1 for none:
-    never its own neighbour, nor in its ranking.
+    never its own neighbour, nor in its ranking. `first`: what `first_ranking` gives for the same queries, database and
+    `query_ids`, where it is at hand; only shortlists need it.
     Raises `ValueError` for bad descriptors (as `search.knn`), k > N, k > N − 1 where the database is refined,
     shortlist > N, and an `augmented` made otherwise. Source: Chen & Yao 2025, abstract.
     """
@@ -87,10 +88,11 @@ def global_rerank(
         raise ValueError("augmented is of no use where the database is not refined as a whole: leave it out")
     if shortlist is not None or neighbourhood == "shortlist":
         m = check_shortlist(shortlist, available)
-        scores, ranks = full_ranking(q, d, own)
+        first = first_ranking(q, d, query_ids) if first is None else first
+        scores, ranks = (torch.as_tensor(part, device=q.device).clone() for part in (first.scores, first.ids))
     if neighbourhood == "shortlist":
-        first = ranks[:, :m].sort(dim=1).values  # by id, so that equal similarities go to the lower id
-        scores[:, :m], ranks[:, :m], refined = _rerank_in_shortlists(q, d, first, sides, how)
+        members = ranks[:, :m].sort(dim=1).values  # by id, so that equal similarities go to the lower id
+        scores[:, :m], ranks[:, :m], refined = _rerank_in_shortlists(q, d, members, sides, how)
         return Reranking(q.like(ranks), q.like(scores), q.like(refined))
     check_integer(k, "k", 1, available, "the images of the database, without the own one")
     if sides != "query":
@@ -105,13 +107,13 @@ def global_rerank(
     if shortlist is None:
         return rank_again(q, d, own)
     scores[:, :m], ranks[:, :m] = read_codes(first_codes(pair_codes(q, d, ranks[:, :m]), m))
-    return Reranking(q.like(ranks), q.like(scores), q.features(), d.features())
+    return Reranking(q.like(ranks), q.like(scores), q.features(), features_in_memory(d))
 
 
 def rerank(queries, database, first: Ranking | None, *, prepared: Augmented | None = None, **parameters) -> Reranking:
     """`global_rerank` with its parameters, k and alpha at least; `prepared`: what `prepare` returned."""
     own = None if first is None else first.own
-    return global_rerank(queries, database, augmented=prepared, query_ids=own, **parameters)
+    return global_rerank(queries, database, augmented=prepared, query_ids=own, first=first, **parameters)
 
 
 def prepare(database, *, sides="both", neighbourhood="database", shortlist=None, **parameters) -> Augmented | None:

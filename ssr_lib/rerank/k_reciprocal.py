@@ -20,7 +20,7 @@ from scipy import sparse
 
 from ssr_lib.rerank._ranking import Ranking, Reranking, check_number, first_ranking, nearest, rank_by
 from ssr_lib.search import prepare as prepare_rows
-from ssr_lib.search.prepared import Prepared, as_pair, check_integer, own_ids
+from ssr_lib.search.prepared import PIECE, Prepared, as_pair, blocks, check_integer, own_ids
 
 NEEDS = "descriptors"
 
@@ -63,8 +63,10 @@ def expand(members: sparse.csr_array, halves: sparse.csr_array) -> sparse.csr_ar
 def encode(members: sparse.csr_array, x: Prepared, d: Prepared) -> sparse.csr_array:
     """V (n, N): exp(−d) at the members (n, N) of the sets of x (n, D)."""
     rows, columns = (torch.from_numpy(places).long().to(x.device) for places in members.nonzero())
-    cosine = (x.unit(rows).double() * d.unit(columns).double()).sum(dim=1)
-    return sparse.csr_array((torch.exp(cosine - 1).cpu().numpy(), members.nonzero()), shape=members.shape)
+    cosines = torch.empty(len(rows), dtype=torch.float64, device=x.device)
+    for part in blocks(len(rows), PIECE // x.data.shape[1]):
+        cosines[part] = (x.unit(rows[part]).double() * d.unit(columns[part]).double()).sum(dim=1)
+    return sparse.csr_array((torch.exp(cosines - 1).cpu().numpy(), members.nonzero()), shape=members.shape)
 
 
 def average(own: sparse.csr_array, ids: np.ndarray, others: sparse.csr_array) -> sparse.csr_array:

@@ -29,7 +29,7 @@ def prepare(
 ) -> list[LocalFeatures]:
     """The features of each picture; what else `rerank` takes concerns the search and is not used here.
 
-    `features`: a kind of local features, "delf", "d2" or "how"; `learned`: what its `fit` returned, where it has one.
+    `features`: the kind, "delf", "d2", "how" or "fire"; `learned`: what its `fit` returned, where it has one.
     """
     given = {} if learned is None else {"learned": learned}
     return load_part(features, "local").extract(database, count=count, place=place, **given)

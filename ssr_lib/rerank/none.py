@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssr_lib.rerank._ranking import Ranking, Reranking, first_ranking
+from ssr_lib.rerank._ranking import Ranking, Reranking, features_in_memory, first_ranking
 from ssr_lib.search.prepared import as_pair
 
 NEEDS = "descriptors"
@@ -12,4 +12,4 @@ def rerank(queries, database, first: Ranking | None, *, prepared=None) -> Rerank
     """The first ranking and the features as they came; `queries` (Q, D), `database` (N, D) float32."""
     q, d = as_pair(queries, database)
     first = first_ranking(q, d) if first is None else first
-    return Reranking(first.ids, first.scores, q.features(), d.features())
+    return Reranking(first.ids, first.scores, q.features(), features_in_memory(d))

@@ -40,8 +40,9 @@ def rerank(
     everything behind the shortlist. `boxes`: for each query (x0, y0, x1, y1) in pixels or None. `cache`: a folder that
     keeps the features from run to run. `known`: inlier counts by (query, database image) of earlier calls on the same
     files, to which those of this call are added; a pair found there is not matched again, so the time a query is that
-    of a first call. The scores are inlier counts, −1 behind the shortlist: not looked at. `cost`: seconds_per_query
-    (matching and verification), seconds_per_image (extraction, when it was done), bytes_per_image (stored features).
+    of a first call. The scores are inlier counts, −1 behind the shortlist: not looked at. Neither is a query's own
+    image, at −inf in the first ranking, which stays last. `cost`: seconds_per_query (matching and verification),
+    seconds_per_image (extraction, when it was done), bytes_per_image (stored features).
     Raises `ValueError` for sizes that do not fit, and `ImageError` naming a picture that cannot be read.
     """
     ranks = np.array(first.ids)
@@ -53,13 +54,17 @@ def rerank(
     boxes = [None] * len(queries) if boxes is None else boxes
     stored = {int(i): load_or_extract(database[i], cache, **how) for i in np.unique(ranks[:, :m])}
     asked = [load_or_extract(file, cache, box=box, **how) for file, box in zip(queries, boxes, strict=True)]
-    scores, known = np.full(ranks.shape, -1.0), {} if known is None else known
+    known = {} if known is None else known
+    own = np.zeros(ranks.shape, bool) if first.scores is None else np.asarray(first.scores) == -np.inf
+    scores = np.where(own, -np.inf, -1.0)
     start = time.perf_counter()
     for i, (features, _) in enumerate(asked):
-        for j in map(int, ranks[i, :m]):
-            if (i, j) not in known:
-                known[i, j] = count_inliers(features, stored[j][0], ratio=ratio, error=error)
-        inliers = np.array([known[i, int(j)] for j in ranks[i, :m]])
+        inliers = np.full(m, -np.inf)
+        for place in np.flatnonzero(~own[i, :m]):
+            pair = i, int(ranks[i, place])
+            if pair not in known:
+                known[pair] = count_inliers(features, stored[pair[1]][0], ratio=ratio, error=error)
+            inliers[place] = known[pair]
         order = np.argsort(-inliers, kind="stable")
         ranks[i, :m], scores[i, :m] = ranks[i, order], inliers[order]
     cost = {

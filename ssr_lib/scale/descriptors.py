@@ -118,6 +118,6 @@ def describe_pictures(
     `device`, `dtype`, `batch_size`, `workers`, as for `extract`, and its errors, of the pictures of one shard.
     """
     made_by = descriptors_of(net, preprocess, dtype=options.get("dtype", torch.float32))[1]
-    made_by = {**made_by, "data": digest([str(file) for file in files])}
+    made_by["data"] = digest([str(Path(options.get("root", "."), file).absolute()) for file in files])
     shards = Shards(folder, made_by, (len(files), net.descriptor_dim), stored, per_shard)
     return shards.fill(lambda i: describe(net, files[shards.rows(i)], preprocess, **options), engine)

@@ -6,8 +6,8 @@ Where these hold the true neighbours, the answer is that of `rerank.global_reran
 """
 
 import json
-import zipfile
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class LiveIndex:
         """
         if query.shape != self.vectors["own"].shape[1:]:
             raise ValueError(f"the query has shape {query.shape}; the index was made with another model")
-        alive = self.alive & [name != own for name in self.names]
+        alive = self.alive if own is None else self.alive & [name != own for name in self.names]
         side, query = "own", prepare(query[None]).features()
         found = self._shortlist(side, query, alive, effort)
         if rerank:
@@ -130,11 +130,12 @@ class LiveIndex:
     @classmethod
     def follow(cls, directory, pictures: Mapping[str, np.ndarray], made_by: str, k: int, alpha: float) -> "LiveIndex":
         """The index that was saved in `directory`, brought up to these pictures, or a new one; descriptors by name."""
-        live = cls.load(directory) if Path(directory, FILE).exists() else None
-        if live is None or (live.how, live.made_by) != (NeighbourSum(k, alpha), made_by):
-            return cls.build(pictures, k, alpha, made_by=made_by)
-        live.update(pictures, live.rows().keys() - pictures.keys())
-        return live
+        with suppress(ValueError):  # that file is missing, damaged or of another network
+            live = cls.load(directory, made_by)
+            if live.how == NeighbourSum(k, alpha):
+                live.update(pictures, live.rows().keys() - pictures.keys())
+                return live
+        return cls.build(pictures, k, alpha, made_by=made_by)  # raises again what `update` has against the pictures
 
     def save(self, directory: Path | str) -> None:
         """Write the index as one file, whole or not at all."""
@@ -142,11 +143,10 @@ class LiveIndex:
 
         record = json.dumps([self.names, asdict(self.how), self.made_by]).encode()
         arrays = {"record": np.frombuffer(record, np.uint8), "near": self.near, "alive": self.alive}
-        for side, index in self.indices.items():
-            arrays[f"{side}-index"] = faiss.serialize_index(index)
+        indices = {f"{side}-index": faiss.serialize_index(index) for side, index in self.indices.items()}
         Path(directory).mkdir(parents=True, exist_ok=True)
         with replacing(Path(directory, FILE)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays, **self.vectors)
+            np.savez(file, **arrays, **indices, **self.vectors)
 
     @classmethod
     def load(cls, directory: Path | str, made_by: str | None = None) -> "LiveIndex":
@@ -157,11 +157,11 @@ class LiveIndex:
         try:
             with np.load(path) as file:
                 stored = dict(file)  # a checksum of each is compared
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            names, how, stored_by = json.loads(stored["record"].tobytes())
+            vectors = {side: stored[side] for side in SIDES}
+            indices = {side: faiss.deserialize_index(stored[f"{side}-index"]) for side in SIDES}
+        except Exception as error:  # damaged files raise all kinds
             raise ValueError(f"{path} is damaged or missing ({error}); `ssr index` makes it again") from error
-        names, how, stored_by = json.loads(stored["record"].tobytes())
         if made_by not in (None, stored_by):
             raise ValueError(f"{path} was made by {stored_by}, the query by {made_by}; `ssr index` makes it anew")
-        vectors = {side: stored[side] for side in SIDES}
-        indices = {side: faiss.deserialize_index(stored[f"{side}-index"]) for side in SIDES}
         return cls(NeighbourSum(**how), names, stored["alive"], stored["near"], vectors, indices, stored_by)

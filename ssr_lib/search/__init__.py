@@ -49,7 +49,7 @@ def knn(
 ) -> tuple[Array, Array]:
     """The k database images most similar to each query, by cosine, best first, ties by id.
 
-    `queries` (Q, D), `database` (N, D): float32, NumPy (mapped files are read block by block) or torch, or prepared.
+    `queries` (Q, D), held in memory, `database` (N, D), by blocks if it is mapped: float32, NumPy, torch or prepared.
     `exclude`: (Q,) database ids, each left out of its query's neighbours; -1 leaves out nothing. Returns scores (Q, k)
     float64 and ids (Q, k) int64, of the queries' kind and device. Raises `ValueError` for NaN, infinity, zero rows,
     other shapes or dtypes, and k beyond what the database holds.
@@ -60,10 +60,9 @@ def knn(
     codes = torch.empty((len(q), k), dtype=torch.int64, device=q.device)
     unsure = torch.arange(len(q), device=q.device)
     m = k + 1 + SPARE  # one more, for the own image
-    if 8 * m < len(d) and torch.get_float32_matmul_precision() == "highest":
+    if 8 * m < len(d) and torch.backends.cuda.matmul.fp32_precision in ("none", "ieee"):
         values, ids = _candidates(q, d, m)
-        last = k - int(own is None)  # the place of the k-th at the latest
-        close = values >= values[:, last, None] - CLOSE  # the first of each row
+        close = values >= values[:, k - int(own is None), None] - CLOSE  # to the k-th at the latest; the first of a row
         ids = ids[:, : close.sum(dim=1).max()]
         codes = pair_codes(q, d, ids)
         if own is not None:
@@ -72,8 +71,7 @@ def knn(
         unsure = close[:, -1].nonzero()[:, 0]  # as close may be images that are no candidates
     for part in blocks(len(unsure), NUMBERS // len(d)):
         codes[unsure[part]] = first_codes(all_codes(q, d, unsure[part], own), k)
-    scores, ids = read_codes(codes)
-    return q.like(scores), q.like(ids)
+    return tuple(q.like(part) for part in read_codes(codes))
 
 
 def full_ranking(q: Prepared, d: Prepared, own: torch.Tensor | None = None, scored: bool = True):

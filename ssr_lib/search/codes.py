@@ -65,16 +65,15 @@ def all_codes(q: Prepared, d: Prepared, rows: slice | torch.Tensor, own: torch.T
 def pair_codes(q: Prepared, d: Prepared, ids: torch.Tensor) -> torch.Tensor:
     """Codes (Q, m) of each query with its own list of images (Q, m)."""
     codes, dimension = torch.empty_like(ids), d.data.shape[1]
-    numbers = TILE if len(d) * dimension <= NUMBERS else ids.shape[1] * dimension  # numbers for each query
-    for rows in blocks(len(q), NUMBERS // numbers):
+    numbers = TILE if d.device.type == "cpu" and len(d) * dimension <= NUMBERS else ids.shape[1] * dimension
+    for rows in blocks(len(q), NUMBERS // numbers):  # numbers held for each query
         listed = ids[rows]  # (n, m)
         seen = torch.zeros(len(d), dtype=torch.bool, device=d.device).index_fill_(0, listed.flatten(), True)
         used, places = seen.nonzero()[:, 0], (seen.cumsum(0) - 1)[listed]
         left, right = q.raw(rows), d.raw(used)
         sums = torch.zeros(listed.shape, dtype=torch.float64, device=d.device)
         starts = torch.arange(0, listed.numel() + 1, listed.shape[1], device=d.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that such tensors are new in torch
+        with warnings.catch_warnings(action="ignore"):  # that such tensors are new in torch
             pairs = torch.sparse_csr_tensor(starts, places.flatten(), sums.flatten(), (len(left), len(used)))
         buffers = sums.new_empty(TILE * len(left)), sums.new_empty(TILE * len(right))
         for part in blocks(dimension, TILE):

@@ -42,7 +42,11 @@ class Prepared:
     def unit(self, index: slice | torch.Tensor = slice(None)) -> torch.Tensor:
         """Some rows at unit length, (n, D) float32; as they came where all have that length."""
         rows = self.raw(index).contiguous()
-        return rows if self.is_unit else rows.double().div_(self.norms[index, None]).float()
+        if not self.is_unit:
+            norms, rows = self.norms[index], rows.clone()
+            for part in blocks(len(rows), PIECE // rows.shape[1]):
+                rows[part] = rows[part].double().div_(norms[part, None])
+        return rows
 
     def take(self, ids: torch.Tensor) -> "Prepared":
         """Some of the rows, in memory."""
