@@ -90,9 +90,11 @@ def test_after_a_failure_the_next_run_resumes_there(here):
 
 @pytest.mark.parametrize("asked,refusal", [
     ({"notebooks": ["07_x"]}, "no notebook 07_x in notebooks/"), ({"changes": MISSING}, BROUGHT),
+    ({"changes": {"data.labels": {"mine": "mine.csv"}, "data.datasets": ["drawn", "mine"]}}, r"\(q\.png\) that .*mine\.csv lists"),
 ])  # fmt: skip
 def test_what_is_not_there_is_named_before_the_first_notebook(asked, refusal, here, monkeypatch):
     monkeypatch.setenv("SSR_DATA", str(here.root))
+    (here.root / "mine.csv").write_text("file,label,split\nq.png,a,query\n")
     with pytest.raises((ValueError, FileNotFoundError), match=refusal) as caught:
         run.run(**{"profile": "tiny", "workspace": here.workspace, "progress": False} | asked)
     assert "\n" not in str(caught.value) and not here.log.exists()

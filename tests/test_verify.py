@@ -69,6 +69,7 @@ def test_a_tenth_of_the_figures_of_each_trained_network_may_be_outside_by_chance
     assert reproduced(1, 0.02, FIVE_HEADS[18:]) and not reproduced(2, 0.02, FIVE_HEADS[18:]), "of two figures one"
     assert not reproduced(1, 0.2, FIVE_HEADS), "20 tolerances away"
     assert not reproduced(1, 0.002, [UNTRAINED, *FIVE_HEADS])
+    assert not reproduced(1, 0.02, [FIVE_HEADS[0] | {"measure": "activity"}, *FIVE_HEADS]), "another head in its place"
 
 
 def test_times_and_other_arithmetic_are_another_machines_own(tmp_path):
@@ -95,11 +96,9 @@ def test_verify_compares_a_new_run_with_the_committed_rows(tmp_path, monkeypatch
     monkeypatch.setattr(verify, "repository_root", lambda: tmp_path)
     assert verify.verify("smoke") == 0
     assert "1 figures of smoke, 0 outside: the study is reproduced" in capsys.readouterr().out
-    left = tmp_path / "build" / "verify" / "data" / "cache" / "pictures"
+    left = tmp_path / "build" / "verify" / "smoke" / "data" / "cache" / "pictures"
     left.mkdir(parents=True)
     assert verify.verify("smoke") == 1
     printed = capsys.readouterr().out
     assert "0.502" in printed and "NOT reproduced" in printed
-    assert not left.exists(), "a finished one starts from nothing"
-    with pytest.raises(ValueError, match="another folder is wanted"):
-        verify.verify("smoke", workspace=tmp_path)
+    assert not left.exists() and committed.is_dir(), "a finished one starts from nothing, and nothing else goes"

@@ -20,7 +20,7 @@ from ssr_lib.extract import Maps, compute_maps
 from ssr_lib.files import digest, load_part, write_atomic
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
-from ssr_lib.study import choose, describe, rows, tables
+from ssr_lib.study import choose, describe, rows
 from ssr_lib.study.profile import check_parts, line_of, load_profile
 from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.train import TrainConfig, train_head
@@ -188,7 +188,8 @@ class Study:
         write_atomic(self._file("tables", f"{name}.csv", dataset), text)
 
     def _file(self, kind: str, name: str, dataset: str) -> Path:
-        path = self.results_dir / kind / Path(name).with_stem(tables.of_dataset(Path(name).stem, dataset))
+        name = name if dataset == "drawn" else Path(name).with_stem(f"{Path(name).stem}_{dataset}")
+        path = self.results_dir / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)  # for writers that make none, as OpenCV's
         self.written.add(f"{kind}/{path.stem}")
         return path

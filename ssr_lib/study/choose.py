@@ -2,18 +2,16 @@
 
 import itertools
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ssr_lib import metrics, search
+from ssr_lib import metrics
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.revisited import with_distractors
 from ssr_lib.files import digest, hash_file, read_json, write_atomic
-from ssr_lib.rerank import first_ranking
-from ssr_lib.rerank._galleries import folds, galleries  # noqa: F401, notebooks choose on them
+from ssr_lib.rerank._galleries import fitted, folds, galleries, ranked, views  # noqa: F401, for notebooks
 from ssr_lib.study import rows
 from ssr_lib.study.describe import network_record
 from ssr_lib.study.provenance import data_file, repository_root
@@ -49,17 +47,11 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
     if stored.get(name, {}).get("tried") != tried:
         asked = []
         for dataset, network in itertools.product(datasets, networks):
-            asked.append(_ranked(*study.descriptors(*network, dataset, split), study.benchmark(dataset, split)))
+            asked.append(ranked(*study.descriptors(*network, dataset, split), study.benchmark(dataset, split)))
         chosen, trials = best_of(study, asked)
         stored[name] = {"tried": tried, "chosen": chosen, "trials": trials}
         write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     return stored[name]
-
-
-def _ranked(queries: np.ndarray, database: np.ndarray, benchmark: Benchmark) -> tuple:
-    """Queries (Q, D), database (N, D), their first ranking and the benchmark: what `best_of` asks of a data set."""
-    database = search.prepare(database)
-    return queries, database, first_ranking(queries, database), benchmark
 
 
 def best_of(study, asked: list[tuple]) -> tuple[dict[str, dict], list[dict[str, Any]]]:
@@ -88,20 +80,6 @@ def tried_by(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
     return trials
 
 
-def fitted(parameters: dict[str, Any], benchmark: Benchmark) -> dict[str, Any]:
-    """The parameters with a shortlist of no more images than the database has."""
-    shortlist = parameters.get("shortlist")
-    return parameters if shortlist is None else parameters | {"shortlist": min(shortlist, len(benchmark.database))}
-
-
-def views(asked_of: list[tuple], sizes: Sequence[int], descriptors) -> list[tuple]:
-    """What `best_of` asks of galleries at every size; `descriptors`: (fold, size, ids) → (n, D), learned elsewhere."""
-    asked = []
-    for (fold, queries, database, gallery), size in itertools.product(asked_of, sizes):
-        asked.append(_ranked(descriptors(fold, size, queries), descriptors(fold, size, database), gallery))
-    return asked
-
-
 def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=None, **key) -> pd.DataFrame:
     """`rows.per_query` of every re-ranker: AP by size of the pictures, its mean over sizes, AP of the mean descriptor.
     `x`: by size a list of descriptors of the queries (Q, D), of the database (N, D), and of any distractors behind it.
@@ -110,9 +88,9 @@ def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=N
     whole = with_distractors(benchmark, [f"distractor {i}" for i in range(further)], benchmark.root)
     ap, frames = {name: {} for name in settings}, []
     for size, (queries, *database) in (x | {"mean": [sum(parts) for parts in zip(*x.values(), strict=True)]}).items():
-        ranked = _ranked(queries, np.concatenate(database), whole)
+        found = ranked(queries, np.concatenate(database), whole)
         for name, parameters in settings.items():
-            ranks = study.reranker(name).rerank(*ranked[:3], **fitted(parameters, whole)).ranks
+            ranks = study.reranker(name).rerank(*found[:3], **fitted(parameters, whole)).ranks
             ap[name][f"AP, {size}"] = metrics.evaluate(ranks, whole).ap
     for name, found in ap.items():
         sizes = [found[f"AP, {size}"] for size in x]

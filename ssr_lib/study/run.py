@@ -20,7 +20,6 @@ from nbconvert import HTMLExporter
 from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
-from ssr_lib.study.tables import of_dataset
 
 KERNEL = {"display_name": "Python 3", "language": "python"}
 PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
@@ -47,6 +46,11 @@ def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str
     for told in provenance.missing(further):
         say(f"{told}; what needs it is left out")
     provenance.check_data(needed)
+    for dataset in study.profile.data.labels.keys() & study.profile.data.datasets:  # read before minutes are spent
+        if not provenance.missing([study.profile.data.labels[dataset]]):
+            study.benchmark(dataset)
+    if study.profile.data.training_labels:
+        study.training_views("photographs")
     wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
     if unknown := [name for name in wanted if not (root / "notebooks" / f"{name}.ipynb").is_file()]:
         raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/")
@@ -77,6 +81,8 @@ def _digests(study: Study, names: Sequence[str]) -> dict[str, str]:
     root, profile = provenance.repository_root(), study.profile
     parts = [line.head for line in profile.networks.values()] + [line.module for line in profile.rerankers.values()]
     files = [*sorted(Path(__file__).parents[1].rglob("*.py")), *sorted((root / "drawn_landmarks").rglob("*.py"))]
+    for line in profile.networks.values():
+        parts += map(str, line.options.values())  # such as the head that `late` has inside
     files += [Path(part) for part in (*parts, profile.training.loss) if part.endswith(".py")]
     chosen = f"results/{profile.data.choices_from}/choices.json"
     files += [file for file in (study.workspace / chosen, root / chosen) if file.is_file()]
@@ -166,7 +172,7 @@ def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
         said += [(file.stem, *found) for found in re.findall(r"^(.+): (True|False)$", printed, flags=re.MULTILINE)]
     shown, datasets = record["parameters"]["report"], record["parameters"]["data"]["datasets"]
     for title, dataset in itertools.product(dict.fromkeys([shown["table"], *shown["figures"]]), datasets):
-        stem = of_dataset(title, dataset)
+        stem = title if dataset == "drawn" else f"{title}_{dataset}"
         tables += [(title, dataset, pd.read_csv(file)) for file in folder.glob(f"tables/{stem}.csv")]
         files = folder.glob(f"figures/{stem}.[jp]*g")  # .png, .jpg
         figures += [(title, dataset, base64.b64encode(file.read_bytes()).decode()) for file in files]

@@ -32,8 +32,3 @@ def difference(comparison: str, first, second, groups, level: float = 0.95) -> d
 def styled(frame: pd.DataFrame, digits: int = 2) -> Styler:
     """A table as notebooks show it: `digits` decimals, nothing where nothing is known, no name drawn at random."""
     return frame.style.set_uuid("table").format(precision=digits, na_rep="").hide(axis="index")
-
-
-def of_dataset(name: str, dataset: str) -> str:
-    """A file name that tells the datasets of a profile apart; the drawn benchmark's needs no addition."""
-    return name if dataset == "drawn" else f"{name}_{dataset}"
