@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssr_lib.rerank import augment_database, database_augmentation, first_ranking, gfr, global_rerank
-from ssr_lib.search import knn, prepare, rank
+from ssr_lib.search import knn, prepare
 
 WEIGHTS = {
     "similarity": lambda s, k, p: np.maximum(s, 0),
@@ -124,4 +124,3 @@ def test_the_part_is_global_rerank_and_prepares_what_depends_on_no_query(options
         for pair, prepared in (((QUERIES, DATABASE), stored), ((prepare(QUERIES), prepare(DATABASE)), None)):
             found = gfr.rerank(*pair, first, prepared=prepared, **parameters)
             assert np.array_equal(found.ranks, expected.ranks) and np.array_equal(found.scores, expected.scores)
-    assert np.array_equal(gfr.rerank(QUERIES, DATABASE, None, k=4, alpha=0.0).ranks, rank(QUERIES, DATABASE))
