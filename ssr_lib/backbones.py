@@ -13,10 +13,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ssr_lib.files import one_line
 from ssr_lib.images import Preprocess
 
 TRANSFORMERS = ("vision_transformer", "eva", "deit")  # timm's modules of plain ViTs; DINOv3 is in "eva"
@@ -37,7 +37,7 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
 
     if pretrained == "package" and name not in PACKAGED:
         raise ValueError(f"backbone {name!r} has no weights in a package; 'hub', 'none' or a file is wanted")
-    try:
+    with one_line(f"no timm model {name!r} with pretrained={str(pretrained)!r}"):
         options = {}
         if timm.models.is_model_in_modules(name, TRANSFORMERS):  # position embeddings interpolated, images padded
             options = {"dynamic_img_size": True, "dynamic_img_pad": True}
@@ -50,9 +50,6 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
             model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))  # other names, the same order
         elif pretrained not in ("hub", "none"):
             model.load_state_dict(plain_names(load_file(pretrained)))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ValueError(f"no timm model {name!r} with pretrained={str(pretrained)!r}: {reason}") from error
     return model
 
 
@@ -93,16 +90,14 @@ class Backbone(nn.Module):
             self.channels: tuple[int, int, int] = 3 * (model.embed_dim,)
             return
         image = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
-        try:
+        wanted = "a ViT, or layers in sequence for images of any size with maps at stride 16 and 32, is wanted"
+        with one_line(f"backbone {name!r} cannot be cut in three; {wanted}"):
             self.mid, self.last, self.project = cut(model)
             mid, last = self.eval()(image)
             maps = mid, last, self.project(last)
             again = self.mid(image), self.last(mid.clone()), model.forward_features(image)
             if maps[2].ndim != 4 or not all(map(torch.equal, maps, again)):  # as where a layer overwrites its input
                 raise ValueError("its pieces do not do what it does")
-        except (AttributeError, KeyError, ValueError, AssertionError, RuntimeError) as error:
-            wanted = "a ViT, or layers in sequence for images of any size with maps at stride 16 and 32, is wanted"
-            raise ValueError(f"backbone {name!r} cannot be cut in three ({error}); {wanted}") from error
         self.channels = tuple(x.shape[1] for x in maps)
 
     @property

@@ -10,13 +10,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import create_model
 
-from ssr_lib.files import write_atomic
+from ssr_lib.files import STRICT, one_line, write_atomic
 
 LISTS = ("easy", "hard", "junk")
 PER_QUERY = ("queries", *LISTS, "boxes", "groups", "query_ids")
+_IDS = list[list[int]]
+_BOX = tuple[int | float, int | float, int | float, int | float] | None
+_Stored = create_model(
+    "_Stored", __config__=STRICT, format=(Literal["ssr-benchmark-1"], ...), name=(str, ...), root=(str, ...),
+    database=(list[str], ...), queries=(list[str], ...), **dict.fromkeys(LISTS, (_IDS, ...)), boxes=(list[_BOX], ...),
+    groups=(list[str], []), query_ids=(list[int], []), extra=(dict[str, _IDS], {}),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,9 @@ class Benchmark:
         if (counts > 1).any():
             twice = ids[counts > 1][0]
             raise ValueError(f"{where}: image {twice} ({self.database[twice]}) is listed more than once")
+        own = self.query_ids[i]
+        if own != -1 and not (0 <= own < n_database and self.database[own] == self.queries[i]):
+            raise ValueError(f"{where}: {own} in 'query_ids' is not the database image of its name; -1 is none")
         if box is not None and not (len(box) == 4 and np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
             raise ValueError(f"{where}: box {tuple(box)} is not (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
 
@@ -126,16 +138,11 @@ class Benchmark:
     @classmethod
     def load(cls, path: Path | str) -> "Benchmark":
         """Read what `save` wrote. Raises `ValueError` naming the file for another format or damaged JSON."""
-        path = Path(path)
-        try:
-            record = json.loads(path.read_bytes())
-            if record.pop("format", None) != "ssr-benchmark-1":
-                raise ValueError("'format' should be 'ssr-benchmark-1'")
-            record["root"] = path.resolve().parent / record["root"]
-            record["boxes"] = [None if box is None else tuple(box) for box in record["boxes"]]
-            return cls(**record)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:  # values of other kinds
-            raise ValueError(f"{path} is not a benchmark file: {error}; delete it and it is made again") from error
+        data = Path(path).read_bytes()
+        with one_line(f"{path} is not a benchmark file"):
+            record = dict(_Stored.model_validate_json(data))
+            del record["format"]
+            return cls(**record | {"root": Path(path).resolve().parent / record["root"]})
 
 
 @dataclass(frozen=True)

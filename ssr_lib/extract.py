@@ -1,6 +1,7 @@
 """Pictures to arrays on disk: descriptors of a whole network, or the maps that its frozen part gives to heads."""
 
 import ctypes
+import inspect
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import listed
 from ssr_lib.decode import ImageError
-from ssr_lib.files import digest, hash_file, locked
+from ssr_lib.files import digest, hash_file, locked, one_line
 from ssr_lib.images import Pictures, Preprocess, batches_of_one_size, load_ahead
 from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.pooling import SmallMapError, combine_scales
@@ -30,10 +31,10 @@ def pick_device(name: str) -> torch.device:
     """The device `name`, as "cuda:1"; "auto" is a GPU where there is one. Raises `ValueError` where there is not."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name}: {str(error).splitlines()[0]}") from error
+    with one_line(f"device {name}"):
+        made = torch.empty(1, device=name)
+        made.cpu()  # "meta" makes tensors and holds none
+    return made.device
 
 
 def fill(
@@ -121,6 +122,8 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
         return {"descriptor": joined.cpu().numpy()}  # (S, B, D) → (B, D)
 
     made_by = {"format": "ssr-descriptors-3", "net": net.config, "weights": weights_digest(net)}
+    if not type(getattr(net, "head", None)).__module__.startswith(("ssr_lib.", "builtins")):  # of a user's own
+        made_by["head code"] = hash_file(inspect.getsourcefile(type(net.head)))
     return compute, {**made_by, "dtype": str(dtype), "preprocess": preprocess.to_dict()}
 
 

@@ -6,12 +6,33 @@ import json
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import filelock
+from pydantic import ValidationError
+
+STRICT = {"strict": True, "extra": "forbid", "allow_inf_nan": False}  # pydantic's: values are checked, not converted
+ENTRIES = {"heads": "Head", "losses": "Loss", "rerank": "rerank"}  # what a part of each kind has
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """What the block raises becomes a `ValueError` of one line behind `what`; a full machine's stays as it is."""
+    try:
+        yield
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "it"
+        raise ValueError(f"{what}: {place} is {fault['input']!r:.60}; {fault['msg'].lower()}") from error
+    except (Exception, SystemExit) as error:  # damaged files, and code of a user's own, raise all kinds
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise
+        kind = "" if isinstance(error, (ValueError, OSError, RuntimeError)) else f"{type(error).__name__}: "
+        raise ValueError(f"{what}: {kind}{' '.join(str(error).split())[:400]}") from error
 
 
 def digest(record: object) -> str:
@@ -34,6 +55,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path | str) -> None:
+    """Raise `OSError` where no file `path` can be written, before the work that would be lost; nothing stays there."""
+    try:
+        tempfile.TemporaryFile(dir=next(filter(Path.exists, Path(path).absolute().parents))).close()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
 
 
 def write_atomic(path: Path | str, data: str | bytes) -> None:
@@ -72,22 +101,34 @@ def locked(folder: Path | str) -> Iterator[None]:
         yield
 
 
+def check_same(found: dict, wanted: dict, where: Path) -> None:
+    """Raise `ValueError` naming an entry in which two records differ; `where` holds the found one."""
+    wanted = json.loads(json.dumps(wanted))  # as a record is read again: no tuples
+    for key in {**found, **wanted}:
+        if found.get(key) != wanted.get(key):
+            there, now = (json.dumps(record.get(key))[:200] for record in (found, wanted))
+            told = f"{key} is {there} there, {now} now; choose another folder, or delete it"
+            raise ValueError(f"{where} was made by something else: {told}")
+
+
 def load_part(name: str, package: str) -> ModuleType:
     """The module of a part: "gfr" of ssr_lib.`package` (heads, losses, rerank), a dotted module path, or a .py file.
 
-    Raises `ValueError` naming what was asked for and the parts there are.
+    Raises `ValueError` naming what was asked for and the parts there are, or what is wrong with it.
     """
-    if name.endswith(".py") and Path(name).is_file():
-        spec = importlib.util.spec_from_file_location(f"{package}_{digest(str(Path(name).resolve()))}", name)
-        sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
-        spec.loader.exec_module(sys.modules[spec.name])
-        return sys.modules[spec.name]
-    module = name if "." in name else f"ssr_lib.{package}.{name}"
-    try:
-        if all(name.split(".")):
-            return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise  # the part is there, and something that it imports is not
-    parts = ", ".join(sorted(file.stem for file in Path(__file__).with_name(package).glob("[!_]*.py")))
-    raise ValueError(f"no part {name!r} in {package}; there are {parts}; a module path or a .py file will do too")
+    module = name if "." in name[1:] else f"ssr_lib.{package}.{name}"
+    with one_line(f"{package}: {name}"):
+        if name.endswith(".py") and Path(name).is_file():
+            spec = importlib.util.spec_from_file_location(f"{package}_{digest(str(Path(name).resolve()))}", name)
+            part = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
+            spec.loader.exec_module(part)
+        else:
+            try:
+                part = importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if not f"{module}.".startswith(f"{error.name}."):
+                    raise  # the part is there, and something that it imports is not
+                parts = ", ".join(sorted(file.stem for file in Path(__file__).with_name(package).glob("[!_]*.py")))
+                raise ValueError(f"no part {name!r} in {package}; there are {parts}; or name a .py file") from error
+        getattr(part, ENTRIES.get(package, "__name__"))  # ssr_lib/<package>/__init__.py says what one has
+        return part

@@ -14,7 +14,7 @@ from torch import nn
 
 from ssr_lib.datasets.folder import file_identity, list_pictures
 from ssr_lib.extract import descriptors_of, fill
-from ssr_lib.files import digest
+from ssr_lib.files import check_writable, digest
 from ssr_lib.images import Preprocess
 from ssr_lib.search import Prepared, knn
 from ssr_lib.store import Store, picture_key
@@ -82,6 +82,8 @@ def index_folder(
     named = dict(zip(pictures, names, strict=True))
     new = store.missing(pictures)
     try:
+        if len(new) == len(pictures):  # else all that is new may be unreadable, and nothing be written
+            check_writable(store.directory / "shard")
         unusable = fill(store, compute, pictures, preprocess, progress=progress, **options)
     except OSError as error:
         told = f"{error.strerror}; name another folder for the index (--index)"

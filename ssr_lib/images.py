@@ -7,25 +7,29 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from ssr_lib.decode import ImageError, load_image
+from ssr_lib.files import STRICT
 
 WAITING = 1 << 28  # float32 numbers (1 GB) that wait for others of their size: 80 pictures of 1024 x 1024 px
 _OPENCV = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 _PILLOW = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos")}  # with a low-pass
+OR_LIST = Field(strict=False)  # as JSON has it
 Pictures = Mapping[str, tuple[Path, Sequence | None]]  # files and boxes (x0, y0, x1, y1) or None, by their keys
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Preprocess:
     """Everything between a picture file and the network, in order; `ValueError` names a field of no legal value."""
 
@@ -33,30 +37,24 @@ class Preprocess:
     crop: bool = True  # cut a query's box out of its picture; False: the whole picture, against the protocol
     box_rounding: Literal["truncate", "round"] = "truncate"  # a query box to whole pixels
     color_order: Literal["rgb", "bgr"] = "rgb"  # order of the channels, also of mean and std
-    reduce: int | None = None  # px: what has a longer side first gets this one
+    reduce: PositiveInt | None = None  # px: what has a longer side first gets this one
     reduce_box: Literal["absolute", "relative"] = "absolute"  # what `box_size` is to `size`
     size_rule: Literal["none", "longest", "fixed"] = "longest"  # longest side becomes `size`; fixed: size x size
-    size: int | None = 384  # px, at scale 1
+    size: PositiveInt | None = 384  # px, at scale 1
     box_size: Literal["absolute", "relative"] = "absolute"  # longest: a crop gets `size`, or what its picture's would
     enlarge: bool = False  # longest: whether a smaller picture is blown up to `size`
-    scales: tuple[float, ...] = (1.0,)  # one tensor, and one descriptor, for each
+    scales: Annotated[tuple[PositiveFloat, ...], OR_LIST, Field(min_length=1)] = (1.0,)  # one descriptor of each
     resize_dtype: Literal["uint8", "float32"] = "uint8"  # in one resize; float32: the scale after normalising
     resize_by: Literal["factor", "size"] = "factor"  # float32: sample on the grid of the factor, or of whole pixels
     antialias: bool = False  # float32: low-pass when shrinking
     interpolation_down: Literal["area", "linear", "cubic", "bilinear", "bicubic", "lanczos"] = "area"  # uint8
     interpolation_up: Literal["linear", "cubic"] = "linear"  # uint8; area, linear, cubic: OpenCV's, others: Pillow's
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pictures in [0, 1], in `color_order`
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: Annotated[tuple[float, float, float], OR_LIST] = (0.5, 0.5, 0.5)  # of pictures in [0, 1], in `color_order`
+    std: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], OR_LIST] = (0.5, 0.5, 0.5)
     normalize_scales: bool = True  # L2 of each scale's descriptor before they are joined
     join: Literal["mean", "max"] = "mean"  # over scales; L2 follows
 
     def __post_init__(self):
-        for name, kind in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(kind) is Literal and value not in get_args(kind):
-                raise ValueError(f"preprocess {name}: {value!r} is not one of {', '.join(get_args(kind))}")
-            if get_origin(kind) is tuple:
-                object.__setattr__(self, name, tuple(float(number) for number in value))
         if (self.size_rule == "none") != (self.size is None):
             raise ValueError(f"preprocess size: {self.size} does not go with size_rule {self.size_rule!r}")
 

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssr_lib.backbones import plain_names, pretrained_preprocess
-from ssr_lib.files import hash_file, load_part
+from ssr_lib.files import hash_file, load_part, one_line
 from ssr_lib.heads import check_choice
 from ssr_lib.images import PRESETS
 from ssr_lib.network import RetrievalNet
-from ssr_lib.weights import checkpoint_files, read_file, save_checkpoint
+from ssr_lib.weights import check_destination, read_file, save_checkpoint
 
 FAMILIES = {"senet": "senet", "cvnet": "cvnet", "gem": "cirtorch"}  # and how their pictures are prepared
 SUPERGLOBAL = {"options": {"p": 4.6, "regional": True, "eps": 1e-8}, "relup": 0.014, "normalize_pooled": True}
@@ -87,7 +87,7 @@ def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[di
     if not isinstance(state, Mapping):
         state = read_file(Path(state), source)
     found = {}
-    try:
+    with one_line(f"{source} is no checkpoint of family {family!r}"):
         for wrapper in ("model", "model_state", "model_state_dict", "state_dict"):
             state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
         for name, value in plain_names(state).items():
@@ -95,7 +95,7 @@ def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[di
             name = re.sub(r"^fc\.", "whiten.", name.removeprefix("encoder_q."))
             if not re.match(aside, name):
                 if not (isinstance(value, Tensor) and value.is_floating_point() and value.isfinite().all()):
-                    raise ValueError(f"{source}: {name} is no tensor of finite floating-point numbers")
+                    raise ValueError(f"{name} is no tensor of finite floating-point numbers")
                 found[name] = value
         module = make(official_config(found, family))
         for ours, value in module.state_dict().items():
@@ -104,9 +104,6 @@ def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[di
                 tensor = found.pop(theirs)  # SENet writes its convolutions over (u, v) as 3-D ones, (c, c, 1, 3, 3)
                 found[ours] = tensor.reshape(value.shape) if tensor.squeeze().shape == value.squeeze().shape else tensor
         module.load_state_dict(found)  # names what is missing, unexpected or misshapen
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:400]
-        raise ValueError(f"{source} is no checkpoint of family {family!r}: {reason}") from error
     return module.eval()
 
 
@@ -151,9 +148,7 @@ def convert(file: Path | str, family: str, out: Path | str, *, trained_on: str =
     data/published.csv spells it. `superglobal`: with its pooling and preparation, for family "cvnet". Raises
     `ValueError` where a file would be overwritten that no conversion has made.
     """
-    for target in checkpoint_files(out):  # both hold the record as text; a conversion that was killed wrote one
-        if target.exists() and b"source_sha256" not in target.read_bytes():
-            raise ValueError(f"{target} is there and is no converted checkpoint; give another name (--out)")
+    check_destination(out, "source_sha256")
     if superglobal and family != "cvnet":
         raise ValueError(f"SuperGlobal's pooling goes with the weights of family 'cvnet', not {family!r}")
     if family in FAMILIES:

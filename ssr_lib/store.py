@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from ssr_lib.files import digest, hash_file, write_atomic
+from ssr_lib.files import check_same, digest, hash_file, write_atomic
 
 SHARD = 128  # pictures: the most that a killed run repeats, and that are in memory before they are written
 
@@ -57,12 +57,7 @@ class Store:
             return {"keys": []}
         with safe_open(path, "numpy") as file:
             record = json.loads(file.metadata()["record"])
-        stored = record["made_by"]
-        for key in {**self.made_by, **stored}:
-            if stored.get(key) != self.made_by.get(key):
-                found, wanted = (json.dumps(made_by.get(key))[:200] for made_by in (stored, self.made_by))
-                told = f"{key} is {found} there, {wanted} now; choose another folder, or delete it"
-                raise ValueError(f"{path} was made by something else: {told}")
+        check_same(record["made_by"], self.made_by, path)
         return record
 
     def missing(self, keys: Iterable[str]) -> list[str]:

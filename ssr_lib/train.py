@@ -4,48 +4,43 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import nn
 from tqdm import trange
 
 from ssr_lib.extract import Maps, pooled_features
-from ssr_lib.files import digest, hash_file, load_part, locked, read_json, write_atomic
-from ssr_lib.heads import check_choice
+from ssr_lib.files import STRICT, check_same, digest, hash_file, load_part, locked, one_line, read_json, write_atomic
 from ssr_lib.network import RetrievalNet, all_options, weights_digest
 from ssr_lib.weights import load_checkpoint, save_checkpoint
 from ssr_lib.whitening import Whitening, fit_lda
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
-    """The recipe of a head. Raises `ValueError` for an optimizer, a start or a number of steps that cannot be."""
+    """The recipe of a head. `ValueError` names a field of no legal value."""
 
-    steps: int = 300
-    batch_size: int = 64
-    optimizer: str = "adamw"  # Loshchilov & Hutter, ICLR 2019: further in few steps than "sgd" (with Nesterov momentum)
-    start: str = "random"  # of the whitening and the class centres: "random" | "fitted" (fit_start)
-    shrinkage: float = 3.0  # of a fitted start's LDA; of 0.03 to 10 the best after training, on validation landmarks
-    lr_tail: float = 1e-3  # of pretrained and of fitted layers
-    lr_new: float = 4e-3  # of what starts at random
-    weight_decay: float = 1e-2  # PyTorch's default for AdamW; take 1e-4 with "sgd"
-    warmup: float = 0.1  # share of the steps; 5 of 50 epochs in CFCD's configuration
-    clip: float = 10.0  # norm of the whole gradient; as DELF's public training program (tensorflow/models)
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # Loshchilov & Hutter, ICLR 2019: in few steps ahead of Nesterov's
+    start: Literal["random", "fitted"] = "random"  # of the whitening and the class centres; fitted: fit_start
+    shrinkage: NonNegativeFloat = 3.0  # of a fitted start's LDA; of 0.03 to 10 the best on validation landmarks
+    lr_tail: NonNegativeFloat = 1e-3  # of pretrained and of fitted layers
+    lr_new: NonNegativeFloat = 4e-3  # of what starts at random
+    weight_decay: NonNegativeFloat = 1e-2  # PyTorch's default for AdamW; take 1e-4 with "sgd"
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the steps; 5 of 50 epochs in CFCD's configuration
+    clip: PositiveFloat = 10.0  # norm of the whole gradient; as DELF's public training program (tensorflow/models)
     loss: str = "arcface"  # a loss by its name, module path or .py file
     loss_options: Mapping[str, Any] = field(default_factory=dict)  # its keyword arguments, such as margin and scale
-    seed: int = 0  # of the order of the images, and of class centres that start at random
-
-    def __post_init__(self):
-        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
-        check_choice("start", self.start, ("random", "fitted"))
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; at least 1 is wanted")
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # of the images' order, and of class centres at random
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
@@ -82,7 +77,8 @@ def make_loss(net: RetrievalNet, classes: int, config) -> nn.Module:
     """The loss that a recipe names, for descriptors of `net`; `config` has `loss`, `loss_options` and `seed`."""
     kind = load_part(config.loss, "losses").Loss
     options = all_options(kind, config.loss_options, f"loss {config.loss!r}")
-    return kind(net.descriptor_dim, classes, seed=config.seed, **options)
+    with one_line(f"loss {config.loss!r}"):
+        return kind(net.descriptor_dim, classes, seed=config.seed, **options)
 
 
 def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -169,28 +165,14 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
     return record["rows"]
 
 
-def check_same(found: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:
-    """Raise `ValueError` naming an entry in which two records differ; `where` holds the found one."""
-    wanted = json.loads(json.dumps(wanted))  # as a record is read again: no tuples
-    for key in {**found, **wanted}:
-        if found.get(key) != wanted.get(key):
-            told = f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} here"
-            raise ValueError(f"{where} holds another training run: {told}; choose another directory or delete it")
-
-
 @torch.no_grad()
 def fit_head(net: RetrievalNet, maps: Maps, batch_size: int = 64) -> None:
     """Let a head that has a `fit` learn from stored maps what it does not learn by training: codebooks, a PCA."""
     if hasattr(net.head, "fit"):
-        net.eval().head.fit(_kept(net, maps, batch_size))
-
-
-def _kept(net: RetrievalNet, maps: Maps, batch_size: int) -> Iterator[tuple]:
-    """What the head is called with, for all maps; unlike those of `maps.batch` these stay what they are."""
-    device = next(net.parameters()).device
-    for ids in maps.batches(batch_size):
-        mid, last = (x if x is None else x.clone() for x in maps.batch(ids, device))
-        yield net.inputs(mid, last)
+        device = next(net.parameters()).device
+        batches = (maps.batch(ids, device) for ids in maps.batches(batch_size))
+        kept = ([x if x is None else x.clone() for x in batch] for batch in batches)  # the next one overwrites a batch
+        net.eval().head.fit(net.inputs(*both) for both in kept)
 
 
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:

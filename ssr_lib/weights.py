@@ -1,7 +1,7 @@
 """Networks on disk: weights as safetensors with a JSON record beside them; and weights that others have published.
 
 The record is stored inside the safetensors file too, so that weights and record of two runs cannot be taken for one.
-Pickles are read with `weights_only=True`: tensors, numbers and text, and nothing runs.
+Pickles are read with `weights_only=True`, and nothing in them runs; a head's .py file that a record names does run.
 """
 
 import json
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from ssr_lib.files import read_json, write_atomic
+from ssr_lib.files import check_writable, one_line, read_json, write_atomic
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
 
@@ -23,8 +23,18 @@ FORMAT = "ssr-checkpoint-2"
 def checkpoint_files(path: Path | str) -> tuple[Path, Path]:
     """The two files of a checkpoint: weights and record; `path` with or without its .safetensors or .json."""
     path = Path(path)
+    if path.name in ("", ".."):
+        raise ValueError(f"{path} is a folder; the name of a checkpoint is wanted")
     stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")
+
+
+def check_destination(path: Path | str, made_by: str) -> None:
+    """Raise `OSError` or `ValueError` where no checkpoint can be written or a file without `made_by` in it would go."""
+    for target in checkpoint_files(path):
+        check_writable(target)
+        if target.exists() and made_by.encode() not in target.read_bytes():  # both hold the record as text
+            raise ValueError(f"{target} is there and was made by something else; give another name (--out)")
 
 
 def save_checkpoint(path: Path | str, net: RetrievalNet, extra: dict[str, Any] | None = None) -> Path:
@@ -40,13 +50,11 @@ def save_checkpoint(path: Path | str, net: RetrievalNet, extra: dict[str, Any] |
 def read_record(path: Path | str) -> dict[str, Any]:
     """The record of a checkpoint: its "config" and "extra". Raises `ValueError` naming a damaged or foreign file."""
     weights_file, record_file = checkpoint_files(path)
-    try:
+    with one_line(f"{weights_file} holds no network of {FORMAT}, whole and undamaged; make or copy it again"):
         with safe_open(weights_file, framework="pt") as stored:
-            record = json.loads((stored.metadata() or {}).get("record", "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{weights_file} is damaged or cut short ({error}); make or copy it again") from error
-    if record.get("format") != FORMAT:
-        raise ValueError(f"{weights_file} holds no network of {FORMAT}; train or convert it again")
+            record = json.loads(stored.metadata()["record"])
+        if (record["format"], type(record["config"]), type(record["extra"])) != (FORMAT, dict, dict):
+            raise ValueError(f"its record is {record!r:.80}")
     if read_json(record_file) != record:
         raise ValueError(f"{record_file} is missing or is not the record inside {weights_file.name}; copy both again")
     return record
@@ -56,22 +64,20 @@ def load_checkpoint(path: Path | str, net: RetrievalNet | None = None) -> Retrie
     """The net that was saved, in eval mode; its weights go into `net` if given. `ValueError` names a wrong file."""
     config = read_record(path)["config"]
     weights_file = checkpoint_files(path)[0]
-    try:
+    with one_line(f"{weights_file} does not hold the network that its record describes"):
         net = net or RetrievalNet(**{**config, "pretrained": "none"})  # they come from the file
         net.load_state_dict(load_file(weights_file))
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ValueError(f"{weights_file} does not hold the network that its record describes: {reason}") from error
-    net.config["pretrained"] = config["pretrained"]
+        net.config["pretrained"] = config["pretrained"]
     return net.eval()
 
 
 def stored_preprocess(path: Path | str) -> Preprocess | None:
     """How a checkpoint wants its pictures: as its record says, or as its backbone was pretrained; None: not known."""
     record = read_record(path)
-    if "preprocess" in record["extra"]:
+    if "preprocess" not in record["extra"]:
+        return PRESETS["lite"] if str(record["config"].get("backbone")).startswith("tf_efficientnet_lite") else None
+    with one_line(f"{path}: preprocess in its record"):
         return Preprocess(**record["extra"]["preprocess"])
-    return PRESETS["lite"] if record["config"]["backbone"].startswith("tf_efficientnet_lite") else None
 
 
 class Ignored:

@@ -91,7 +91,7 @@ def test_weights_from_a_file_are_loaded_and_wrong_ones_named(tmp_path):
     ("resnet18", "package", r"'resnet18' has no weights in a package; 'hub'"),
     ("resnet18", "weights.bin", r"no timm model 'resnet18' with pretrained='weights\.bin': No such file"),
     ("xcit_nano_12_p16_224", "none", r"xcit_nano_12_p16_224' cannot .* a ViT, or layers in sequence"),
-    ("xception41", "none", r"xception41' cannot be cut in three .*maps at stride 16 and 32, is wanted"),
+    ("xception41", "none", r"xception41' cannot be cut in three; .*maps at stride 16 and 32, is wanted"),
 ])  # fmt: skip
 def test_errors_say_what_would_work(name, pretrained, message):
     with pytest.raises(ValueError, match=message):

@@ -10,7 +10,7 @@ from ssr_lib.benchmark import Benchmark
 
 @pytest.fixture
 def benchmark():
-    names = [f"{i}.jpg" for i in range(6)], ["a.jpg", "b.jpg"]
+    names = [f"{i}.jpg" for i in range(6)], ["a.jpg", "3.jpg"]
     return Benchmark("made", ".", *names, easy=[[0, 4], [1]], hard=[[2], []], junk=[[5], [4]], groups=["a", "b"],
                      query_ids=[-1, 3], extra={"same_style": [[3], [5]]})  # fmt: skip
 
@@ -36,12 +36,14 @@ def test_medium_takes_easy_and_hard_as_right_and_ignores_junk(benchmark):
 
 def test_queries_are_selected_in_the_order_asked_for(benchmark):
     chosen = benchmark.select_queries([1, 0])
-    assert chosen.queries == ["b.jpg", "a.jpg"] and chosen.groups == ["b", "a"]
+    assert chosen.queries == ["3.jpg", "a.jpg"] and chosen.groups == ["b", "a"]
     assert as_lists(chosen.extra["same_style"]) == [[5], [3]]
 
 
 @pytest.mark.parametrize("changes,words", [
-    ({"easy": None, "junk": None}, "missing 2 required positional arguments: 'easy' and 'junk'"),
+    ({"easy": None}, "field required"), ({"easy": [[0.9], [1]]}, "easy.0.0 is 0.9"), ({"name": 1}, "name is 1; "),
+    ({"easy": [["0"], []]}, "easy.0.0 is '0'"), ({"easy": [[True], []]}, "is True; input should be a valid integer"),
+    ({"query_ids": [-1, 4]}, "query 1 (3.jpg): 4 in 'query_ids'"), ({"query_ids": [99, 3]}, "(a.jpg): 99 in 'query_ids'"),
     ({"boxes": [[0, 0, 0, 5], None]}, "query 0 (a.jpg): box (0, 0, 0, 5) is not (x0, y0, x1, y1)"),
     ({"groups": ["a"]}, "benchmark made: 1 entries in 'groups' for 2 queries"),
     ({"database": ["0.jpg"] * 6}, "database image '0.jpg' is listed twice"),

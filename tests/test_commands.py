@@ -87,6 +87,10 @@ def refused(capsys, line):
     (f"{SEARCH} --alpha nan", "alpha = nan: a number from 0 to 1000"),
     (f"{SEARCH} --rerank superglobal --alpha 0.3", "alpha = 0.3: superglobal has no alpha; leave it out"),
     (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
+    (f"{SEARCH} --out photos/a0.png", "--out photos/a0.png is the query or a picture of the gallery"),
+    (f"{SEARCH} --out link.png", "--out link.png is the query or a picture of the gallery"),
+    (f"{SEARCH} --rerank os.path", "rerank: os.path: AttributeError: "), (f"{SEARCH} --device meta", "device meta: "),
+    ("index --gallery photos --k 12", "k = 12: wanted is 1 to 11"),
     (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
     (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
     ("evaluate broken.csv", "2 of the pictures cannot be used"),
@@ -94,14 +98,21 @@ def refused(capsys, line):
     (f"{TRUTH} --features x.mat", "x.mat: No such file"),
     (f"{EVALUATE} --index .", "--index . holds a live index, whose lists are approximate"),
     ("whiten labels.csv --images photos --out mine", "labels.csv has 0 labels in its training rows"),
+    ("whiten train.csv --images photos --out v", "v.json is there and was made by something else; give another name"),
+    ("whiten train.csv --images photos --out .", ". is a folder; the name of a checkpoint is wanted"),
+    ("whiten train.csv --images photos --out w.pth/x", "w.pth/x.safetensors: cannot be written (Not a directory)"),
     ("whiten broken.csv --out mine", "2 labels have two pictures or more; 4 such labels are wanted"),
     ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
     ("convert w.pth --family gem", "w.pth (gem) is damaged"),
+    ("convert w.pth --family gem --out v", "v.json is there and was made by something else"),
 ])  # fmt: skip
 def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk, capsys, line, words):
     Path("broken.csv").write_text("file,label\ngnd.pkl,a\nw.pth,a\nphotos/a0.png,b\nphotos/a1.png,b\n")
     Path("w.pth").write_text("text")
+    Path("train.csv").write_text("\n".join(["file,label", *(f"{name},{name[0]}" for name in NAMES)]))
+    Path("v.json").touch()
     Path("live.npz").touch()
+    os.link("photos/b1.png", "link.png")
     before = set(desk.rglob("*"))
     assert words in refused(capsys, line)
     assert set(desk.rglob("*")) == before
@@ -244,6 +255,8 @@ def test_evaluate_reads_a_stored_benchmark_as_the_pickle_it_was_made_from(capsys
     assert found(capsys, "evaluate --ground-truth stored.json") == found(capsys, f"{TRUTH} --images photos")
     benchmark.select_queries([]).save("none.json")
     assert "none.json has 0 queries and 8 " in refused(capsys, "evaluate --ground-truth none.json")
+    os.remove("photos/d1.png")
+    assert "1 of 10 pictures (d1.png) are not in " in refused(capsys, "evaluate --ground-truth stored.json")
 
 
 @pytest.mark.parametrize("ending", [".mat", ".MAT", ".npz"])
@@ -268,7 +281,7 @@ def test_evaluate_reads_published_features_in_place_of_pictures(capsys, ending, 
 
 
 @pytest.mark.parametrize("error,status,words", [
-    (KeyboardInterrupt(), 130, "interrupted; the same command goes on behind what"),
+    (KeyboardInterrupt(), 130, "interrupted; the same command goes on behind what its index or folder holds, and begins anew without"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory; a smaller --batch-size"),
     (OSError(errno.ENOSPC, "No space left"), 2, "No space left: make room, or name another folder"),
     (KeyError("x"), 2, "unexpected KeyError: 'x'; `ssr --traceback …` shows where, please report it"),

@@ -18,7 +18,7 @@ PART = """
 from __future__ import annotations
 from dataclasses import dataclass
 @dataclass
-class Answer:
+class Head:
     value: int = {value}
 """
 
@@ -60,10 +60,10 @@ def test_digests_are_sha256_of_canonical_json_and_of_bytes(tmp_path):
 
 def test_a_part_is_found_by_name_by_module_path_and_by_file(tmp_path):
     assert load_part("arcface", "losses").__name__ == "ssr_lib.losses.arcface"
-    assert load_part("ssr_lib.losses.arcface", "heads") is load_part("arcface", "losses")
+    assert load_part("ssr_lib.losses.arcface", "losses") is load_part("arcface", "losses")
     for value in (1, 2):
         write_atomic(tmp_path / str(value) / "mine.py", PART.format(value=value))
-    assert [load_part(str(tmp_path / folder / "mine.py"), "heads").Answer().value for folder in "12"] == [1, 2]
+    assert [load_part(str(tmp_path / folder / "mine.py"), "heads").Head().value for folder in "12"] == [1, 2]
 
 
 def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are():
@@ -72,9 +72,13 @@ def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are():
             load_part(name, "losses")
 
 
-def test_a_part_that_lacks_something_itself_says_so(tmp_path, monkeypatch):
-    (tmp_path / "lacking_part.py").write_text("import no_such_library\n")
+@pytest.mark.parametrize("code,words", [
+    ("import no_such_library", "No module named 'no_such_library'"), ("raise SystemExit(0)", "SystemExit: 0"),
+    ("def (:", "SyntaxError: invalid syntax"),
+])  # fmt: skip
+def test_a_part_that_lacks_something_itself_says_so(tmp_path, monkeypatch, code, words):
+    (tmp_path / "lacking_part.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("lacking_part.again", str(tmp_path / "lacking_part.py")):
-        with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        with pytest.raises(ValueError, match=f"losses: {name}: .*{words}"):
             load_part(name, "losses")

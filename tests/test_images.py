@@ -10,6 +10,7 @@ from PIL import Image
 
 from ssr_lib.decode import ImageError
 from ssr_lib.images import PRESETS, Preprocess, crop, to_tensors
+from ssr_lib.train import TrainConfig
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "image.npz")
 RGB = GOLDEN["image_bgr_u8"][:, :, ::-1]
@@ -73,7 +74,11 @@ def test_box_is_truncated_or_rounded_and_may_end_a_pixel_outside_but_not_be_of_a
             crop(PHOTO, box)
 
 
-@pytest.mark.parametrize("wrong", [{"color_order": "rbg"}, {"size_rule": "none"}, {"interpolation_up": "lanczos"}])
-def test_illegal_value_is_refused_by_field_name(wrong):
-    with pytest.raises(ValueError, match=f"preprocess .*{next(iter(wrong))}"):
-        Preprocess(**wrong)
+@pytest.mark.parametrize("record,wrong", [
+    *((Preprocess, wrong) for wrong in ({"color_order": "rbg"}, {"size_rule": "none"}, {"interpolation_up": "lanczos"},
+      {"size": -5}, {"scales": ()}, {"std": (0, 0, 0)}, {"mean": 3 * (np.nan,)}, {"reduce": 0}, {"crop": "no"})),
+    *((TrainConfig, wrong) for wrong in ({"steps": 2.5}, {"lr_new": np.nan}, {"warmup": 2}, {"clip": 0}, {"seed": -1})),
+])  # fmt: skip
+def test_illegal_value_is_refused_by_field_name(record, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        record(**wrong)

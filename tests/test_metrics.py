@@ -23,7 +23,8 @@ def lists(case):
 
 def benchmark(truth, n_database, **options):
     tables = {key: [query[key] for query in truth] for key in ("easy", "hard", "junk")}
-    names = [f"{i}.jpg" for i in range(n_database)], [f"q{i}.jpg" for i in range(len(truth))]
+    queries = [f"{i}.jpg" for i in options.get("query_ids", range(-len(truth), 0))]
+    names = [f"{i}.jpg" for i in range(n_database)], queries
     return Benchmark("test", ".", *names, **tables, **options)
 
 

@@ -65,11 +65,15 @@ def trained(pictures, tmp_path_factory):
     ("a: [", "mine.yaml is no YAML: "),
     ({"batch_size": 9, "accumulate": 2}, "batch_size is 9; a multiple of 1 processes x 2 parts"),
     ({"loss_options": {"angle": 1}}, "loss 'arcface' has no option angle"),
+    ({"loss_options": {"margin": "x"}}, "loss 'arcface': TypeError: "), ({"loss": "os.path"}, "no attribute 'Loss'"),
+    ({"head_options": {"mid_channels": "a"}}, "network with head 'product': TypeError: "),
+    ({"seed": 2**70}, "mine.yaml: seed is 1180591620717411303424; "), ({"leave_out": "jpg"}, "jpg: one landmark id a line"),
     ({"leave_out": "most.txt"}, "train_clean.csv lists 1 landmarks but those of most.txt; two or more"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_is_told_in_one_line(pictures, tmp_path, monkeypatch, capsys, content, message):
     monkeypatch.chdir(tmp_path)
     Path("most.txt").write_text("7\n70\n")
+    Path("jpg").write_bytes(b"\xff\xd8")
     if isinstance(content, dict):
         content = yaml.safe_dump(small_recipe(pictures, "run").model_dump() | content)
     Path("mine.yaml").write_text(content)
@@ -110,7 +114,7 @@ def test_a_killed_training_continues_to_the_same_bits_and_a_finished_one_is_foun
     assert extra["trained_on"] == "GLDv2-clean" and Preprocess(**extra["preprocess"]).scales == (0.7071, 1.0, 1.4142)
     assert not (tmp_path / "state.pt").exists()
     assert train(broken) == resumed and counted.call_count == 8
-    with pytest.raises(ValueError, match=r"rate is 0\.02 there, 0\.5 here"):
+    with pytest.raises(ValueError, match=r"rate is 0\.02 there, 0\.5 now"):
         train(broken.model_copy(update={"rate": 0.5}))
 
 

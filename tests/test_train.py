@@ -9,8 +9,9 @@ import pytest
 import torch
 from test_parts import HEAD, LOSS
 
-from ssr_lib.extract import Maps, describe_maps, pooled_features
+from ssr_lib.extract import Maps, describe_maps, descriptors_of, pooled_features
 from ssr_lib.files import FolderBusyError, locked
+from ssr_lib.images import Preprocess
 from ssr_lib.network import RetrievalNet
 from ssr_lib.train import TrainConfig, batch_ids, fit_start, learning_rate, make_loss, make_optimizer, train_head
 from ssr_lib.whitening import fit_lda
@@ -105,9 +106,9 @@ def test_a_finished_directory_is_loaded_without_a_step_and_a_damaged_one_trained
 
 
 @pytest.mark.parametrize("changes,message", [
-    ({"config": replace(CONFIG, lr_tail=0.5)}, r"config\.lr_tail is 0\.001 there, 0\.5 here"),
-    ({"net": make_net("plain")}, r"net\.head is 'product' there, 'plain' here"),
-    ({"maps": make_maps(digest="other")}, "maps is 'maps' there, 'other' here"),
+    ({"config": replace(CONFIG, lr_tail=0.5)}, r"config\.lr_tail is 0\.001 there, 0\.5 now"),
+    ({"net": make_net("plain")}, r'net\.head is "product" there, "plain" now'),
+    ({"maps": make_maps(digest="other")}, 'maps is "maps" there, "other" now'),
     ({"labels": LABELS[::-1][1:] + LABELS[:1]}, "labels is"),
 ])  # fmt: skip
 def test_a_directory_of_another_training_is_refused_by_name(whole, changes, message):
@@ -126,8 +127,11 @@ def test_parts_from_files_are_fitted_trained_and_known_by_their_code(tmp_path):
     net, rows = run(tmp_path / "run", net, config, make_maps("frozen"))
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert sum(len(last) for mid, last, project in seen) == 40, "a head that has a fit gets every map before a step"
+    code = descriptors_of(net, Preprocess())[1]["head code"]
+    head.write_text(HEAD + "# another code\n")
+    assert descriptors_of(net, Preprocess())[1]["head code"] != code, "an index does not take it for the same"
     loss.write_text(LOSS + "# another code\n")
-    with pytest.raises(ValueError, match="loss code is"):
+    with pytest.raises(ValueError, match=r"(head|loss) code is"):
         run(tmp_path / "run", net, config, make_maps("frozen"))
 
 

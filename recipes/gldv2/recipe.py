@@ -34,7 +34,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=
     loss: str
     loss_options: dict[str, Any]
     train_backbone: bool
-    seed: NonNegativeInt
+    seed: int = Field(ge=0, lt=2**32)
     out: str
     device: str
     checkpoint_every: PositiveInt

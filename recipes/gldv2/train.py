@@ -28,9 +28,9 @@ from recipes.gldv2.recipe import Recipe, read_recipe
 from recipes.gldv2.views import TrainingViews, positions
 from ssr_lib.decode import ImageError
 from ssr_lib.extract import pick_device
-from ssr_lib.files import FolderBusyError, digest, locked, replacing
+from ssr_lib.files import FolderBusyError, check_same, digest, locked, one_line, replacing
 from ssr_lib.network import RetrievalNet, weights_digest
-from ssr_lib.train import check_same, finish, finished_rows, learning_rate, make_loss
+from ssr_lib.train import finish, finished_rows, learning_rate, make_loss
 
 # what makes no other network: how fast it goes, and where things lie (what lies there is known by its digest)
 ASIDE = {"clean_csv", "images", "leave_out", "pretrained", "out", "workers", "device", "checkpoint_every", "log_every"}
@@ -68,7 +68,8 @@ class Learner(nn.Module):
         super().__init__()
         self.dtype = getattr(torch, recipe.precision)
         options = recipe.model_dump(include={"descriptor_dim", "pretrained", "seed"})
-        self.net = RetrievalNet(recipe.backbone, recipe.head, recipe.head_options, **options)
+        with one_line(f"network with head {recipe.head!r}"):
+            self.net = RetrievalNet(recipe.backbone, recipe.head, recipe.head_options, **options)
         self.net.backbone.mid.requires_grad_(recipe.train_backbone)
         self.loss = make_loss(self.net, classes, recipe)
         if self.loss.per_class is not None:

@@ -20,6 +20,7 @@ from ssr_lib.commands.search import opened
 from ssr_lib.datasets import revisited
 from ssr_lib.datasets.folder import check_there, read_labels, read_training_labels
 from ssr_lib.extract import describe, extract, extract_benchmark
+from ssr_lib.files import one_line
 from ssr_lib.images import Preprocess
 from ssr_lib.rerank import first_ranking
 from ssr_lib.rerank._choice import choose_reranker
@@ -28,7 +29,7 @@ from ssr_lib.scale.engine import on_ray, one_machine
 from ssr_lib.scale.live import FILE
 from ssr_lib.search import Prepared, prepare, rank
 from ssr_lib.significance import paired_difference
-from ssr_lib.weights import save_checkpoint
+from ssr_lib.weights import check_destination, save_checkpoint
 from ssr_lib.whitening import fit_lda
 
 AT = (1, 5, 10)
@@ -62,7 +63,8 @@ def evaluate(args: Namespace) -> None:
             made_by = {"features": args.features}
         else:
             queries, database, made_by = _described(args, benchmark, args.index or temporary)
-        results = _measured(benchmark, queries, database, part, parameters)
+        with one_line(args.features or f"--rerank {args.rerank}"):
+            results = _measured(benchmark, queries, database, part, parameters)
     counts = {"queries": len(benchmark), "groups": len(set(benchmark.groups)), "database": len(benchmark.database)}
     if args.json:
         made_by |= {"rerank": args.rerank, **parameters, "unit": "fraction"}
@@ -71,7 +73,11 @@ def evaluate(args: Namespace) -> None:
         told = ", ".join([args.rerank, *(f"{name} = {value}" for name, value in parameters.items())])
         n = "{:,} queries in {:,} groups, {:,} database pictures".format(*counts.values())
         print(f"{shown(benchmark.name)}: {n}; re-ranking by {told}\n")
-        _print_results(results)
+        print(f"{'per cent':27s}" + "".join(f"{name:>8s}" for name in FIGURES))
+        for title, by_difficulty in results.items():
+            for difficulty, values in by_difficulty.items():
+                figures = ("      --" if value is None else f"{100 * value:8.2f}" for value in values.values())
+                print(f"{title + ', ' + difficulty.title():27s}" + "".join(figures))
 
 
 def _benchmark(args: Namespace) -> Benchmark:
@@ -86,6 +92,8 @@ def _benchmark(args: Namespace) -> Benchmark:
         if args.images:
             raise ValueError(f"{file} says where its pictures lie: leave out --images")
         benchmark = Benchmark.load(file)
+        if not args.features:
+            check_there(benchmark.root, [*benchmark.database, *benchmark.queries])
     elif args.images or args.features:
         benchmark = revisited.read_ground_truth(file, args.images, subset=True)
         if benchmark.name not in revisited.OFFICIAL:
@@ -122,14 +130,10 @@ def _described(args: Namespace, benchmark: Benchmark, directory: str) -> tuple[n
 def read_features(path: Path, benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
     """Stored descriptors of queries (Q, D) and database (N, D), float32, of a .mat or .npz with Q (D, Q) and X (D, N);
     what the file holds decides, not its name. Raises `ValueError` naming it where that is something else."""
-    try:
+    wanted = "it is damaged, of MATLAB 7.3 (save it with -v7), or neither .mat nor .npz"
+    with one_line(f"{path} holds no arrays Q (D, queries) and X (D, N): {wanted}"):
         stored = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else loadmat(path, appendmat=False)
         arrays = [np.asarray(stored[name]) for name in ("Q", "X")]
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files raise all kinds
-        told = "it is damaged, of MATLAB 7.3 (save it with -v7), or neither .mat nor .npz"
-        raise ValueError(f"{path} holds no arrays Q (D, queries) and X (D, N): {told}") from error
     for name, array, wanted in zip("QX", arrays, (len(benchmark), len(benchmark.database)), strict=True):
         if array.ndim != 2 or array.shape[1] != wanted or array.dtype.kind not in "fiu":
             raise ValueError(f"{path}: {name} is {array.dtype} {array.shape}; wanted numbers (dimension, {wanted})")
@@ -160,20 +164,13 @@ def _means(parts: list[metrics.Evaluation], difficulty: str) -> dict[str, float 
     return dict(zip(FIGURES, rows.mean(axis=0).tolist() if len(rows) else [None] * len(FIGURES), strict=True))
 
 
-def _print_results(results: dict[str, dict]) -> None:
-    print(f"{'per cent':27s}" + "".join(f"{name:>8s}" for name in FIGURES))
-    for title, by_difficulty in results.items():
-        for difficulty, values in by_difficulty.items():
-            figures = ("      --" if value is None else f"{100 * value:8.2f}" for value in values.values())
-            print(f"{title + ', ' + difficulty.title():27s}" + "".join(figures))
-
-
 def whiten(args: Namespace) -> None:
     """Learn a whitening from labelled pictures, store the network that ends in it, and print what it gave on others."""
     labelled = read_training_labels(check_file(args.labels), args.images)
     labels, several = labelled.labels, np.bincount(labelled.labels) > 1
     if several.sum() < 4:
         raise ValueError(f"{args.labels}: {several.sum()} labels have two pictures or more; 4 such labels are wanted")
+    check_destination(args.out, "labels_file")
     net, preprocess, options = opened(args)
     if net.config["descriptor_dim"] is not None:
         raise ValueError(f"--model {args.model} ends in a whitening; a network without one is wanted, such as lite0")
@@ -190,7 +187,7 @@ def whiten(args: Namespace) -> None:
     net.whitening = torch.nn.Linear(*weight.T.shape)
     net.whitening.load_state_dict({"weight": weight, "bias": -weight @ torch.from_numpy(learned.mean)})
     net.config |= {"descriptor_dim": len(weight), "normalize_pooled": True}
-    file = save_checkpoint(args.out, net, {"preprocess": preprocess.to_dict()})
+    file = save_checkpoint(args.out, net, {"preprocess": preprocess.to_dict(), "labels_file": Path(args.labels).name})
     print(f"learned from {len(x):,} pictures of {len(several):,} labels; --model {shown(str(file))} whitens by it")
     gain = paired_difference(after, before, own)
     points = f"{100 * gain.estimate:+.1f} [{100 * gain.ci_low:+.1f}, {100 * gain.ci_high:+.1f}] points"

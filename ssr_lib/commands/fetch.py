@@ -14,8 +14,7 @@ def fetch(args: Namespace) -> None:
         for name, data_set in DATA_SETS.items():
             print(f"{name:27s}{data_set['size']:>19s}   {data_set['about']}")
         return
-    options = {"shards": args.shards, "progress": sys.stderr.isatty(), "tell": note}
-    print(shown(str(fetch_data_set(args.name, args.to, **options))))
+    print(shown(str(fetch_data_set(args.name, args.to, shards=args.shards, progress=sys.stderr.isatty(), tell=note))))
 
 
 def convert(args: Namespace) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ssr_lib import __version__
 
 RERANKERS = "gfr, aqe, alpha_qe, dba, alpha_qe_dba, superglobal, none"
-GOING_ON = "the same command goes on behind what its index or folder holds"
+GOING_ON = "the same command goes on behind what its index or folder holds, and begins anew without one"
 ELSEWHERE = {"verify": "study", "report": "study", "index": "search", "whiten": "evaluate", "convert": "fetch"}
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, broken text, line separators: Unicode categories
 
@@ -128,15 +128,6 @@ def _add_profile(parser: argparse.ArgumentParser, workspace: str = "the reposito
     parser.add_argument("--workspace", metavar="DIR", help=f"for results/ and data/cache/; default: {workspace}")
 
 
-def _reuse_large_buffers() -> None:
-    """Have glibc keep freed memory: a network asks for the same 100 MB buffers again and again, and getting each of
-    them from the system anew, page by page, takes two thirds of the time on a CPU."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library: nothing to set
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD of malloc.h
-        mallopt(-4, 0)  # M_MMAP_MAX
-
-
 def main(argv: list[str] | None = None) -> int:
     """Carry out a command line. Exit status: 0 done, 1 `verify` found another study, 2 wrong input, 130 interrupted."""
     if sys.stderr is None:  # 2>&-
@@ -148,7 +139,12 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = note
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid text
-    _reuse_large_buffers()
+    # A network asks for the same 100 MB buffers again and again, and to get each of them from the system anew, page by
+    # page, takes two thirds of the time on a CPU: glibc is to keep freed memory.
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library: nothing to set
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD of malloc.h
+        mallopt(-4, 0)  # M_MMAP_MAX
     status = _carry_out(args)
     try:
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be reported
@@ -172,7 +168,7 @@ def _carry_out(args: argparse.Namespace) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a part of the user's own may ask for the end
         if args.traceback:
             raise
         note(_sentence(error))

@@ -14,7 +14,7 @@ from ssr_lib.commands.main import check_file, note, shown
 from ssr_lib.datasets.folder import list_pictures
 from ssr_lib.decode import load_image
 from ssr_lib.extract import describe, descriptors_of, pick_device
-from ssr_lib.files import digest
+from ssr_lib.files import check_writable, digest, one_line
 from ssr_lib.gallery import Gallery, index_folder
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
@@ -29,10 +29,15 @@ PACKAGED = {f"lite{i}": f"tf_efficientnet_lite{i}" for i in range(3)}
 
 def search(args: Namespace) -> None:
     """Rank the pictures of a folder by likeness to one; print the list before and after re-ranking."""
-    # all of it before the gallery is indexed, which can take long
-    if args.out and (Path(args.out).suffix != ".png" or not Path(args.out).absolute().parent.is_dir()):
-        raise ValueError(f"--out {args.out}: a name that ends in .png is wanted, in a folder that is there")
-    load_image(check_file(args.photo))
+    load_image(check_file(args.photo))  # this and what follows before the gallery is indexed, which can take long
+    if args.out:
+        out = Path(args.out)
+        if out.suffix != ".png" or out.is_dir() or not out.absolute().parent.is_dir():
+            raise ValueError(f"--out {out}: a name that ends in .png is wanted, in a folder that is there")
+        check_writable(out)
+        own = [args.photo, *(Path(args.gallery, name) for name in list_pictures(args.gallery)[0])]
+        if out.exists() and any(map(out.samefile, own)):
+            raise ValueError(f"--out {out} is the query or a picture of the gallery; give another name")
     before, after, parameters, record = _found(args)
     places = {name: place for place, (name, _) in enumerate(before, start=1)}
     lists = {"before": [], "after": []}
@@ -83,8 +88,9 @@ def _found(args: Namespace) -> tuple[list, list, dict, dict]:
     query = describe(net, [args.photo], preprocess, **options)  # (1, D)
     database, found = prepare(gallery.descriptors), []
     first = first_ranking(query, database, None if own is None else np.array([own]))
-    prepared = gallery.prepared(part, database, parameters)
-    again = part.rerank(query, database, first, prepared=prepared, **parameters)
+    with one_line(f"--rerank {args.rerank}"):
+        prepared = gallery.prepared(part, database, parameters)
+        again = part.rerank(query, database, first, prepared=prepared, **parameters)
     for ids, scores in ((first.ids, first.scores), (again.ranks, again.scores)):
         found.append([(gallery.files[i], float(score)) for i, score in zip(ids[0], scores[0], strict=True)])
     record |= {"pictures": len(gallery.files), "newly_indexed": gallery.n_new, "unreadable": gallery.unreadable}
@@ -113,6 +119,7 @@ def index(args: Namespace) -> None:
     """Make the live index of a folder, or bring it up to what is there now."""
     net, preprocess, options = opened(args)
     place, made_by, parameters = _live(args, net, preprocess, options)
+    choose_reranker("gfr", len(list_pictures(args.gallery)[0]) - 1, k=parameters["k"])  # before they are described
     gallery = _indexed(args, net, preprocess, options)
     pictures = dict(zip(gallery.files, gallery.descriptors, strict=True))
     LiveIndex.follow(place, pictures, made_by, **parameters).save(place)

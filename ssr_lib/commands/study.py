@@ -5,6 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from ssr_lib.files import one_line
+
 
 def study(args: Namespace) -> None:
     """Execute the notebooks of a profile, with changes KEY=VALUE whose values are spelled as a profile spells them."""
@@ -13,10 +15,8 @@ def study(args: Namespace) -> None:
         key, equals, value = setting.partition("=")
         if not key or not equals:
             raise ValueError(f"--set {setting}: KEY=VALUE is wanted, for example training.steps=50")
-        try:
+        with one_line(f"--set {setting}: {value!r} is no value as a profile has it (YAML)"):
             changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {setting}: {value!r} is no value as a profile has it (YAML)") from error
     from ssr_lib.study.run import run
 
     run(args.profile, args.workspace, changes, notebooks=args.notebook)

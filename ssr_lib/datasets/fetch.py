@@ -22,7 +22,7 @@ import yaml
 from ssr_lib.datasets.folder import check_there
 from ssr_lib.datasets.gldv2 import read_clean
 from ssr_lib.datasets.revisited import OFFICIAL, read_ground_truth
-from ssr_lib.files import locked, write_atomic
+from ssr_lib.files import locked, one_line, write_atomic
 
 GLDV2 = "google-landmarks-v2-clean"  # also called gldv2
 ROUNDS = 3  # times that every address is asked before a file is given up
@@ -158,24 +158,19 @@ def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | 
     """
     names = []
     left = BOMB * archive.stat().st_size + 10**9  # bytes
-    try:
-        with tarfile.open(archive) as tar:
-            for entry in tar:
-                found = re.fullmatch(entries, PurePosixPath(entry.name).as_posix())
-                if found is None or not entry.isreg() or (listed is not None and f"jpg/{found[1]}" not in listed):
-                    continue
-                left -= entry.size
-                if left < 0:
-                    raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
-                tar.extract(entry.replace(name=found[1]), folder / "jpg", set_attrs=False, filter="data")
-                names.append(f"jpg/{found[1]}")
-            while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
-                pass
-    except Exception as error:  # damaged archives raise all kinds: TarError, zlib.error, EOFError
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:  # a full disk has a number
-            raise
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{archive} is damaged, dangerous or no archive ({reason}); delete it, try again") from error
+    told = f"{archive} is damaged, dangerous or no archive; delete it and try again"
+    with one_line(told), tarfile.open(archive) as tar:
+        for entry in tar:
+            found = re.fullmatch(entries, PurePosixPath(entry.name).as_posix())
+            if found is None or not entry.isreg() or (listed is not None and f"jpg/{found[1]}" not in listed):
+                continue
+            left -= entry.size
+            if left < 0:
+                raise ValueError(f"more than {BOMB} times its size would be unpacked; it is refused as a bomb")
+            tar.extract(entry.replace(name=found[1]), folder / "jpg", set_attrs=False, filter="data")
+            names.append(f"jpg/{found[1]}")
+        while tar.fileobj.read(1 << 20):  # to the end, where the compression's checksum is
+            pass
     return names
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssr_lib.datasets.folder import read_records
+from ssr_lib.files import one_line
 
 
 def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tuple[list[str], np.ndarray]:
@@ -37,8 +38,6 @@ def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tupl
 
 def read_ids(path: Path | str) -> set[int]:
     """Landmark ids from a text file, one a line; empty lines and what follows a # are passed over."""
-    lines = [line.partition("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    try:
+    with one_line(f"{path}: one landmark id a line is wanted"):
+        lines = [line.partition("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
         return {int(line) for line in lines if line}
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; one landmark id a line is wanted") from error
