@@ -21,7 +21,7 @@ TINY |= {"data.training": {"landmarks": 4, "views": 3}, "data.image_size": 64, "
 TINY |= {"model.descriptor_dim": 8, "training.steps": 2, "training.batch_size": 4, "training.seeds": [0, 1]}
 TINY |= {"tables.main": ["plain"], "rerankers.GFR.candidates": {"k": [1, 2, 5], "alpha": [0.5]}}
 TINY |= {"rerankers.SuperGlobal.fixed.shortlist": 5}
-TINY |= dict.fromkeys(("rerankers.αQE", "rerankers.DBA", "rerankers.αQE + DBA"))
+TINY |= dict.fromkeys(f"rerankers.{name}" for name in ("αQE", "DBA", "αQE + DBA", "adaptive GFR"))
 
 
 @pytest.fixture(scope="module")

@@ -63,10 +63,10 @@ def test_a_network_is_like_another_but_for_what_its_line_says():
     ({"source": "photographs"}, r"source is photographs and data\.datasets has 'drawn', which data\.labels has no"),
     ({"source": "revisited", "data.datasets": []}, r"networks\.plain\.checkpoint is null, and .* does not train"),
     ("{", "Expecting property name"),
-    ({"networks.product.options.windw": 5}, r"networks\.product\.head product: .*it has no option windw; it has "),
-    ({"networks.plain.head": "plane"}, r"networks\.plain\.head plane: .*no part 'plane' in heads; there are .*plain"),
-    ({"training.loss_options.margn": 1.0}, r"training\.loss arcface: .*it has no option margn; it has margin"),
-    ({"rerankers.GFR.candidates.kk": [1]}, r"rerankers\.GFR\.module gfr: TypeError: .*unexpected .*'kk'; ssr_lib"),
+    ({"networks.product.options.windw": 5}, r"networks\.product\.head product, see .*it has no option windw; it has "),
+    ({"networks.plain.head": "plane"}, r"networks\.plain\.head plane, see .*no part 'plane' in heads; there are .*plain"),
+    ({"training.loss_options.margn": 1.0}, r"training\.loss arcface, see .*it has no option margn; it has margin"),
+    ({"rerankers.GFR.candidates.kk": [1]}, r"rerankers\.GFR\.module gfr, see .*: TypeError: .*unexpected .*'kk'"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line(changes, refusal):
     with pytest.raises(ValueError, match=refusal) as caught:
@@ -75,15 +75,15 @@ def test_what_cannot_be_is_refused_in_one_line(changes, refusal):
 
 
 @pytest.mark.parametrize("place,text,refusal", [
-    ("networks.structural.head", "class Hed: pass", "AttributeError: .* no attribute 'Head'; ssr_lib/heads/__init"),
+    ("networks.structural.head", "class Hed: pass", "heads/__init__.py: .* no attribute 'Head'"),
     ("networks.structural.head", HEAD + "    def forward(self, last, project): pass", "TypeError: too many "),
-    ("training.loss", LOSS, "TypeError: .*'seed'; ssr_lib/losses/__init__"),
-    ("rerankers.mine.module", "def rank(): pass", "no attribute 'rerank'; ssr_lib/rerank/__init__"),
+    ("training.loss", LOSS, "losses/__init__.py: TypeError: .*'seed'"),
+    ("rerankers.mine.module", "def rank(): pass", "rerank/__init__.py: .* no attribute 'rerank'"),
 ])  # fmt: skip
 def test_a_file_that_is_no_part_is_refused_with_its_key_and_what_is_wanted(place, text, refusal, tmp_path):
     file = tmp_path / "part.py"
     file.write_text(text)
-    with pytest.raises(ValueError, match=rf"{place} {file}: .*{refusal}") as caught:
+    with pytest.raises(ValueError, match=rf"{place} {file}, see .*{refusal}") as caught:
         Study("smoke", tmp_path, {place: str(file), "training.loss_options": {"base": None}})
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == [file], "before anything is drawn"
 

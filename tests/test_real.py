@@ -10,7 +10,7 @@ from kernels import study_here
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
 
-METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR"]
+METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR", "adaptive GFR, preferred after a look at ROxford5k"]
 
 
 @pytest.fixture(scope="module")

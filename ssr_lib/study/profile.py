@@ -12,7 +12,7 @@ import pydantic
 import yaml
 from pydantic import Field
 
-from ssr_lib.files import load_part
+from ssr_lib.files import load_part, one_line
 from ssr_lib.network import all_options
 from ssr_lib.study.provenance import repository_root
 
@@ -123,7 +123,7 @@ def check_parts(profile: Profile) -> None:
 
 def _try(place: str, package: str, part: str, options: Mapping[str, Any]) -> None:
     """Use a part as the study does, with next to nothing."""
-    try:
+    with one_line(f"{place} {part}, see ssr_lib/{package}/__init__.py"):
         module = load_part(part, package)
         if package == "rerank":
             descriptors = np.random.default_rng(0).standard_normal((1000, 8), np.float32)  # more rows than any k
@@ -134,9 +134,6 @@ def _try(place: str, package: str, part: str, options: Mapping[str, Any]) -> Non
         else:
             loss = module.Loss(8, 2, seed=0, **all_options(module.Loss, options, "it"))
             inspect.signature(loss.forward).bind("descriptors", "labels")
-    except Exception as error:  # whatever a file of the user's own raises, a SyntaxError too
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{place} {part}: {said}; ssr_lib/{package}/__init__.py says what one has") from error
 
 
 def _kind(example: Any, place: str = "") -> Any:
