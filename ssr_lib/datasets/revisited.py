@@ -7,6 +7,7 @@ import os
 import pickle
 import pickletools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from operator import index
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -17,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ssr_lib.benchmark import LISTS, Benchmark
 from ssr_lib.datasets.folder import EXTENSIONS, find_files
-from ssr_lib.decode import ImageError
+from ssr_lib.files import one_line
 from ssr_lib.images import crop
 
 MAX_BYTES = 64 * 2**20  # of a pickle; the published ones have 0.3 MB
@@ -92,16 +93,11 @@ def _fitted(path: Path, box: tuple | None, width: int | None) -> tuple | None:
     """The box of an original file `width` px wide in a copy of it; `ValueError` where the picture does not hold it."""
     if box is None:
         return None
-    try:
-        with Image.open(path) as picture:
-            if width is not None:
-                box = tuple(side * picture.width / width for side in box)
-            if picture.getexif().get(ORIENTATION, 1) < 5:  # else it may be of the picture upright or on its side
-                crop(np.broadcast_to(np.uint8(0), (picture.height, picture.width, 3)), box)
-    except ImageError as error:
-        raise ValueError(f"{path}: {error}") from error
-    except OSError:  # a damaged picture is named when it is described
-        pass
+    with one_line(str(path)), suppress(OSError), Image.open(path) as picture:  # a damaged one is named when described
+        if width is not None:
+            box = tuple(side * picture.width / width for side in box)
+        if picture.getexif().get(ORIENTATION, 1) < 5:  # else it may be of the picture upright or on its side
+            crop(np.broadcast_to(np.uint8(0), (picture.height, picture.width, 3)), box)
     return box
 
 
@@ -215,7 +211,8 @@ def stays_inside(name: str) -> bool:
 
 def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """imlist, qimlist and gnd (see `_truth`) of a pickled ground truth; `ValueError` naming its `path` for all else."""
-    try:
+    wanted = "wanted is a pickle of imlist, qimlist, gnd (easy, hard, junk, bbx), whole and not compressed"
+    with one_line(f"{path} is refused; {wanted}"):
         for opcode, argument, _ in pickletools.genops(data):
             if "PUT" in opcode.name and int(argument) > len(data):
                 raise pickle.UnpicklingError(f"it claims {int(argument):,} entries of memory")
@@ -225,10 +222,6 @@ def read_record(data: bytes, path: Path) -> tuple[list[str], list[str], list[dic
             if not stays_inside(name):
                 raise ValueError(f"{name!r} is not the name of a picture inside its folder")
         return imlist, qimlist, [_truth(_named(entry)) for entry in record["gnd"]]
-    except Exception as error:  # damaged pickles raise all kinds: EOFError, KeyError, IndexError, TypeError
-        wanted = "wanted is a pickle of imlist, qimlist, gnd (easy, hard, junk, bbx), whole and not compressed"
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{path} is refused ({reason}); {wanted}") from error
 
 
 def _named(fields: dict) -> dict[str, Any]:
