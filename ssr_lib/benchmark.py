@@ -138,9 +138,8 @@ class Benchmark:
     @classmethod
     def load(cls, path: Path | str) -> "Benchmark":
         """Read what `save` wrote. Raises `ValueError` naming the file for another format or damaged JSON."""
-        data = Path(path).read_bytes()
         with one_line(f"{path} is not a benchmark file"):
-            record = dict(_Stored.model_validate_json(data))
+            record = dict(_Stored.model_validate_json(Path(path).read_bytes()))
             del record["format"]
             return cls(**record | {"root": Path(path).resolve().parent / record["root"]})
 
@@ -152,13 +151,6 @@ class LabelledImages:
     root: Path
     files: Sequence[str]
     labels: np.ndarray
-
-    def __post_init__(self):
-        object.__setattr__(self, "root", Path(self.root))
-        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.files)
 
 
 def _as_ids(lists: Iterable) -> list[np.ndarray]:

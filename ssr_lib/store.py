@@ -1,7 +1,5 @@
 """Arrays of many pictures on disk: each under a key, in shards made in any order by anyone, checked before trusted."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -116,7 +114,7 @@ class Maps:
     def __len__(self) -> int:
         return len(self.last if self.mid is None else self.mid)
 
-    def take(self, ids: Sequence[int]) -> Maps:
+    def take(self, ids: Sequence[int]) -> "Maps":
         """The maps of some of the pictures."""
         mid, last = (None if maps is None else [maps[i] for i in ids] for maps in (self.mid, self.last))
         return Maps(mid, last, digest([self.digest, list(map(int, ids))]), self.preprocess)

@@ -165,16 +165,6 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
     return record["rows"]
 
 
-@torch.no_grad()
-def fit_head(net: RetrievalNet, maps: Maps, batch_size: int = 64) -> None:
-    """Let a head that has a `fit` learn from stored maps what it does not learn by training: codebooks, a PCA."""
-    if hasattr(net.head, "fit"):
-        device = next(net.parameters()).device
-        batches = (maps.batch(ids, device) for ids in maps.batches(batch_size))
-        kept = ([x if x is None else x.clone() for x in batch] for batch in batches)  # the next one overwrites a batch
-        net.eval().head.fit(net.inputs(*both) for both in kept)
-
-
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:
     device = next(net.parameters()).device
     labels = torch.from_numpy(targets).to(device)
@@ -182,7 +172,11 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         loss.to(device)
-        fit_head(net, maps, config.batch_size)
+        if hasattr(net.head, "fit"):  # what is not learned by training: codebooks, a PCA
+            batches = (maps.batch(ids, device) for ids in maps.batches(config.batch_size))
+            kept = ([x if x is None else x.clone() for x in batch] for batch in batches)  # the next overwrites a batch
+            with torch.no_grad():
+                net.eval().head.fit(net.inputs(*both) for both in kept)
         if config.start == "fitted":
             fit_start(net, loss, maps, targets, config.shrinkage)
         optimizer = make_optimizer(net, loss, config)

@@ -9,6 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ssr_lib.benchmark import Benchmark, LabelledImages
 from ssr_lib.decode import TARGA, ImageError, opened
 
@@ -99,15 +101,14 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
         wanted = "some of each, or without splits a label that two pictures share, are wanted"
         raise ValueError(f"{path} has {len(queries)} queries, {len(database)} database pictures; {wanted}")
     ids = {file: i for i, file in enumerate(database)}
-    own = [ids.get(file, -1) for file, _ in queries]
-    groups = [label for _, label in queries]
+    asked, groups = (list(column) for column in zip(*queries, strict=True))
+    own = [ids.get(file, -1) for file in asked]
     easy = [[i for i in by_label[label] if i != mine] for label, mine in zip(groups, own, strict=True)]
     lonely = [f"{file}: {label!r}" for (file, label), right in zip(queries, easy, strict=True) if not right]
     if lonely and (on_lonely == "raise" or len(lonely) == len(queries)):
         raise ValueError(f"{path}: no database picture has the label of {listed(lonely, 'queries')}")
     name = path.stem if path.stem != "labels" else path.resolve().parent.name
     none = [[]] * len(queries)
-    asked = [file for file, _ in queries]
     return Benchmark(name, root, database, asked, easy, none, none, groups=groups, query_ids=own)
 
 
@@ -121,7 +122,7 @@ def read_training_labels(path: Path | str, images: Path | str | None = None) -> 
     classes = {label: i for i, label in enumerate(sorted({label for _, label in rows}))}
     if len(classes) < 2:
         raise ValueError(f"{path} has {len(classes)} labels in its training rows; two or more are wanted")
-    return LabelledImages(root, [file for file, _ in rows], [classes[label] for _, label in rows])
+    return LabelledImages(root, [file for file, _ in rows], np.array([classes[label] for _, label in rows]))
 
 
 def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | None]) -> tuple[Path, Rows]:
