@@ -9,12 +9,13 @@ from ssr_lib.datasets.fetch import fetch as fetch_data_set
 
 
 def fetch(args: Namespace) -> None:
-    """Download a data set, or list those there are."""
-    if args.name is None:
+    """Download data sets, or list those there are."""
+    if not args.names:
         for name, data_set in DATA_SETS.items():
             print(f"{name:27s}{data_set['size']:>19s}   {data_set['about']}")
-        return
-    print(shown(str(fetch_data_set(args.name, args.to, shards=args.shards, progress=sys.stderr.isatty(), tell=note))))
+    for name in args.names:
+        folder = fetch_data_set(name, args.to, shards=args.shards, progress=sys.stderr.isatty(), tell=note)
+        print(shown(str(folder)))
 
 
 def convert(args: Namespace) -> None:

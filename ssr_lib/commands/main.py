@@ -90,10 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--notebook", action="append", metavar="NAME", help="only this one (may be repeated)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help="results go to custom-…")
     verify = commands.add_parser("verify", help="run a profile again and compare every figure with the committed one")
-    _add_profile(verify, "build/verify")
+    _add_profile(verify, "build")
     _add_profile(commands.add_parser("report", help="assemble report.html from the executed notebooks of a profile"))
     add = commands.add_parser("fetch", help="download a public benchmark or training set").add_argument
-    add("name", nargs="?", metavar="NAME", help="without it: what there is, with sizes")
+    add("names", nargs="*", metavar="NAME", help="without one: what there is, with sizes")
     add("--to", default="data", metavar="DIR", help="default: %(default)s/")
     add("--shards", metavar="0-4,7", help="of gldv2 only these of 500 archives, of 1 GB each; default: all")
     add = commands.add_parser("convert", help="turn published weights into a checkpoint").add_argument
