@@ -57,10 +57,20 @@ def test_pictures_come_and_go_and_lists_are_those_of_exact_search_and_of_global_
 
 def test_what_cannot_be_is_refused_and_named(tmp_path):
     live = LiveIndex.build(GALLERY, K, made_by="one network")
-    with pytest.raises(ValueError, match=r"3 pictures would be there; more than k = 3 are wanted"):
-        live.update({}, NAMES[K:])
-    with pytest.raises(ValueError, match=r"shape \(7,\); the index was made with another model"):
-        live.search(DATABASE[0, :7])
+    for told, call in (
+        ("k is 3; wanted an integer from 1 to 2", lambda: live.update({}, NAMES[K:])),
+        (r"new has shape \(7,\); the index was made", lambda: live.update({"new": DATABASE[0, :7]}, NAMES[:9])),
+        ("row 0 holds NaN", lambda: live.update({NAMES[0]: DATABASE[0] * np.nan}, NAMES[:9])),
+        ("gone names 1.jpg;", lambda: live.update({}, "1.jpg")),
+        ("gone names 600.jpg;", lambda: live.update({}, ["600.jpg"])),
+        (r"the query has shape \(7,\)", lambda: live.search(DATABASE[0, :7])),
+        ("top is 450; wanted .* 1 to 400", lambda: live.search(DATABASE[0], 450)),
+        ("effort is 0; wanted .* from 1", lambda: live.search(DATABASE[0], effort=0)),
+        ("k is 450; wanted .* 1 to 400", lambda: LiveIndex.build(GALLERY, 450)),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    assert [*live.rows()] == NAMES
     live.save(tmp_path)
     with pytest.raises(ValueError, match=rf"{FILE} was made by one network, the query by another; `ssr index` makes"):
         LiveIndex.load(tmp_path, "another")

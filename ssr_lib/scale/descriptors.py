@@ -1,25 +1,19 @@
-"""Rows in shards on disk: each made alone, in any order, by anyone, and checked before it is trusted.
-
-A shard is a file of `ssr_lib.store`: named by its SHA-256, with the record of what made it. Machines share the folder,
-or copy the files into it.
-"""
+"""Rows in shards, files of `ssr_lib.store`: each made alone, in any order, by anyone, and checked before trusted."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from ssr_lib.extract import describe, descriptors_of
 from ssr_lib.files import digest
 from ssr_lib.images import Preprocess
 from ssr_lib.scale.engine import Engine, Work, one_machine
-from ssr_lib.search import Prepared, prepare
+from ssr_lib.search.prepared import MOST, Prepared, check_integer, prepare
 from ssr_lib.store import Store
 
 
@@ -27,8 +21,8 @@ from ssr_lib.store import Store
 class Shards:
     """Rows of `shape` (N, …) in a folder, `per_shard` to a file: float32, float16, or float64 for neighbour lists.
 
-    `made_by`: JSON-able, all that determines the rows. Raises `ValueError`, naming the shard and what differs, where
-    something else made one of them.
+    `made_by`: JSON-able, all that determines the rows. Raises `ValueError` for no rows and another layout, and, naming
+    the shard and what differs, where something else made one of them.
     """
 
     folder: Path | str
@@ -38,6 +32,10 @@ class Shards:
     per_shard: int
 
     def __post_init__(self):
+        check_integer(self.per_shard, "per_shard", 1, MOST, "the rows of one file")
+        stored = ("float64",) if len(self.shape) == 3 else ("float32", "float16")
+        if self.dtype not in stored or len(self) == 0:
+            raise ValueError(f"{self.dtype} rows {self.shape}; wanted 1 row or more, stored as {' or '.join(stored)}")
         self.keys = [str(i) for i in range(-(-len(self) // self.per_shard))]
         self.missing()
 
@@ -109,7 +107,7 @@ def store_rows(folder: Path | str, array: np.ndarray, per_shard: int, *, dtype: 
 
 
 def describe_pictures(
-    folder: Path | str, net: nn.Module, files: Sequence, preprocess: Preprocess, per_shard: int, *,
+    folder: Path | str, net: torch.nn.Module, files: list, preprocess: Preprocess, per_shard: int, *,
     stored: str = "float32", engine: Engine = one_machine, **options,
 ) -> Shards:  # fmt: skip
     """Describe pictures into the shards that are missing or damaged; the others stay.

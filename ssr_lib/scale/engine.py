@@ -1,12 +1,10 @@
-"""Engines carry out pieces of work: one after the other, or on Ray Data (`pip install .[ray]`), imported when used.
-
-Ray's object store, 256 MB here, carries the work, once, and lists of neighbours; descriptors are read from the shared
-folder and written there by the workers. A worker that dies is replaced, and its piece is done again.
-"""
+"""Engines carry out pieces of work: one after the other, or on Ray Data (`pip install .[ray]`), imported when used."""
 
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+
+from ssr_lib.files import one_line
 
 Work = Callable[[int], object]  # the number of a piece of work → its result
 Engine = Callable[[Work, Sequence[int]], Iterator[tuple[int, object]]]  # carries pieces out, in any order
@@ -35,7 +33,8 @@ def on_ray(workers: int = 2, address: str = "local", **resources) -> Engine:
         if not pieces:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        import ray.data
+        with one_line("Ray is wanted, `pip install .[ray]`"):
+            import ray.data
 
         local = {"num_cpus": workers, "object_store_memory": 2**28, "_node_ip_address": "127.0.0.1"}
         local["include_dashboard"] = False

@@ -5,7 +5,6 @@ block changes a score (see `search.codes`), so shards may come in any order. flo
 """
 
 import hashlib
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ssr_lib.rerank import _augmented
 from ssr_lib.rerank._augmented import NeighbourSum
-from ssr_lib.rerank._ranking import add_neighbours
 from ssr_lib.scale.descriptors import Shards
 from ssr_lib.scale.engine import one_machine
 from ssr_lib.search import knn
-from ssr_lib.search.prepared import check_integer
+from ssr_lib.search.prepared import Prepared, as_pair, check_integer, own_ids
 
 
 def knn_join(
@@ -26,13 +25,12 @@ def knn_join(
 ) -> Shards:
     """The k database rows most similar to each query, (Q, 2, k) float64: scores and ids, best first.
 
-    `own` (Q,) int64: for each query a database id that is left out of its list, −1 for none. A run that was killed goes
-    on behind the query shards whose lists lie in `folder`. Raises `ValueError` for shards that are missing, damaged or
-    foreign, k beyond the database, and a `folder` of another join.
+    `own` (Q,) int64: for each query a database id that is left out of its list, −1 for none. Raises `ValueError` for
+    shards that are missing, damaged or foreign, ids and k beyond the database, and a `folder` of another join.
     """
     check_integer(k, "k", 1, len(database) - (own is not None), "the rows of the database, without the own one")
-    if own is not None and len(own) != len(queries):
-        raise ValueError(f"{len(own)} own ids for {len(queries)} queries; wanted is one for each, -1 for none")
+    q, d = (Prepared(rows, torch.empty(0), True, True) for rows in (queries, database))  # to be checked, not read
+    own_ids(own, *as_pair(q, d))
     left_out = None if own is None else hashlib.sha256(np.asarray(own, np.int64)).hexdigest()
     made_by = {"queries": queries.name(), "database": database.name(), "own": left_out}
     found = Shards(folder, made_by, (len(queries), 2, k), "float64", queries.per_shard)
@@ -49,7 +47,8 @@ def knn_join(
         return np.stack([scores, ids], axis=1)
 
     pieces = [block * count + shard for block in found.missing() for shard in range(count)]
-    best, answered = {}, Counter()  # of blocks in work: the list so far, and how many shards have answered
+    best = {}  # of blocks in work: the list so far
+    answered = np.zeros(len(found.keys), int)  # of each block: how many shards
     for piece, near in tqdm(engine(nearest, pieces), Path(folder).name, len(pieces), unit="piece", disable=None):
         block = piece // count
         both = np.concatenate([best.get(block, near[:, :, :0]), near], axis=2)
@@ -70,10 +69,9 @@ def refine(
     refined = Shards(Path(folder, "rows"), made_by, rows.shape, "float32", rows.per_shard)
 
     def rows_of(shard: int) -> np.ndarray:
-        lists = torch.from_numpy(near[rows.rows(shard)])  # (n, 2, k)
-        weights = how.weights(lists[:, 0])
+        scores, ids = torch.from_numpy(near[rows.rows(shard)]).unbind(1)  # (n, k)
         x = rows.prepared().take(rows.rows(shard))
-        return add_neighbours(x, database.prepared(), lists[:, 1].long(), weights).data.numpy()
+        return _augmented.refine(x, database.prepared(), None, how, (scores, ids.long())).data.numpy()
 
     return refined.fill(rows_of, engine)
 
@@ -90,8 +88,10 @@ def global_rerank(
 
     `own`, `options`: as for `knn_join`, which makes αQE of `refine`d queries and DBA of `augment_database`.
     """
+    check_integer(how.k, "k", 1, len(database) - 1, "the rows of the database other than the one itself")
+    check_integer(top, "top", 1, len(database) - (own is not None), "the rows of the database, without the own one")
     for number in range(how.rounds):
-        before, place = database, Path(folder, f"round-{number + 1}")
-        database = augment_database(before, how, place / "database", **options)
-        queries = refine(queries, before, how, place / "queries", own=own, **options)
+        place = Path(folder, f"round-{number + 1}")
+        queries = refine(queries, database, how, place / "queries", own=own, **options)  # first: short, and checks them
+        database = augment_database(database, how, place / "database", **options)
     return knn_join(queries, database, top, Path(folder, "ranks"), own=own, **options)

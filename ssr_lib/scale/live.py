@@ -1,9 +1,4 @@
-"""A gallery that answers a query in milliseconds, by faiss: for live use, never under a reported figure.
-
-Of each picture two unit vectors are kept, its own and its augmented one (GFR's database side). A query takes in its k
-nearest of the first kind and is searched among the second; faiss only proposes shortlists, which are scored exactly.
-Where these hold the true neighbours, the answer is that of `rerank.global_rerank`.
-"""
+"""A gallery that answers in milliseconds: faiss proposes, exact scores order. Never a reported figure; docs/live.md."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -17,6 +12,7 @@ from ssr_lib.files import replacing
 from ssr_lib.rerank._augmented import NeighbourSum, refine
 from ssr_lib.rerank._ranking import DEFAULT_SHORTLIST as SHORTLIST
 from ssr_lib.search import knn, prepare
+from ssr_lib.search.prepared import check_integer
 
 FILE = "live.npz"
 GRAPH = "HNSW32,SQ8"  # 32 links a picture, usual for hundreds of dimensions, over a byte a dimension
@@ -64,22 +60,27 @@ class LiveIndex:
     def search(self, query: np.ndarray, top=10, *, rerank=True, effort=1, own=None) -> list[tuple[str, float]]:
         """The `top` pictures for a descriptor (D,) float32, best first, with exact scores; by GFR unless not `rerank`.
 
-        `effort`: a factor on what faiss visits. `own`: the query's own name, which is left out. Raises `ValueError`.
+        `top`: 1 to 400. `effort`: a whole factor on what faiss visits. `own`: the query's own name, which is left out.
         """
-        if query.shape != self.vectors["own"].shape[1:]:
-            raise ValueError(f"the query has shape {query.shape}; the index was made with another model")
+        check_integer(top, "top", 1, SHORTLIST, "the pictures that are scored")
+        check_integer(effort, "effort", 1, 1_000_000, "a factor")
+        query = self._unit({"the query": query})  # (1, D)
         alive = self.alive if own is None else self.alive & [name != own for name in self.names]
-        side, query = "own", prepare(query[None]).features()
-        found = self._shortlist(side, query, alive, effort)
+        found, near = self._shortlist("own", query, alive, effort)
         if rerank:
-            query = refine(prepare(query), prepare(self.vectors[side][found]), None, self.how).features()
-            side = "augmented"
-            found = self._shortlist(side, query, alive, effort)
-        scores, places = knn(query, self.vectors[side][found], min(top, len(found)))
+            query = refine(prepare(query), prepare(near), None, self.how).features()
+            found, near = self._shortlist("augmented", query, alive, effort)
+        scores, places = knn(query, near, min(top, len(found)))
         return [(self.names[row], float(score)) for row, score in zip(found[places[0]], scores[0], strict=True)]
 
-    def _shortlist(self, side: str, query: np.ndarray, alive: np.ndarray, effort: int) -> np.ndarray:
-        """About 400 rows near a query (1, D), in their order."""
+    def _unit(self, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+        for name, x in vectors.items():
+            if np.shape(x) != self.vectors["own"].shape[1:]:
+                raise ValueError(f"{name} has shape {np.shape(x)}; the index was made with another model")
+        return prepare(np.array(list(vectors.values()))).features() if vectors else self.vectors["own"][:0]
+
+    def _shortlist(self, side: str, query: np.ndarray, alive: np.ndarray, effort: int) -> tuple[np.ndarray, np.ndarray]:
+        """About 400 rows near a query (1, D), in their order, and their vectors."""
         import faiss
 
         index = self.indices[side]
@@ -89,20 +90,24 @@ class LiveIndex:
         else:
             how = faiss.SearchParametersIVF(nprobe=min(16 * effort, index.nlist), sel=chosen)
         labels = index.search(query, min(SHORTLIST, int(alive.sum())), params=how)[1][0]
-        return np.sort(labels[labels >= 0])
+        found = np.sort(labels[labels >= 0])
+        return found, self.vectors[side][found]
 
     def update(self, new: Mapping[str, np.ndarray], gone: Collection[str] = ()) -> None:
         """Remove the pictures `gone`, then add `new` ones, (D,) float32 by name, or put them in place of those there.
 
-        Who has other neighbours now moves to a new row. Raises `ValueError` for bad descriptors, or k pictures or less.
+        Who has other neighbours now moves to a new row. Raises `ValueError` for bad input before anything changes.
         """
         rows = self.rows()
         own = self.vectors["own"]
+        self._unit(new)  # all is checked before anything changes
+        unknown = {gone} if isinstance(gone, str) else {*gone} - rows.keys()
+        if unknown:
+            raise ValueError(f"gone names {', '.join(sorted(unknown)[:9])}; wanted is a list of names that are there")
         new = {name: x for name, x in new.items() if name not in rows or abs(own[rows[name]] - x).max() > SAME}
         stay = rows.keys() - {*gone} - new.keys()
-        if len(stay) + len(new) <= self.how.k:
-            raise ValueError(f"{len(stay) + len(new)} pictures would be there; more than k = {self.how.k} are wanted")
-        added = prepare(np.array(list(new.values()))).features() if new else own[:0]
+        check_integer(self.how.k, "k", 1, min(len(stay) + len(new) - 1, SHORTLIST), "other pictures on a shortlist")
+        added = self._unit(new)
         self.alive[[row for name, row in rows.items() if name not in stay]] = False
         kept = np.flatnonzero(self.alive)
         moves = ~self.alive[self.near[kept, 1].astype(int)].all(axis=1)  # a neighbour has gone
@@ -141,12 +146,11 @@ class LiveIndex:
         """Write the index as one file, whole or not at all."""
         import faiss
 
-        record = json.dumps([self.names, asdict(self.how), self.made_by]).encode()
-        arrays = {"record": np.frombuffer(record, np.uint8), "near": self.near, "alive": self.alive}
+        record = np.frombuffer(json.dumps([self.names, asdict(self.how), self.made_by]).encode(), np.uint8)
         indices = {f"{side}-index": faiss.serialize_index(index) for side, index in self.indices.items()}
         Path(directory).mkdir(parents=True, exist_ok=True)
         with replacing(Path(directory, FILE)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays, **indices, **self.vectors)
+            np.savez(file, record=record, near=self.near, alive=self.alive, **indices, **self.vectors)
 
     @classmethod
     def load(cls, directory: Path | str, made_by: str | None = None) -> "LiveIndex":
