@@ -48,15 +48,6 @@ def test_as_the_public_evaluation(case):
             np.testing.assert_allclose(found[key], GOLDEN[f"{case}_{stored}{letter}"], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", GOLDEN["hand_names"].tolist())
-def test_as_the_public_evaluation_on_hand_made_cases(name):
-    n, ok, junk, ap, p = (GOLDEN[f"hand_{name}_{key}"] for key in ("n", "ok", "junk", "ap", "p"))
-    got = evaluate(np.arange(int(n))[None], [{"easy": ok, "hard": [], "junk": junk}])
-    assert got.map["easy"] == got.map["medium"] == pytest.approx(float(ap), abs=1e-12)
-    np.testing.assert_allclose(got.mp["easy"], p, atol=1e-12)
-    assert np.isnan(got.map["hard"]) and np.isnan(got.mp["hard"]).all()
-
-
 def test_average_precision_by_hand():
     # places 1, 3, 5 of 3: ((0 + 1/2) + (1/3 + 2/4) + (2/5 + 3/6)) / 2 / 3
     assert average_precision([5, 1, 3], 3) == average_precision([1, 3, 5], 3) == pytest.approx((0.5 + 5 / 6 + 0.9) / 6)

@@ -55,10 +55,6 @@ def test_ten_steps_move_every_parameter_that_is_not_frozen(head, protocol):
     assert any("running" in name for name in moved) == (head != "plain"), "a head's own batch norms learn"
 
 
-def test_the_configuration_names_the_options_that_were_left_out():
-    assert small("product").config["options"]["fusion"] == "add"
-
-
 def test_whitening_is_a_rotation_drawn_from_the_seed_that_keeps_similarities():
     nets = small(seed=1, descriptor_dim=16), small("plain", seed=1, descriptor_dim=16), small(seed=2, descriptor_dim=16)
     one, same, other = (net.whitening.weight for net in nets)

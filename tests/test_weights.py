@@ -17,6 +17,8 @@ from ssr_lib.pooling import combine_scales
 from ssr_lib.weights import load_checkpoint, read_record, save_checkpoint, stored_preprocess
 
 GOLDEN = Path(__file__).parent / "golden"
+IMAGE = np.load(GOLDEN / "image.npz")
+STORED = {name: torch.from_numpy(value) for name, value in IMAGE.items() if value.dtype == np.float32}
 REFUSED, DAMAGED = r"which is not read; .*state_dict\(\)", r"w\.pth \(cvnet\) is damaged or no file of weights"
 
 
@@ -51,29 +53,22 @@ def head():
 def cvnet(head):
     """CVNet as in its file, with the linear layer of `head`: random numbers in the order behind the golden outputs."""
     rng, state = np.random.default_rng(5), {"head.pool.p": torch.tensor([3.0])}
-    with np.load(GOLDEN / "image.npz") as golden:
-        for name, text in zip(golden["backbone_param_names"], golden["backbone_param_shapes"], strict=True):
-            shape = [int(number) for number in re.findall(r"\d+", str(text))]
-            if name.endswith("running_var"):
-                value = rng.uniform(0.5, 1.5, shape)
-            elif len(shape) == 4:
-                value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-            elif name.endswith("c_bn.weight"):
-                value = rng.standard_normal(shape) * 0.05 + 0.2
-            else:
-                value = rng.standard_normal(shape) * 0.1 + name.endswith("weight")
-            state[str(name)] = torch.from_numpy(value.astype(np.float32))
+    for name, text in zip(IMAGE["backbone_param_names"], IMAGE["backbone_param_shapes"], strict=True):
+        shape = [int(number) for number in re.findall(r"\d+", str(text))]
+        if name.endswith("running_var"):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) == 4:
+            value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("c_bn.weight"):
+            value = rng.standard_normal(shape) * 0.05 + 0.2
+        else:
+            value = rng.standard_normal(shape) * 0.1 + name.endswith("weight")
+        state[str(name)] = torch.from_numpy(value.astype(np.float32))
     return state | {name: value for name, value in head.items() if name.startswith("head.fc")}
 
 
 def difference(a, b):
     return float((torch.as_tensor(a) - torch.as_tensor(b)).abs().max())
-
-
-@pytest.fixture(scope="module")
-def images():
-    with np.load(GOLDEN / "image.npz") as golden:
-        return {name: torch.from_numpy(golden[name]) for name in golden.files if golden[name].dtype == np.float32}
 
 
 @torch.inference_mode()
@@ -102,25 +97,25 @@ def test_head_of_reading_b_equals_the_reference(name):
 
 
 @pytest.mark.parametrize("family", ["senet", "cvnet"])
-def test_a_checkpoint_gives_the_published_descriptors(head, cvnet, images, family):
+def test_a_checkpoint_gives_the_published_descriptors(head, cvnet, family):
     whole = {f"encoder_q.{name}": value for name, value in cvnet.items()} | {"conv2ds.0.weight": torch.zeros(1)}
     if family == "senet":
         backbone = {name: value for name, value in cvnet.items() if not name.startswith("head.")}
         whole = {**backbone, **head, "stem.bn.num_batches_tracked": torch.tensor(7)}
-    each = at_scales(load_official({"model_state": whole}, family), [images[f"db_scale{i}"] for i in range(3)])
-    assert difference(each[:, 0], images[f"{family}_scale_descs"]) < 1e-6
-    assert difference(combine_scales(each), images[f"{family}_desc"]) < 1e-6
+    each = at_scales(load_official({"model_state": whole}, family), [STORED[f"db_scale{i}"] for i in range(3)])
+    assert difference(each[:, 0], STORED[f"{family}_scale_descs"]) < 1e-6
+    assert difference(combine_scales(each), STORED[f"{family}_desc"]) < 1e-6
 
 
-def test_a_conversion_for_superglobal_gives_the_published_descriptors(cvnet, images, tmp_path):
+def test_a_conversion_for_superglobal_gives_the_published_descriptors(cvnet, tmp_path):
     torch.save(cvnet, tmp_path / "cvnet.pyth")
     written = convert(tmp_path / "cvnet.pyth", "cvnet", tmp_path / "superglobal", superglobal=True)
     assert stored_preprocess(written) == PRESETS["superglobal"]
-    pictures = [images["sg_resize_0.7071"], images["db_scale1"], images["sg_resize_1.4142"]]
+    pictures = [STORED["sg_resize_0.7071"], STORED["db_scale1"], STORED["sg_resize_1.4142"]]
     each = at_scales(load_checkpoint(written), pictures, normalize=False)
-    assert difference(each[1], images["sg_relup_single"]) < 1e-6
-    assert difference(combine_scales(each, "scale-gem"), images["sg_relup_ms3"]) < 1e-6
-    assert difference(combine_scales(each, normalize=False), images["sg_relup_ms3_mean"]) < 1e-6
+    assert difference(each[1], STORED["sg_relup_single"]) < 1e-6
+    assert difference(combine_scales(each, "scale-gem"), STORED["sg_relup_ms3"]) < 1e-6
+    assert difference(combine_scales(each, normalize=False), STORED["sg_relup_ms3_mean"]) < 1e-6
     with pytest.raises(ValueError, match="goes with the weights of family 'cvnet', not 'senet'"):
         convert(tmp_path / "cvnet.pyth", "senet", tmp_path / "x", superglobal=True)
 
@@ -137,6 +132,7 @@ def test_checkpoint_gives_the_same_descriptors_back(tmp_path):
     for path in (tmp_path / "run.2", written, written.with_suffix(".json")):
         loaded = load_checkpoint(path)
         assert loaded.config == net.config and not loaded.training
+        assert loaded.config["options"]["fusion"] == "add", "options that were left out are named too"
         assert torch.equal(loaded(image), net(image))
     assert read_record(written)["extra"] == {"step": 7} and stored_preprocess(written) is None
 
@@ -155,7 +151,7 @@ def test_damaged_mixed_or_foreign_checkpoints_are_refused_by_name(tmp_path, dama
 
 
 @torch.no_grad()
-def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, images, head, tmp_path):
+def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, head, tmp_path):
     places = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}  # in torchvision's ResNet
     state = {"pool.p": torch.tensor([2.5])}
     for name, value in load_official(cvnet, "cvnet").backbone.state_dict().items():
@@ -168,7 +164,7 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, ima
     written.with_suffix(".json").unlink()  # as a killed conversion leaves it
     assert convert(tmp_path / "gem.pth", "gem", tmp_path / "gem", trained_on="SfM120k") == written
     bare = load_official(state, "gem")
-    image = images["db_scale0"][None]
+    image = STORED["db_scale0"][None]
     _, last = bare.backbone(image)
     pooled = F.normalize(last.clamp(min=1e-6).pow(2.5).mean(dim=(2, 3)).pow(0.4), dim=1)
     expected = F.normalize(F.linear(pooled, whiten["whiten.weight"], whiten["whiten.bias"]), dim=1)
