@@ -27,9 +27,6 @@ FLAT, WHOLE = DATA_SETS["roxford5k"]["entries"], DATA_SETS[GLDV2]["entries"]
 
 
 class Handler(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
     def do_GET(self):
         self.server.asked.append(self.path)
         if self.path.startswith("/busy/") and self.server.asked.count(self.path) == 1:

@@ -25,7 +25,6 @@ def test_loss_and_accuracy_equal_three_lines_of_numpy(kind, margin):
     labels = torch.randint(5, (9,), generator=generator)
     module = load_part(kind, "losses").Loss(8, 5, seed=1, margin=margin, scale=16.0)
     loss, accuracy = module(descriptors, labels)
-
     centres = module.centres.detach().double().numpy()
     cosines = descriptors.double().numpy() @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
     rows, y = np.arange(9), labels.numpy()
