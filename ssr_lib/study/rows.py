@@ -86,7 +86,7 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
     folder, name = study.results_dir, study.notebook
     write_atomic(folder / "rows" / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     first = scores.drop_duplicates(["dataset", "query"])[["dataset", "query", "group"]].assign(measure="group")
-    lines = pd.concat([first.rename(columns={"group": "value"}), scores.round({"value": 4})])[[*KEY, "query", "value"]]
+    lines = pd.concat([first.rename(columns={"group": "value"}), scores])[[*KEY, "query", "value"]]
     lines = lines.astype(object).fillna("").set_index([*KEY, "query"])["value"].unstack(fill_value="", sort=False)
     by_query = lines.to_csv(lineterminator="\n", float_format="%.4f").encode()
     write_atomic(folder / "per_query" / f"{name}.csv.gz", gzip.compress(by_query, mtime=0))

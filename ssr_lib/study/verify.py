@@ -22,7 +22,7 @@ LEFT_OUT = r"\b(?:s|ms)\b| − "  # times, a machine's own as is arithmetic in a
 
 
 def verify(profile: str = "demo", *, workspace: Path | str | None = None, progress: bool = True) -> int:
-    """Run `profile` again in `workspace` (build)/verify and print all figures outside; 0 where reproduced, else 1.
+    """Run `profile` again in a folder of its own below build/ and print all figures outside; 0 if reproduced, else 1.
     A verify that was killed goes on where it stopped; one that finished starts from nothing."""
     name, networks = Path(profile).stem, load_profile(profile).networks
     committed = _committed(repository_root() / "results" / name)
