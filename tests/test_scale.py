@@ -109,7 +109,7 @@ def test_pictures_of_the_same_names_in_another_folder_are_not_taken_for_those_de
             describe_pictures(tmp_path, *what, root=tmp_path / "other")
 
 
-def test_two_workers_of_ray_one_killed_in_the_middle_give_the_same(tmp_path):
+def test_gfr_by_two_workers_of_ray_one_killed_in_the_middle_equals_one_machine(tmp_path):
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install .[ray]")
     (q, d), (queries, database) = draw(), stored(tmp_path)
 
@@ -123,7 +123,8 @@ def test_two_workers_of_ray_one_killed_in_the_middle_give_the_same(tmp_path):
         return on_ray(2)(once, pieces)
 
     try:
-        found = join.knn_join(queries, database, 30, tmp_path / "near", engine=deadly)
+        found = join.global_rerank(queries, database, GFR, 30, tmp_path / "gfr", engine=deadly)
     finally:
         ray.shutdown()
-    assert same(found, *knn(q, d, 30)) and (tmp_path / "killed").exists()
+    wanted = rerank.global_rerank(q, d, GFR.k, GFR.alpha)
+    assert same(found, wanted.scores, wanted.ranks) and (tmp_path / "killed").exists()
