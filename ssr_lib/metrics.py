@@ -122,6 +122,8 @@ def evaluate(ranks: Ranks, ground_truth: GroundTruth, at: Sequence[int] = (1, 5,
     found or not; P@k divides by min(k, place from 1 of the last positive found).
     Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenovic et al., CVPR 2018, section 3.
     """
+    if min(at, default=1) < 1:
+        raise ValueError(f"at is {', '.join(map(str, at))}; wanted are places from 1")
     maps, mps, aps, precisions = {}, {}, {}, {}
     for protocol, hit, place, listed, _ in _positives(ranks, ground_truth):
         asked = listed > 0

@@ -90,7 +90,7 @@ def refused(capsys, line):
     (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
     (f"{SEARCH} --out link.png", "--out link.png is the query or a picture of the gallery"),
     (f"{SEARCH} --rerank os.path", "rerank: os.path: AttributeError: "), (f"{SEARCH} --device meta", "device meta: "),
-    ("index --gallery photos --k 12", "k = 12: wanted is 1 to 11"),
+    ("index --gallery photos --k 12", "k = 12: wanted is 1 to 11"), (f"{SEARCH} --rerank attention_qe", "wants more"),
     (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
     (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
     ("evaluate broken.csv", "2 of the pictures cannot be used"),

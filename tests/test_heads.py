@@ -95,7 +95,7 @@ def test_places_and_fusions_are_what_they_are_written_down_to_be(place, fusion):
         torch.testing.assert_close(added, joined - inside, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "options"), [*HEADS, *PEERS.items()])
+@pytest.mark.parametrize(("kind", "options"), [*HEADS, *PEERS.items(), ("late", {})])
 def test_gradient_is_the_numerical_one_and_every_map_has_a_feature_of_its_own(kind, options):
     head = head_of(kind, (4, 6, 6), **options) if kind in PEERS else make(kind, mid=3, **options)
     head, x = head.double().eval(), (noise(3, 6, 2, 3, dtype=torch.float64).abs() + 0.1).requires_grad_()

@@ -91,16 +91,15 @@ def test_every_kind_of_integers_and_blocks_of_queries_give_the_same():
 
 
 @pytest.mark.parametrize("ranks,truth,message", [
-    ([[0, 1, 1]], {}, "query 0 holds an id twice"),
-    ([[0, 1, -1]], {}, "ids from -1 to 1; wanted 0 to .*: rankings that end early are cut"),
-    ([[0, 2]], benchmark(ONE, 2), "ids from 0 to 2; wanted 0 to 1"),
+    ([[0, 1, 1]], {}, "query 0 holds an id twice"), ([[0, 2]], benchmark(ONE, 2), "ids from 0 to 2; wanted 0 to 1"),
+    ([[0, 1, -1]], {}, "ids from -1 to 1; wanted 0 to .*: rankings that end early are cut"), ([0, 1], {}, r"shape \(2,\)"),
     ([[0, 1]], {"easy": [-2]}, "'easy' holds -2"), ([[0, 1]], {"easy": [0.5]}, "ids are integers"),
-    ([[0, 1]], {"easy": [1], "hard": [0, 1]}, "id 1 is listed twice"),
-    ([[0, 1]], benchmark(ONE, 2, query_ids=[0]), "id 0 is listed twice"),
-    ([[0.0, 1.0]], {}, "ranks are float64"), ([0, 1], {}, r"shape \(2,\)"),
-    ([[0, 1], [1, 0]], {}, "1 queries, the ranking 2"),
+    ([[0, 1]], {"easy": [1], "hard": [0, 1]}, "id 1 is listed twice"), ([[0, 1], [1, 0]], {}, "1 queries, the ranking 2"),
+    ([[0, 1]], benchmark(ONE, 2, query_ids=[0]), "id 0 is listed twice"), ([[0.0, 1.0]], {}, "ranks are float64"),
 ])  # fmt: skip
 def test_contradictions_are_refused(ranks, truth, message):
+    with pytest.raises(ValueError, match="at is 1, 0; wanted are places from 1"):
+        evaluate([[0, 1]], ONE, at=(1, 0))
     with pytest.raises(ValueError, match=message):
         evaluate(np.array(ranks), [ONE[0] | truth] if isinstance(truth, dict) else truth)
 

@@ -100,7 +100,7 @@ def dolg(head, mid, x):
 
 
 @pytest.mark.parametrize("naive", [solar, glam, self_correlation, spatial_context, cross_attention, token, delg, dolg])
-def test_feature_is_what_the_paper_writes_down_and_gradients_are_its(naive):
+def test_feature_is_what_the_paper_writes_down(naive):
     (mid, last, project), head = inputs(), start(naive.__name__)
     for parameter in head.parameters():  # away from the start
         nn.init.normal_(parameter, 0, 0.4)
@@ -108,13 +108,12 @@ def test_feature_is_what_the_paper_writes_down_and_gradients_are_its(naive):
     for i in range(2):
         found = naive(head, mid[i, None], last[i, None] if identity else project(last[i, None]))
         torch.testing.assert_close(head(mid, last, project)[i, None], gem(project(found)) if identity else found)
-    assert torch.autograd.gradcheck(lambda x: head(mid[:1], x, project), (last[:1].requires_grad_(),), fast_mode=True)
     head, maps = head.float().to(memory_format=torch.channels_last), (mid.float(), last.float())  # as a network does
     assert head(*maps, project.float()).isfinite().all(), "other kernels give other strides"
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_start_is_the_one_that_is_named_and_steps_move_every_parameter(kind):
+def test_start_is_the_one_named_steps_move_every_parameter_and_the_gradient_is_the_numerical_one(kind):
     (mid, last, project), head = inputs(), start(kind)
     if hasattr(head, "fit"):
         head.fit(iter([(mid, last, project)]))
@@ -131,8 +130,9 @@ def test_start_is_the_one_that_is_named_and_steps_move_every_parameter(kind):
         both = torch.cat([whole, spoc(mid if kind == "delg" else last)], dim=1)
         torch.testing.assert_close(head(mid, last, project), (both - both.mean(0)) / (both.var(0) + 1e-5).sqrt())
     before = {name: p.clone() for name, p in head.named_parameters()}
-    optimizer = torch.optim.Adam(head.train().parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(head.train().parameters(), lr=0.2)
     for _ in range(3):
         (head(mid, last, project) * torch.randn(16, head.width)).sum().backward()
         optimizer.step()
     assert [name for name, p in head.named_parameters() if torch.equal(p, before[name])] == []
+    torch.autograd.gradcheck(lambda x: head.eval()(mid[:1], x, project), last[:1].requires_grad_(), fast_mode=True)

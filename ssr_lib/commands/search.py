@@ -119,7 +119,7 @@ def index(args: Namespace) -> None:
     """Make the live index of a folder, or bring it up to what is there now."""
     net, preprocess, options = opened(args)
     place, made_by, parameters = _live(args, net, preprocess, options)
-    choose_reranker("gfr", len(list_pictures(args.gallery)[0]) - 1, k=parameters["k"])  # before they are described
+    choose_reranker("gfr", min(len(list_pictures(args.gallery)[0]) - 1, SHORTLIST), k=parameters["k"])  # at once
     gallery = _indexed(args, net, preprocess, options)
     pictures = dict(zip(gallery.files, gallery.descriptors, strict=True))
     LiveIndex.follow(place, pictures, made_by, **parameters).save(place)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ssr_lib.files import load_part
+from ssr_lib.files import load_part, one_line
 
 # Where a re-ranker has none of its own. k: a folder holds few pictures of a thing; exponent: Radenovic et al. 2018.
 USUAL = {"k": 2, "alpha": 0.3, "exponent": 3.0}
@@ -35,7 +35,8 @@ def choose_reranker(name: str, others: int, **given: float | None) -> tuple[Modu
     part, chosen = load_part(name, "rerank"), {}
     if getattr(part, "NEEDS", "descriptors") != "descriptors":
         raise ValueError(f"re-ranker {name} compares {part.NEEDS}; one for descriptors is wanted, such as gfr")
-    takes = {key: parameter.default for key, parameter in inspect.signature(part.rerank).parameters.items()}
+    taken = inspect.signature(part.rerank)
+    takes = {key: parameter.default for key, parameter in taken.parameters.items()}
     if "parameters" in takes:  # those of GFR, by keyword
         takes |= {"k": inspect.Parameter.empty, "alpha": inspect.Parameter.empty}
     for key, usual in USUAL.items():
@@ -52,4 +53,6 @@ def choose_reranker(name: str, others: int, **given: float | None) -> tuple[Modu
         raise ValueError(f"k = {chosen['k']}: wanted is {wanted}")
     if not 0 <= chosen.get("alpha", 0) <= LARGEST_ALPHA:  # NaN is not, either
         raise ValueError(f"alpha = {chosen['alpha']:g}: a number from 0 to {LARGEST_ALPHA:g} is wanted")
+    with one_line(f"re-ranker {name} wants more than queries, database, k and alpha, so it runs in the study only"):
+        taken.bind(None, None, None, **chosen)
     return part, chosen
