@@ -32,7 +32,7 @@ class TrainConfig:
     batch_size: PositiveInt = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"  # Loshchilov & Hutter, ICLR 2019: in few steps ahead of Nesterov's
     start: Literal["random", "fitted"] = "random"  # of the whitening and the class centres; fitted: fit_start
-    shrinkage: NonNegativeFloat = 3.0  # of a fitted start's LDA; of 0.03 to 10 the best on validation landmarks
+    shrinkage: NonNegativeFloat = 3.0  # of the LDA in fit_start; of 0.03 to 10 the best on validation landmarks
     lr_tail: NonNegativeFloat = 1e-3  # of pretrained and of fitted layers
     lr_new: NonNegativeFloat = 4e-3  # of what starts at random
     weight_decay: NonNegativeFloat = 1e-2  # PyTorch's default for AdamW; take 1e-4 with "sgd"
@@ -109,7 +109,7 @@ def fit_start(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarra
     """
     dims = net.descriptor_dim
     if net.config["descriptor_dim"] is None or dims > net.head.width:
-        raise ValueError(f"a fitted start wants a whitening, to a descriptor_dim of {net.head.width} or less")
+        raise ValueError(f"start: fitted wants a whitening, to a descriptor_dim of {net.head.width} or less")
     features = pooled_features(net, maps)  # (N, C) float32
     lda = _lda(features.tobytes(), features.shape[1], targets.tobytes(), shrinkage)
     weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])

@@ -40,7 +40,7 @@ class Learned:
 
 
 def make_head(raw: np.ndarray, templates: int, iterations: int, seed: int) -> Head:
-    """The attention with its fitted start, from places (n, C) of training maps."""
+    """The attention as it starts, from places (n, C) of training maps."""
     import faiss  # only where it is needed
 
     normed = F.layer_norm(torch.from_numpy(raw).double(), raw.shape[1:]).numpy()
