@@ -55,7 +55,9 @@ def graph(n, augmented=False):
     with TemporaryDirectory() as place:
         x = stored(place, n)
         if augmented:
-            return told(f"augment_database of {n:,}", lambda: augment_database(x, NeighbourSum(K, 0.5), place))
+            return told(
+                f"augment_database of {n:,}", lambda: augment_database(x, NeighbourSum(K, 0.5), Path(place, "work"))
+            )
         return told(f"graph of {n:,}", lambda: knn_join(x, x, K, Path(place, "near"), own=np.arange(n)))
 
 

@@ -1,4 +1,4 @@
-"""What heads that start from data share: pictures and places to start from, k-means centres, statistics of batch norms."""
+"""What heads that start from data share: pictures and places for it, k-means centres, statistics of batch norms."""
 
 from __future__ import annotations
 
