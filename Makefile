@@ -1,11 +1,11 @@
-# Every command of the study. On a fresh machine with Python 3.11 or newer, `make study` is all it takes: the first target
+# Every command of the study. On a fresh machine with Python 3.11.4 or newer, `make study` is all it takes: the first target
 # that needs Python packages makes .venv from requirements.txt; later ones find it there.
 
 PROFILE ?= demo
 # Where torch comes from: empty takes the default wheel; cpu, cu130, auto and so on are uv's --torch-backend.
 TORCH_BACKEND ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' >/dev/null 2>&1 && echo $$p && break; done)
 
 READY := .venv/.ready
 
@@ -54,9 +54,9 @@ setup: $(READY)
 $(READY): requirements.txt pyproject.toml
 	@set -e; \
 	if uv --version >/dev/null 2>&1; then uv=uv; else uv=; fi; \
-	if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' >/dev/null 2>&1; then \
 		if [ -n "$$uv" ]; then uv venv --quiet --clear --python "$(or $(PYTHON),3.12)" .venv; \
-		elif [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is wanted and none was found; install it, or uv" >&2; exit 1; \
+		elif [ -z "$(PYTHON)" ]; then echo "Python 3.11.4 or newer is wanted and none was found; install it, or uv" >&2; exit 1; \
 		else $(PYTHON) -m venv --clear .venv || { \
 			echo "$(PYTHON) cannot make a virtual environment; install its venv package (python3-venv on Debian), or uv" >&2; exit 1; }; \
 		fi; \
