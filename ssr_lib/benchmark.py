@@ -28,7 +28,7 @@ _Stored = create_model(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Benchmark:
     """Q queries and N database images with their ground truth.
 

@@ -110,7 +110,7 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
     device = torch.device(device)
     net.to(device).eval()
     options = {} if preprocess.normalize_scales else {"normalize": False}
-    method = "mean" if preprocess.join == "mean" else "scale-gem"
+    how = {"method": "mean" if preprocess.join == "mean" else "scale-gem", "normalize": preprocess.normalize_scales}
 
     @torch.inference_mode()
     def compute(scales: Sequence[Tensor]) -> Arrays:
@@ -118,12 +118,13 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
         for images in scales:
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 rows.append(net(images.to(device, non_blocking=True), **options))
-        joined = combine_scales(torch.stack(rows).float(), method, normalize=preprocess.normalize_scales)
-        return {"descriptor": joined.cpu().numpy()}  # (S, B, D) → (B, D)
+        return {"descriptor": combine_scales(torch.stack(rows).float(), **how).cpu().numpy()}  # (S, B, D) → (B, D)
 
     made_by = {"format": "ssr-descriptors-3", "net": net.config, "weights": weights_digest(net)}
     if not type(getattr(net, "head", None)).__module__.startswith(("ssr_lib.", "builtins")):  # of a user's own
         made_by["head code"] = hash_file(inspect.getsourcefile(type(net.head)))
+    inside = map(str, net.config.get("options", {}).values())
+    made_by |= {part: hash_file(part) for part in inside if part.endswith(".py")}
     return compute, {**made_by, "dtype": str(dtype), "preprocess": preprocess.to_dict()}
 
 

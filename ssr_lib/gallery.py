@@ -48,8 +48,7 @@ class Gallery:
         """
         if not hasattr(part, "prepare"):
             return None
-        takes = inspect.signature(part.prepare).parameters
-        if "neighbours" not in takes and "parameters" not in takes:
+        if "neighbours" not in inspect.signature(part.prepare).parameters:
             return part.prepare(database, **parameters)
         store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
         key = digest([hashlib.sha256(self.descriptors).hexdigest(), parameters["k"]])

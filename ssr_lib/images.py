@@ -131,7 +131,7 @@ def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int
         picture = Image.fromarray(np.ascontiguousarray(image))
         if size is not None:
             return np.asarray(picture.resize(size, method))
-        picture.thumbnail([round(factor * longest)] * 2, method, reducing_gap=None)
+        picture.thumbnail([max(1, round(factor * longest))] * 2, method, reducing_gap=None)
         return np.asarray(picture)
     if size is None and round(min(height, width) * factor) < 1:  # a line of a few pixels
         size = (max(1, round(width * factor)), max(1, round(height * factor)))

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ssr_lib.files import check_same, digest, hash_file, write_atomic
 
-NAMES = f"shard-{64 * '[0-9a-f]'}.safetensors"  # of shards; other files may lie beside them
 SHARD = 128  # pictures: the most that a killed run repeats, and that are in memory before they are written
 
 
@@ -47,7 +46,8 @@ class Store:
     def __init__(self, directory: Path | str, made_by: dict):
         self.directory = Path(directory)
         self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as they will be read
-        self._shards = {path: self._checked(path) for path in sorted(self.directory.glob(NAMES))}
+        paths = sorted(self.directory.glob(f"shard-{64 * '?'}.safetensors"))  # other files may lie beside them
+        self._shards = {path: self._checked(path) for path in paths}
 
     def _checked(self, path: Path) -> dict:
         """The record of a shard; one without keys, and a warning, where it is damaged."""

@@ -60,14 +60,14 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_class: int | None = None) -> np.ndarray:
     """Ids (B,) int64 of batch `step` (from 0) of images with classes `targets` (N,) from 0 to K − 1, as epochs go.
 
-    With `per_class` so many images of each of batch_size // per_class random classes; small classes repeat theirs.
+    With `per_class` so many images, repeated where few, of batch_size // per_class random classes, but two at least.
     """
     if per_class is None:
         places = range(step * batch_size, (step + 1) * batch_size)
         return np.array([epoch_order(len(targets), seed, i // len(targets))[i % len(targets)] for i in places])
     rng = np.random.default_rng([seed, 1, step])
     ids = []
-    for target in rng.permutation(targets.max() + 1)[: max(1, batch_size // per_class)]:
+    for target in rng.permutation(targets.max() + 1)[: max(2, batch_size // per_class)]:
         own = np.flatnonzero(targets == target)
         ids.append(rng.choice(own, per_class, replace=len(own) < per_class))
     return np.concatenate(ids)
@@ -185,14 +185,14 @@ def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, f
         for step in trange(config.steps, unit="step", disable=not progress):
             ids = batch_ids(step, targets, config.batch_size, config.seed, loss.per_class)
             loss_value, accuracy = loss(net.from_maps(*maps.batch(ids, device)), labels[ids])
-            if not loss_value.isfinite():
-                raise FloatingPointError(f"loss {loss_value.item()} at step {step + 1}; lower lr_tail and lr_new")
             rate = learning_rate(step, config.steps, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["base_lr"]
             optimizer.zero_grad()
             loss_value.backward()
-            nn.utils.clip_grad_norm_(trained, config.clip)
+            norm = nn.utils.clip_grad_norm_(trained, config.clip)
+            if not (loss_value.isfinite() and norm.isfinite()):
+                raise FloatingPointError(f"loss or gradient not finite at step {step + 1}; lower lr_tail and lr_new")
             optimizer.step()
             row = {"step": step + 1, "loss": loss_value.item(), "accuracy": float(accuracy)}
             rows.append(row | {"lr": rate * config.lr_tail, "seconds": round(time.perf_counter() - started, 3)})

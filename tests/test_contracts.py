@@ -35,6 +35,8 @@ def test_a_module_imports_only_from_rooms_above_its_own():
         mine, other = room([*path.relative_to(ROOT).with_suffix("").parts]), room(name.split("."))
         if mine and other and ORDER.index(other) > ORDER.index(mine):
             faults.append(f"{path}: {mine} imports {other}, which comes later")
+        if mine is None and path.stem not in ("__init__", "__main__"):
+            faults.append(f"{path}: ORDER has no such room")
         if mine not in ("study", "commands") and name.split(".")[0] in ("drawn_landmarks", "recipes"):
             faults.append(f"{path}: the library imports {name}")
         if mine == "study" and other in EXPERIMENT and path.stem not in ("choose", "artefacts"):

@@ -16,10 +16,8 @@ LABELS = np.repeat(np.arange(12), np.arange(1, 13) * 4)  # 12 landmarks of 4 to 
 @pytest.mark.parametrize("box", [None, (100, 40, 200, 100)])
 def test_a_copy_and_a_crop_of_one_have_as_many_pixels_as_they_had_there(box):
     image = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
-    copy = Preprocess(size=128, enlarge=True, reduce=256, reduce_box="relative")
-    (found,) = to_tensors(image, copy, box)
-    small = Image.fromarray(image).reduce(2, box)
-    (expected,) = to_tensors(np.asarray(small), Preprocess(size=128, enlarge=True))
+    (found,) = to_tensors(image, Preprocess(size=128, enlarge=True, reduce=256, reduce_box="relative"), box)
+    (expected,) = to_tensors(np.asarray(Image.fromarray(image).reduce(2, box)), Preprocess(size=128, enlarge=True))
     assert found.shape == expected.shape and abs(found - expected).max() < 0.03
 
 

@@ -35,9 +35,9 @@ def test_pictures_come_and_go_and_lists_are_those_of_exact_search_and_of_global_
     live, there = LiveIndex.build(GALLERY, K, ALPHA, kind), GALLERY
     more = {f"new {i}": row for i, row in enumerate(pictures(70, seed=2))}
     more[NAMES[1]] = pictures(1, seed=3)[0]  # an old name, another picture
-    for new, gone in ((more, NAMES[5:300:7]), ({}, ["new 3", NAMES[0]])):
+    for new, gone in ((more, NAMES[5:300:7]), ({}, ["new 3", NAMES[0]]), ({"new 4": more["new 4"]}, ["new 4"])):
         live.update(new, gone)
-        there = {name: row for name, row in (there | new).items() if name not in gone}
+        there = {name: row for name, row in there.items() if name not in gone} | new
     live.save(tmp_path)
     live = LiveIndex.load(tmp_path)
     rows = live.rows()

@@ -99,4 +99,4 @@ def test_without_kornia_lightglue_says_what_to_install_and_with_it_describes_pic
         with pytest.raises(ValueError, match=r"a\.png: box .* does not lie in a picture of 70 x 90 px"):
             matcher.extract(tmp_path / "a.png", (500, 500, 600, 600))
         seen, size = matcher.extract(tmp_path / "a.png")
-        assert seen.descriptors.shape == (20, 128) and matcher.count_inliers((seen, size), (seen, size)) >= 0
+        assert seen.descriptors.shape == (20, 128) and matcher.count_inliers((seen, size), (seen, size)) <= 20

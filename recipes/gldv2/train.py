@@ -7,6 +7,7 @@ as many processes to the same losses.
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import os
 import sys
@@ -28,7 +29,7 @@ from recipes.gldv2.recipe import Recipe, read_recipe
 from recipes.gldv2.views import TrainingViews, positions
 from ssr_lib.decode import ImageError
 from ssr_lib.extract import pick_device
-from ssr_lib.files import FolderBusyError, check_same, digest, locked, one_line, replacing
+from ssr_lib.files import FolderBusyError, check_same, digest, hash_file, locked, one_line, replacing
 from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.train import finish, finished_rows, learning_rate, make_loss
 
@@ -102,6 +103,7 @@ def train(recipe: Recipe) -> list[dict[str, float]]:
         **recipe.model_dump(exclude=ASIDE),
         "pictures": digest([views.files, views.classes.tolist()]),
         "backbone_weights": weights_digest(learner.net.backbone),
+        "code": [hash_file(inspect.getsourcefile(type(part))) for part in (learner.net.head, learner.loss)],
     }
     out = Path(recipe.out)
     with locked(out) if rank == 0 else nullcontext(), process_group(recipe.device) as device:
@@ -171,7 +173,7 @@ def one_step(model: nn.Module, optimizer: Optimizer, parts: Iterator, recipe: Re
             loss, accuracy = model(images, classes.to(device, non_blocking=True))
             (loss / recipe.accumulate).backward()
         totals += torch.stack([loss.detach(), accuracy]) / recipe.accumulate
-    nn.utils.clip_grad_norm_(trained, recipe.clip)
+    nn.utils.clip_grad_norm_(trained, recipe.clip, error_if_nonfinite=True)
     optimizer.step()
     return totals
 

@@ -75,8 +75,9 @@ def _found(args: Namespace) -> tuple[list, list, dict, dict]:
         place, made_by, parameters = _live(args, net, preprocess, options)
         live = LiveIndex.load(place, made_by)
         query = describe(net, [args.photo], preprocess, **options)  # (1, D)
-        name = os.path.relpath(os.path.realpath(args.photo), os.path.realpath(args.gallery))
-        found = [live.search(query[0], SHORTLIST, rerank=rerank, own=name) for rerank in (False, True)]
+        names = [os.path.relpath(real(args.photo), real(args.gallery)) for real in (os.path.realpath, os.path.abspath)]
+        own = next((name for name in names if name in live.rows()), None)
+        found = [live.search(query[0], SHORTLIST, rerank=rerank, own=own) for rerank in (False, True)]
         return *found, parameters, record | {"pictures": len(live.rows()), "newly_indexed": 0}
     choose_reranker(args.rerank, max(1, len(list_pictures(args.gallery)[0]) - 1), k=args.k, alpha=args.alpha)
     gallery = _indexed(args, net, preprocess, options)
@@ -127,8 +128,7 @@ def index(args: Namespace) -> None:
 
 
 def opened(args: Namespace) -> tuple[RetrievalNet, Preprocess, dict]:
-    """The network that `--model` names, the preparation it wants unless `--preprocess`, `--size` say otherwise, and
-    what describing takes beside them. Raises `ValueError` for what is not there."""
+    """The network of `--model`, its preparation unless `--preprocess` or `--size` tell it, options of describing."""
     options = {"device": pick_device(args.device or "cpu"), "dtype": getattr(torch, args.dtype or "float32")}
     options |= {"batch_size": args.batch_size or 16, "workers": args.workers}
     name = args.model or "lite0"

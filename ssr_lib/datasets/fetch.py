@@ -131,14 +131,14 @@ def _chosen(name: str, shards: str | Iterable[int]) -> list[Source]:
 def bring(source: Source, folder: Path, progress: bool = True) -> Path:
     """The file of `source` in `folder`, from the first address that gives it whole, unless it is there already.
 
-    It gets its name when its checksum is right. Raises `ConnectionError` where no address gives it.
+    It gets its name when its checksum is right; `md5_url` is asked once. Raises `ConnectionError` where none gives it.
     """
     pooch.get_logger().setLevel("WARNING")  # it tells of every file
     load = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 20, timeout=TIMEOUT)
     checksum, problem = source.checksum, ""
     for url in source.urls * ROUNDS:
         try:
-            if source.md5_url is not None:
+            if source.md5_url is not None and not (folder / source.file).exists():
                 answer = requests.get(source.md5_url, timeout=TIMEOUT)
                 answer.raise_for_status()
                 checksum = f"md5:{answer.text[:32]}"

@@ -80,7 +80,7 @@ def fit(
     `whiten`: divides them by their deviations too, which the paper does not. `rows`: places that the PCA sees.
     """
     targets = np.unique(np.asarray(labels), return_inverse=True)[1]
-    attention = Attention(getattr(maps, place)[0].shape[2], hidden, seed=seed)
+    attention = Attention(next(batches_of(maps, place))[1].shape[1], hidden, seed=seed)
     with seeded(seed, "classifier"):
         classifier = nn.Linear(attention.hidden.in_channels, targets.max() + 1)
     optimizer = torch.optim.AdamW([*attention.parameters(), *classifier.parameters()], lr=rate)

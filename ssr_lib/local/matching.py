@@ -37,7 +37,7 @@ def mutual_nearest(x: np.ndarray, y: np.ndarray, least: float = -1.0) -> np.ndar
 def explained(here: np.ndarray, there: np.ndarray, model: str, error: float) -> np.ndarray:
     """Which (m,) of the matched points (m, 2) and (m, 2) one `model` explains within `error` pixels.
 
-    None where there are too few matches. OpenCV's RANSAC draws from a generator of a fixed seed, so that the same
+    None of them where there are too few. OpenCV's RANSAC draws from a generator of a fixed seed, so that the same
     points have the same answer.
     """
     check_choice("model", model, tuple(FEWEST))

@@ -77,7 +77,7 @@ class Verifier(nn.Module):
 
 def brought_to(maps: Maps, place: str, side: int) -> Tensor:
     """The maps `place` averaged to `side` × `side` places, (N, C, s, s) float32: an aspect ratio is given up."""
-    channels = getattr(maps, place)[0].shape[2]
+    channels = next(batches_of(maps, place))[1].shape[1]
     found = torch.empty(len(maps), channels, side, side)
     for ids, x in batches_of(maps, place):
         found[ids] = F.adaptive_avg_pool2d(x, side)

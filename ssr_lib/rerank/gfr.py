@@ -116,8 +116,10 @@ def rerank(queries, database, first: Ranking | None, *, prepared: Augmented | No
     return global_rerank(queries, database, augmented=prepared, query_ids=own, first=first, **parameters)
 
 
-def prepare(database, *, sides="both", neighbourhood="database", shortlist=None, **parameters) -> Augmented | None:
+def prepare(
+    database, *, neighbours=None, sides="both", neighbourhood="database", shortlist=None, **parameters
+) -> Augmented | None:
     """What is done once for a database: None where it is not refined as a whole."""
     if sides == "query" or neighbourhood == "shortlist":
         return None
-    return augment_database(database, **parameters)
+    return augment_database(database, neighbours=neighbours, **parameters)

@@ -111,5 +111,5 @@ def rerank(
         smaller = np.minimum(sets.averaged[:, v.indices].toarray(), v.data).sum(axis=1)
         jaccard[i] = smaller / (sums + v.sum() - smaller)
     cosines = torch.zeros(len(q), len(d), dtype=torch.float64)
-    cosines.scatter_(1, torch.as_tensor(first.ids).cpu(), torch.as_tensor(first.scores).cpu())
+    cosines.scatter_(1, torch.as_tensor(first.ids).cpu(), torch.as_tensor(first.scores).double().cpu())
     return rank_by((1 - weight) * torch.from_numpy(jaccard) + weight * cosines, first, q)  # −d* + 1

@@ -14,7 +14,7 @@ from ssr_lib.files import digest
 from ssr_lib.images import Preprocess
 from ssr_lib.scale.engine import Engine, Work, one_machine
 from ssr_lib.search.prepared import MOST, Prepared, check_integer, prepare
-from ssr_lib.store import Store
+from ssr_lib.store import Store, picture_key
 
 
 @dataclass
@@ -116,6 +116,6 @@ def describe_pictures(
     `device`, `dtype`, `batch_size`, `workers`, as for `extract`, and its errors, of the pictures of one shard.
     """
     made_by = descriptors_of(net, preprocess, dtype=options.get("dtype", torch.float32))[1]
-    made_by["data"] = digest([str(Path(options.get("root", "."), file).absolute()) for file in files])
+    made_by["data"] = digest([picture_key(Path(options.get("root", "."), file)) for file in files])
     shards = Shards(folder, made_by, (len(files), net.descriptor_dim), stored, per_shard)
     return shards.fill(lambda i: describe(net, files[shards.rows(i)], preprocess, **options), engine)

@@ -47,8 +47,7 @@ def knn_join(
         return np.stack([scores, ids], axis=1)
 
     pieces = [block * count + shard for block in found.missing() for shard in range(count)]
-    best = {}  # of blocks in work: the list so far
-    answered = np.zeros(len(found.keys), int)  # of each block: how many shards
+    best, answered = {}, np.zeros(len(found.keys), int)  # of blocks in work the list so far; of each, how many shards
     for piece, near in tqdm(engine(nearest, pieces), Path(folder).name, len(pieces), unit="piece", disable=None):
         block = piece // count
         both = np.concatenate([best.get(block, near[:, :, :0]), near], axis=2)

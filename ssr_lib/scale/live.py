@@ -83,14 +83,15 @@ class LiveIndex:
         """About 400 rows near a query (1, D), in their order, and their vectors."""
         import faiss
 
-        index = self.indices[side]
-        chosen = faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
-        if isinstance(index, faiss.IndexHNSW):
-            how = faiss.SearchParametersHNSW(efSearch=effort * SHORTLIST, sel=chosen)
-        else:
-            how = faiss.SearchParametersIVF(nprobe=min(16 * effort, index.nlist), sel=chosen)
-        labels = index.search(query, min(SHORTLIST, int(alive.sum())), params=how)[1][0]
-        found = np.sort(labels[labels >= 0])
+        found, index = np.flatnonzero(alive), self.indices[side]
+        if len(found) > SHORTLIST:  # of fewer all: a graph of many removed rows might not lead to them
+            chosen = faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
+            if isinstance(index, faiss.IndexHNSW):
+                how = faiss.SearchParametersHNSW(efSearch=effort * SHORTLIST, sel=chosen)
+            else:
+                how = faiss.SearchParametersIVF(nprobe=min(16 * effort, index.nlist), sel=chosen)
+            labels = index.search(query, SHORTLIST, params=how)[1][0]
+            found = np.sort(labels[labels >= 0])
         return found, self.vectors[side][found]
 
     def update(self, new: Mapping[str, np.ndarray], gone: Collection[str] = ()) -> None:
@@ -98,16 +99,16 @@ class LiveIndex:
 
         Who has other neighbours now moves to a new row. Raises `ValueError` for bad input before anything changes.
         """
-        rows = self.rows()
-        own = self.vectors["own"]
-        self._unit(new)  # all is checked before anything changes
+        rows, own = self.rows(), self.vectors["own"]
+        unit = dict(zip(new, self._unit(new), strict=True))  # all is checked before anything changes
         unknown = {gone} if isinstance(gone, str) else {*gone} - rows.keys()
         if unknown:
             raise ValueError(f"gone names {', '.join(sorted(unknown)[:9])}; wanted is a list of names that are there")
-        new = {name: x for name, x in new.items() if name not in rows or abs(own[rows[name]] - x).max() > SAME}
-        stay = rows.keys() - {*gone} - new.keys()
+        there = rows.keys() - {*gone}
+        new = {name: x for name, x in unit.items() if name not in there or abs(own[rows[name]] - x).max() > SAME}
+        stay = there - new.keys()
         check_integer(self.how.k, "k", 1, min(len(stay) + len(new) - 1, SHORTLIST), "other pictures on a shortlist")
-        added = self._unit(new)
+        added = np.array([*new.values()], np.float32).reshape(-1, own.shape[1])
         self.alive[[row for name, row in rows.items() if name not in stay]] = False
         kept = np.flatnonzero(self.alive)
         moves = ~self.alive[self.near[kept, 1].astype(int)].all(axis=1)  # a neighbour has gone
@@ -137,7 +138,7 @@ class LiveIndex:
         """The index that was saved in `directory`, brought up to these pictures, or a new one; descriptors by name."""
         with suppress(ValueError):  # that file is missing, damaged or of another network
             live = cls.load(directory, made_by)
-            if live.how == NeighbourSum(k, alpha):
+            if live.how == NeighbourSum(k, alpha) and live.alive.mean() > 0.5:  # else mostly of removed rows
                 live.update(pictures, live.rows().keys() - pictures.keys())
                 return live
         return cls.build(pictures, k, alpha, made_by=made_by)  # raises again what `update` has against the pictures

@@ -95,7 +95,7 @@ def prepare(array: Array | Prepared, name: str = "descriptors", device: torch.de
 
 
 def as_pair(queries: Array | Prepared, database: Array | Prepared) -> tuple[Prepared, Prepared]:
-    """Queries and database, prepared, on the device where either of them lies."""
+    """Queries and database, prepared; an array goes to the device of the other."""
     here, there = (None if isinstance(x, np.ndarray) else getattr(x, "device", None) for x in (queries, database))
     d = prepare(database, "database descriptors", there or here)
     q = d if queries is database else prepare(queries, "queries", here or d.device)

@@ -139,8 +139,7 @@ class Study:
         return np.flatnonzero(np.isin(labels, chosen))
 
     def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None, **changes) -> Maps:
-        """Maps of the frozen part for pictures of record `pictures`, squeezed into squares of `size` pixels unless
-        `changes` to the preparation say otherwise; heads and seeds share them."""
+        """Maps of the frozen part, of pictures squeezed to squares of `size` pixels unless `changes` tell else."""
         preprocess = dataclasses.replace(PRESETS["lite"], size=size, **{"size_rule": "fixed"} | changes)
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
@@ -148,8 +147,7 @@ class Study:
         return self._once(digest(record), compute_maps, net, files, preprocess, self.store("maps", record), **how)
 
     def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce=None, reduce_box="absolute") -> Maps:
-        """Maps of the `describe.photograph_files` of `part`, every picture and crop at exactly the long side `size`;
-        `reduce`, `reduce_box`: see `images.Preprocess`."""
+        """Maps of the `describe.photograph_files` of `part`, pictures and crops at exactly the long side `size`."""
         root, files, boxes = self._once(("files", part), describe.photograph_files, self, part)
         pictures = {"photographs": part, "files": digest([list(map(str, files)), boxes])}
         changes = {"size_rule": "longest", "enlarge": True, "reduce": reduce, "reduce_box": reduce_box}
@@ -158,8 +156,9 @@ class Study:
     def benchmark_maps(self, name: str, seed=None, split="test", form="ordinary") -> tuple[Maps, Maps]:
         """Maps of the queries and of the database of the drawn benchmark, as the network `name` sees them."""
         benchmark, net, both = self.benchmark("drawn", split, form), self.network(name, seed), []
+        weights = describe.network_record(self.profile, name, seed) if self.spec(name).checkpoint else {}
         for part, files, boxes in ((form, benchmark.queries, benchmark.boxes), ("database", benchmark.database, None)):
-            pictures = describe.pictures_record(self.profile.data, split) | {"part": part}
+            pictures = describe.pictures_record(self.profile.data, split) | {"part": part} | weights
             both.append(self.maps(net, self.spec(name).image_size, pictures, benchmark.root, files, boxes))
         return both[0], both[1]
 

@@ -40,9 +40,11 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
     """Chosen on these data sets, then read from choices.json of the results."""
     path, name, profile = study.results_dir / "choices.json", "+".join(datasets), study.profile
     networks = [(network, study.seeds(network)[0]) for network in study.networks("main")]
-    said = profile.model_dump(include={"data": {"validation"}, "rerankers": True, "extraction": True})
-    labels = [hash_file(data_file(labels)) for known, labels in profile.data.labels.items() if known in datasets]
-    tried = digest([said, labels, split, *(network_record(profile, *network) for network in networks)])
+    kept = {"data": {"validation", "images", "drawn_size"}, "rerankers": True, "extraction": True}
+    files = [data_file(labels) for known, labels in profile.data.labels.items() if known in datasets]
+    files += [line.module for line in profile.rerankers.values() if line.module.endswith(".py")]
+    said = profile.model_dump(include=kept), [*map(hash_file, files)]
+    tried = digest([*said, split, *(network_record(profile, *network) for network in networks)])
     stored = read_json(path) or {}
     if stored.get(name, {}).get("tried") != tried:
         asked = []

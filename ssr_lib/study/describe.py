@@ -59,7 +59,7 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
     """All that makes a network, trained or not."""
     spec = profile.spec(name)
     if spec.checkpoint:
-        return {"checkpoint": hash_file(data_file(weights(profile, name, seed)))}
+        return {"checkpoint": hash_file(data_file(weights(profile, name, seed))), "image_size": spec.image_size}
     record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
     record |= {"head": hash_file(load_part(spec.head, "heads").__file__), "dim": profile.model.descriptor_dim}
     record["protocol"] = profile.training.protocol

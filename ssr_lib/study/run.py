@@ -85,7 +85,8 @@ def _digests(study: Study, names: Sequence[str]) -> dict[str, str]:
         parts += map(str, line.options.values())  # such as the head that `late` has inside
     files += [Path(part) for part in (*parts, profile.training.loss) if part.endswith(".py")]
     chosen = f"results/{profile.data.choices_from}/choices.json"
-    files += [file for file in (study.workspace / chosen, root / chosen) if file.is_file()]
+    named = map(provenance.data_folder().joinpath, itertools.chain(*describe.files_named(profile)))
+    files += [file for file in (study.workspace / chosen, root / chosen, *named) if file.is_file()]
     made_by, digests = [profile.model_dump(exclude={"title", "notebooks"}), [hash_file(file) for file in files]], {}
     for name in names:
         made_by = [digest(made_by), provenance.source_of(name)]
