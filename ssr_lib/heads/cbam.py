@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ssr_lib.backbones import seeded
 from ssr_lib.heads import check_choice
 from ssr_lib.pooling import GeM
+from ssr_lib.self_similarity import check_window
 
 
 class Head(nn.Module):
@@ -40,7 +41,7 @@ class Head(nn.Module):
         hidden = max(1, inside // reduction)
         with seeded(seed, "embedding"):
             self.channel = nn.Sequential(nn.Conv2d(inside, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, inside, 1))
-            self.spatial = nn.Conv2d(2, 1, window, padding=window // 2)
+            self.spatial = nn.Conv2d(2, 1, check_window(window), padding=window // 2)
         self.scale = 1.0
         if start == "identity":
             self.scale = 2.0  # 2 σ(0) = 1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssr_lib.backbones import seeded
 from ssr_lib.pooling import GeM
+from ssr_lib.self_similarity import check_window
 
 
 class Head(nn.Module):
@@ -35,7 +36,7 @@ class Head(nn.Module):
         self.width = channels[2]
         inside, c = channels[1], mid_channels
         with seeded(seed, "embedding"):
-            along = {"kernel_size": window, "padding": window // 2}
+            along = {"kernel_size": check_window(window), "padding": window // 2}
             self.channel, self.query_c, self.key_c = (nn.Conv1d(1, 1, **along) for _ in range(3))
             self.reduce = nn.Conv2d(inside, c, 1)
             scales = [nn.Conv2d(c, c, 3, padding=d, dilation=d) for d in (1, 2, 3)]

@@ -71,6 +71,8 @@ class Head(nn.Module):
         self.seed = seed
         self.width = tokens * mid_channels
         d = mid_channels
+        if d > channels[2]:
+            raise ValueError(f"mid_channels is {d}; wanted 1 to {channels[2]}, the channels of project(last)")
         with seeded(seed, "embedding"):
             self.reduce = nn.Conv2d(channels[2], d, 1)
             self.among_places = Attention(d, attention_heads)
