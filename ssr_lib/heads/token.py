@@ -71,8 +71,6 @@ class Head(nn.Module):
         self.seed = seed
         self.width = tokens * mid_channels
         d = mid_channels
-        if d > channels[2]:
-            raise ValueError(f"mid_channels is {d}; wanted 1 to {channels[2]}, the channels of project(last)")
         with seeded(seed, "embedding"):
             self.reduce = nn.Conv2d(channels[2], d, 1)
             self.among_places = Attention(d, attention_heads)
@@ -96,10 +94,11 @@ class Head(nn.Module):
         x = torch.cat([places(project(last)) for _, last, project in some_batches(batches)])  # (N, C)
         centred = x - x.mean(dim=0)
         _, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-        axes = vectors.flip(1)[:, : len(self.reduce.weight)]  # (C, d), by falling variance
+        axes = vectors.flip(1)[:, : len(self.reduce.weight)]  # (C, n), by falling variance: d, or the C that there are
         axes = axes / (centred @ axes).square().mean().sqrt()
-        self.reduce.weight.copy_(axes.T[:, :, None, None])
-        self.reduce.bias.copy_(-x.mean(dim=0) @ axes)
+        n = axes.shape[1]
+        self.reduce.weight.zero_()[:n] = axes.T[:, :, None, None]
+        self.reduce.bias.zero_()[:n] = -x.mean(dim=0) @ axes
         weight, bias = soft_assignment(centred @ axes, self.assign.out_features, self.seed)
-        self.assign.weight.copy_(weight)
+        self.assign.weight.zero_()[:, :n] = weight
         self.assign.bias.copy_(bias)
