@@ -33,11 +33,11 @@ def test_one_seeds_interval_is_students():
 
 def test_two_seeds_and_two_groups_by_hand():
     """Without a residual V = V_L + V_S = 2; with one V = V_L + V_S − V_E = 4 + 4 − 1; V = V_S = 4 and df = 1, floors."""
-    cases = ([[-1, 1], [1, 3]], (1, 2, 2)), ([[0, 2], [2, 8]], (3, 7, 49 / 32)), ([[0, 2], [6, 4]], (3, 4, 1))
-    for values, by_hand in cases:
-        found = mean_interval(values, ["a", "b"])
-        assert (found.estimate, found.error**2, found.df) == pytest.approx(by_hand)
-    assert found.ci_high == pytest.approx(3 + 12.7062 * 2, rel=1e-4)
+    cases = [-1, 1, 1, 3, 1, 2, 2, 4.3027], [0, 2, 2, 8, 3, 7, 49 / 32, 5.8477], [0, 2, 6, 4, 3, 4, 1, 12.7062]
+    for *values, estimate, variance, df, t in cases:  # t: the quantile of 97.5 % with df degrees of freedom
+        found = mean_interval(np.reshape(values, (2, 2)), ["a", "b"])
+        assert (found.estimate, found.error**2, found.df) == pytest.approx((estimate, variance, df))
+        assert found.ci_high == pytest.approx(estimate + t * found.error, rel=1e-4)
 
 
 def test_missing_values_are_left_out_and_the_level_widens():
