@@ -101,8 +101,8 @@ def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = Non
 def _made_by(study, notebook: str) -> tuple[dict, dict[str, str]]:
     """What run.json says of the rows of a notebook, and the digests of profile and code of now."""
     recorded = (read_json(study.results_dir / "run.json") or {}).get("rows", {}).get(notebook, {})
-    profile, code = study.profile.model_dump(exclude={"title", "notebooks"}), provenance.source_of(notebook, ["code"])
-    return recorded, {"profile": digest(profile)[:12], "code": digest(code)[:12]}
+    profile = study.profile.model_dump(exclude={"title", "notebooks", "reads", "report"})  # what makes no figure
+    return recorded, {"profile": digest(profile)[:12], "code": digest(provenance.source_of(notebook, ["code"]))[:12]}
 
 
 def read_rows(study, notebook: str) -> pd.DataFrame:
