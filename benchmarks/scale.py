@@ -74,7 +74,7 @@ def among(n):
 
 
 def float16(n):
-    x, labels = draw(n)
+    (x, labels), start = draw(n), time.perf_counter()
     own, found = np.arange(min(n, 2000)), []
     for rows in (x, x.astype(np.float16).astype(np.float32)):
         truth = [{"easy": np.flatnonzero(labels == labels[i]), "hard": [], "junk": []} for i in range(200)]
@@ -82,7 +82,8 @@ def float16(n):
         found.append((near, evaluate(rank(rows[:200], rows), truth).map["medium"]))
     (exact, before), (near, after) = found
     recall = (near[:, :, None] == exact[:, None]).any(axis=2).mean()
-    print(f"float16, {n:,}: {recall:.4%} of {K} neighbours stay, mAP {after:.4%} instead of {before:.4%}", flush=True)
+    note = f"{recall:.4%} of {K} neighbours stay; mAP {after:.4%}, in float32 {before:.4%}"
+    report(f"neighbours and mAP in float16, {n:,}", time.perf_counter() - start, float("nan"), note)
 
 
 def live(n, kind):
@@ -106,9 +107,8 @@ def live(n, kind):
         size = Path(place, FILE).stat().st_size / n
     start = time.perf_counter()
     index.update({f"new {i}": row for i, row in enumerate(draw(100, n + 1)[0])}, [str(i) for i in range(100)])
-    print(
-        f"    built in {built:.0f} s, {size:,.0f} bytes a picture; 100 come and 100 go: {time.perf_counter() - start:.2f} s"
-    )
+    seconds, note = time.perf_counter() - start, f"built in {built:.0f} s, {size:,.0f} bytes a picture"
+    report(f"live {kind}, {n:,}: 100 come, 100 go", seconds, float("nan"), note)
 
 
 def main(share=1.0):
