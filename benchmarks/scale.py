@@ -28,12 +28,12 @@ from ssr_lib.search import knn, prepare, rank
 DIMENSION, K, PER_SHARD = 256, 10, 8192
 
 
-def draw(n, seed=0):
-    """Unit rows (n, D) around 300 centres, and the centre of each."""
+def draw(n, seed=0, noise=1.0):
+    """Unit rows (n, D) around 300 centres, and the centre of each; with more noise rows of a centre are less alike."""
     centres = np.random.default_rng(0).standard_normal((300, DIMENSION), np.float32)
     rng = np.random.default_rng([seed, 1])
     labels = rng.integers(300, size=n)
-    x = centres[labels] + rng.standard_normal((n, DIMENSION), np.float32)
+    x = centres[labels] + np.float32(noise) * rng.standard_normal((n, DIMENSION), np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True), labels
 
 
@@ -74,7 +74,7 @@ def among(n):
 
 
 def float16(n):
-    (x, labels), start = draw(n), time.perf_counter()
+    (x, labels), start = draw(n, noise=2.0), time.perf_counter()
     own, found = np.arange(min(n, 2000)), []
     for rows in (x, x.astype(np.float16).astype(np.float32)):
         truth = [{"easy": np.flatnonzero(labels == labels[i]), "hard": [], "junk": []} for i in range(200)]
