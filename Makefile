@@ -18,7 +18,7 @@ help:
 	@echo "make report      assemble results/<profile>/report.html from the executed notebooks"
 	@echo "make test        the tests, and every notebook at the smallest profile"
 	@echo "make lint        style of code and notebooks"
-	@echo "make bench       times and memory of every part on this machine: a table and a picture in results/bench/ (1 hour)"
+	@echo "make bench       times and memory of every part on this machine: a table and a picture in results/bench/ (10 minutes)"
 	@echo "make setup       only make .venv (TORCH_BACKEND=cpu for a torch without CUDA, with uv); .venv/bin/ssr is the command"
 	@echo "make requirements  make requirements.txt from pyproject.toml (needs uv; UPGRADE=1 takes the newest of everything)"
 	@echo "make pictures    draw the pictures of data/README.md anew into data/pictures/"

@@ -18,7 +18,7 @@ def main(table):
     axes.plot(rows["goal"], places, "|", color="tab:orange", markersize=12, markeredgewidth=3, label="wanted at most")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set(xscale="log", xlabel="ratio of times, logarithmic: left of 1 is faster", yticks=places)
-    axes.set_yticklabels(rows["what"] + ", of " + rows["against"], fontsize=8)
+    axes.set_yticklabels(rows["what"] + " / " + rows["against"], fontsize=8)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(Path(table).with_name("bench.png"), dpi=150)
 
