@@ -18,8 +18,7 @@ SIX, FOUR = ["a", "a", "b", "b", "c", "c"], ["x", "x", "x", "x"]  # groups of qu
 
 def measured(seeds=(0, 1, 2), groups=SIX, **key):
     key, frames = {"dataset": "drawn", "network": "plain"} | key, []
-    none = [[]] * len(groups)
-    queries = Benchmark("made", ".", [], groups, none, none, none, groups=groups)
+    queries = Benchmark("made", ".", [], groups, *3 * [[[]] * len(groups)], groups=groups)  # nothing is right
     for seed in seeds:
         values = {"medium": np.r_[0.5, np.nan, RANDOM.random(len(groups) - 2)], "hard": np.full(len(groups), np.nan)}
         frames.append(rows.per_query(values, queries, seed=seed, **key))
@@ -97,6 +96,7 @@ def test_rows_of_another_profile_or_notebook_are_refused_with_the_command(study,
     refused()
     rows.write(study, measured())
     monkeypatch.setattr(provenance, "commit", lambda: "another")
+    study.profile = load_profile("smoke", {"reads.05_ablation": [], "report.table": "other"})  # makes no figure
     rows.read_rows(study, "05_ablation")
     assert "were made by commit" in capsys.readouterr().out, "another commit of the library is only named"
     made, study.profile = study.profile, load_profile("smoke", {"training.steps": 3})
