@@ -65,8 +65,7 @@ def batch_ids(step: int, targets: np.ndarray, batch_size: int, seed: int, per_cl
     if per_class is None:
         places = range(step * batch_size, (step + 1) * batch_size)
         return np.array([epoch_order(len(targets), seed, i // len(targets))[i % len(targets)] for i in places])
-    rng = np.random.default_rng([seed, 1, step])
-    ids = []
+    rng, ids = np.random.default_rng([seed, 1, step]), []
     for target in rng.permutation(targets.max() + 1)[: max(2, batch_size // per_class)]:
         own = np.flatnonzero(targets == target)
         ids.append(rng.choice(own, per_class, replace=len(own) < per_class))
@@ -112,12 +111,13 @@ def fit_start(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarra
         raise ValueError(f"start: fitted wants a whitening, to a descriptor_dim of {net.head.width} or less")
     features = pooled_features(net, maps)  # (N, C) float32
     lda = _lda(features.tobytes(), features.shape[1], targets.tobytes(), shrinkage)
-    weight = lda.projection[:dims] * np.sqrt(dims) / np.linalg.norm(lda.projection[:dims])
+    rows = np.pad(lda.projection[:dims], ((0, max(0, dims - len(lda.projection))), (0, 0)))  # 0 without variance
+    weight = rows * np.sqrt(dims) / np.linalg.norm(rows)
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))
     if hasattr(loss, "start"):
-        descriptors = torch.from_numpy(lda.apply(features.astype(np.float64), dims)).to(net.whitening.weight)
-        loss.start(descriptors, torch.from_numpy(targets).to(descriptors.device))
+        descriptors = torch.from_numpy(Whitening(lda.mean, rows).apply(features.astype(np.float64)))
+        loss.start(descriptors.to(net.whitening.weight), torch.from_numpy(targets).to(net.whitening.weight.device))
 
 
 def train_head(
@@ -134,8 +134,7 @@ def train_head(
     if len(labels) != len(maps) or len(classes) < 2:
         told = f"{len(labels)} labels of {len(classes)} classes for {len(maps)} maps"
         raise ValueError(f"{told}; a label for each map and at least two classes are wanted")
-    directory = Path(directory)
-    loss = make_loss(net, len(classes), config)
+    directory, loss = Path(directory), make_loss(net, len(classes), config)
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}
     made_by |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
     made_by |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}

@@ -50,7 +50,7 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
 
     The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's,
     is made white, then all turned to its principal axes, by falling total over (shrunk) inner variance; the mean is
-    that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
+    that of all rows. D near N needs shrinkage; what has no variance is left out. `ValueError` where no class has two.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
     x = np.asarray(descriptors, dtype=np.float64)
@@ -66,15 +66,16 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
 
 
 def _whiten(x: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> Whitening:
-    """`scatter` (D, D) made white, then everything turned to the principal axes of `x` (N, D).
+    """`scatter` (D, D) made white, then everything turned to the principal axes of `x` (N, D) that have a variance.
 
     Where `scatter` is singular the smallest of 1e-10, 1e-9, … that helps is added to its diagonal.
     """
-    total = (x - mean).T @ (x - mean)
-    jitter = 0.0
+    total, jitter = (x - mean).T @ (x - mean), 0.0
     while True:
         try:
-            _, vectors = eigh(total, scatter + jitter * np.eye(len(scatter)))
-            return Whitening(mean, vectors[:, ::-1].T)
+            values, vectors = eigh(total, scatter + jitter * np.eye(len(scatter)))
+            variances = values / (vectors**2).sum(axis=0)  # of the columns of `x` along directions of length 1
+            kept = np.flatnonzero(variances > variances.max() * len(values) * np.finfo(np.float64).eps)[::-1]
+            return Whitening(mean, vectors[:, kept].T)
         except np.linalg.LinAlgError:
             jitter = jitter * 10 or 1e-10

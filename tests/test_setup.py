@@ -34,9 +34,8 @@ def test_requirements_are_exact_public_versions_and_conda_installs_the_same():
 def test_every_command_makes_the_environment_first_and_finds_it_there_the_second_time(target, tmp_path):
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    make = ["make", "-n", target]
-    assert "-r requirements.txt" in subprocess.check_output(make, cwd=tmp_path, text=True)
+    assert "-r requirements.txt" in subprocess.check_output(["make", "-n", target], cwd=tmp_path, text=True)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".ready").touch()
-    again = subprocess.check_output(make, cwd=tmp_path, text=True)
+    again = subprocess.check_output(["make", "-n", target], cwd=tmp_path, text=True)
     assert "requirements.txt" not in again and ".venv/bin/" in again
