@@ -92,8 +92,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 def _bare_png(data: bytes) -> io.BytesIO:
     """A PNG without its text and profiles, which may be large or damaged while the picture is whole."""
-    kept = [_PNG]
-    place = 0
+    kept, place = [_PNG], 0
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         chunk = data[place : place + length + 12]  # with its length, name and checksum

@@ -114,8 +114,7 @@ def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torc
 def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int) -> np.ndarray:
     """Resize (H, W, 3) uint8 by rule and scale; `whole` is the longest side of the picture before it was cropped."""
     height, width = image.shape[:2]
-    longest = max(height, width)
-    size = None
+    longest, size = max(height, width), None
     factor = scale
     if preprocess.size_rule == "fixed":
         side = max(1, round(preprocess.size * scale))

@@ -52,8 +52,7 @@ def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, in
     extra = min(overlaps, key=lambda n: abs(overlaps[n] - 0.4))  # more squares along the long side
     regions = [(0, 0, height, width)]
     for level in range(1, min(levels, 2 * short - 1) + 1):  # as long as a square has a place
-        side = 2 * short // (level + 1)
-        starts = []
+        side, starts = 2 * short // (level + 1), []
         for length in (height, width):
             n = level if length == short else level + extra
             starts.append([i * (length - side) // max(1, n - 1) for i in range(n)])

@@ -111,7 +111,7 @@ def fit_start(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarra
         raise ValueError(f"start: fitted wants a whitening, to a descriptor_dim of {net.head.width} or less")
     features = pooled_features(net, maps)  # (N, C) float32
     lda = _lda(features.tobytes(), features.shape[1], targets.tobytes(), shrinkage)
-    rows = np.pad(lda.projection[:dims], ((0, max(0, dims - len(lda.projection))), (0, 0)))  # 0 without variance
+    rows = lda.projection[:dims] * (np.arange(dims)[:, None] < lda.varied)  # 0 where the features do not vary
     weight = rows * np.sqrt(dims) / np.linalg.norm(rows)
     net.whitening.weight.copy_(torch.from_numpy(weight))
     net.whitening.bias.copy_(torch.from_numpy(-weight @ lda.mean))

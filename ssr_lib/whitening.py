@@ -12,10 +12,15 @@ class Whitening:
 
     mean: np.ndarray
     projection: np.ndarray
+    varied: float = np.inf  # what this was learned from varies along so many rows; those behind have no order
+
+    def rows(self, dims: int | None) -> np.ndarray:
+        """The first `dims` rows of `projection`, or all: dims None, or more than `varied`."""
+        return self.projection[: None if dims is None or dims > self.varied else dims]
 
     def apply(self, descriptors: np.ndarray, dims: int | None = None) -> np.ndarray:
-        """Whitened unit descriptors (N, dims) of (N, D), in the same dtype; dims None keeps all."""
-        mean, projection = self.mean.astype(descriptors.dtype), self.projection[:dims].astype(descriptors.dtype)
+        """Whitened unit descriptors (N, D') of (N, D) by `rows(dims)`, in the same dtype."""
+        mean, projection = self.mean.astype(descriptors.dtype), self.rows(dims).astype(descriptors.dtype)
         whitened = (descriptors - mean) @ projection.T  # (N, D')
         return whitened / ((whitened**2).sum(1, keepdims=True) ** 0.5 + 1e-6)
 
@@ -50,7 +55,7 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
 
     The scatter within classes, divided by N and with `shrinkage` times its average variance added to every direction's,
     is made white, then all turned to its principal axes, by falling total over (shrunk) inner variance; the mean is
-    that of all rows. D near N needs shrinkage; what has no variance is left out. `ValueError` where no class has two.
+    that of all rows. D near N needs shrinkage. Raises `ValueError` where no class has two rows.
     Source: Fukunaga, Introduction to Statistical Pattern Recognition, 1990; shrinkage: Friedman, JASA 1989.
     """
     x = np.asarray(descriptors, dtype=np.float64)
@@ -66,7 +71,7 @@ def fit_lda(descriptors: np.ndarray, labels: np.ndarray, shrinkage: float = 0.0)
 
 
 def _whiten(x: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> Whitening:
-    """`scatter` (D, D) made white, then everything turned to the principal axes of `x` (N, D) that have a variance.
+    """`scatter` (D, D) made white, then everything turned to the principal axes of `x` (N, D).
 
     Where `scatter` is singular the smallest of 1e-10, 1e-9, … that helps is added to its diagonal.
     """
@@ -75,7 +80,7 @@ def _whiten(x: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> Whitening:
         try:
             values, vectors = eigh(total, scatter + jitter * np.eye(len(scatter)))
             variances = values / (vectors**2).sum(axis=0)  # of the columns of `x` along directions of length 1
-            kept = np.flatnonzero(variances > variances.max() * len(values) * np.finfo(np.float64).eps)[::-1]
-            return Whitening(mean, vectors[:, kept].T)
+            varied = (variances > variances.max() * len(values) * np.finfo(np.float64).eps).sum()
+            return Whitening(mean, vectors[:, ::-1].T, varied)
         except np.linalg.LinAlgError:
             jitter = jitter * 10 or 1e-10

@@ -29,13 +29,13 @@ def test_projection_and_descriptors_equal_the_reference(kind):
 def test_singular_scatter_gets_the_smallest_diagonal_that_helps():
     x = np.repeat(np.random.default_rng(0).standard_normal((40, 3)), 2, axis=1)  # every column twice
     learned = fit_learned(x, np.arange(20), np.arange(20, 40))
-    assert np.isfinite(learned.apply(x)).all() and len(learned.projection) == len(fit_pca(x[:5]).projection) == 3
+    assert np.isfinite(learned.apply(x)).all() and learned.varied == len(fit_pca(x[:5]).projection) == 3
 
 
 def test_descriptors_of_a_whitening_from_few_pictures_do_not_depend_on_the_axes():
     x = np.random.default_rng(7).standard_normal((114, 64))
     few = [fit_lda(y[:24], np.repeat(range(8), 3), 1.0).apply(y[24:50], 32) for y in (x, x @ np.linalg.qr(x[50:])[0])]
-    assert few[0].shape == (26, 23) and np.abs(few[0] @ few[0].T - few[1] @ few[1].T).max() < 1e-12
+    assert few[0].shape == (26, 64) and np.abs(few[0] @ few[0].T - few[1] @ few[1].T).max() < 1e-12
 
 
 def test_lda_makes_the_scatter_within_classes_white_and_orders_directions_by_total_variance():

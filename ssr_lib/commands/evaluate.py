@@ -183,7 +183,7 @@ def whiten(args: Namespace) -> None:
     both = x[asked], fit_lda(x[~asked], labels[~asked], SHRINKAGE).apply(x[asked], DIRECTIONS)
     before, after = (metrics.evaluate(rank(y, y), truth).ap["easy"] for y in both)  # of each asked picture
     learned = fit_lda(x, labels, SHRINKAGE)
-    weight = torch.from_numpy(learned.projection[:DIRECTIONS].copy())  # (D', D)
+    weight = torch.from_numpy(learned.rows(DIRECTIONS).copy())  # (D', D)
     net.whitening = torch.nn.Linear(*weight.T.shape)
     net.whitening.load_state_dict({"weight": weight, "bias": -weight @ torch.from_numpy(learned.mean)})
     net.config |= {"descriptor_dim": len(weight), "normalize_pooled": True}

@@ -75,8 +75,7 @@ def fetch(
         for left in folder.glob("tmp????????"):  # of a download that was killed
             left.unlink()
         unpacked = folder / "unpacked"  # for each archive a list of the files that it gave
-        total = len(data_set["sources"])
-        free = shutil.disk_usage(folder).free / 1e9
+        total, free = len(data_set["sources"]), shutil.disk_usage(folder).free / 1e9
         cost = f"{len(sources)} of {total} files, all together about {data_set['size']} to download"
         cost += f" and {data_set['kept'] or '?'} GB on disk afterwards; {free:,.1f} GB are free in {to}"
         if tell is not None:

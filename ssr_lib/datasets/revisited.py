@@ -81,8 +81,7 @@ def read_ground_truth(
         raise ValueError(f"{path} has {len(qimlist)} queries, of which none is asked for; one or more are wanted")
     pairs = zip(benchmark.positives, benchmark.junk, strict=True)
     first = same_landmark([right if len(right) else junk for right, junk in pairs])
-    groups = [benchmark.groups[i] for i in first]
-    boxes = benchmark.boxes
+    groups, boxes = [benchmark.groups[i] for i in first], benchmark.boxes
     if images is not None:
         asked = zip(benchmark.queries, benchmark.groups, boxes, strict=True)
         boxes = [_fitted(root / file, box, names[name]) for file, name, box in asked]
