@@ -37,7 +37,7 @@ FIGURES = ("mAP", *(f"mP@{k}" for k in AT))
 PAIRS = 1 << 21  # of query and picture ranked at once: some 200 MB
 PER_SHARD = 1024  # pictures: what a killed worker repeats
 SHORTLIST = 400  # of GFR among distractors: to refine a million of them would cost a search for each
-DIRECTIONS = 512  # that a whitening keeps
+DIRECTIONS = 512  # that a whitening keeps; all where the pictures vary along fewer
 SHRINKAGE = 1.0  # of a whitening: adds the mean variance within labels to every direction, for the sake of few pictures
 WITH_FEATURES = ("command", "traceback", "ground_truth", "features", "json", "rerank", "k", "alpha")  # and no others
 
