@@ -12,7 +12,7 @@ from ssr_lib.study.profile import load_profile
 from ssr_lib.study.provenance import repository_root
 from ssr_lib.study.run import run
 
-UNTRAINED = 0.001  # 0.1 point: the same arithmetic on another machine
+UNTRAINED = 0.001  # 0.1 point: the same arithmetic on another machine, which draws a pixel in a thousand otherwise
 TRAINED, DEVIATIONS = 0.01, 2.0  # a point, or so many standard deviations over seeds: rounding grows with the steps
 SHARE = 0.1  # of the figures of each trained network, rounded up, may be outside: two deviations leave out 1 in 20
 FURTHEST = 10.0  # tolerances that no figure may be away
@@ -70,7 +70,8 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, given: Sequence[str] = ()
     table["trained"] = (table["seeds"] > 0) & ~table["network"].isin(given)
     typical = table.groupby(["difficulty", "measure"])["spread"].transform("median")  # where there is one training
     spread = (DEVIATIONS * table["spread"].fillna(typical)).fillna(0).clip(lower=TRAINED)
-    table["tolerance"] = spread.where(table["trained"], UNTRAINED) * table["first"].abs().clip(lower=1)
+    few = table["setting"].str.contains('"R": ')  # galleries of so few right pictures that one query moves the mean
+    table["tolerance"] = spread.where(table["trained"] | few, UNTRAINED) * table["first"].abs().clip(lower=1)
     nothing = table[["first", "second"]].isna().all(axis=1)
     table["agrees"] = ((table["second"] - table["first"]).abs() <= table["tolerance"] + 1e-9) | nothing
     return table[[*KEY, "first", "second", "tolerance", "trained", "agrees"]]
@@ -91,5 +92,4 @@ def same_study(table: pd.DataFrame) -> bool:
     near = (wrong["first"] - wrong["second"]).abs() <= FURTHEST * wrong["tolerance"]  # not so where one is missing
     outside = (~table["agrees"]).groupby(table["network"]).agg(["sum", "count"])
     few = outside["sum"] < SHARE * outside["count"] + 1
-    own = wrong["measure"].isin(OF_HEADS)
-    return bool(wrong["trained"].all() and near.all() and few.all() and not own.any())
+    return bool(wrong["trained"].all() and near.all() and few.all() and not wrong["measure"].isin(OF_HEADS).any())
