@@ -70,7 +70,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, given: Sequence[str] = ()
     table["trained"] = (table["seeds"] > 0) & ~table["network"].isin(given)
     typical = table.groupby(["difficulty", "measure"])["spread"].transform("median")  # where there is one training
     spread = (DEVIATIONS * table["spread"].fillna(typical)).fillna(0).clip(lower=TRAINED)
-    few = table["setting"].str.contains('"R": ')  # galleries of so few right pictures that one query moves the mean
+    few = table["setting"].str.contains('"R": ')  # galleries of a set R: where it is small, one query moves the mean
     table["tolerance"] = spread.where(table["trained"] | few, UNTRAINED) * table["first"].abs().clip(lower=1)
     nothing = table[["first", "second"]].isna().all(axis=1)
     table["agrees"] = ((table["second"] - table["first"]).abs() <= table["tolerance"] + 1e-9) | nothing
