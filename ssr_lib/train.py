@@ -93,7 +93,7 @@ def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> t
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=12)  # a head is trained with all seeds, ten in the longest profile, before the next
 def _lda(features: bytes, width: int, targets: bytes, shrinkage: float) -> Whitening:
     """The LDA of float32 features (N, width): the same for all heads that start as the identity, to the last bit."""
     return fit_lda(np.frombuffer(features, np.float32).reshape(-1, width), np.frombuffer(targets, np.int64), shrinkage)

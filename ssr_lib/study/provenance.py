@@ -53,7 +53,8 @@ def describe_run() -> dict:
     """Commit, versions and machine as a JSON-able record, without host names, user names or paths."""
     machine = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
     machine["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    machine["accelerator"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine |= {"threads": torch.get_num_threads(), "accelerator": accelerator}  # last digits depend on both
     versions = {"python": platform.python_version()} | {package: metadata.version(package) for package in PACKAGES}
     return {"commit": commit(), "versions": versions, "machine": machine}
 

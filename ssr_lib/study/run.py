@@ -144,8 +144,7 @@ def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
 def _without(folders: Mapping[str, str], text: str) -> str:
     text = re.sub(r"[^\s\"'<>]*ipykernel_\d+/\d+\.py", "cell", re.sub(r"\bat 0x[0-9a-f]{6,}", "at 0x…", text))
     for folder in sorted((f for f in folders if f not in ("/", "", ".")), key=len, reverse=True):
-        # A folder's name ends where a path's part ends: /home/a is no part of /home/ab.
-        text = re.sub(re.escape(folder) + r"/(?=[\w.])", folders[folder], text)
+        text = re.sub(re.escape(folder) + r"/(?=[\w.])", folders[folder], text)  # /home/a is no part of /home/ab
         text = re.sub(re.escape(folder) + r"/?(?![\w.-])", folders[folder].rstrip("/") or ".", text)
     return text
 
