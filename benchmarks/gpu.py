@@ -1,29 +1,63 @@
-"""The k-NN graph of random unit descriptors on a GPU: the library's exact `knn` beside plain torch; augmentation.
+"""On a GPU: descriptors by the networks of profiles/paper.yaml, and the graph of a million random descriptors.
 
-    python benchmarks/gpu.py [--n 1000000] [--dimension 2048] [--k 10] [--rows 1000000] [--device cuda]
+    python benchmarks/gpu.py [--pictures 500] [--n 1000000] [--dimension 2048] [--k 10] [--rows 1000000]
 
-It needs torch and NumPy beside `ssr_lib`, and prints seconds and the largest memory of the GPU as it goes. `--rows`:
-the library makes only so many rows of the graph, and its seconds are multiplied up. Neighbours of random descriptors
-stand as close together as they ever do, so plain torch, which rounds its products, finds the fewest of them here.
+It prints seconds and the largest memory of the GPU as it goes. The library's exact `knn` stands beside plain torch; it
+makes only `--rows` rows of the graph, and its seconds are multiplied up. Neighbours of random descriptors stand as
+close together as they ever do, so plain torch, which rounds its products, finds the fewest of them here.
 """
 
 import argparse
+import itertools
+import tempfile
 import time
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from ssr_lib import search
-from ssr_lib.rerank import augment_database, global_rerank
+from ssr_lib.extract import describe
+from ssr_lib.images import PRESETS
+from ssr_lib.network import RetrievalNet
+from ssr_lib.rerank import augment_database
 from ssr_lib.search.prepared import blocks
 
 NUMBERS = 1 << 29  # products that plain torch holds at once: 2 GB of float32
-search.WITH_FAISS = False  # it may be missing on such a machine; torch finds the same neighbours on the CPU, too
+OPTIONS = {"plain": {}, "product": {"place": "last", "mid_channels": 256, "window": 7}}
+search.WITH_FAISS = False  # it may be missing on such a machine; torch finds the same neighbours
 
 
-def draw(n, dimension, device):
-    """Unit rows (n, D) float32."""
-    x = torch.randn((n, dimension), device=device, generator=torch.Generator(device).manual_seed(0))
-    return x.div_(x.norm(dim=1, keepdim=True))
+def measure(name, function, factor=1.0, count=np.nan):
+    """The result of a call, and its seconds times a factor, printed with things a second and the largest memory."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    result = function()
+    torch.cuda.synchronize()
+    seconds, memory = factor * (time.perf_counter() - start), torch.cuda.max_memory_allocated() / 2**30
+    print(f"{name:30} {seconds:8.1f} s   {memory:.1f} GB   {count / seconds:.1f} a second", flush=True)
+    return result
+
+
+def compare_precisions(n, folder):
+    """Descriptors of n pictures, decoding included, in float32, with PyTorch's default, and in bfloat16."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        picture = Image.fromarray(rng.integers(0, 256, (192, 256, 3), np.uint8)).resize((1024, 768))
+        (picture if i % 3 else picture.transpose(Image.Transpose.ROTATE_90)).save(folder / f"{i}.jpg")
+    for backbone, head in itertools.product(("resnet50", "resnet101"), OPTIONS):
+        net, found = RetrievalNet(backbone, head, OPTIONS[head], descriptor_dim=2048, pretrained="none"), {}
+        for name, conv in (("float32", "ieee"), ("TF32", "tf32"), ("bfloat16", "tf32")):
+            torch.backends.cudnn.conv.fp32_precision = conv  # PyTorch has TF32 in convolutions, not in products
+            how = {"device": "cuda", "dtype": torch.bfloat16 if name == "bfloat16" else torch.float32, "batch_size": 8}
+            run = partial(describe, net, preprocess=PRESETS["senet"], **how)
+            run([folder / "0.jpg", folder / "1.jpg"])  # loads the kernels
+            found[name] = measure(f"{backbone} {head}, {name}", partial(run, sorted(folder.iterdir())), count=n)
+            cosines = (found[name] * found["float32"]).sum(axis=1)
+            print(f"    cosine to float32: {cosines.min():.6f} or more", flush=True)
 
 
 def plain_graph(x, k):
@@ -36,54 +70,26 @@ def plain_graph(x, k):
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
-def measure(name, function, device, factor=1.0):
-    """The result of a call; printed are its seconds, times a factor, and the largest memory of a GPU meanwhile."""
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
-    result = function()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    seconds = factor * (time.perf_counter() - start)
-    memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB" if on_gpu else "memory of a GPU only"
-    print(f"{name:24} {seconds:8.1f} s   {memory}", flush=True)
-    return result
-
-
-def compare_devices(device, n=2000, dimension=512, k=10):
-    """Print which share of the places in the library's lists is the same on `device` and on the CPU."""
-    lists = []
-    for x in (draw(n, dimension, "cpu").to(device), draw(n, dimension, "cpu")):
-        own = torch.arange(n, device=x.device)
-        reranked = global_rerank(x[:70], x, k, 0.5, query_ids=own[:70])
-        lists.append((search.rank(x, x), search.knn(x, x, k, exclude=own)[1], reranked.ranks))
-    for name, here, there in zip(("rank", "knn", "global_rerank"), *lists, strict=True):
-        print(f"{name:14} {n:,} x {dimension}: {(here.cpu() == there).double().mean():.4%} of places as on the CPU")
-
-
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--device", type=torch.device, default="cuda")
-    for name, default in {"--n": 1_000_000, "--dimension": 2048, "--k": 10, "--rows": None}.items():
+    for name, default in {"--n": 1_000_000, "--dimension": 2048, "--k": 10, "--rows": None, "--pictures": 500}.items():
         parser.add_argument(name, type=int, default=default)
-    args = parser.parse_args()
-    device, k, n = args.device, args.k, args.n
-    print(torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU", f"torch {torch.__version__}")
-    compare_devices(device)
-    x, own = draw(n, args.dimension, device), torch.arange(args.rows or n, device=device)
-    print(f"graph of {n:,} x {args.dimension:,}, k = {k}: {2e-12 * n**2 * args.dimension:,.1f} TFLOP", flush=True)
-    told = f"search.knn, {len(own):,} rows"
-    exact = measure(told, lambda: search.knn(x[: len(own)], x, k, exclude=own), device, n / len(own))
+    n, dimension, k, made, pictures = vars(parser.parse_args()).values()
+    print(torch.cuda.get_device_name(), f"torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        compare_precisions(pictures, Path(folder))
+    x = torch.randn((n, dimension), device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+    x, own = x.div_(x.norm(dim=1, keepdim=True)), torch.arange(made or n, device="cuda")
+    ours = partial(search.knn, x[: len(own)], x, k, exclude=own)
+    exact = measure(f"search.knn, {len(own):,} rows", ours, n / len(own), n)
     for name, precision in (("float16", "highest"), ("TF32", "high"), ("float32", "highest")):
         torch.set_float32_matmul_precision(precision)
         rows = x.half() if name == "float16" else x
         plain_graph(rows[:2000], k)  # loads the kernels
-        found = measure(f"plain, {name}", lambda rows=rows: plain_graph(rows, k), device)
+        found = measure(f"plain, {name}", partial(plain_graph, rows, k), count=n)
         same = (found[1][: len(own), :, None] == exact[1][:, None]).any(dim=1).double().mean()
         print(f"    {same:.4%} of the exact neighbours", flush=True)
-    measure("augment_database", lambda: augment_database(x, k, 0.5, neighbours=found), device)
+    measure("augment_database", lambda: augment_database(x, k, 0.5, neighbours=found), count=n)
 
 
 if __name__ == "__main__":

@@ -43,16 +43,12 @@ def main(n=20_000):
 
     million, truth = 1_000_000, [lists(rng, 1_000_000)]
     sums, ids = torch.from_numpy(rng.integers(2**36, size=(1, million)) * 2.0**16), torch.arange(million)
-    order = (first_codes(as_codes(sums.clone(), ids), million) & IDS).numpy()
-
-    def stable():
-        return sums.argsort(dim=1, descending=True, stable=True)
-
+    stable, ours = (
+        lambda: sums.argsort(dim=1, descending=True, stable=True),
+        lambda: first_codes(as_codes(sums.clone(), ids), million),
+    )
+    order = (ours() & IDS).numpy()
     assert np.array_equal(order, stable().numpy())
-
-    def ours():
-        return first_codes(as_codes(sums.clone(), ids), million)
-
     compare("order of 1,000,000 scores", ours, "stable argsort", stable, 0.2)
     compare("places among 1,000,000", lambda: evaluate(order, truth), "stable argsort", stable, 0.1)
 

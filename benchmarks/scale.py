@@ -55,9 +55,8 @@ def graph(n, augmented=False):
     with TemporaryDirectory() as place:
         x = stored(place, n)
         if augmented:
-            return told(
-                f"augment_database of {n:,}", lambda: augment_database(x, NeighbourSum(K, 0.5), Path(place, "work"))
-            )
+            how = NeighbourSum(K, 0.5)
+            return told(f"augment_database of {n:,}", lambda: augment_database(x, how, Path(place, "work")))
         return told(f"graph of {n:,}", lambda: knn_join(x, x, K, Path(place, "near"), own=np.arange(n)))
 
 
@@ -100,8 +99,8 @@ def live(n, kind):
         lists = [index.search(query, K, effort=effort) for query in queries]
         here = (time.perf_counter() - start) / len(queries)
         right = [name in map(str, ids) for found, ids in zip(lists, exact, strict=True) for name, _ in found]
-        note = f"recall@{K} {np.mean(right):.4f}"
-        report(f"live {kind}, {n:,}, effort {effort}", here, there, note, "exact, all at once")
+        name, note = f"live {kind}, {n:,}, effort {effort}", f"recall@{K} {np.mean(right):.4f}"
+        report(name, here, there, note, "exact, all at once")
     with TemporaryDirectory() as place:
         index.save(place)
         size = Path(place, FILE).stat().st_size / n

@@ -24,7 +24,7 @@ from ssr_lib.pooling import SmallMapError, combine_scales
 from ssr_lib.store import SHARD, Maps, Store, picture_key
 
 Arrays = dict[str, np.ndarray]
-Compute = Callable[[Sequence[Tensor]], Arrays]  # a batch at each scale, (B, 3, H, W) → arrays by name, first axis B
+Compute = Callable[[Sequence], Arrays]  # B pictures (3, H, W) at each scale → arrays by name, first axis B
 
 
 def pick_device(name: str) -> torch.device:
@@ -52,7 +52,7 @@ def fill(
         usable = {}
         for batch in batches_of_one_size(islice(loaded, SHARD), batch_size, unusable):
             try:
-                computed = compute([torch.stack(scale) for scale in zip(*batch.values(), strict=True)])
+                computed = compute([*zip(*batch.values(), strict=True)])
             except SmallMapError as error:
                 unusable |= {key: ImageError(f"{missing[key][0]}: {error}") for key in batch}
                 continue
@@ -113,11 +113,10 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
     how = {"method": "mean" if preprocess.join == "mean" else "scale-gem", "normalize": preprocess.normalize_scales}
 
     @torch.inference_mode()
-    def compute(scales: Sequence[Tensor]) -> Arrays:
-        rows = []
-        for images in scales:
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                rows.append(net(images.to(device, non_blocking=True), **options))
+    def compute(scales: Sequence[Sequence[Tensor]]) -> Arrays:
+        batches = (torch.stack([x.to(device) for x in images]) for images in scales)  # fresh memory of a CPU is slow
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            rows = [net(images, **options) for images in batches]
         return {"descriptor": combine_scales(torch.stack(rows).float(), **how).cpu().numpy()}  # (S, B, D) → (B, D)
 
     made_by = {"format": "ssr-descriptors-3", "net": net.config, "weights": weights_digest(net)}
@@ -177,8 +176,9 @@ def compute_maps(net: RetrievalNet, files: Sequence, preprocess: Preprocess, dir
     device = next(net.parameters()).device
 
     @torch.inference_mode()
-    def compute(scales: Sequence[Tensor]) -> Arrays:
-        maps = net.maps(scales[0].to(device, memory_format=torch.channels_last))
+    def compute(scales: Sequence[Sequence[Tensor]]) -> Arrays:
+        images = torch.stack([x.to(device) for x in scales[0]])
+        maps = net.maps(images.to(memory_format=torch.channels_last))
         named = {name: x for name, x in zip(("mid", "last"), maps, strict=True) if x is not None}
         return {name: x.permute(0, 2, 3, 1).half().cpu().numpy() for name, x in named.items()}  # (B, H, W, C)
 
