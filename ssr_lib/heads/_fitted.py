@@ -26,21 +26,21 @@ def places(x: Tensor) -> Tensor:
     return rows
 
 
-def soft_assignment(x: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Weights (K, D) and biases (K,) whose softmax assigns descriptors like x (N, D) to `count` k-means centres.
+def soft_assignment(x: Tensor, count: int, seed: int, ratio=10.0, tries=1) -> tuple[Tensor, Tensor, Tensor]:
+    """K-means centres (K, D) of descriptors x (N, D), with weights (K, D) and biases (K,) whose softmax assigns to them.
 
     The logits are −β|x − c|² without the term common to all centres, 2βc·x − β|c|². β is such that the nearest centre
-    gets ten times what the second gets, on average over the logarithm.
+    gets `ratio` times what the second gets, on average over the logarithm. `tries`: of k-means, the best counts.
     """
     import faiss  # only where it is needed
 
-    means = faiss.Kmeans(x.shape[1], count, seed=seed, min_points_per_centroid=1)
+    means = faiss.Kmeans(x.shape[1], count, seed=seed, nredo=tries, min_points_per_centroid=1)
     means.train(x.float().cpu().numpy())
     centres = torch.from_numpy(means.centroids).to(x)  # (K, D)
     nearest = torch.cdist(x, centres).square().sort(dim=1).values[:, :2]
     gap = (nearest[:, -1] - nearest[:, 0]).mean()  # 0 where there is one centre, or they are equal
-    beta = math.log(10) / gap.clamp(min=1e-6)
-    return 2 * beta * centres, -beta * centres.square().sum(dim=1)
+    beta = math.log(ratio) / gap.clamp(min=1e-6)
+    return centres, 2 * beta * centres, -beta * centres.square().sum(dim=1)
 
 
 def settle_norms(head: nn.Module, batches: Iterable[tuple]) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssr_lib.backbones import seeded
+from ssr_lib.heads._fitted import soft_assignment
 from ssr_lib.whitening import fit_pca
 
 BATCHES = 64  # that the start is fitted on, at most
@@ -57,8 +58,6 @@ class Head(nn.Module):
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:
         """Start from places of the pictures in the first `BATCHES` batches."""
-        import faiss  # only where it is needed
-
         generator = torch.Generator().manual_seed(self.seed)
         places = []
         for _, last, project in islice(batches, BATCHES):
@@ -71,16 +70,7 @@ class Head(nn.Module):
         self.reduce.weight.zero_()[: len(rows)] = rows.to(self.reduce.weight)
         self.reduce.bias.copy_(-self.reduce.weight.double().cpu() @ torch.from_numpy(pca.mean))
         x = self.local(places)
-        how = {"seed": self.seed, "nredo": 3, "min_points_per_centroid": 1}  # 3 tries, for some end in a bad optimum
-        words = faiss.Kmeans(x.shape[1], len(self.centres), **how)
-        words.train(x.float().cpu().numpy())
-        self.start_at(torch.from_numpy(words.centroids).to(x), x)
-
-    def start_at(self, centres: Tensor, x: Tensor) -> None:
-        """Assign by distance to `centres` (K, D), α such that RATIO is met for local features x (N, D)."""
-        nearest = torch.cdist(x, centres).square().topk(min(2, len(centres)), largest=False).values  # (N, 2)
-        gap = (nearest[:, -1] - nearest[:, 0]).mean()  # 0 where there is one centre, or they are equal
-        alpha = math.log(RATIO) / gap.clamp(min=1e-6)
-        self.centres.copy_(centres)
-        self.assign.weight.copy_(2 * alpha * centres)
-        self.assign.bias.copy_(-alpha * centres.square().sum(dim=1))
+        tries = 3  # of k-means, for some end in a bad optimum
+        start = soft_assignment(x, len(self.centres), self.seed, ratio=RATIO, tries=tries)
+        for own, found in zip((self.centres, self.assign.weight, self.assign.bias), start, strict=True):
+            own.copy_(found)

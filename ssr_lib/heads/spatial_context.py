@@ -72,7 +72,7 @@ class Head(nn.Module):
     def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:
         """Let W and b assign to the k-means centres of the places of X."""
         x = torch.cat([places(last) for _, last, _ in some_batches(batches)])
-        weight, bias = soft_assignment(x, self.assign.out_channels, self.seed)
+        _, weight, bias = soft_assignment(x, self.assign.out_channels, self.seed)
         self.assign.weight.copy_(weight[:, :, None, None])
         self.assign.bias.copy_(bias)
 

@@ -99,6 +99,6 @@ class Head(nn.Module):
         n = axes.shape[1]
         self.reduce.weight.zero_()[:n] = axes.T[:, :, None, None]
         self.reduce.bias.zero_()[:n] = -x.mean(dim=0) @ axes
-        weight, bias = soft_assignment(centred @ axes, self.assign.out_features, self.seed)
+        _, weight, bias = soft_assignment(centred @ axes, self.assign.out_features, self.seed)
         self.assign.weight.zero_()[:, :n] = weight
         self.assign.bias.copy_(bias)
