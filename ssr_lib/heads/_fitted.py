@@ -27,7 +27,7 @@ def places(x: Tensor) -> Tensor:
 
 
 def soft_assignment(x: Tensor, count: int, seed: int, ratio=10.0, tries=1) -> tuple[Tensor, Tensor, Tensor]:
-    """K-means centres (K, D) of descriptors x (N, D), with weights (K, D) and biases (K,) whose softmax assigns to them.
+    """K-means centres (K, D) of descriptors x (N, D), and weights (K, D) and biases (K,) whose softmax assigns to them.
 
     The logits are −β|x − c|² without the term common to all centres, 2βc·x − β|c|². β is such that the nearest centre
     gets `ratio` times what the second gets, on average over the logarithm. `tries`: of k-means, the best counts.

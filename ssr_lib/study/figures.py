@@ -111,11 +111,11 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
         style = {"hue": hue, "style": hue, "palette": palette(table[hue]), "markers": palette(table[hue], MARKS)}
         style |= {"dashes": False, "markevery": max(1, table[x].nunique() // 10), "markeredgewidth": 0}
         seaborn.lineplot(table, x=x, y=y, ax=ax, markersize=7, errorbar=("pi", 100), **style)
-        for name in log:  # ticks, written out, at every x, and at 1, 2 and 5 of each decade of y
+        for name in log:  # ticks, written out, at 1, 2 and 5 of each decade; below at every x where they are few
             ax.set(**{f"{name}scale": "log"})
             ticks = {"major_locator": LogLocator(subs=(1, 2, 5)), "major_formatter": "{x:g}"}
             getattr(ax, f"{name}axis").set(**ticks, minor_formatter=NullFormatter())
-        ax.set(ylabel=f"{y} (%)" if y == "mAP" else y, **({"xticks": table[x].unique()} if "x" in log else {}))
+        ax.set(ylabel=f"{y} (%)" if y == "mAP" else y, **({"xticks": xs} if len(xs := table[x].unique()) < 21 else {}))
         seaborn.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
     return path
 
