@@ -1,6 +1,6 @@
 """A retrieval benchmark: queries, a database, and which database images are right for each query; training pictures.
 
-The form is that of the revisited Oxford and Paris benchmarks (Radenovic et al., CVPR 2018): every query lists the
+The form is that of the revisited Oxford and Paris benchmarks (Radenović et al., CVPR 2018): every query lists the
 database images that show its landmark as *easy*, *hard* or *junk*; everything unlisted is wrong.
 """
 

@@ -75,7 +75,7 @@ PRESETS: dict[str, Preprocess] = {
     "cvnet": _CVNET,  # Lee et al., CVPR 2022
     # Shao et al., ICCV 2023: CVNet's tensors, resized after normalisation
     "superglobal": replace(_CVNET, resize_dtype="float32", resize_by="size", antialias=True, join="max"),
-    "cirtorch": Preprocess(  # Radenovic et al., TPAMI 2019
+    "cirtorch": Preprocess(  # Radenović et al., TPAMI 2019
         exif_orientation=False, box_rounding="round", size=1024, box_size="relative",
         scales=(1.0, 2**0.5, 2**-0.5), resize_dtype="float32", interpolation_down="lanczos",
         mean=_IMAGENET_MEAN, std=_IMAGENET_STD,

@@ -1,4 +1,4 @@
-"""The protocol of the revisited benchmarks (Radenovic et al., CVPR 2018), and the other figures of the study."""
+"""The protocol of the revisited benchmarks (Radenović et al., CVPR 2018), and the other figures of the study."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ def evaluate(ranks: Ranks, ground_truth: GroundTruth, at: Sequence[int] = (1, 5,
     "easy", "hard", "junk". Positives: easy; easy and hard; hard. The other listed images, and the query's own where a
     `Benchmark` names it, leave the ranking before places are counted. AP is trapezoidal and divides by all positives,
     found or not; P@k divides by min(k, place from 1 of the last positive found).
-    Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenovic et al., CVPR 2018, section 3.
+    Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenović et al., CVPR 2018, section 3.
     """
     if min(at, default=1) < 1:
         raise ValueError(f"at is {', '.join(map(str, at))}; wanted are places from 1")

@@ -110,7 +110,7 @@ def _load(state: Path | str | Mapping[str, Any], family: str, make: Callable[[di
 def load_official(path_or_state: Path | str | Mapping[str, Any], family: str, **changes: Any) -> RetrievalNet:
     """A published ResNet checkpoint as a `RetrievalNet` in eval mode; depth and sizes are read off the weights.
 
-    `family`: "senet" (Lee et al. 2023), "cvnet" (the global part; Lee et al. 2022) or "gem" (cirtorch; Radenovic et al.
+    `family`: "senet" (Lee et al. 2023), "cvnet" (the global part; Lee et al. 2022) or "gem" (cirtorch; Radenović et al.
     2019). `changes`: arguments of `RetrievalNet`. Raises `ValueError` naming what is missing, unexpected or misshapen.
     """
     return _load(path_or_state, family, lambda config: RetrievalNet(**{**config, **changes}))

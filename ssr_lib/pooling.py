@@ -19,7 +19,7 @@ def spoc(x: Tensor) -> Tensor:
 
 
 def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
-    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenovic et al., PAMI 2019."""
+    """Generalised mean (mean of x^p)^(1/p), (B, C, H, W) → (B, C); x clamped at `eps`. Radenović et al., TPAMI 2019."""
     return x.clamp(min=eps).pow(p).mean(dim=(2, 3)).pow(1 / p)
 
 

@@ -32,11 +32,12 @@ def mean_interval(values: np.ndarray, groups, level: float = 0.95) -> Interval:
     """The mean of `values` (S, Q) over seeds and queries, NaN left out, and where it lies at confidence `level`.
 
     `values` (Q,) or (1, Q): one training, taken as given; only groups are sampled. `groups` (Q,). Raises `ValueError`
-    for fewer than two groups with values and shapes that do not fit. Formulas: docs/method.md, section 7.
+    for fewer than two groups with values, shapes that do not fit, and no level. Formulas: docs/method.md, section 7.
     """
     values, groups = np.atleast_2d(np.asarray(values, dtype=np.float64)), np.asarray(groups)
-    if groups.shape != values.shape[1:]:
-        raise ValueError(f"values {values.shape} with {len(groups)} groups; wanted (seeds, queries), a group a query")
+    if groups.shape != values.shape[1:] or not 0 < level < 1:
+        told = "wanted (seeds, queries), a group a query, and a level inside 0 to 1"
+        raise ValueError(f"values {values.shape} with {len(groups)} groups at level {level}; {told}")
     known = ~np.isnan(values).any(axis=0)  # a query that one training lacks is left out of all
     names, member = np.unique(groups[known], return_inverse=True)
     if len(names) < 2:
@@ -121,7 +122,7 @@ def verdict(
     if activity is not None and margin is not None and activity < INERT * margin:
         return "inert"
     within = margin is not None and max(-found.ci_low, found.ci_high) < margin
-    if found.ci_low <= 0 <= found.ci_high:
+    if not (found.ci_low > 0 or found.ci_high < 0):  # also where they are NaN
         return "equivalent" if within else "undecided"
     called = "supported" if found.ci_low > 0 else "refuted"
     return f"{called}, by less than the margin" if within else called

@@ -138,8 +138,8 @@ def train_head(
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}
     made_by |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
     made_by |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
-    made_by["head code"] = hash_file(inspect.getsourcefile(type(net.head)))
-    made_by["loss code"] = hash_file(inspect.getsourcefile(type(loss)))
+    made_by |= {f"{k} code": hash_file(inspect.getsourcefile(type(x))) for k, x in (("head", net.head), ("loss", loss))}
+    made_by |= {x: hash_file(x) for x in map(str, net.config["options"].values()) if x.endswith(".py")}  # of `late`
     rows = finished_rows(directory, net, made_by)
     if rows is None:
         with locked(directory):
@@ -159,7 +159,7 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
     record = read_json(directory / "training.json")
     if record is None:
         return None
-    check_same(record["made_by"], made_by, directory)
+    check_same(record.get("made_by", {}), made_by, directory)
     load_checkpoint(directory / "model", net)
     return record["rows"]
 

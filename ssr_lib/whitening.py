@@ -41,7 +41,7 @@ def fit_learned(descriptors: np.ndarray, queries: np.ndarray, positives: np.ndar
     """Learned whitening from matching pairs: descriptors (N, D), ids of queries (P,) and of their positives (P,).
 
     The scatter of pair differences is made white, then all turned to its principal axes; the mean is the query rows'.
-    Source: Mikolajczyk & Matas, ICCV 2007; Radenovic et al., PAMI 2019.
+    Source: Mikolajczyk & Matas, ICCV 2007; Radenović et al., TPAMI 2019.
     """
     x = np.asarray(descriptors, dtype=np.float64)
     if len(queries) != len(positives) or not len(queries):

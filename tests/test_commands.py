@@ -85,17 +85,15 @@ def refused(capsys, line):
     ("search nowhere.jpg --gallery photos", "nowhere.jpg: No such file or directory"),
     ("search photos/a0.png --gallery ''", "gallery is empty"),
     (f"{SEARCH} --k 12", "k = 12: wanted is 1 to 11, as many others as each picture has"),
-    (f"{SEARCH} --alpha nan", "alpha = nan: a number from 0 to 1000"),
+    (f"{SEARCH} --alpha nan", "alpha = nan: a number from 0 to 1000"), (f"{TRUTH} --features x.mat", "x.mat: No such"),
     (f"{SEARCH} --rerank superglobal --alpha 0.3", "alpha = 0.3: superglobal has no alpha; leave it out"),
     (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
-    (f"{SEARCH} --out link.png", "--out link.png is the query or a picture of the gallery"),
+    (f"{SEARCH} --out link.png", "--out link.png is the query"), ("convert w.pth --family gem", "w.pth (gem) is damaged"),
     (f"{SEARCH} --rerank os.path", "rerank: os.path: AttributeError: "), (f"{SEARCH} --device meta", "device meta: "),
     ("index --gallery photos --k 12", "k = 12: wanted is 1 to 11"), (f"{SEARCH} --rerank attention_qe", "wants more"),
     (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
     (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
-    ("evaluate broken.csv", "2 of the pictures cannot be used"),
-    (f"{TRUTH} --features x.npz --images photos", "leave out images"),
-    (f"{TRUTH} --features x.mat", "x.mat: No such file"),
+    ("evaluate broken.csv", "2 of the pictures cannot"), (f"{TRUTH} --features x.npz --images photos", "leave out images"),
     (f"{EVALUATE} --index .", "--index . holds a live index, whose lists are approximate"),
     ("whiten labels.csv --images photos --out mine", "labels.csv has 0 labels in its training rows"),
     ("whiten train.csv --images photos --out v", "v.json is there and was made by something else; give another name"),
@@ -103,7 +101,6 @@ def refused(capsys, line):
     ("whiten train.csv --images photos --out w.pth/x", "w.pth/x.safetensors: cannot be written (Not a directory)"),
     ("whiten broken.csv --out mine", "2 labels have two pictures or more; 4 such labels are wanted"),
     ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
-    ("convert w.pth --family gem", "w.pth (gem) is damaged"),
     ("convert w.pth --family gem --out v", "v.json is there and was made by something else"),
 ])  # fmt: skip
 def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk, capsys, line, words):
@@ -191,7 +188,7 @@ def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave
     assert "--model mine ends in a whitening" in refused(capsys, f"{line} --model mine")
 
 
-@pytest.mark.parametrize("name", ["aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "none"])
+@pytest.mark.parametrize("name", ["aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "diffusion", "none"])
 def test_search_and_evaluate_take_any_reranker_of_descriptors(capsys, name):
     lists = found(capsys, f"search photos/b1.png --gallery photos --rerank {name}")
     assert {entry["file"] for entry in lists["after"][:2]} == {"b0.png", "b2.png"} and lists["rerank"] == name

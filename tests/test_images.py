@@ -32,7 +32,7 @@ def test_superglobal_resizes_the_normalised_tensor_with_antialias():
 
 
 @pytest.mark.parametrize("shape", [(1100, 801), (333, 1400), (700, 800)])
-def test_cirtorch_shrinks_with_a_lanczos_thumbnail_then_scales_the_tensor(shape):
+def test_cirtorch_shrinks_by_lanczos_then_scales_the_tensor_and_bicubic_is_pillow_s(shape):
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     box = (10.6, 20.2, shape[1] - 30.5, shape[0] - 40.9)
     cropped = Image.fromarray(image).crop(tuple(round(v) for v in box))
@@ -44,9 +44,6 @@ def test_cirtorch_shrinks_with_a_lanczos_thumbnail_then_scales_the_tensor(shape)
     for tensor, scale in zip(to_tensors(image, PRESETS["cirtorch"], box), (1.0, 2**0.5, 2**-0.5), strict=True):
         scaled = F.interpolate(expected[None], scale_factor=scale, mode="bilinear", align_corners=False)
         torch.testing.assert_close(tensor, scaled[0], atol=1e-5, rtol=1e-5)
-
-
-def test_bicubic_is_pillow_s_as_in_timm():
     (tensor,) = to_tensors(PHOTO, Preprocess(size=60, interpolation_down="bicubic"))
     expected = np.asarray(Image.fromarray(PHOTO).resize((60, 45), Image.Resampling.BICUBIC))
     assert np.array_equal(((tensor.permute(1, 2, 0) + 1) * 127.5).round(), expected)

@@ -84,8 +84,7 @@ def test_a_vit_describes_pictures_of_different_sizes_from_files_and_from_stored_
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"head": "plain", "windw": 3}, "head 'plain' has no option windw; it has feed_forward, p, learn_p"),
     ({"window": 4}, "window is 4; an odd whole number of at least 3"),
-    ({"protocol": "half"}, "protocol is 'half'; one of end_to_end, frozen"),
-    ({"relup": 0.014}, "bottleneck"),
+    ({"protocol": "half"}, "protocol is 'half'; one of end_to_end, frozen"), ({"relup": 0.014}, "bottleneck"),
     ({"backbone": "vit_tiny_patch16_224"}, "is a ViT, and protocol is 'end_to_end'; 'frozen' is wanted"),
     ({"head": "class_token"}, "'test_efficientnet' has no class token; head 'class_token' wants a ViT with one"),
     ({"head": "class_token", "protocol": "frozen", "backbone": "vit_wee_patch16_reg1_gap_256"}, "no class token"),

@@ -9,6 +9,7 @@ from kernels import study_here
 
 from ssr_lib.files import load_part
 from ssr_lib.rerank import adaptive, alpha_query_expansion, attention_qe, diffusion, dqe, first_ranking, k_reciprocal
+from ssr_lib.search import prepare
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "diffusion.npz")  # of the public implementation
 Q, X = GOLDEN["Q"], GOLDEN["X"]  # (7, 64), (300, 64)
@@ -77,6 +78,19 @@ def k_reciprocal_by_loops(k, k2, weight):
 def test_k_reciprocal_as_loops_give_it(k, k2, weight):
     got = k_reciprocal.rerank(Q, X, None, k=k, k2=k2, weight=weight)
     np.testing.assert_allclose(by_id(got), k_reciprocal_by_loops(k, k2, weight), atol=1e-7)
+
+
+def test_a_query_of_the_database_is_in_its_own_set_and_stands_once_in_the_graph():
+    queries, own = np.concatenate([Q[:1], X[1:]]), np.r_[-1, 1:300]
+    first, how = first_ranking(queries, X, own), {"neighbours": 10, "truncation": 100}
+    jaccard = by_id(k_reciprocal.rerank(queries, X, first, k=8, k2=4))[1:, 1:]
+    np.testing.assert_allclose(jaccard, jaccard.T, atol=1e-7)
+    z = diffusion.flows(prepare(np.concatenate([Q[:1], X])), gamma=3.0, alpha=0.99, **how)
+    wanted = (diffusion.unit_rows(z) @ diffusion.unit_rows(z).T).toarray()[[0, *range(2, 301)], 1:]
+    wanted[range(1, 300), own[1:]] = -np.inf
+    np.testing.assert_allclose(by_id(diffusion.rerank(queries, X, first, **how)), wanted, atol=1e-6)
+    with pytest.raises(ValueError, match=r"alpha is 1; wanted .* 0 to 0\.9999"):
+        diffusion.rerank(Q, X, None, alpha=1)
 
 
 def test_discriminative_expansion_separates_the_first_images_from_the_last():

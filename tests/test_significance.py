@@ -67,7 +67,7 @@ def interval(low, high, n_seeds=5):
 @pytest.mark.parametrize("found,options,expected", [
     (None, {}, "not tested here"),
     (interval(2, 3, n_seeds=4), {}, "no verdict"), (interval(2, 3, n_seeds=1), {"trained": False}, "supported"),
-    (interval(2, 3), {"control": None}, "no verdict"),
+    (interval(2, 3), {"control": None}, "no verdict"), (interval(np.nan, np.nan), {}, "undecided"),
     (interval(2, 3), {"control": False, "activity": 0.1}, "blind"),
     (interval(2, 3), {"activity": 0.24}, "inert"), (interval(2, 3), {"activity": 0.25}, "supported"),
     (interval(0.1, 0.9), {}, "supported, by less than the margin"), (interval(0.1, 1.1), {}, "supported"),
@@ -79,16 +79,13 @@ def test_the_first_line_that_applies_is_the_verdict(found, options, expected):
     assert verdict(found, **{"margin": 1.0, **options}) == expected
 
 
-def test_the_chance_of_equivalence_is_what_a_simulation_finds():
+def test_the_chance_of_equivalence_is_what_a_simulation_finds_and_flipped_signs_leave_nothing_to_find():
     rng, margin, groups = np.random.default_rng(4), 0.9, np.arange(25)
     samples = [mean_interval(rng.standard_normal(25), groups) for _ in range(2000)]
     share = np.mean([-margin < found.ci_low and found.ci_high < margin for found in samples])
     known = dataclasses.replace(samples[0], error=1 / 5)  # the true standard error
     assert significance.chance_of_equivalence(known, margin, 0.95) == pytest.approx(share, abs=0.05)
     assert significance.chance_of_equivalence(dataclasses.replace(known, error=1.0), margin, 0.95) == 0
-
-
-def test_flipped_signs_leave_nothing_to_find():
     groups, rng = np.repeat(np.arange(11), SIZES), np.random.default_rng(5)
     values = 3 + rng.standard_normal(11)[groups] + 0.1 * rng.standard_normal((5, len(groups)))
     assert mean_interval(values, groups).ci_low > 1 and significance.false_calls(values, groups) <= 0.07

@@ -148,14 +148,11 @@ def test_what_cannot_be_trained_and_a_busy_folder_are_refused(tmp_path, what, me
         run(tmp_path)
 
 
-def test_every_epoch_shows_every_image_once_in_an_order_of_its_own():
+def test_every_epoch_shows_every_image_once_in_its_own_order_and_batches_by_class_hold_so_many_views_of_each():
     ids = np.concatenate([batch_ids(step, np.zeros(10, int), batch_size=4, seed=0) for step in range(10)])
     orders = ids.reshape(4, 10).tolist()
     assert all(sorted(order) == list(range(10)) for order in orders) and len(set(map(tuple, orders))) == 4
     assert orders[0] != batch_ids(0, np.zeros(10, int), batch_size=10, seed=1).tolist()
-
-
-def test_batches_by_class_hold_so_many_views_of_each():
     targets = np.array([0, 1, 1, 1, 2, 2, 2, 2])
     ids = batch_ids(0, targets, batch_size=9, seed=0, per_class=3)
     assert sorted(targets[ids]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]

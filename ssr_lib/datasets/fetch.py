@@ -62,9 +62,9 @@ def fetch(
 
     `shards`: of Google Landmarks the archives that are wanted, as "0-4,7" or by their numbers; labels.csv then lists
     what these hold. `tell` is called with one line that says what it costs, before it begins. An interrupted call goes
-    on with the file where it stopped. A file put there by hand is used if it is the published one. Raises `ValueError`
-    for a name or shards that there are not and for a wrong file, `ConnectionError` where no address gives one,
-    `FileNotFoundError` where pictures are missing in the end, `FolderBusyError`, `OSError`.
+    on with the file where it stopped. A file put there by hand is used if its checksum, where one is known, is right.
+    Raises `ValueError` for a name or shards that there are not and for a wrong file, `ConnectionError` where no address
+    gives one, `FileNotFoundError` where pictures are missing in the end, `FolderBusyError`, `OSError`.
     """
     name = GLDV2 if name == "gldv2" else name
     if name not in DATA_SETS:

@@ -1,4 +1,4 @@
-"""ROxford5k, RParis6k and the million distractors (Radenovic et al., CVPR 2018): ground truth → `Benchmark`."""
+"""ROxford5k, RParis6k and the million distractors (Radenović et al., CVPR 2018): ground truth → `Benchmark`."""
 
 import dataclasses
 import hashlib

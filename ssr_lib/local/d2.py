@@ -6,10 +6,10 @@ D (C, H, W): the positive part of the map, N(i, j): the 3 × 3 places around (i,
     β_ij^k = D_ij^k / max_t D_ij^t                 ratio to the maximum over channels
     s_ij   = max_k α_ij^k β_ij^k, divided by its sum over the map
 
-Source: Dusmanu et al., D2-Net: a trainable CNN for joint detection and description of local features, 2019, section
-3.2: reference [20] of the paper. As in its public code D is divided by its maximum before exp, and is 0 outside of the
-map. What is left out: its training, of scores and descriptors jointly with a triplet margin loss, for the network is
-frozen here; at test time its hard detection, the refinement of places, and the pyramid of scales.
+Source: Dusmanu et al., D2-Net: a trainable CNN for joint detection and description of local features, CVPR 2019,
+section 3.2: reference [20] of the paper. As in its public code D is divided by its maximum before exp, and is 0 outside
+of the map. What is left out: its training, of scores and descriptors jointly with a triplet margin loss, for the
+network is frozen here; at test time its hard detection, the refinement of places, and the pyramid of scales.
 """
 
 from __future__ import annotations

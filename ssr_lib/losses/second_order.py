@@ -3,8 +3,8 @@
     triplet + λ · mean over pairs (a, p) of ( Σ_n (‖a − n‖² − ‖p − n‖²)² )^½, n the images of other classes in the batch
 
 Source: Ng et al. (SOLAR), ECCV 2020, section 3.2: reference [14] of the paper, after Tian et al. (SOSNet), CVPR 2019.
-In SOLAR's code the negatives are mined, the triplet loss squares its distances, and one root is taken over all triplets
-of a batch.
+In SOLAR's code the negatives are mined, the triplet loss squares its distances, one root is taken over all triplets of
+a batch, and λ is 5.
 """
 
 from __future__ import annotations
@@ -37,4 +37,5 @@ def second_order(descriptors: Tensor, labels: Tensor) -> Tensor:
     same = labels[:, None] == labels
     a, p = torch.triu(same, diagonal=1).nonzero(as_tuple=True)
     gaps = (squared[a] - squared[p]).masked_fill(same[a], 0.0)  # (pairs, B)
-    return (gaps.square().sum(dim=1) + 1e-12).sqrt().mean()  # the root has no derivative at 0
+    roots = (gaps.square().sum(dim=1) + 1e-12).sqrt()  # the root has no derivative at 0
+    return roots.sum() / max(len(a), 1)  # 0 without a pair

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssr_lib.files import load_part, one_line
 
-# Where a re-ranker has none of its own. k: a folder holds few pictures of a thing; exponent: Radenovic et al. 2018.
+# Where a re-ranker has none of its own. k: a folder holds few pictures of a thing; exponent: Radenović et al. 2019.
 USUAL = {"k": 2, "alpha": 0.3, "exponent": 3.0}
 LARGEST_ALPHA = 1000.0  # beyond, a picture's own feature has no part in the sum
 SHARE = 0.7  # of what the best of unrelated images should reach; the same as in `adaptive`
@@ -44,10 +44,14 @@ def choose_reranker(name: str, others: int, **given: float | None) -> tuple[Modu
         if value is not None and key not in takes:
             raise ValueError(f"{key} = {value}: {name} has no {key}; leave it out")
         if key in takes:
-            default = usual if takes[key] is inspect.Parameter.empty else takes[key]
+            default = usual if takes[key] in (inspect.Parameter.empty, None) else takes[key]
             chosen[key] = default if value is None else value
+    if "in_graph" in takes:
+        chosen["in_graph"] = False  # so that no query has a part in the ranking of another
+    if others < 1:
+        raise ValueError("one database image has no others to choose from; leave re-ranking out (--rerank none)")
     if given.get("k") is None and "k" in chosen:
-        chosen["k"] = min(chosen["k"], max(others, 1))
+        chosen["k"] = min(chosen["k"], others)
     if "k" in chosen and not 1 <= chosen["k"] <= others:
         wanted = f"1 to {others}, as many others as each picture has to choose from"
         raise ValueError(f"k = {chosen['k']}: wanted is {wanted}")

@@ -104,10 +104,11 @@ def add_neighbours(x: Prepared, d: Prepared, ids: torch.Tensor, weights: torch.T
     return Prepared(out, norms, True, x.numpy)
 
 
-def check_number(value: float, name: str) -> None:
-    """Raise `ValueError` unless `value` is a finite number, 0 or more."""
-    if not isinstance(value, (int, float, np.number)) or not np.isfinite(value) or value < 0:
-        raise ValueError(f"{name} is {value!r}; wanted a finite number, 0 or more")
+def check_number(value: float, name: str, high: float = np.inf) -> None:
+    """Raise `ValueError` unless `value` is a finite number from 0 to `high`."""
+    if not isinstance(value, (int, float, np.number)) or not np.isfinite(value) or not 0 <= value <= high:
+        wanted = "0 or more" if high == np.inf else f"from 0 to {high:g}"
+        raise ValueError(f"{name} is {value!r}; wanted a finite number, {wanted}")
 
 
 def check_shortlist(shortlist: int | None, available: int) -> int:

@@ -4,7 +4,7 @@
 
 This α is an exponent, not the α of GFR. The public implementation of deep-image-retrieval pushes a query away from
 images of negative similarity; here those weigh 0 (1 at exponent 0, as every other).
-Source: Radenovic et al., TPAMI 2019, section 3.4: reference [12] of the paper.
+Source: Radenović et al., TPAMI 2019, section 3.5: reference [12] of the paper.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     q̂ = normalise( q + Σ_{j ∈ N_k(q)} x_j )
 
-αQE with exponent 0. Source: Chum et al., ICCV 2007, section 3.
+αQE with exponent 0. Source: Chum et al., ICCV 2007, section 3, where only images count that geometry verified; here all
+of the k nearest do.
 """
 
 from __future__ import annotations

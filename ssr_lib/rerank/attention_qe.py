@@ -8,8 +8,8 @@ of self-attention make of them.
 Training minimises a contrastive loss of q̂ against images of its class and of others, plus the cross-entropy of telling
 from θ_i whether neighbour i is of the query's class. Source: Gordo, Radenović & Berg, ECCV 2020, section 3: reference
 [27] of the paper. Here all layers start as the identity and places at 0, so that training starts from αQE with exponent
-1, and queries are training images; left out are its random dropping of neighbours, its mined negatives and its use on
-the side of the database.
+1 (negative similarities not cut off), there are two layers of eight heads, and queries are training images; left out
+are its random dropping of neighbours, its mined negatives and its use on the side of the database.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Weights(nn.Module):
 
     def __init__(self, dimension: int, k: int, *, layers: int = 2, heads: int = 8, seed: int = 0):
         super().__init__()
+        if dimension % heads:
+            raise ValueError(f"descriptors have {dimension} dimensions; wanted a multiple of the {heads} heads")
         self.places = nn.Parameter(torch.zeros(k + 1, dimension))
         with seeded(seed, "expansion"):
             made = [nn.TransformerEncoderLayer(dimension, heads, dimension, 0.0, batch_first=True, norm_first=True)

@@ -8,9 +8,10 @@ f, g: the places of two maps of s × s places, after a linear projection and of 
     score = cos(q, j) + weight · σ(z)             cosine of the global descriptors: the score of the first ranking
 
 Source: Lee et al., Correlation verification for image retrieval, CVPR 2022, section 3: reference [24] of the paper. It
-has three scales of each map, so nine correlations, a residual encoder of six such convolutions that makes the query's
-side smaller, and pairs that grow harder and lose parts while it trains (curriculum, hide and seek): all that is left
-out. Its projection is a learned 3 × 3 convolution; here it is of 1 × 1 and starts fitted, as PCA whitening.
+has three scales of each map, so nine correlations, an encoder of nine such convolutions in four blocks with group norm
+that makes both sides smaller, and pairs that grow harder and lose parts while it trains (curriculum, hide and seek):
+all that is left out. Its projection is a learned 3 × 3 convolution; here it is of 1 × 1 and starts fitted, as PCA
+whitening.
 """
 
 from __future__ import annotations

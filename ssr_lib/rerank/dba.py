@@ -4,8 +4,9 @@
 
 The public implementation of deep-image-retrieval differs where fewer than k others have positive similarity: it lets an
 image be its own neighbour and pushes away from negative ones. Here an image is never its own neighbour and a negative
-similarity weighs 0 (1 at exponent 0). Source: Turcot & Lowe 2009; rank weights: Gordo et al., IJCV 2017, section 5.3:
-reference [29] of the paper.
+similarity weighs 0 (1 at exponent 0). Sources: Turcot & Lowe, ICCV workshops 2009, where geometry verified the
+neighbours; power weights: that implementation; rank weights: Gordo et al., IJCV 2017, section 5.3: reference [29] of
+the paper.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
     z_i: the solution of A z = e_i among the `truncation` images nearest to i, zero elsewhere
 
 `in_graph`: queries stand in the graph beside the database, so that the ranking of one depends on the others, and images
-are ranked by z_q · z_j of unit length. Otherwise
-the z_j are made once for a database, and a query's score is Σ_{j ∈ N_k(q)} max(q · x_j, 0)^γ z_j. Images that the flow
-does not reach stay behind, in the order of the first ranking. Sources: Iscen et al., CVPR 2017, section 3; Yang et al.,
-AAAI 2019, section 3, whose public implementation also stops conjugate gradients after 20 steps.
+are ranked by z_q · z_j of unit length, as the public implementation of Yang et al. came to do. Otherwise, as in their
+paper, the z_j are made once for a database, and a query's score is Σ_{j ∈ N_k(q)} max(q · x_j, 0)^γ z_j. Images that
+the flow does not reach stay behind, in the order of the first ranking. Sources: Iscen et al., CVPR 2017, section 3;
+Yang et al., AAAI 2019, section 3, whose implementation also stops conjugate gradients after 20 steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
-from ssr_lib.rerank._ranking import Ranking, Reranking, first_ranking, nearest, rank_by
+from ssr_lib.rerank._ranking import Ranking, Reranking, check_number, first_ranking, nearest, rank_by
 from ssr_lib.search.prepared import Prepared, as_pair, check_integer, own_ids
 from ssr_lib.search.prepared import prepare as prepared_rows
 
@@ -39,6 +39,8 @@ def laplacian(scores: np.ndarray, ids: np.ndarray, gamma: float, alpha: float) -
 
 def flows(x: Prepared, neighbours: int, truncation: int, gamma: float, alpha: float) -> sparse.csr_array:
     """z_i of every image as rows (N, N), with `truncation` numbers or fewer in each."""
+    check_number(gamma, "gamma")
+    check_number(alpha, "alpha", 0.9999)  # at 1 A cannot be inverted
     neighbours, truncation = min(neighbours, len(x) - 1), min(truncation, len(x))
     check_integer(neighbours, "neighbours", 1, len(x) - 1, "the images other than the one itself")
     check_integer(truncation, "truncation", 2, len(x), "the images")
@@ -66,7 +68,7 @@ def rerank(
     first: Ranking | None,
     *,
     prepared: sparse.csr_array | None = None,
-    k: int = 10,
+    k: int | None = None,
     neighbours: int = 50,
     truncation: int = 1000,
     gamma: float = 3.0,
@@ -75,19 +77,25 @@ def rerank(
 ) -> Reranking:
     """The database in the order in which the flow from queries (Q, D) reaches it (N, D).
 
-    `neighbours` and `truncation` are cut to what there is; `k` is used, and `prepared` of use, only without `in_graph`.
-    Raises `ValueError` as `search.knn`, and for `neighbours` below 1 or `truncation` below 2.
+    `neighbours` and `truncation` are cut to what there is; `k` (10 by default) and `prepared` belong to what is not
+    `in_graph`. A query that is a database image stands in the graph once. Raises `ValueError` as `search.knn`, for `k`
+    with `in_graph`, `neighbours` below 1, `truncation` below 2, `gamma` below 0, and `alpha` below 0 or above 0.9999.
     """
     q, d = as_pair(queries, database)
     first = first_ranking(q, d) if first is None else first
     how = {"neighbours": neighbours, "truncation": truncation, "gamma": gamma, "alpha": alpha}
+    own = own_ids(first.own, q, d)
     if in_graph:
-        everything = prepared_rows(torch.cat([q.unit(), d.unit()]))
-        z = unit_rows(flows(everything, **how))
-        scores = (z[: len(q)] @ z[len(q) :].T).toarray()
+        if k is not None:
+            raise ValueError(f"k = {k}: diffusion in the graph has no k; leave it out")
+        new = torch.ones(len(q), dtype=torch.bool) if own is None else (own < 0).cpu()
+        z = unit_rows(flows(prepared_rows(torch.cat([q.unit()[new.to(q.device)], d.unit()])), **how))
+        places = new.cumsum(dim=0) - 1
+        places[~new] = 0 if own is None else new.sum() + own.cpu()[~new]
+        scores = (z[places.numpy()] @ z[int(new.sum()) :].T).toarray()
     else:
         z = prepare(d, in_graph=False, **how) if prepared is None else prepared
-        similarity, ids = (part.cpu().numpy() for part in nearest(q, d, k, own_ids(first.own, q, d)))
+        similarity, ids = (part.cpu().numpy() for part in nearest(q, d, 10 if k is None else k, own))
         scores = np.zeros((len(q), len(d)))
         for i, weights in enumerate(np.maximum(similarity, 0) ** gamma):
             scores[i] = weights @ z[ids[i]]
@@ -97,7 +105,7 @@ def rerank(
 def prepare(
     database,
     *,
-    k: int = 10,
+    k: int | None = None,
     neighbours: int = 50,
     truncation: int = 1000,
     gamma: float = 3.0,

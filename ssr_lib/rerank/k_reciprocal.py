@@ -98,12 +98,16 @@ def rerank(
 
     Raises `ValueError` as `search.knn`, and for k or k2 beyond the database.
     """
-    check_number(weight, "weight")
+    check_number(weight, "weight", 1)
     q, d = as_pair(queries, database)
     first = first_ranking(q, d) if first is None else first
     sets = prepare(d, k=k, k2=k2) if prepared is None else prepared
-    scores, ids = (part.cpu().numpy() for part in nearest(q, d, max(k, k2), own_ids(first.own, q, d)))
+    own = own_ids(first.own, q, d)
+    scores, ids = (part.cpu().numpy() for part in nearest(q, d, max(k, k2), own))
     members = indicator(ids[:, :k], scores[:, :k] >= sets.reach[ids[:, :k]], len(d))
+    if own is not None:  # an image of the database is in its own set
+        itself = own.cpu().numpy()[:, None]
+        members = (members + indicator(itself.clip(0), itself >= 0, len(d))).tocsr()
     encoded = average(encode(expand(members, sets.halves), q, d), ids[:, : k2 - 1], sets.encoded)
     sums, jaccard = sets.averaged.sum(axis=1), np.empty((len(q), len(d)))
     for i in range(len(q)):

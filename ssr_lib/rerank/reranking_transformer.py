@@ -2,15 +2,16 @@
 
 x: the global descriptor, l_i: the local descriptors of a picture, p_i: their points; x', l'_j, p'_j: of the other.
 
-    t = [ CLS; Wx + a; Vl_i + φ(p_i) + b; SEP; Wx' + a'; Vl'_j + φ(p'_j) + b' ]     one sequence of tokens
+    t = [ CLS; |Wx| + a; |Vl_i| + φ(p_i) + b; SEP; the same of x', l'_j, p'_j with a', b' ]     one sequence of tokens
     z = w · T(t)_CLS         trained by binary cross-entropy: do the two show one landmark?
     score = z,               or with a weight  cos(x, x') + weight · σ(z)
 
-φ: sines and cosines of the point; a, a', b, b', CLS, SEP: learned embeddings of the segments. Source: Tan, Yuan &
-Ordonez, Instance-level image retrieval using reranking transformers, ICCV 2021, section 3: reference [23] of the paper.
-It has 500 DELG features from seven scales, which are embedded too, and six layers that start at random. Here there are
-one scale, 100 features, V, which makes them short, and two layers, the first of which starts by comparing tokens:
-few steps teach nothing from a random start. φ starts at 0, for the source's code leaves it out; its score is z alone.
+|·|: at length 1. φ: sines and cosines of the point; a, a', b, b', CLS, SEP: learned embeddings of the segments.
+Source: Tan, Yuan & Ordonez, Instance-level image retrieval using reranking transformers, ICCV 2021, section 3:
+reference [23] of the paper. It has 500 DELG features from seven scales, which are embedded too, and six layers that
+start at random and normalise behind each layer. Here there are one scale, 100 features, V, which makes them short, and
+two layers that normalise before each, the first of which starts by comparing tokens: few steps teach nothing from a
+random start. φ starts at 0, for the source's code leaves it out; its score is z alone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ssr_lib.rerank._shortlist import learn_pairs, reorder, training_pairs
 from ssr_lib.store import Maps
 
 NEEDS = "maps"
-WIDTH, LAYERS, HEADS = 64, 2, 4  # 128, 6 and 4 in the source
+WIDTH, LAYERS, HEADS = 64, 2, 4  # 128, 6 and 4 in the source, whose feed-forward layers are 8 times as wide
 Tokens = tuple[Tensor, Tensor, Tensor, Tensor]  # x (B, G), l (B, n, D), p (B, n, 2), whether it is absent (B, n)
 
 

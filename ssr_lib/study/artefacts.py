@@ -19,7 +19,7 @@ from ssr_lib.datasets.folder import read_training_labels
 from ssr_lib.extract import Maps, compute_maps
 from ssr_lib.files import digest, load_part, write_atomic
 from ssr_lib.images import PRESETS
-from ssr_lib.network import RetrievalNet
+from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.study import choose, describe, rows
 from ssr_lib.study.profile import check_parts, line_of, load_profile
 from ssr_lib.study.provenance import data_file, repository_root
@@ -133,10 +133,9 @@ class Study:
 
     def share(self, labels: Sequence, seed: int) -> np.ndarray:
         """The pictures (ids) of the landmarks on which trainings with this seed learn, the same for every network."""
-        landmarks = np.unique(labels)
+        rng, landmarks = np.random.default_rng([seed, 2]), np.unique(labels)
         count = max(2, round(self.profile.training.share * len(landmarks)))
-        chosen = np.random.default_rng([seed, 2]).choice(landmarks, count, replace=False)
-        return np.flatnonzero(np.isin(labels, chosen))
+        return np.flatnonzero(np.isin(labels, rng.choice(landmarks, count, replace=False)))
 
     def maps(self, net: RetrievalNet, size: int, pictures: dict, root: Path, files, boxes=None, **changes) -> Maps:
         """Maps of the frozen part, of pictures squeezed to squares of `size` pixels unless `changes` tell else."""
@@ -144,7 +143,9 @@ class Study:
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
         how = {"root": root, "boxes": boxes, "progress": self.progress}
-        return self._once(digest(record), compute_maps, net, files, preprocess, self.store("maps", record), **how)
+        frozen = net.backbone.mid if net.end_to_end else net.backbone
+        key = digest([record, net.config["relup"], weights_digest(frozen)])
+        return self._once(key, compute_maps, net, files, preprocess, self.store("maps", record), **how)
 
     def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce=None, reduce_box="absolute") -> Maps:
         """Maps of the `describe.photograph_files` of `part`, pictures and crops at exactly the long side `size`."""

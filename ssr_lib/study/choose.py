@@ -31,28 +31,27 @@ def record(study, dataset: str) -> dict[str, Any]:
     file = f"results/{source}/choices.json"
     stored = read_json(study.workspace / file) or read_json(repository_root() / file) or {}
     if "drawn" not in stored:
-        command = f"ssr study --profile {source}"
-        raise ValueError(f"{study.workspace / file} holds no choice on drawn landmarks; run `{command}` first")
+        raise ValueError(f"{study.workspace / file} holds no choice on drawings; run `ssr study --profile {source}`")
     return stored["drawn"]
 
 
 def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
-    """Chosen on these data sets, then read from choices.json of the results."""
+    """Chosen on these data sets in this workspace, then read from choices.json of the results."""
     path, name, profile = study.results_dir / "choices.json", "+".join(datasets), study.profile
     networks = [(network, study.seeds(network)[0]) for network in study.networks("main")]
     kept = {"data": {"validation", "images", "drawn_size"}, "rerankers": True, "extraction": True}
     files = [data_file(labels) for known, labels in profile.data.labels.items() if known in datasets]
-    files += [line.module for line in profile.rerankers.values() if line.module.endswith(".py")]
-    said = profile.model_dump(include=kept), [*map(hash_file, files)]
-    tried = digest([*said, split, *(network_record(profile, *network) for network in networks)])
-    stored = read_json(path) or {}
-    if stored.get(name, {}).get("tried") != tried:
+    files += [study.reranker(line).__file__ for line in profile.rerankers]
+    made_by = [*map(hash_file, files), split, *(network_record(profile, *network) for network in networks)]
+    tried = digest([profile.model_dump(include=kept), *made_by])
+    stored, here = read_json(path) or {}, study.store("choices", {"on": name, "tried": tried}) / "chosen"
+    if stored.get(name, {}).get("tried") != tried or not here.is_file():  # what came with a clone does not count
         asked = []
         for dataset, network in itertools.product(datasets, networks):
             asked.append(ranked(*study.descriptors(*network, dataset, split), study.benchmark(dataset, split)))
-        chosen, trials = best_of(study, asked)
-        stored[name] = {"tried": tried, "chosen": chosen, "trials": trials}
+        stored[name] = {"tried": tried} | dict(zip(("chosen", "trials"), best_of(study, asked), strict=True))
         write_atomic(path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+        here.touch()
     return stored[name]
 
 
