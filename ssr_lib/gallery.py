@@ -48,7 +48,7 @@ class Gallery:
         """
         if not hasattr(part, "prepare"):
             return None
-        if "neighbours" not in inspect.signature(part.prepare).parameters:
+        if getattr(inspect.signature(part.prepare).parameters.get("neighbours"), "default", "or a number") is not None:
             return part.prepare(database, **parameters)
         store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
         key = digest([hashlib.sha256(self.descriptors).hexdigest(), parameters["k"]])
