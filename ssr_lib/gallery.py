@@ -48,7 +48,9 @@ class Gallery:
         """
         if not hasattr(part, "prepare"):
             return None
-        if getattr(inspect.signature(part.prepare).parameters.get("neighbours"), "default", "or a number") is not None:
+        if isinstance(
+            getattr(inspect.signature(part.prepare).parameters.get("neighbours"), "default", 0), int
+        ):  # or none
             return part.prepare(database, **parameters)
         store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
         key = digest([hashlib.sha256(self.descriptors).hexdigest(), parameters["k"]])
