@@ -46,12 +46,10 @@ class Gallery:
 
         The neighbours of each picture, which cost most of it, are kept beside the index for the next search.
         """
-        if not hasattr(part, "prepare"):
-            return None
-        if isinstance(
-            getattr(inspect.signature(part.prepare).parameters.get("neighbours"), "default", 0), int
-        ):  # or none
-            return part.prepare(database, **parameters)
+        prepare = getattr(part, "prepare", lambda database, **parameters: None)
+        known = inspect.signature(prepare).parameters.get("neighbours")
+        if isinstance(getattr(known, "default", 0), int):  # a number, as in diffusion, or not there
+            return prepare(database, **parameters)
         store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
         key = digest([hashlib.sha256(self.descriptors).hexdigest(), parameters["k"]])
         if store.missing([key]):
@@ -61,7 +59,7 @@ class Gallery:
                 store.drop_others([key])
         else:
             scores, ids = store.arrays("scores", [key])[0], store.arrays("ids", [key])[0]
-        return part.prepare(database, **parameters, neighbours=(scores, ids))
+        return prepare(database, **parameters, neighbours=(scores, ids))
 
 
 def index_folder(
