@@ -35,9 +35,9 @@ class NotebookError(RuntimeError):
 def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str] | None = None, progress=True) -> Path:
     """Execute the notebooks of `profile`, or only `notebooks`, in order; returns the folder of their results.
 
-    One of which neither source, notebooks before it, profile nor code has changed since it was executed is not run
-    again: a killed run resumes. Raises `NotebookError` naming the cell, `FolderBusyError` where another run uses the
-    workspace, `FileNotFoundError` for missing data."""
+    One of which neither source, notebooks before it, profile, code nor label files have changed since it was executed
+    is not run again: a killed run resumes. Pictures are not compared. Raises `NotebookError` naming the cell,
+    `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for missing data."""
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
     study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
