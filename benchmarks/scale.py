@@ -114,7 +114,7 @@ def main(share=1.0):
     sizes = [int(share * n) for n in (10_000, 50_000, 200_000)]
     parts = [(among, int(share * 100_000)), (among, int(share * 1_000_000)), (graph, sizes[1], True)]
     parts += [(float16, int(share * 50_000)), (live, int(share * 100_000), "HNSW32,SQ8")]
-    parts += [(live, int(share * 100_000), "IVF256,PQ32"), *((graph, n) for n in sizes)]
+    parts += [(live, int(share * 100_000), "IVF256,PQ32np"), *((graph, n) for n in sizes)]
     for function, *arguments in parts:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             seconds = pool.submit(function, *arguments).result()

@@ -40,7 +40,7 @@ class LiveIndex:
     def build(cls, pictures: Mapping[str, np.ndarray], k=2, alpha=0.3, kind=GRAPH, made_by="") -> "LiveIndex":
         """From descriptors (D,) float32 by name; `k`, `alpha` of GFR. Raises `ValueError` as `global_rerank`.
 
-        `kind`: for `faiss.index_factory`, HNSW or IVF, such as "IVF1024,PQ32" where a graph is too large or too slow.
+        `kind`: for `faiss.index_factory`, HNSW or IVF, such as "IVF1024,PQ32np" where a graph is too large.
         """
         import faiss  # after torch
 
