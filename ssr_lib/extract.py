@@ -101,7 +101,7 @@ def _stored(compute, made_by, files, preprocess, directory, root=".", boxes=None
 
 
 def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=torch.float32) -> tuple[Compute, dict]:
-    """The step from B pictures at each scale to "descriptor" (B, D) float32, L2-normalised; what it depends on.
+    """From B pictures at each scale to "descriptor" (B, D) float32, L2-normalised, and the record of what that needs.
 
     `net`: images (B, 3, H, W) → (B, D), with a JSON-able `net.config`; it is moved to `device` and left in eval mode.
     Scales are joined as `preprocess` says; where that is without normalisation, `net` takes `normalize=False`, as
@@ -114,7 +114,7 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
 
     @torch.inference_mode()
     def compute(scales: Sequence[Sequence[Tensor]]) -> Arrays:
-        batches = (torch.stack([x.to(device) for x in images]) for images in scales)  # there it is quicker
+        batches = (torch.stack([x.to(device) for x in images]) for images in scales)  # a GPU stacks faster
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             rows = [net(images, **options) for images in batches]
         return {"descriptor": combine_scales(torch.stack(rows).float(), **how).cpu().numpy()}  # (S, B, D) → (B, D)

@@ -83,17 +83,18 @@ def refused(capsys, line):
 
 @pytest.mark.parametrize("line,words", [
     ("search nowhere.jpg --gallery photos", "nowhere.jpg: No such file or directory"),
-    ("search photos/a0.png --gallery ''", "gallery is empty"),
+    ("search photos/a0.png --gallery ''", "gallery is empty"), (f"{TRUTH} --features x.mat", "x.mat: No such file"),
     (f"{SEARCH} --k 12", "k = 12: wanted is 1 to 11, as many others as each picture has"),
-    (f"{SEARCH} --alpha nan", "alpha = nan: a number from 0 to 1000"), (f"{TRUTH} --features x.mat", "x.mat: No such"),
+    (f"{SEARCH} --alpha nan", "alpha = nan: a number from 0 to 1000"),
     (f"{SEARCH} --rerank superglobal --alpha 0.3", "alpha = 0.3: superglobal has no alpha; leave it out"),
     (f"{SEARCH} --out no/x.png", "a name that ends in .png is wanted, in a folder that is there"),
-    (f"{SEARCH} --out link.png", "--out link.png is the query"), ("convert w.pth --family gem", "w.pth (gem) is damaged"),
+    (f"{SEARCH} --out link.png", "--out link.png is the query or a picture of the gallery"),
     (f"{SEARCH} --rerank os.path", "rerank: os.path: AttributeError: "), (f"{SEARCH} --device meta", "device meta: "),
     ("index --gallery photos --k 12", "k = 12: wanted is 1 to 11"), (f"{SEARCH} --rerank attention_qe", "wants more"),
     (f"{SEARCH} --model w.pth", "`ssr convert` makes them of published weights"),
     (f"{SEARCH} --top 0", "argument --top: '0' is no whole number of 1 or more; `ssr search --help` says"),
-    ("evaluate broken.csv", "2 of the pictures cannot"), (f"{TRUTH} --features x.npz --images photos", "leave out images"),
+    ("evaluate broken.csv", "2 of the pictures cannot be used"),
+    (f"{TRUTH} --features x.npz --images photos", "leave out images"),
     (f"{EVALUATE} --index .", "--index . holds a live index, whose lists are approximate"),
     ("whiten labels.csv --images photos --out mine", "labels.csv has 0 labels in its training rows"),
     ("whiten train.csv --images photos --out v", "v.json is there and was made by something else; give another name"),
@@ -101,6 +102,7 @@ def refused(capsys, line):
     ("whiten train.csv --images photos --out w.pth/x", "w.pth/x.safetensors: cannot be written (Not a directory)"),
     ("whiten broken.csv --out mine", "2 labels have two pictures or more; 4 such labels are wanted"),
     ("study --set a=[1", "--set a=[1: '[1' is no value as a profile has it (YAML)"),
+    ("convert w.pth --family gem", "w.pth (gem) is damaged"),
     ("convert w.pth --family gem --out v", "v.json is there and was made by something else"),
 ])  # fmt: skip
 def test_what_is_wrong_is_refused_in_one_line_before_anything_is_described(desk, capsys, line, words):

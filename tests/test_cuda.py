@@ -16,7 +16,8 @@ from ssr_lib.train import train_head
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 QUERIES, DATABASE = clustered(17, 96, seed=1), clustered(700, 96, seed=2)
 RERANKERS = {"alpha_qe_dba": {"k": 5, "exponent": 3.0}, "superglobal": {"k": 5}, "gfr": {"k": 5, "alpha": 0.5}}
-RERANKERS |= {"adaptive": {}, "k_reciprocal": {"k": 10}, "diffusion": {"neighbours": 10}, "dqe": {"k": 5}}
+RERANKERS |= {"adaptive": {}, "k_reciprocal": {"k": 10}, "diffusion": {"neighbours": 10, "truncation": 200}}
+RERANKERS |= {"dqe": {"k": 5}}
 
 
 def on(device, *arrays):

@@ -51,9 +51,8 @@ def test_cirtorch_shrinks_by_lanczos_then_scales_the_tensor_and_bicubic_is_pillo
 
 @pytest.mark.parametrize("options,box,expected", [
     ({"size": 60}, None, [(45, 60)]), ({"size": 240}, None, [(90, 120)]),
-    ({"size": 240, "enlarge": True}, None, [(180, 240)]),
     ({"size": 60, "scales": (0.5, 1, 2)}, None, [(22, 30), (45, 60), (90, 120)]),
-    ({"size_rule": "fixed", "size": 64}, None, [(64, 64)]),
+    ({"size_rule": "fixed", "size": 64}, None, [(64, 64)]), ({"size": 240, "enlarge": True}, None, [(180, 240)]),
     ({"size": 60}, (0, 0, 60, 90), [(60, 40)]), ({"size": 60, "box_size": "relative"}, (0, 0, 60, 90), [(45, 30)]),
     ({"size": 60, "crop": False}, (0, 0, 60, 90), [(45, 60)]), ({"size": 30}, (0, 0, 120, 1), [(1, 30)]),
 ])  # fmt: skip

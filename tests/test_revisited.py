@@ -174,8 +174,7 @@ HOSTILE = {
     "dotted": b"\x80\x04\x8c\x05numpy\x8c\x0df2py.os.system\x93\x8c\x0ctouch it-ran\x85R.", "persistent id": b"Pgo\n.",
     "array of structures": b"cnumpy\ndtype\n(S'V1000000000'\nI0\nI1\ntR.",
     "array that points anywhere": REDUCED + b"(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n(S'i8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1"
-    b"\nI63\ntbI00\nS'AAAAAAAAAAAAAAAA'\ntb.",
-    "bytes claimed": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
+    b"\nI63\ntbI00\nS'AAAAAAAAAAAAAAAA'\ntb.", "bytes claimed": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
     "memory claimed": b"\x80\x02Nr" + (2**31).to_bytes(4, "little") + b".",
     "compressed": gzip.compress(pickle.dumps(RECORD)), "cut": pickle.dumps(RECORD)[:100], "empty": b"",
     "damaged": pickle.dumps(RECORD, 0).replace(b"qimlist", b"qimlis\x81"), "a picture": b"\xff\xd8\xff\xe0\0\x10JFIF\0",

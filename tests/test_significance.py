@@ -65,10 +65,9 @@ def interval(low, high, n_seeds=5):
 
 
 @pytest.mark.parametrize("found,options,expected", [
-    (None, {}, "not tested here"),
     (interval(2, 3, n_seeds=4), {}, "no verdict"), (interval(2, 3, n_seeds=1), {"trained": False}, "supported"),
     (interval(2, 3), {"control": None}, "no verdict"), (interval(np.nan, np.nan), {}, "undecided"),
-    (interval(2, 3), {"control": False, "activity": 0.1}, "blind"),
+    (None, {}, "not tested here"), (interval(2, 3), {"control": False, "activity": 0.1}, "blind"),
     (interval(2, 3), {"activity": 0.24}, "inert"), (interval(2, 3), {"activity": 0.25}, "supported"),
     (interval(0.1, 0.9), {}, "supported, by less than the margin"), (interval(0.1, 1.1), {}, "supported"),
     (interval(-0.9, -0.1), {}, "refuted, by less than the margin"), (interval(-3, -2), {}, "refuted"),

@@ -48,7 +48,7 @@ def choose_reranker(name: str, others: int, **given: float | None) -> tuple[Modu
             chosen[key] = default if value is None else value
     if "in_graph" in takes:
         chosen["in_graph"] = False  # so that no query has a part in the ranking of another
-    if others < 1:
+    if "k" in chosen and others < 1:
         raise ValueError("one database image has no others to choose from; leave re-ranking out (--rerank none)")
     if given.get("k") is None and "k" in chosen:
         chosen["k"] = min(chosen["k"], others)

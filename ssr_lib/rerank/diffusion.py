@@ -88,11 +88,11 @@ def rerank(
     if in_graph:
         if k is not None:
             raise ValueError(f"k = {k}: diffusion in the graph has no k; leave it out")
-        new = torch.ones(len(q), dtype=torch.bool) if own is None else (own < 0).cpu()
-        z = unit_rows(flows(prepared_rows(torch.cat([q.unit()[new.to(q.device)], d.unit()])), **how))
-        places = new.cumsum(dim=0) - 1
-        places[~new] = 0 if own is None else new.sum() + own.cpu()[~new]
-        scores = (z[places.numpy()] @ z[int(new.sum()) :].T).toarray()
+        at = torch.full((len(q),), -1, device=q.device) if own is None else own
+        new = at < 0  # the other queries stand in the database already
+        z = unit_rows(flows(prepared_rows(torch.cat([q.unit()[new], d.unit()])), **how))
+        places = torch.where(new, new.cumsum(dim=0) - 1, new.sum() + at).cpu().numpy()
+        scores = (z[places] @ z[int(new.sum()) :].T).toarray()
     else:
         z = prepare(d, in_graph=False, **how) if prepared is None else prepared
         similarity, ids = (part.cpu().numpy() for part in nearest(q, d, 10 if k is None else k, own))
