@@ -34,13 +34,13 @@ def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_noteb
     assert [*rerankers["reranker"].unique()] == ["none", "GFR", "diffusion", "mine", "LAttQE"]
     trials = pd.read_csv(study.results_dir / "tables" / "peers_trials.csv").set_index("reranker")["count"]
     assert (trials["mine"], trials["LAttQE"]) == (2, 6)
+    assert {"GFR", "GFR, large"} < {*study.read_rows("12c_peers_local")["reranker"]}
     assert float(study.network("mine", 0).head.pooling.p.detach()) != 3.0, "the head's own parameter is trained"
     assert study.recipe("plain", 0).loss == str(profile.parent / "my_loss.py")
 
 
 def test_a_data_set_is_one_line_of_a_profile(profile, tmp_path):
     table(tmp_path, [(i // 3, i % 3, ("query", "db", "db")[i % 3]) for i in range(9)])
-    line = {"data.labels": {"mine": f"{tmp_path}/labels.csv"}}
-    study = Study(str(profile), tmp_path, line, progress=False)
+    study = Study(str(profile), tmp_path, {"data.labels": {"mine": f"{tmp_path}/labels.csv"}}, progress=False)
     first = first_ranking(*study.descriptors("untrained", None, "mine"))
     assert metrics.evaluate(first.ids, study.benchmark("mine")).map["medium"] > 0.8  # chance is 0.4
