@@ -1,7 +1,6 @@
 """Training a whole network on pictures: kill and resume, two processes, what learns, what is refused and how."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,41 +134,42 @@ def test_a_batch_in_parts_makes_the_same_step_and_a_row_is_the_mean_of_its_steps
         assert row["loss"] == pytest.approx(np.mean(steps), rel=1e-3)
 
 
-# Two forked processes for each training, after one import of torch: as torchrun, without its start-up time.
+# Two forked processes for each training, as of torchrun but without its start-up time; who kills them kills both at once.
 PROCESSES = """
-import multiprocessing, os, signal, socket, sys
+import multiprocessing, os, socket, sys, time
 from pathlib import Path
 import torch
 import recipes.gldv2.train as module
-from test_recipe import small_recipe
+from recipes.gldv2.recipe import Recipe
 
-pictures, out = Path(sys.argv[1]), Path(sys.argv[2])
-def process(rank, port, name, dies):
+def process(rank, port, recipe, stops):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
-    steps = 6 * [module.one_step] + [lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)]
-    if dies:
-        module.one_step = lambda *arguments: steps.pop(0)(*arguments)
-    module.train(small_recipe(pictures, out / name))
+    steps = (6 if stops else 12) * [module.one_step] + [lambda *arguments: time.sleep(1000)]
+    module.one_step = lambda *arguments: steps.pop(0)(*arguments)
+    module.train(recipe)
 
+recipe = Recipe.model_validate_json(sys.argv[1])
 for name, dies in (("whole", False), ("killed", True), ("killed", False)):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=process, args=(rank, port, name, dies)) for rank in (0, 1)]
+    port = str(socket.create_server(("127.0.0.1", 0)).getsockname()[1])
+    out = Path(recipe.out) / name
+    fork, given = multiprocessing.get_context("fork"), (port, recipe.model_copy(update={"out": str(out)}), dies)
+    both = [fork.Process(target=process, args=(rank, *given), daemon=True) for rank in (0, 1)]
     [one.start() for one in both]
-    [one.join(100) for one in both]
-    print(*(one.exitcode for one in both), (out / name / "state.pt").is_file())
+    while dies and all(one.is_alive() for one in both):
+        time.sleep(0.05)
+        if (out / "state.pt").is_file():
+            [one.kill() for one in both]
+    [one.join() for one in both]
+    print(*(one.exitcode for one in both), (out / "state.pt").is_file())
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks processes that hold torch, and uses gloo")
 def test_two_killed_processes_continue_to_the_same_bits_and_see_what_one_sees(pictures, trained, tmp_path):
-    command = [sys.executable, "-c", PROCESSES, str(pictures), str(tmp_path)]
-    found = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | {"PYTHONPATH": found})
+    command = [sys.executable, "-c", PROCESSES, small_recipe(pictures, tmp_path).model_dump_json()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[1])
     assert done.stdout.split("\n") == ["0 0 False", "-9 -9 True", "0 0 False", ""], done.stdout + done.stderr
     whole, killed = (json.loads((tmp_path / run / "training.json").read_text())["rows"] for run in ("whole", "killed"))
     assert curve(killed) == curve(whole)
