@@ -38,9 +38,8 @@ def create_model(name: str, pretrained: str | Path, seed: int = 0) -> nn.Module:
     if pretrained == "package" and name not in PACKAGED:
         raise ValueError(f"backbone {name!r} has no weights in a package; 'hub', 'none' or a file is wanted")
     with one_line(f"no timm model {name!r} with pretrained={str(pretrained)!r}"):
-        options = {}
-        if timm.models.is_model_in_modules(name, TRANSFORMERS):  # position embeddings interpolated, images padded
-            options = {"dynamic_img_size": True, "dynamic_img_pad": True}
+        of_any_size = timm.models.is_model_in_modules(name, TRANSFORMERS)  # embeddings interpolated, images padded
+        options = {"dynamic_img_size": True, "dynamic_img_pad": True} if of_any_size else {}
         with seeded(seed, "backbone"):
             model = timm.create_model(name, pretrained=pretrained == "hub", **options)
         if pretrained == "package":

@@ -54,12 +54,11 @@ class Benchmark:
 
     def __post_init__(self):
         n_queries = len(self.queries)
-        values = {key: _as_ids(getattr(self, key)) for key in LISTS}
-        values["root"] = Path(self.root)
+        values = {"root": Path(self.root)} | {key: _as_ids(getattr(self, key)) for key in LISTS}
         values["extra"] = {key: _as_ids(lists) for key, lists in self.extra.items()}
         values["boxes"] = list(self.boxes) or [None] * n_queries
         values["groups"] = [str(group) for group in self.groups] or [str(i) for i in range(n_queries)]
-        values["query_ids"] = [int(i) for i in self.query_ids] or [-1] * n_queries
+        values["query_ids"] = _as_ids([self.query_ids])[0].tolist() or [-1] * n_queries
         for key, value in values.items():
             object.__setattr__(self, key, value)  # the dataclass is frozen
         for key, entries in ({key: values[key] for key in PER_QUERY[1:]} | self.extra).items():
@@ -154,4 +153,7 @@ class LabelledImages:
 
 
 def _as_ids(lists: Iterable) -> list[np.ndarray]:
-    return [np.asarray(ids, dtype=np.int64).reshape(-1) for ids in lists]
+    arrays = [np.asarray(ids if hasattr(ids, "dtype") else list(ids)).reshape(-1) for ids in lists]
+    if bad := [array.tolist() for array in arrays if array.size and array.dtype.kind not in "iu"]:
+        raise ValueError(f"the database ids of a query are {bad[0]!s:.60}; whole numbers are wanted")
+    return [array.astype(np.int64) for array in arrays]

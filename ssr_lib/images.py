@@ -57,6 +57,8 @@ class Preprocess:
     def __post_init__(self):
         if (self.size_rule == "none") != (self.size is None):
             raise ValueError(f"preprocess size: {self.size} does not go with size_rule {self.size_rule!r}")
+        if self.join == "max" and not self.normalize_scales:
+            raise ValueError("preprocess normalize_scales: False does not go with join 'max'")
 
     def to_dict(self) -> dict:
         """The record as JSON-able values."""
@@ -162,7 +164,7 @@ def load_tensors(path: Path | str, preprocess: Preprocess, box=None) -> list[tor
     image = load_image(path, exif_orientation=preprocess.exif_orientation)
     try:
         return to_tensors(image, preprocess, box)
-    except ImageError as error:
+    except ValueError as error:  # also of a box that is not four finite numbers
         raise ImageError(f"{path}: {error}") from error
 
 

@@ -122,7 +122,7 @@ def evaluate(ranks: Ranks, ground_truth: GroundTruth, at: Sequence[int] = (1, 5,
     found or not; P@k divides by min(k, place from 1 of the last positive found).
     Raises `ValueError` for ids listed or ranked twice or out of range. Source: Radenović et al., CVPR 2018, section 3.
     """
-    if min(at, default=1) < 1:
+    if any(k < 1 or k % 1 for k in at):
         raise ValueError(f"at is {', '.join(map(str, at))}; wanted are places from 1")
     maps, mps, aps, precisions = {}, {}, {}, {}
     for protocol, hit, place, listed, _ in _positives(ranks, ground_truth):
@@ -177,11 +177,9 @@ def intra_inter_distances(queries: np.ndarray, database: np.ndarray, ground_trut
     """How far classes are apart: mean Euclidean distance of unit descriptors from queries to their positives (easy and
     hard) and to wrong images, the ratio of the two, and the AUC with which similarity tells such pairs apart."""
     cosines = _cosines(queries, database)
-    near, far = [], []
-    for query in range(len(ground_truth)):
-        ids, labels = _listed(ground_truth, query)
-        near.append(cosines[query, ids[labels < LISTS.index("junk")]])
-        far.append(np.delete(cosines[query], ids))
-    near, far = np.concatenate(near), np.concatenate(far)
+    listed = [_listed(ground_truth, query) for query in range(len(ground_truth))]  # ids and labels
+    right = [ids[labels < LISTS.index("junk")] for ids, labels in listed]
+    near = np.concatenate([row[ids] for row, ids in zip(cosines, right, strict=True)])
+    far = np.concatenate([np.delete(row, ids) for row, (ids, _) in zip(cosines, listed, strict=True)])
     intra, inter = (float(np.sqrt(np.maximum(2 - 2 * c, 0)).mean()) if len(c) else np.nan for c in (near, far))
     return {"intra": intra, "inter": inter, "intra / inter": intra / inter, "pair AUC": pair_auc(near, far)}

@@ -127,9 +127,7 @@ class OfficialHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.head(x, x, nn.Identity())
-        if self.normalize_pooled:
-            pooled = F.normalize(pooled, dim=1)
-        return F.normalize(self.whitening(pooled), dim=1)
+        return F.normalize(self.whitening(F.normalize(pooled, dim=1) if self.normalize_pooled else pooled), dim=1)
 
 
 def official_head(state: Path | str | Mapping[str, Any], family: str) -> OfficialHead:

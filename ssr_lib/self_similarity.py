@@ -69,7 +69,7 @@ def structural_descriptor(x: Tensor, window: int = 7) -> Tensor:
     """Training-free descriptor of layout: second-order statistics of the cosines, (B, C, H, W) → (B, D) unit rows.
 
     For every pair of offsets the covariance, over the places where both stay on the map, of their cosines; with the
-    mean of every offset: D = n(n + 1)/2 + n for the n = window² − 1 offsets but the middle one.
+    mean of every offset, less the mean of those: D = n(n + 1)/2 + n for the n = window² − 1 offsets but the middle one.
     """
     offsets = [i for i in range(window * window) if i != window * window // 2]
     cosines = self_similarity_map(x, window).flatten(3)[..., offsets].flatten(1, 2)  # (B, H·W, n)

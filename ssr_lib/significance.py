@@ -35,8 +35,8 @@ def mean_interval(values: np.ndarray, groups, level: float = 0.95) -> Interval:
     for fewer than two groups with values, shapes that do not fit, and no level. Formulas: docs/method.md, section 7.
     """
     values, groups = np.atleast_2d(np.asarray(values, dtype=np.float64)), np.asarray(groups)
-    if groups.shape != values.shape[1:] or not 0 < level < 1:
-        told = "wanted (seeds, queries), a group a query, and a level inside 0 to 1"
+    if groups.shape != values.shape[1:] or not 0 < level < 1 or np.isinf(values).any():
+        told = "wanted (seeds, queries), none infinite, a group a query, and a level inside 0 to 1"
         raise ValueError(f"values {values.shape} with {len(groups)} groups at level {level}; {told}")
     known = ~np.isnan(values).any(axis=0)  # a query that one training lacks is left out of all
     names, member = np.unique(groups[known], return_inverse=True)

@@ -156,8 +156,7 @@ def finish(directory: Path, net: RetrievalNet, made_by: dict[str, Any], classes:
 
 def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -> list[dict[str, float]] | None:
     """Put the weights of a finished run into `net` and return its curve, None where there is none."""
-    record = read_json(directory / "training.json")
-    if record is None:
+    if (record := read_json(directory / "training.json")) is None:
         return None
     check_same(record.get("made_by", {}), made_by, directory)
     load_checkpoint(directory / "model", net)

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from ssr_lib.files import check_writable, one_line, read_json, write_atomic
+from ssr_lib.files import check_same, check_writable, one_line, read_json, write_atomic
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.network import RetrievalNet
 
@@ -62,8 +62,9 @@ def read_record(path: Path | str) -> dict[str, Any]:
 
 def load_checkpoint(path: Path | str, net: RetrievalNet | None = None) -> RetrievalNet:
     """The net that was saved, in eval mode; its weights go into `net` if given. `ValueError` names a wrong file."""
-    config = read_record(path)["config"]
-    weights_file = checkpoint_files(path)[0]
+    config, weights_file = read_record(path)["config"], checkpoint_files(path)[0]
+    if net is not None:  # the weights of a head and of its control have the same names and shapes
+        check_same({**config, "pretrained": 0, "seed": 0}, {**net.config, "pretrained": 0, "seed": 0}, weights_file)
     with one_line(f"{weights_file} does not hold the network that its record describes"):
         net = net or RetrievalNet(**{**config, "pretrained": "none"})  # they come from the file
         net.load_state_dict(load_file(weights_file))

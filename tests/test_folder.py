@@ -68,10 +68,9 @@ def test_empty_missing_and_no_folder_are_errors_that_name_it(tmp_path, name, wor
 
 def test_positives_are_the_database_pictures_of_the_same_label(tmp_path):
     benchmark = read_labels(write_csv(tmp_path, *LINES, *MORE))
-    assert benchmark.queries == ["q1.jpg", "q2.jpg"]
+    assert benchmark.queries == ["q1.jpg", "q2.jpg"] and benchmark.groups == ["tower", "bridge"]
     assert benchmark.database == [f"{i}.jpg" for i in (1, 2, 3, 4, 5, 6)]
-    assert [ids.tolist() for ids in benchmark.easy] == [[0, 2], [1]]
-    assert benchmark.groups == ["tower", "bridge"] and benchmark.query_ids == [-1, -1]
+    assert [ids.tolist() for ids in benchmark.easy] == [[0, 2], [1]] and benchmark.query_ids == [-1, -1]
     own = read_labels(write_csv(tmp_path, *LINES, "q1.jpg,tower,db"))  # a query is not its own positive
     assert own.query_ids == [3, -1] and own.easy[0].tolist() == [0, 2]
 

@@ -133,8 +133,7 @@ def test_identity_start_is_plain_and_ten_steps_move_every_parameter(kind, option
 def test_controls_have_the_parameters_and_the_start_of_the_module(place):
     first, *others = [dict(head_of(kind, (4, 6, 9), seed=3, place=place).named_parameters()) for kind in CONTROLS]
     for other in others:
-        assert first.keys() == other.keys()
-        assert all(torch.equal(value, other[key]) for key, value in first.items())
+        assert first.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in first.items())
 
 
 def test_self_similarity_map_by_hand():

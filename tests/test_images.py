@@ -72,7 +72,8 @@ def test_box_is_truncated_or_rounded_and_may_end_a_pixel_outside_but_not_be_of_a
 
 @pytest.mark.parametrize("record,wrong", [
     *((Preprocess, wrong) for wrong in ({"color_order": "rbg"}, {"size_rule": "none"}, {"interpolation_up": "lanczos"},
-      {"size": -5}, {"scales": ()}, {"std": (0, 0, 0)}, {"mean": 3 * (np.nan,)}, {"reduce": 0}, {"crop": "no"})),
+      {"size": -5}, {"scales": ()}, {"std": (0, 0, 0)}, {"mean": 3 * (np.nan,)}, {"reduce": 0}, {"crop": "no"},
+      {"join": "max", "normalize_scales": False})),
     *((TrainConfig, wrong) for wrong in ({"steps": 2.5}, {"lr_new": np.nan}, {"warmup": 2}, {"clip": 0}, {"seed": -1})),
 ])  # fmt: skip
 def test_illegal_value_is_refused_by_field_name(record, wrong):

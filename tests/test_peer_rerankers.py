@@ -121,14 +121,13 @@ def test_adaptive_weights_as_whole_matrices_give_them():
     refined = everything + np.einsum("ik,ikd->id", np.take_along_axis(weights, near, axis=1), UNIT_X[near])
     refined /= np.linalg.norm(refined, axis=1, keepdims=True)
     got = adaptive.rerank(Q, X, None, k=k, **rule)
-    np.testing.assert_allclose(got.queries, refined[:n], atol=1e-6)
-    np.testing.assert_allclose(got.database, refined[n:], atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([got.queries, got.database]), refined, atol=1e-6)
     assert np.abs(got.database - UNIT_X).max() > 0.1  # something was added
     flat = np.eye(6, dtype=np.float32)  # no image is nearer than the mean
     assert np.array_equal(adaptive.rerank(flat, flat, first_ranking(flat, flat, np.arange(6)), k=2).queries, flat)
 
 
-@pytest.mark.parametrize("name", ["diffusion", "k_reciprocal", "dqe", "adaptive"])
+@pytest.mark.parametrize("name", ["diffusion", "k_reciprocal", "dqe", "adaptive", "dba"])
 def test_a_part_takes_what_it_prepared_and_leaves_out_the_own_image(name):
     part = load_part(name, "rerank")
     how = {"k": 5, "in_graph": False} if name == "diffusion" else {"k": 5}
@@ -136,9 +135,10 @@ def test_a_part_takes_what_it_prepared_and_leaves_out_the_own_image(name):
     found = [part.rerank(X[[2, 1, 0]], X, first, **how)]
     if hasattr(part, "prepare"):
         found.append(part.rerank(X[[2, 1, 0]], X, first, prepared=part.prepare(X, **how), **how))
+        with pytest.raises(ValueError, match="prepared has 299 images and the database 300"):
+            part.rerank(X[[2, 1, 0]], X, first, prepared=part.prepare(X[1:], **how), **how)
     for result in found:
-        assert result.ranks.shape == (3, 300)
-        assert result.ranks[[0, 2], -1].tolist() == [2, 0]
+        assert result.ranks.shape == (3, 300) and result.ranks[[0, 2], -1].tolist() == [2, 0]
         assert (np.sort(result.ranks, axis=1) == np.arange(300)).all()
         np.testing.assert_array_equal(result.ranks, found[0].ranks)
 

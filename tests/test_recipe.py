@@ -111,8 +111,7 @@ def test_a_killed_training_continues_to_the_same_bits_and_a_finished_one_is_foun
     assert same_weights(load_checkpoint(tmp_path / "model"), load_checkpoint(f"{recipe.out}/model"))
     extra = read_record(tmp_path / "model")["extra"]
     assert extra["trained_on"] == "GLDv2-clean" and Preprocess(**extra["preprocess"]).scales == (0.7071, 1.0, 1.4142)
-    assert not (tmp_path / "state.pt").exists()
-    assert train(broken) == resumed and counted.call_count == 8
+    assert not (tmp_path / "state.pt").exists() and train(broken) == resumed and counted.call_count == 8
     with pytest.raises(ValueError, match=r"rate is 0\.02 there, 0\.5 now"):
         train(broken.model_copy(update={"rate": 0.5}))
 
@@ -152,8 +151,7 @@ def process(rank, port, recipe, stops):
 
 recipe = Recipe.model_validate_json(sys.argv[1])
 for name, dies in (("whole", False), ("killed", True), ("killed", False)):
-    port = str(socket.create_server(("127.0.0.1", 0)).getsockname()[1])
-    out = Path(recipe.out) / name
+    port, out = str(socket.create_server(("127.0.0.1", 0)).getsockname()[1]), Path(recipe.out) / name
     fork, given = multiprocessing.get_context("fork"), (port, recipe.model_copy(update={"out": str(out)}), dies)
     both = [fork.Process(target=process, args=(rank, *given), daemon=True) for rank in (0, 1)]
     [one.start() for one in both]

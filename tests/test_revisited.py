@@ -121,8 +121,7 @@ def draw(folder, *files):
 def test_pictures_are_found_in_the_folder_or_in_its_jpg_with_their_extension(tmp_path, place):
     draw(tmp_path / place, *FILES)
     benchmark = read_ground_truth(write(tmp_path), tmp_path, subset=True)
-    assert benchmark.root == tmp_path / place
-    assert benchmark.database == FILES[:4] and benchmark.queries == FILES[4:]
+    assert (benchmark.root, benchmark.database, benchmark.queries) == (tmp_path / place, FILES[:4], FILES[4:])
     own = changed(qimlist=["tower_q", "hill.jpeg"])  # the file's own name, with and without its extension
     assert read_ground_truth(write(tmp_path, own), tmp_path, subset=True).query_ids == [-1, 3]
 

@@ -56,3 +56,5 @@ def test_the_own_image_is_left_out_and_the_part_is_the_same():
 def test_arguments_that_cannot_be_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         superglobal_rerank(GOLDEN["Q"], GOLDEN["X"], **{name: value})
+    with pytest.raises(ValueError, match="beta is 1, and unlike neighbours outweigh an image"):  # 1 + β · −1 is 0
+        superglobal_rerank(np.float32([[1, 0]]), np.float32([[1, 0], [-1, 0]]), k=1, beta=1)

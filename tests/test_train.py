@@ -90,8 +90,7 @@ def test_a_killed_training_begins_again_to_the_same_bits_and_touches_no_global_r
         run(tmp_path)
     state = torch.get_rng_state()
     net, rows = run(tmp_path)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert curve(rows) == curve(whole[2]) and same_weights(net, whole[1])
+    assert torch.equal(torch.get_rng_state(), state) and curve(rows) == curve(whole[2]) and same_weights(net, whole[1])
 
 
 def test_a_finished_directory_is_loaded_without_a_step_and_a_damaged_one_trained_again(whole, monkeypatch):

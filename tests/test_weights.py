@@ -135,6 +135,8 @@ def test_checkpoint_gives_the_same_descriptors_back(tmp_path):
         assert loaded.config["options"]["fusion"] == "add", "options that were left out are named too"
         assert torch.equal(loaded(image), net(image))
     assert read_record(written)["extra"] == {"step": 7} and stored_preprocess(written) is None
+    with pytest.raises(ValueError, match='head is "product" there, "neighbour" now'):
+        load_checkpoint(written, RetrievalNet(**net.config | {"head": "neighbour"}))
 
 
 @pytest.mark.parametrize("damage,message", [

@@ -59,7 +59,7 @@ def test_shrinkage_adds_its_share_of_the_average_variance_to_every_direction():
 
 
 @pytest.mark.parametrize("call,message", [
-    (lambda: fit_pca(X * np.nan), "infs or NaNs"),
+    (lambda: fit_pca(X * np.nan), "infs or NaNs"), (lambda: fit_pca(X[:1]), "1 descriptors are all the same"),
     (lambda: fit_lda(X, np.arange(9)), "each of 9 descriptors is a class of its own"),
     (lambda: fit_learned(X, [0, 1], [2]), "2 queries for 1 positives"),
 ])  # fmt: skip

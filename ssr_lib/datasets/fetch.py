@@ -155,8 +155,7 @@ def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | 
     `entries`: a regular expression of their paths, whose group is the name below jpg; `listed`: names that are wanted
     of them. Links and devices are left out. Raises `ValueError` naming the archive where it is damaged or dangerous.
     """
-    names = []
-    left = BOMB * archive.stat().st_size + 10**9  # bytes
+    names, left = [], BOMB * archive.stat().st_size + 10**9  # bytes
     told = f"{archive} is damaged, dangerous or no archive; delete it and try again"
     with one_line(told), tarfile.open(archive) as tar:
         for entry in tar:

@@ -5,8 +5,8 @@ Reranking`. Queries (Q, D) and database (N, D) are float32 arrays or `search.Pre
 kind of both, or hand them on to `search.rank` and `search.knn`, which take either. Where `NEEDS` is "maps" they are
 `store.Maps`, and where it is "pictures" files. `first` is a `Ranking` or None; with `first.own` an image is left out of
 its own ranking. The optional `prepare(database, **parameters)` makes what depends on no query; it comes back as
-`prepared`. Do not import another function of that name. What the optional `fit(descriptors or maps, labels, …)` learns
-from training pictures comes back as `learned`, to both.
+`prepared`, for the same database and parameters. Do not import another function of that name. What the optional
+`fit(descriptors or maps, labels, …)` learns from training pictures comes back as `learned`, to both.
 """
 
 from ssr_lib.rerank._augmented import Augmented, augment_database

@@ -97,11 +97,18 @@ def add_neighbours(x: Prepared, d: Prepared, ids: torch.Tensor, weights: torch.T
         total = embedding_bag(places, table, mode="sum", per_sample_weights=weights[rows].float())
         total += x.unit(rows)
         lengths = row_norms(total)
-        if bool((lengths < 1e-12).any()):
-            bad = rows.start + int((lengths < 1e-12).nonzero()[0])
-            raise ValueError(f"row {bad} and its neighbours cancel out; use a smaller alpha or similarity weights")
+        if not bool((usable := (lengths >= 1e-12) & lengths.isfinite()).all()):
+            bad = rows.start + int((~usable).nonzero()[0])
+            told = "and its neighbours cancel out or are too long; use a smaller alpha or similarity weights"
+            raise ValueError(f"row {bad} {told}")
         norms[rows] = row_norms(torch.div(total, lengths.float()[:, None], out=out[rows]))
     return Prepared(out, norms, True, x.numpy)
+
+
+def check_size(rows: int, database: Array | Prepared) -> None:
+    """Raise `ValueError` where what `prepare` returned has `rows` images and the database another number of them."""
+    if rows != len(database):
+        raise ValueError(f"prepared has {rows} images and the database {len(database)}; prepare the same database")
 
 
 def check_number(value: float, name: str, high: float = np.inf) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ssr_lib.rerank._ranking import Ranking, Reranking, add_neighbours, check_number, nearest, rank_again
+from ssr_lib.rerank._ranking import Ranking, Reranking, add_neighbours, check_number, check_size, nearest, rank_again
 from ssr_lib.search.prepared import PIECE, Prepared, as_pair, blocks, check_integer, own_ids
 from ssr_lib.search.prepared import prepare as prepare_rows
 
@@ -124,6 +124,7 @@ def rerank(
     """
     q, d = as_pair(queries, database)
     gathered = prepare(d, k=k, alpha=alpha, low=low, span=span) if prepared is None else prepared
+    check_size(len(gathered.augmented), d)
     own = None if first is None else own_ids(first.own, q, d)
     near = nearest(q, d, k, own)
     inside = torch.zeros(len(q), dtype=torch.bool, device=q.device) if own is None else own >= 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 
-from ssr_lib.rerank._ranking import Ranking, Reranking, add_neighbours, check_number, nearest, rank_again
+from ssr_lib.rerank._ranking import Ranking, Reranking, add_neighbours, check_number, check_size, nearest, rank_again
 from ssr_lib.search.prepared import Array, Prepared, as_pair, check_integer, own_ids
 
 NEEDS = "descriptors"
@@ -62,4 +62,5 @@ def rerank(
 ) -> Reranking:
     """The ranking of the queries (Q, D) in the augmented database; `prepared`: what `prepare` returned."""
     q, d = as_pair(queries, prepare(database, k=k, exponent=exponent) if prepared is None else prepared)
+    check_size(len(d), database)
     return rank_again(q, d, None if first is None else own_ids(first.own, q, d))

@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from scipy.sparse.linalg import cg
 
-from ssr_lib.rerank._ranking import Ranking, Reranking, check_number, first_ranking, nearest, rank_by
+from ssr_lib.rerank._ranking import Ranking, Reranking, check_number, check_size, first_ranking, nearest, rank_by
 from ssr_lib.search.prepared import Prepared, as_pair, check_integer, own_ids
 from ssr_lib.search.prepared import prepare as prepared_rows
 
@@ -95,6 +95,7 @@ def rerank(
         scores = (z[places] @ z[int(new.sum()) :].T).toarray()
     else:
         z = prepare(d, in_graph=False, **how) if prepared is None else prepared
+        check_size(z.shape[0], d)
         similarity, ids = (part.cpu().numpy() for part in nearest(q, d, 10 if k is None else k, own))
         scores = np.zeros((len(q), len(d)))
         for i, weights in enumerate(np.maximum(similarity, 0) ** gamma):

@@ -88,6 +88,8 @@ def global_rerank(
         raise ValueError("augmented is of no use where the database is not refined as a whole: leave it out")
     if shortlist is not None or neighbourhood == "shortlist":
         m = check_shortlist(shortlist, available)
+        if first is not None and own is not None and first.own is None:
+            raise ValueError("query_ids are given, and first was made without them: it holds the queries' own images")
         first = first_ranking(q, d, query_ids) if first is None else first
         scores, ranks = (torch.as_tensor(part, device=q.device).clone() for part in (first.scores, first.ids))
     if neighbourhood == "shortlist":

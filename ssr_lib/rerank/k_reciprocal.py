@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ssr_lib.rerank._ranking import Ranking, Reranking, check_number, first_ranking, nearest, rank_by
+from ssr_lib.rerank._ranking import Ranking, Reranking, check_number, check_size, first_ranking, nearest, rank_by
 from ssr_lib.search import prepare as prepare_rows
 from ssr_lib.search.prepared import PIECE, Prepared, as_pair, blocks, check_integer, own_ids
 
@@ -102,6 +102,7 @@ def rerank(
     q, d = as_pair(queries, database)
     first = first_ranking(q, d) if first is None else first
     sets = prepare(d, k=k, k2=k2) if prepared is None else prepared
+    check_size(len(sets.reach), d)
     own = own_ids(first.own, q, d)
     scores, ids = (part.cpu().numpy() for part in nearest(q, d, max(k, k2), own))
     members = indicator(ids[:, :k], scores[:, :k] >= sets.reach[ids[:, :k]], len(d))
@@ -112,7 +113,9 @@ def rerank(
     sums, jaccard = sets.averaged.sum(axis=1), np.empty((len(q), len(d)))
     for i in range(len(q)):
         v = encoded[[i]]
-        smaller = np.minimum(sets.averaged[:, v.indices].toarray(), v.data).sum(axis=1)
+        both = sets.averaged[:, v.indices]  # (N, |V|), nearly all of it 0
+        both.data = np.minimum(both.data, np.repeat(v.data, np.diff(both.indptr)))
+        smaller = both.sum(axis=1)
         jaccard[i] = smaller / (sums + v.sum() - smaller)
     cosines = torch.zeros(len(q), len(d), dtype=torch.float64)
     cosines.scatter_(1, torch.as_tensor(first.ids).cpu(), torch.as_tensor(first.scores).double().cpu())

@@ -42,6 +42,8 @@ def refine_shortlists(members: torch.Tensor, similarity: torch.Tensor, k: int, b
     scores, near = nearest_members(members, k)
     weights = beta * scores  # (n, M, k)
     total = 1 + weights.sum(dim=2)
+    if bool((total <= 0).any()):
+        raise ValueError(f"beta is {beta}, and unlike neighbours outweigh an image; a smaller beta is wanted")
 
     def mean(products: torch.Tensor) -> torch.Tensor:  # of each member and its neighbours, (n, M) → (n, M)
         of_near = products.gather(1, near.view(n, m * k)).view(n, m, k)

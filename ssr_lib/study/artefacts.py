@@ -69,19 +69,19 @@ class Study:
         """The training pictures: drawn "ordinary" or "restyled" ones, or the "photographs" of the profile."""
         data = self.profile.data
         if regime == "photographs":
-            return self._once(regime, read_training_labels, data_file(data.training_labels))
+            return self._once(("views", regime), read_training_labels, data_file(data.training_labels))
         how = {"views": data.training.views, "regime": regime, "progress": self.progress}
         folder = self.store("pictures", describe.pictures_record(data, "training", regime))
-        return self._once(regime, draw_training, describe.to_draw(data, "training"), folder, **how)
+        return self._once(("views", regime), draw_training, describe.to_draw(data, "training"), folder, **how)
 
     def benchmark(self, dataset: str = "drawn", split: str = "test", form: str = "ordinary") -> Benchmark:
         """The benchmark `dataset`; the drawn one has splits "validation" and "test" and `form`s of its queries."""
         if dataset == "drawn":
             data = self.profile.data
             asked = describe.to_draw(data, split), self.store("pictures", describe.pictures_record(data, split))
-            return self._once(split, draw_benchmark, *asked, progress=self.progress)[form]
+            return self._once(("drawn", split), draw_benchmark, *asked, progress=self.progress)[form]
         labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
-        return self._once(dataset, describe.read_benchmark, labels, dataset, self.profile.data.images)
+        return self._once(("labelled", dataset), describe.read_benchmark, labels, dataset, self.profile.data.images)
 
     def caption(self, dataset: str) -> str:
         """What tables and figures of a dataset say of its pictures: all of them, or the labelled subset of so many."""
