@@ -97,8 +97,9 @@ def _bare_png(data: bytes) -> io.BytesIO:
         length, kind = struct.unpack_from(">I4s", data, place)
         chunk = data[place : place + length + 12]  # with its length, name and checksum
         intact = zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
-        wanted = intact and kind in (b"tRNS", b"eXIf")  # transparency and orientation
-        if wanted or kind[:1].isupper():  # a capital marks what belongs to the picture itself
+        if kind[:1].isupper() and not intact:  # a capital marks what belongs to the picture itself
+            raise ImageError(f"truncated or damaged (checksum of {kind.decode('latin1')!r})")
+        if kind[:1].isupper() or (intact and kind in (b"tRNS", b"eXIf")):  # transparency and orientation
             kept.append(chunk)
         place += length + 12
     return io.BytesIO(b"".join(kept))

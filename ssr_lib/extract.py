@@ -1,7 +1,6 @@
 """Pictures to arrays on disk: descriptors of a whole network, or the maps that its frozen part gives to heads."""
 
 import ctypes
-import inspect
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import listed
 from ssr_lib.decode import ImageError
-from ssr_lib.files import digest, hash_file, locked, one_line
+from ssr_lib.files import code_of, digest, hash_file, locked, one_line
 from ssr_lib.images import Pictures, Preprocess, batches_of_one_size, load_ahead
 from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.pooling import SmallMapError, combine_scales
@@ -45,9 +44,8 @@ def fill(
     Added are the arrays that `compute` makes, and "content", the SHA-256 of a picture's bytes.
     """
     missing = {key: pictures[key] for key in store.missing(pictures)}
-    loaded = tqdm(load_ahead(missing, preprocess, workers), total=len(missing), unit="image", disable=not progress)
-    loaded = iter(loaded)
-    unusable: dict[str, ImageError] = {}
+    bar = tqdm(load_ahead(missing, preprocess, workers), total=len(missing), unit="image", disable=not progress)
+    loaded, unusable = iter(bar), {}  # why pictures cannot be used, by their keys
     for _ in range(0, len(missing), SHARD):
         usable = {}
         for batch in batches_of_one_size(islice(loaded, SHARD), batch_size, unusable):
@@ -120,11 +118,8 @@ def descriptors_of(net: nn.Module, preprocess: Preprocess, device="cpu", dtype=t
         return {"descriptor": combine_scales(torch.stack(rows).float(), **how).cpu().numpy()}  # (S, B, D) → (B, D)
 
     made_by = {"format": "ssr-descriptors-3", "net": net.config, "weights": weights_digest(net)}
-    if not type(getattr(net, "head", None)).__module__.startswith(("ssr_lib.", "builtins")):  # of a user's own
-        made_by["head code"] = hash_file(inspect.getsourcefile(type(net.head)))
-    inside = map(str, net.config.get("options", {}).values())
-    made_by |= {part: hash_file(part) for part in inside if part.endswith(".py")}
-    return compute, {**made_by, "dtype": str(dtype), "preprocess": preprocess.to_dict()}
+    code = {"head code": code_of(type(net.head), **net.config["options"])} if hasattr(net, "head") else {}
+    return compute, {**made_by, **code, "dtype": str(dtype), "preprocess": preprocess.to_dict()}
 
 
 def describe(net: nn.Module, files: Sequence, preprocess: Preprocess, **options) -> np.ndarray:

@@ -52,13 +52,13 @@ class Gallery:
             return prepare(database, **parameters)
         store = Store(self.place / "neighbours", {"format": "ssr-neighbours-2"})
         key = digest([hashlib.sha256(self.descriptors).hexdigest(), parameters["k"]])
-        if store.missing([key]):
+        try:
+            scores, ids = (store.arrays(name, [key])[0] for name in ("scores", "ids"))
+        except (KeyError, OSError):  # not there, or another search has just put its own in its place
             scores, ids = knn(database, database, parameters["k"], exclude=np.arange(len(self.files)))  # (N, k) each
             with suppress(OSError):  # kept where that can be
                 store.add({key: {"scores": scores, "ids": ids}})
                 store.drop_others([key])
-        else:
-            scores, ids = store.arrays("scores", [key])[0], store.arrays("ids", [key])[0]
         return prepare(database, **parameters, neighbours=(scores, ids))
 
 

@@ -125,9 +125,9 @@ def all_options(kind: type, options: Mapping[str, Any], name: str) -> dict[str, 
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 in hexadecimal of a module's parameters and buffers with their names."""
+    """SHA-256 in hexadecimal of a module's parameters and buffers with their names and shapes."""
     sha = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        sha.update(name.encode())
+        sha.update(f"{name} {tuple(value.shape)}".encode())
         sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()

@@ -23,11 +23,6 @@ def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
     return x.clamp(min=eps).pow(p).mean(dim=(2, 3)).pow(1 / p)
 
 
-def gem_plus(x: Tensor, p: float = 4.6) -> Tensor:
-    """GeM with a sharper exponent and a lower clamp, (B, C, H, W) → (B, C). SuperGlobal: Shao et al., ICCV 2023."""
-    return gem(x, p, eps=1e-8)
-
-
 class SmallMapError(ValueError):
     """A feature map, and so its picture, is too small for what is asked of it."""
 

@@ -1,6 +1,5 @@
 """Training what a RetrievalNet does not freeze, on stored maps; a batch is a function of seed and step alone."""
 
-import inspect
 import json
 import math
 import time
@@ -18,7 +17,7 @@ from torch import nn
 from tqdm import trange
 
 from ssr_lib.extract import Maps, pooled_features
-from ssr_lib.files import STRICT, check_same, digest, hash_file, load_part, locked, one_line, read_json, write_atomic
+from ssr_lib.files import STRICT, check_same, code_of, digest, load_part, locked, one_line, read_json, write_atomic
 from ssr_lib.network import RetrievalNet, all_options, weights_digest
 from ssr_lib.weights import load_checkpoint, save_checkpoint
 from ssr_lib.whitening import Whitening, fit_lda
@@ -46,9 +45,7 @@ class TrainConfig:
 def learning_rate(step: int, steps: int, warmup: float) -> float:
     """Factor of the base rate at `step` (from 0) of `steps`: linear up over the share `warmup`, then half a cosine."""
     warm = round(warmup * steps)
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / (steps - warm)))
+    return (step + 1) / (warm + 1) if step < warm else 0.5 * (1.0 + math.cos(math.pi * (step - warm) / (steps - warm)))
 
 
 @lru_cache(maxsize=4)
@@ -123,7 +120,7 @@ def fit_start(net: RetrievalNet, loss: nn.Module, maps: Maps, targets: np.ndarra
 def train_head(
     net: RetrievalNet, maps: Maps, labels: Sequence, config: TrainConfig, *, directory: Path | str, progress=True
 ) -> list[dict[str, float]]:
-    """Train `net`, in place and on its device, on stored maps and a label for each; returns the curve.
+    """Train a new `net`, in place and on its device, on stored maps and a label for each; returns the curve.
 
     The curve has a row for each step: step (from 1), loss, accuracy (share of the batch that the loss calls right), lr
     (of the tail), seconds. `directory` gets model.safetensors, model.json and training.json. A finished training is
@@ -138,10 +135,8 @@ def train_head(
     made_by = {f"config.{key}": value for key, value in asdict(config).items()}
     made_by |= {f"net.{key}": value for key, value in net.config.items() if key != "pretrained"}
     made_by |= {"weights": weights_digest(net.backbone), "maps": maps.digest, "labels": digest(targets.tolist())}
-    made_by |= {f"{k} code": hash_file(inspect.getsourcefile(type(x))) for k, x in (("head", net.head), ("loss", loss))}
-    made_by |= {x: hash_file(x) for x in map(str, net.config["options"].values()) if x.endswith(".py")}  # of `late`
-    rows = finished_rows(directory, net, made_by)
-    if rows is None:
+    made_by |= {"head code": code_of(type(net.head), **net.config["options"]), "loss code": code_of(type(loss))}
+    if (rows := finished_rows(directory, net, made_by)) is None:
         with locked(directory):
             rows = _train(net, loss, maps, targets, config, progress)
             finish(directory, net, made_by, len(classes), rows, preprocess=maps.preprocess)
@@ -164,7 +159,9 @@ def finished_rows(directory: Path, net: RetrievalNet, made_by: dict[str, Any]) -
 
 
 def _train(net, loss, maps, targets, config, progress: bool) -> list[dict[str, float]]:
-    device = next(net.parameters()).device
+    if getattr(net, "was_trained", False):  # what it starts from is not in the record
+        raise ValueError("this network was trained before; make a new one")
+    net.was_trained, device = True, next(net.parameters()).device
     labels = torch.from_numpy(targets).to(device)
     rows, started = [], time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

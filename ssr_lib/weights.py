@@ -6,6 +6,7 @@ Pickles are read with `weights_only=True`, and nothing in them runs; a head's .p
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def check_destination(path: Path | str, made_by: str) -> None:
 def save_checkpoint(path: Path | str, net: RetrievalNet, extra: dict[str, Any] | None = None) -> Path:
     """Write `net` to path.safetensors and path.json (configuration and `extra`), each atomically; gives the first."""
     weights_file, record_file = checkpoint_files(path)
-    record = json.dumps({"format": FORMAT, "config": net.config, "extra": extra or {}}, indent=1, sort_keys=True)
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    record = {"format": FORMAT, "config": net.config, "extra": extra or {}, "weights": sha256(save(state)).hexdigest()}
+    record = json.dumps(record, indent=1, sort_keys=True)
     write_atomic(weights_file, save(state, metadata={"record": record}))
     write_atomic(record_file, record + "\n")
     return weights_file
@@ -62,12 +64,14 @@ def read_record(path: Path | str) -> dict[str, Any]:
 
 def load_checkpoint(path: Path | str, net: RetrievalNet | None = None) -> RetrievalNet:
     """The net that was saved, in eval mode; its weights go into `net` if given. `ValueError` names a wrong file."""
-    config, weights_file = read_record(path)["config"], checkpoint_files(path)[0]
+    weights_file, (config, written) = checkpoint_files(path)[0], map(read_record(path).get, ("config", "weights"))
     if net is not None:  # the weights of a head and of its control have the same names and shapes
         check_same({**config, "pretrained": 0, "seed": 0}, {**net.config, "pretrained": 0, "seed": 0}, weights_file)
     with one_line(f"{weights_file} does not hold the network that its record describes"):
-        net = net or RetrievalNet(**{**config, "pretrained": "none"})  # they come from the file
-        net.load_state_dict(load_file(weights_file))
+        net, state = net or RetrievalNet(**{**config, "pretrained": "none"}), load_file(weights_file)
+        net.load_state_dict(state)
+        if written not in (None, sha256(save(state)).hexdigest()):  # None: as earlier versions wrote it
+            raise ValueError("the file is damaged: its weights are not those that were written")
         net.config["pretrained"] = config["pretrained"]
     return net.eval()
 

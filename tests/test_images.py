@@ -57,8 +57,7 @@ def test_cirtorch_shrinks_by_lanczos_then_scales_the_tensor_and_bicubic_is_pillo
     ({"size": 60, "crop": False}, (0, 0, 60, 90), [(45, 60)]), ({"size": 30}, (0, 0, 120, 1), [(1, 30)]),
 ])  # fmt: skip
 def test_sizes_follow_the_rule(options, box, expected):
-    tensors = to_tensors(PHOTO, Preprocess(**options), box)
-    assert [tuple(tensor.shape[1:]) for tensor in tensors] == expected
+    assert [tuple(tensor.shape[1:]) for tensor in to_tensors(PHOTO, Preprocess(**options), box)] == expected
 
 
 def test_box_is_truncated_or_rounded_and_may_end_a_pixel_outside_but_not_be_of_another_picture():

@@ -39,9 +39,9 @@ def test_superglobal_poolings_equal_the_reference():
     x = SUPERGLOBAL["map"]
     regional = pooling.regional_gem(x)
     assert_equal(regional, SUPERGLOBAL["rgem"])
-    assert_equal(pooling.gem_plus(x), SUPERGLOBAL["gemp_of_map"])
-    assert_equal(pooling.gem_plus(regional), SUPERGLOBAL["gemp_of_rgem"])
-    assert_equal(pooling.gem_plus(SUPERGLOBAL["signed_map"]), SUPERGLOBAL["gemp_signed"])
+    assert_equal(pooling.gem(x, 4.6, eps=1e-8), SUPERGLOBAL["gemp_of_map"])
+    assert_equal(pooling.gem(regional, 4.6, eps=1e-8), SUPERGLOBAL["gemp_of_rgem"])
+    assert_equal(pooling.gem(SUPERGLOBAL["signed_map"], 4.6, eps=1e-8), SUPERGLOBAL["gemp_signed"])
     assert pooling.regional_gem(SUPERGLOBAL["signed_map"]).isnan().all() == SUPERGLOBAL["rgem_signed"].isnan().all()
     assert_equal(pooling.GeM(4.6, regional=True, eps=1e-8)(x), SUPERGLOBAL["gemp_of_rgem"])
     scales = SUPERGLOBAL["scales_in"]

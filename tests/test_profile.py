@@ -62,7 +62,7 @@ def test_a_network_is_like_another_but_for_what_its_line_says():
     ({"training.seeds": [0, 0]}, r"seeds is \[0, 0\]; wanted each once"),
     ({"source": "photographs"}, r"source is photographs and data\.datasets has 'drawn', which data\.labels has no"),
     ({"source": "revisited", "data.datasets": []}, r"networks\.plain\.checkpoint is null, and .* does not train"),
-    ("{", "Expecting property name"),
+    ("{", "Expecting property name"), ({"training.steps": True}, r"training\.steps is True; wanted a valid integer"),
     ({"networks.product.options.windw": 5}, r"networks\.product\.head product, see .*it has no option windw; it has "),
     ({"networks.plain.head": "plane"}, r"networks\.plain\.head plane, see .*no part 'plane' in heads; there are .*plain"),
     ({"training.loss_options.margn": 1.0}, r"training\.loss arcface, see .*it has no option margn; it has margin"),

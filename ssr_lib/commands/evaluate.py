@@ -103,8 +103,7 @@ def _benchmark(args: Namespace) -> Benchmark:
     if not benchmark.queries or not benchmark.database:
         counts = f"{len(benchmark)} queries and {len(benchmark.database)} database pictures"
         raise ValueError(f"{file} has {counts}; one or more of each is wanted")
-    lonely = [name for name, ids in zip(benchmark.queries, benchmark.positives, strict=True) if len(ids) == 0]
-    if lonely:
+    if lonely := [name for name, ids in zip(benchmark.queries, benchmark.positives, strict=True) if len(ids) == 0]:
         told = "queries have no right picture in the database and no part in the means"
         note(f"{len(lonely)} {told}: {', '.join(lonely)}")
     return benchmark

@@ -24,6 +24,5 @@ def convert(args: Namespace) -> None:
 
     file = check_file(args.file)
     beside = file.with_name(f"{file.stem}-{args.family}") if file.suffix == ".safetensors" else file.with_suffix("")
-    out = beside if args.out is None else args.out
-    made = official.convert(file, args.family, out, trained_on=args.trained_on or "", superglobal=args.superglobal)
-    print(shown(str(made)))
+    how = {"trained_on": args.trained_on or "", "superglobal": args.superglobal}
+    print(shown(str(official.convert(file, args.family, args.out or beside, **how))))

@@ -36,11 +36,10 @@ def search(args: Namespace) -> None:
             raise ValueError(f"--out {out}: a name that ends in .png is wanted, in a folder that is there")
         check_writable(out)
         own = [args.photo, *(Path(args.gallery, name) for name in list_pictures(args.gallery)[0])]
-        if out.exists() and any(map(out.samefile, own)):
-            raise ValueError(f"--out {out} is the query or a picture of the gallery; give another name")
+        if Path(args.gallery).resolve() in out.resolve().parents or (out.exists() and any(map(out.samefile, own))):
+            raise ValueError(f"--out {out} is the query or a picture of the gallery, or would be; give another name")
     before, after, parameters, record = _found(args)
-    places = {name: place for place, (name, _) in enumerate(before, start=1)}
-    lists = {"before": [], "after": []}
+    places, lists = {name: place for place, (name, _) in enumerate(before, start=1)}, {"before": [], "after": []}
     for entries, found in zip(lists.values(), (before, after), strict=True):
         for place, (name, score) in enumerate(found[: args.top], start=1):
             entries.append({"place": place, "place_before": places.get(name), "file": name, "score": round(score, 6)})
@@ -92,8 +91,8 @@ def _found(args: Namespace) -> tuple[list, list, dict, dict]:
     with one_line(f"--rerank {args.rerank}"):
         prepared = gallery.prepared(part, database, parameters)
         again = part.rerank(query, database, first, prepared=prepared, **parameters)
-    for ids, scores in ((first.ids, first.scores), (again.ranks, again.scores)):
-        found.append([(gallery.files[i], float(score)) for i, score in zip(ids[0], scores[0], strict=True)])
+        for ids, scores in ((first.ids, first.scores), (again.ranks, again.scores)):
+            found.append([(gallery.files[i], float(score)) for i, score in zip(ids[0], scores[0], strict=True)])
     record |= {"pictures": len(gallery.files), "newly_indexed": gallery.n_new, "unreadable": gallery.unreadable}
     return *found, parameters, record | {"skipped": gallery.skipped, "standing_out": standing_out(first.scores[0])}
 
@@ -122,9 +121,11 @@ def index(args: Namespace) -> None:
     place, made_by, parameters = _live(args, net, preprocess, options)
     choose_reranker("gfr", min(len(list_pictures(args.gallery)[0]) - 1, SHORTLIST), k=parameters["k"])  # at once
     gallery = _indexed(args, net, preprocess, options)
+    choose_reranker("gfr", min(len(gallery.files) - 1, SHORTLIST), k=parameters["k"])  # without the unreadable ones
     pictures = dict(zip(gallery.files, gallery.descriptors, strict=True))
     LiveIndex.follow(place, pictures, made_by, **parameters).save(place)
-    print(f"{len(gallery.files):,} pictures in {shown(args.gallery)}, {gallery.n_new:,} newly indexed")
+    told = f"{len(gallery.files):,} pictures in {shown(args.gallery)}, {gallery.n_new:,} newly indexed"
+    print(json.dumps({"pictures": len(gallery.files), "newly_indexed": gallery.n_new}) if args.json else told)
 
 
 def opened(args: Namespace) -> tuple[RetrievalNet, Preprocess, dict]:

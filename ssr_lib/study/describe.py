@@ -14,14 +14,14 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.datasets.folder import list_pictures, read_labels, read_training_labels
 from ssr_lib.datasets.revisited import OFFICIAL, read_ground_truth, read_names
 from ssr_lib.extract import describe_maps, extract_benchmark, pick_device
-from ssr_lib.files import hash_file, load_part, replacing
+from ssr_lib.files import code_of, digest, hash_file, load_part, replacing
 from ssr_lib.images import PRESETS, Preprocess
 from ssr_lib.study.profile import Profile, Section
 from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
 COMPLETE = {"roxford5k": 4993, "rparis6k": 6322}  # database pictures of the whole benchmarks
-VERSION = 5  # of what networks and training compute: raised when their numbers change, so that old ones are left
+CODE = ("heads/_*.py", "backbones.py", "network.py", "pooling.py", "self_similarity.py", "train.py", "whitening.py")
 
 
 def to_draw(data: Section, split: str) -> SyntheticSpec:
@@ -56,17 +56,17 @@ def files_named(profile: Profile) -> tuple[list[str], list[str]]:
 
 
 def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
-    """All that makes a network, trained or not."""
+    """All that makes a network, trained or not; the code that all have in common is that of the files CODE."""
     spec = profile.spec(name)
     if spec.checkpoint:
         return {"checkpoint": hash_file(data_file(weights(profile, name, seed))), "image_size": spec.image_size}
-    record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "version": VERSION}
-    record |= {"head": hash_file(load_part(spec.head, "heads").__file__), "dim": profile.model.descriptor_dim}
+    record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed}
+    record["code"] = digest([hash_file(file) for part in CODE for file in sorted(Path(__file__).parents[1].glob(part))])
+    record |= {"head": code_of(load_part(spec.head, "heads").Head, **spec.options), "dim": profile.model.descriptor_dim}
     record["protocol"] = profile.training.protocol
-    record |= {part: hash_file(part) for part in map(str, spec.options.values()) if part.endswith(".py")}  # of `late`
     if spec.trained:
         record["training"] = profile.training.model_dump(exclude={"seeds", "steps", "rate", "protocol"})
-        record["loss"] = hash_file(load_part(profile.training.loss, "losses").__file__)
+        record["loss"] = code_of(load_part(profile.training.loss, "losses").Loss)
         record["views"] = pictures_record(profile.data, "training", spec.views)
     return record
 
@@ -136,6 +136,6 @@ def photographs(study, name: str, seed: int | None, benchmark: Benchmark, **chan
     """Descriptors of queries (Q, D) and database (N, D), picture by picture; `changes`: as in `preparation`."""
     preprocess, options = preparation(study, name, seed, **changes)
     record = {"network": network_record(study.profile, name, seed), "preprocess": preprocess.to_dict()}
-    record |= {"dtype": str(options["dtype"]), "pictures": [benchmark.name, benchmark.database, benchmark.queries]}
+    record |= {"dtype": str(options["dtype"]), "pictures": [benchmark.database, benchmark.queries, benchmark.boxes]}
     folder = study.store("descriptors", record)
     return extract_benchmark(study.network(name, seed), benchmark, preprocess, folder, **options)

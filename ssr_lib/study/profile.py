@@ -16,11 +16,11 @@ from ssr_lib.files import load_part, one_line
 from ssr_lib.network import all_options
 from ssr_lib.study.provenance import repository_root
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
 Number = Annotated[float, Field(ge=0)]
 Table = Literal["main", "again", "restyled", "training_free", "ablation", "backbones", "rates", "changes", "drawings"]
-KINDS = {bool: bool, int: Positive, float: Number, str: str}  # of an example in base.yaml
+KINDS = {bool: pydantic.StrictBool, int: Positive, float: Number, str: str}  # of an example in base.yaml
 MAY_BE_0 = ("seed", "same_style", "same_building", "distractors")
 
 
@@ -36,9 +36,9 @@ class NetworkSpec(Section):
     backbone: str | None = None
     image_size: Positive | None = None
     views: Literal["ordinary", "restyled", "photographs"] = "ordinary"
-    trained: bool = True
+    trained: pydantic.StrictBool = True
     initialisation: Count = 0
-    whitening: bool = True
+    whitening: pydantic.StrictBool = True
     seeds: Annotated[list[Count | None], Field(min_length=1)] | None = None
     steps: Count | None = None
     rate: Number | None = None
@@ -62,7 +62,7 @@ BOUNDS = {
     "training.start": Literal["random", "fitted"],
     "training.share": Annotated[Number, Field(gt=0, le=1)],
     "training.optimizer": Literal["sgd", "adamw"],
-    "training.batch_size": Annotated[int, Field(ge=2)],
+    "training.batch_size": Annotated[int, Field(ge=2, strict=True)],
     "networks": dict[str, NetworkSpec],
     "rerankers": dict[str, RerankerSpec],
     "training.loss_options": dict[str, Any],
@@ -176,7 +176,7 @@ def _fault(error: Mapping[str, Any]) -> str:
         return f"there is no {place}; profiles/base.yaml has every key"
     if error["type"] == "missing":
         return f"{place} is missing; what a profile leaves out comes from the one that it names, as in `base: base`"
-    return f"{place} is {error['input']!r}; wanted {error['msg'].removeprefix('Input should be ')}"
+    return f"{place} is {error['input']!r:.200}; wanted {error['msg'].removeprefix('Input should be ')}"
 
 
 def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -221,6 +221,6 @@ def _like(lines: Mapping[str, Any], name: str, heirs: tuple[str, ...] = ()) -> A
         return lines[name]
     own = dict(lines[name])
     other = own.pop("like")
-    if other not in lines or other in (name, *heirs):
+    if str(other) not in lines or other in (name, *heirs):
         raise ValueError(f"networks.{name}.like is {other!r}; wanted another line of networks: {'; '.join(lines)}")
     return _over(_like(lines, other, (name, *heirs)), own)
