@@ -28,14 +28,13 @@ class Whitening:
 def fit_pca(descriptors: np.ndarray) -> Whitening:
     """PCA whitening of (N, D): covariance divided by N, directions by falling variance, scaled to unit variance.
 
-    Directions without variance (D ≥ N, or constant) are left out; `ValueError` where all rows are the same.
+    Directions without variance (D ≥ N, or constant) are left out, so `projection` may have fewer than D rows, or none.
     """
     x = np.asarray(descriptors, dtype=np.float64)
-    if not np.ptp(x, axis=0).any():
-        raise ValueError(f"{len(x)} descriptors are all the same; a PCA needs some that differ")
     mean = x.mean(axis=0)
     values, vectors = eigh((x - mean).T @ (x - mean) / len(x))  # rising
-    kept = np.flatnonzero(values > values[-1] * len(values) * np.finfo(np.float64).eps)[::-1]
+    eps = np.finfo(np.float64).eps  # of equal rows the largest variance is rounding too
+    kept = np.flatnonzero(values > len(values) * eps * max(values[-1], eps * mean @ mean))[::-1]
     return Whitening(mean, vectors[:, kept].T / np.sqrt(values[kept])[:, None])
 
 

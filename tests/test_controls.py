@@ -29,8 +29,7 @@ def test_arrangement_is_there_and_shuffling_the_places_takes_it_away():
     x, labels = arrangement_views(chosen, 4, seed=1)
     assert x.shape == (240, 8, 8, 64) and x.dtype == np.float16
     shuffled, same = arrangement_views(chosen, 4, seed=1, shuffled=True)
-    places = [np.sort(maps.reshape(240, 64, 64), axis=1) for maps in (x, shuffled)]
-    np.testing.assert_array_equal(*places)
+    np.testing.assert_array_equal(*(np.sort(maps.reshape(240, 64, 64), axis=1) for maps in (x, shuffled)))
     assert mean_ap(training_free(x), labels) > 0.5 > 5 * mean_ap(training_free(shuffled), same)
     assert mean_ap(np.float32(x.mean(axis=(1, 2))), labels) < 0.1, "what a place looks like says nothing"
     x, labels = arrangement_views(range(30), 4, seed=1, share=0.3)

@@ -66,8 +66,7 @@ def by_definition(name, x, labels):
         else:
             share = np.maximum(1 - np.abs(s[i, :, None] - np.linspace(1, -1, 20)) / (2 / 19), 0)  # (B, bins)
             hits, every = share[right[i]].sum(0), share[right[i] | wrong[i]].sum(0)
-            precision = hits.cumsum() / np.maximum(every.cumsum(), 1e-9)
-            found.append((precision * hits).sum() / right[i].sum())
+            found.append((hits.cumsum() / np.maximum(every.cumsum(), 1e-9) * hits).sum() / right[i].sum())
     return 1 - np.mean(found)
 
 

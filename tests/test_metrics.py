@@ -24,8 +24,7 @@ def lists(case):
 def benchmark(truth, n_database, **options):
     tables = {key: [query[key] for query in truth] for key in ("easy", "hard", "junk")}
     queries = [f"{i}.jpg" for i in options.get("query_ids", range(-len(truth), 0))]
-    names = [f"{i}.jpg" for i in range(n_database)], queries
-    return Benchmark("test", ".", *names, **tables, **options)
+    return Benchmark("test", ".", [f"{i}.jpg" for i in range(n_database)], queries, **tables, **options)
 
 
 def naive(ranks, ok, junk, at):

@@ -40,8 +40,7 @@ class TestCalledApart:
         assert np.mean([control(trainings(data), GROUPS, splits=50) for data in range(10)]) <= 0.05
 
     def test_intervals_that_are_too_short_are_found_out(self, notebook):
-        control = called_apart(notebook, partial(paired_difference, level=0.5))
-        assert control(trainings(0), GROUPS) > 0.25
+        assert called_apart(notebook, partial(paired_difference, level=0.5))(trainings(0), GROUPS) > 0.25
 
     def test_a_split_takes_two_starts_of_each_seed(self, notebook):
         def compare(first, second, groups):

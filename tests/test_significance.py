@@ -51,8 +51,7 @@ def test_missing_values_are_left_out_and_the_level_widens():
 
 
 def test_a_difference_is_paired():
-    rng = np.random.default_rng(3)
-    a, groups = rng.random((5, 30)), np.arange(30) // 2
+    a, groups = np.random.default_rng(3).random((5, 30)), np.arange(30) // 2
     found = paired_difference(a + 0.01, a, groups)
     assert (found.estimate, found.ci_low) == (pytest.approx(0.01), pytest.approx(0.01))
     assert significance.interaction(a + 0.3, a + 0.1, a + 0.1, a, groups).estimate == pytest.approx(0.1)
