@@ -34,7 +34,7 @@ report: $(READY)
 	.venv/bin/ssr report --profile $(PROFILE)
 
 test: $(READY)
-	.venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -9,10 +9,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: on
 import pytest
 
 
-def pytest_collection_modifyitems(items):  # what takes longest first: then no process waits for another in the end
-    items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_scale.py"))
-
-
 @pytest.fixture(scope="session")
 def extra_data() -> Path:
     """The folder of further data (gnd/, golden/, photos/) that SSR_TEST_DATA names; without it the test is skipped."""
