@@ -10,7 +10,7 @@ import torch
 from test_parts import HEAD, LOSS
 
 from ssr_lib.extract import Maps, describe_maps, descriptors_of, pooled_features
-from ssr_lib.files import FolderBusyError, locked
+from ssr_lib.files import FolderBusyError, code_of, digest, hash_file, load_part, locked
 from ssr_lib.images import Preprocess
 from ssr_lib.network import RetrievalNet
 from ssr_lib.train import TrainConfig, batch_ids, fit_start, learning_rate, make_loss, make_optimizer, train_head
@@ -133,6 +133,8 @@ def test_parts_from_files_are_fitted_trained_and_known_by_their_code(tmp_path):
     code = descriptors_of(net, Preprocess())[1]["head code"]
     head.write_text(HEAD + "# another code\n")
     assert descriptors_of(net, Preprocess())[1]["head code"] != code, "an index does not take it for the same"
+    control, reading = load_part("attention_neighbour", "heads"), load_part("attention", "heads")  # the one inherits
+    assert code_of(control.Head) == digest([hash_file(control.__file__), hash_file(reading.__file__)])
 
 
 @pytest.mark.parametrize("what,message", [
