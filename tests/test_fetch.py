@@ -86,6 +86,9 @@ def test_what_no_address_gives_is_said_with_where_to_put_it_and_leaves_nothing(s
     with pytest.raises(ConnectionError, match=rf"{problem}.*Fetch it \({CHECKSUM}\) by other means, put it at {path}"):
         ask(site, tmp_path, way)
     assert list(path.parent.iterdir()) == []
+    path.write_bytes(DATA[:9])
+    with pytest.raises(ConnectionError, match=rf"put it at {path}, where another file is now, and run the same again"):
+        ask(site, tmp_path, way)
     path.write_bytes(DATA)  # put there by hand
     assert ask(site, tmp_path, way) == path
 

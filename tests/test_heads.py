@@ -71,8 +71,7 @@ def test_relations_gradients_and_statistics_are_the_naive_ones(kind, encoder, tr
     for fast in (True, False):
         head = make(kind, window=window, encoder=encoder).double().train(training)
         x = noise(2, 4, *size, dtype=torch.float64).requires_grad_()
-        encode = getattr(head, "encode_channels", head.encode)
-        encoded = encode(x) if fast else naive_encoding(head, kind, x)
+        encoded = getattr(head, "encode_channels", head.encode)(x) if fast else naive_encoding(head, kind, x)
         (encoded * torch.linspace(-1, 1, encoded.numel()).view(encoded.shape)).sum().backward()
         gradients = [p.grad for p in head.parameters() if p.grad is not None]
         results.append([encoded, x.grad, *gradients, *(b for b in head.buffers() if b.is_floating_point())])

@@ -146,7 +146,8 @@ def bring(source: Source, folder: Path, progress: bool = True) -> Path:
             problem = str(error).partition(". Deleted")[0]
         time.sleep(WAIT)
     wanted = f"Fetch it ({checksum or 'no checksum is published'}) by other means, put it at {folder / source.file}"
-    raise ConnectionError(f"{url}: {problem}. {wanted}, and run the same again")
+    there = ", where another file is now" if (folder / source.file).exists() else ""
+    raise ConnectionError(f"{url}: {problem}. {wanted}{there}, and run the same again")
 
 
 def unpack(archive: Path, folder: Path, entries: str, listed: Collection[str] | None = None) -> list[str]:
