@@ -47,7 +47,7 @@ def hash_file(path: Path | str, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def code_of(kind: type, **options: object) -> str:
+def code_of(kind: type, /, **options: object) -> str:
     """A digest of the files of a class, of what it inherits from but PyTorch's, and of the .py files in its options."""
     files = [inspect.getsourcefile(base) for base in kind.__mro__[:-1] if not base.__module__.startswith("torch.")]
     return digest([hash_file(file) for file in (*files, *map(str, options.values())) if file.endswith(".py")])

@@ -64,7 +64,8 @@ def read_record(path: Path | str) -> dict[str, Any]:
 
 def load_checkpoint(path: Path | str, net: RetrievalNet | None = None) -> RetrievalNet:
     """The net that was saved, in eval mode; its weights go into `net` if given. `ValueError` names a wrong file."""
-    weights_file, (config, written) = checkpoint_files(path)[0], map(read_record(path).get, ("config", "weights"))
+    weights_file, record = checkpoint_files(path)[0], read_record(path)
+    config, written = record["config"], record.get("weights")
     if net is not None:  # the weights of a head and of its control have the same names and shapes
         check_same({**config, "pretrained": 0, "seed": 0}, {**net.config, "pretrained": 0, "seed": 0}, weights_file)
     with one_line(f"{weights_file} does not hold the network that its record describes"):
