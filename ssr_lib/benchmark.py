@@ -54,11 +54,11 @@ class Benchmark:
 
     def __post_init__(self):
         n_queries = len(self.queries)
-        values = {"root": Path(self.root)} | {key: _as_ids(getattr(self, key)) for key in LISTS}
-        values["extra"] = {key: _as_ids(lists) for key, lists in self.extra.items()}
+        values = {"root": Path(self.root)} | {key: self._as_ids(key, getattr(self, key)) for key in LISTS}
+        values["extra"] = {key: self._as_ids(key, lists) for key, lists in self.extra.items()}
         values["boxes"] = list(self.boxes) or [None] * n_queries
         values["groups"] = [str(group) for group in self.groups] or [str(i) for i in range(n_queries)]
-        values["query_ids"] = _as_ids([self.query_ids])[0].tolist() or [-1] * n_queries
+        values["query_ids"] = self._as_ids("query_ids", [self.query_ids])[0].tolist() or [-1] * n_queries
         for key, value in values.items():
             object.__setattr__(self, key, value)  # the dataclass is frozen
         for key, entries in ({key: values[key] for key in PER_QUERY[1:]} | self.extra).items():
@@ -69,6 +69,13 @@ class Benchmark:
             raise ValueError(f"benchmark {self.name}: database image {twice!r} is listed twice")
         for i, query in enumerate(self.queries):
             self._validate_query(i, f"benchmark {self.name}, query {i} ({query})")
+
+    def _as_ids(self, key: str, lists: Iterable) -> list[np.ndarray]:
+        arrays = [np.asarray(ids if hasattr(ids, "dtype") else list(ids)).reshape(-1) for ids in lists]
+        if bad := [(i, x.tolist()) for i, x in enumerate(arrays) if x.size and x.dtype.kind not in "iu"]:
+            i, found = bad[0]
+            raise ValueError(f"benchmark {self.name}: entry {i} of '{key}' is {found!s:.60}; wanted whole numbers")
+        return [array.astype(np.int64) for array in arrays]
 
     def _validate_query(self, i: int, where: str) -> None:
         lists = {key: getattr(self, key)[i] for key in LISTS}
@@ -150,10 +157,3 @@ class LabelledImages:
     root: Path
     files: Sequence[str]
     labels: np.ndarray
-
-
-def _as_ids(lists: Iterable) -> list[np.ndarray]:
-    arrays = [np.asarray(ids if hasattr(ids, "dtype") else list(ids)).reshape(-1) for ids in lists]
-    if bad := [array.tolist() for array in arrays if array.size and array.dtype.kind not in "iu"]:
-        raise ValueError(f"the database ids of a query are {bad[0]!s:.60}; whole numbers are wanted")
-    return [array.astype(np.int64) for array in arrays]

@@ -38,7 +38,7 @@ def test_queries_are_selected_in_the_order_asked_for(benchmark):
     chosen = benchmark.select_queries([1, 0])
     assert chosen.queries == ["3.jpg", "a.jpg"] and chosen.groups == ["b", "a"]
     assert as_lists(chosen.extra["same_style"]) == [[5], [3]]
-    with pytest.raises(ValueError, match=r"ids of a query are \[1\.9\]; whole numbers are wanted"):
+    with pytest.raises(ValueError, match=r"made: entry 0 of 'easy' is \[1\.9\]; wanted whole"):
         Benchmark("made", ".", ["0.jpg", "1.jpg"], ["a.jpg"], [[1.9]], [[]], [[]])
 
 

@@ -174,8 +174,11 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_in
 
 def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave(monkeypatch, capsys):
     monkeypatch.setattr(search, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
-    line = "whiten train.csv --images photos --out mine"
+    line = "whiten train.csv --images photos --out mine --index kept"
     assert ssr(line) == 0
+    with monkeypatch.context() as patch:  # what the first run described is not described again
+        patch.setattr("ssr_lib.extract.fill", Mock(side_effect=AssertionError))
+        assert ssr(line) == 0
     told = capsys.readouterr().out
     assert "learned from 12 pictures of 4 labels; --model mine.safetensors" in told
     assert "mAP 100.0 % without it, 100.0 % with it, +0.0 [+0.0, +0.0] points" in told

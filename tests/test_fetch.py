@@ -136,8 +136,7 @@ def get(name, tmp_path, **options):
 @pytest.fixture
 def paris(site, monkeypatch):
     """The site of RParis6k in miniature: its ground truth and two archives, one with its pictures in subfolders."""
-    gnd = [{"easy": [0], "hard": [], "junk": [1]}]
-    truth = pickle.dumps({"imlist": ["t1", "t2"], "qimlist": ["q1"], "gnd": gnd})
+    truth = pickle.dumps({"imlist": ["t1", "t2"], "qimlist": ["q1"], "gnd": [{"easy": [0], "hard": [], "junk": [1]}]})
     (site.folder / "gnd_rparis6k.pkl").write_bytes(truth)
     make_tar(site.folder / "paris_1-v1.tgz", {"t/t1.jpg": b"1", "t/._t1.jpg": b"", "t/readme": b"x", **LINKS})
     make_tar(site.folder / "paris_2-v1.tgz", {"t2.jpg": b"2", "q1.jpg": b"3"})

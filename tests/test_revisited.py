@@ -46,8 +46,7 @@ def test_published_ground_truth_is_read_exactly(extra_data, name, n_database, n_
     for key in LISTS:
         assert [ids.tolist() for ids in getattr(benchmark, key)] == [list(truth[key]) for truth in expected["gnd"]]
     assert benchmark.boxes == [tuple(map(float, truth["bbx"])) for truth in expected["gnd"]]
-    folder = extra_data / "photos" / f"{name}_subset"
-    cut = read_ground_truth(folder / f"gnd_{name}_subset.pkl", subset=True)
+    cut = read_ground_truth(extra_data / "photos" / f"{name}_subset" / f"gnd_{name}_subset.pkl", subset=True)
     assert (len(set(benchmark.groups)), len(set(cut.groups))) == (n_groups, n_cut)
     if name == "roxford":  # balliol_000187 stands alone, and has no positive in the subset
         assert benchmark.groups.count("balliol_000187") == 1
@@ -64,8 +63,7 @@ def test_published_ground_truth_is_read_exactly(extra_data, name, n_database, n_
 def test_cut_down_file_is_read_when_said_to_be_one(tmp_path):
     with pytest.raises(ValueError, match="not the published"):
         read_ground_truth(write(tmp_path))
-    whole = {key: Q1[key] for key in LISTS}
-    benchmark = read_ground_truth(write(tmp_path, changed(gnd=[Q0, whole])), subset=True)
+    benchmark = read_ground_truth(write(tmp_path, changed(gnd=[Q0, {key: Q1[key] for key in LISTS}])), subset=True)
     assert benchmark.name == "cut (cut down)" and benchmark.boxes == [(10.5, 0, 60.2, 40), None]
     assert [ids.tolist() for ids in benchmark.hard] == [[1], []] and benchmark.groups == ["tower_q", "bridge_q"]
 
@@ -191,10 +189,10 @@ def test_hostile_and_damaged_pickles_are_refused_in_one_line_and_run_nothing(tmp
 
 def test_distractors_follow_the_database_and_change_no_answer(tmp_path):
     draw(tmp_path / "set", *FILES)
-    (tmp_path / "revisitop1m.txt").write_text("0a/x.jpg\n0b/y.jpg\n")
+    (tmp_path / "revisitop1m.txt").write_bytes(b"0a/x.jpg\n0b/\xe9.jpg\n")
     benchmark = read_ground_truth(write(tmp_path), tmp_path / "set", subset=True)
     larger = revisited.with_distractors(benchmark, revisited.read_distractors(tmp_path), tmp_path)
-    assert larger.database == [*benchmark.database, "../jpg/0a/x.jpg", "../jpg/0b/y.jpg"]
+    assert larger.database == [*benchmark.database, "../jpg/0a/x.jpg", "../jpg/0b/\udce9.jpg"]
     assert [ids.tolist() for ids in larger.easy] == [ids.tolist() for ids in benchmark.easy]
     (tmp_path / "revisitop1m.txt").write_text("../../etc/passwd\n")
     with pytest.raises(ValueError, match=r"revisitop1m\.txt is empty, or names a file outside"):

@@ -19,7 +19,7 @@ from ssr_lib.commands.main import check_file, note, shown
 from ssr_lib.commands.search import opened
 from ssr_lib.datasets import revisited
 from ssr_lib.datasets.folder import check_there, read_labels, read_training_labels
-from ssr_lib.extract import describe, extract, extract_benchmark
+from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.files import one_line
 from ssr_lib.images import Preprocess
 from ssr_lib.rerank import first_ranking
@@ -115,8 +115,7 @@ def _described(args: Namespace, benchmark: Benchmark, directory: str) -> tuple[n
     made_by = {"model": args.model or "lite0", "preprocess": preprocess.to_dict()}
     if not args.engine and not args.distractors:
         options["progress"] = sys.stderr.isatty()
-        queries, database = extract_benchmark(net, benchmark, preprocess, directory, **options)
-        return queries, database, made_by
+        return *extract_benchmark(net, benchmark, preprocess, directory, **options), made_by
     engine = on_ray(os.cpu_count(), os.environ.get("RAY_ADDRESS", "local")) if args.engine else one_machine
     options["root"] = benchmark.root
     place = Path(directory, "shards")
@@ -174,7 +173,9 @@ def whiten(args: Namespace) -> None:
     if net.config["descriptor_dim"] is not None:
         raise ValueError(f"--model {args.model} ends in a whitening; a network without one is wanted, such as lite0")
     preprocess = Preprocess(**preprocess.to_dict() | {"scales": (1.0,)})  # of several it would whiten each by itself
-    x = describe(net, labelled.files, preprocess, root=labelled.root, **options)  # (N, D)
+    options |= {"root": labelled.root, "progress": sys.stderr.isatty()}
+    with tempfile.TemporaryDirectory(prefix="ssr-") as temporary:
+        x = extract(net, labelled.files, preprocess, args.index or temporary, **options)  # (N, D)
     asked = (several.cumsum() % 2)[labels] == 0  # every second of the labels with several pictures, and some others
     own = labels[asked]
     same = [np.flatnonzero(own == label) for label in own]

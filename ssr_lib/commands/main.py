@@ -72,18 +72,18 @@ def build_parser() -> argparse.ArgumentParser:
     add("labels", nargs="?", metavar="LABELS.csv", help="columns file, label, perhaps split: query, db, distractor")
     add("--ground-truth", metavar="FILE", help="instead: gnd_roxford5k.pkl or one of its form, or a benchmark as .json")
     add = evaluate.add_argument
-    add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
     add("--features", metavar="FILE", help="instead of pictures: .mat or .npz with X (D, N) and Q (D, queries)")
     add("--distractors", metavar="DIR", help="revisitop1m: more wrong pictures; gfr then stays in a query's shortlist")
-    add("--index", metavar="DIR", help="keep the descriptors here; an interrupted run then goes on")
     add("--engine", choices=["ray"], help="describe on the cluster of RAY_ADDRESS, or by processes here; docs/scale.md")
     _add_shared_options(evaluate)
     whiten = commands.add_parser("whiten", help="learn a whitening from your labelled pictures, for --model")
     add = whiten.add_argument
     add("labels", metavar="LABELS.csv", help="columns file, label; with a column split its train rows are taken")
-    add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
     add("--out", required=True, metavar="FILE", help="the network with its whitening, which --model FILE then names")
     _add_shared_options(whiten, ranks=False)
+    for add in (evaluate.add_argument, whiten.add_argument):
+        add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
+        add("--index", metavar="DIR", help="keep the descriptors here; an interrupted run then goes on")
     study = commands.add_parser("study", help="run the notebooks of a profile: tables, figures, report")
     _add_profile(study)
     add = study.add_argument

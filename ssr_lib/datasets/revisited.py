@@ -129,7 +129,7 @@ def read_distractors(folder: Path | str) -> list[str]:
     Raises `FileNotFoundError` where the list is not there, `ValueError` for one that leaves the folder.
     """
     listing = Path(folder) / "revisitop1m.txt"
-    names = listing.read_text(encoding="utf-8").split()
+    names = listing.read_text(encoding="utf-8", errors="surrogateescape").split()  # as the names of files are read
     if not names or not all(map(stays_inside, names)):
         raise ValueError(f"{listing} is empty, or names a file outside of its folder; fetch it again")
     return [f"jpg/{name}" for name in names]
