@@ -89,6 +89,7 @@ def draw_card(folder: Path | str) -> None:
             spec = SyntheticSpec("card-training", seed=1, landmarks=5)
             views = draw_training(spec, f"{drawn}/{name}", views=8, regime=regime)
             sheets[name] = training_sheet(views, side=112)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for name, sheet in sheets.items():
         cv2.imwrite(str(Path(folder) / f"{name}.jpg"), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 

@@ -65,7 +65,7 @@ def draw_view(
     query: bool = False,
 ) -> View:
     """Photograph a building. The seed decides camera, light, street and camera settings, each by its own generator, so
-    that another style, another light (`light_kind`) or no building at all (`blocks` empty) leaves the rest as it is."""
+    that another style, another light (`light_kind`) or no building at all (`blocks` empty) leaves these as they are."""
     rngs = [np.random.default_rng(np.random.SeedSequence([*seed, k])) for k in range(7)]
     camera_rng, kind_rng, light_rng, sky_rng, street_rng, photo_rng, texture_rng = rngs
     big = round(size * spec.SUPERSAMPLE)

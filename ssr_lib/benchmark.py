@@ -115,8 +115,7 @@ class Benchmark:
     def select_queries(self, ids: Sequence[int]) -> "Benchmark":
         """The benchmark with only the queries `ids`, in that order, against the same database."""
         chosen = {key: [getattr(self, key)[i] for i in ids] for key in PER_QUERY}
-        extra = {key: [lists[i] for i in ids] for key, lists in self.extra.items()}
-        return replace(self, **chosen, extra=extra)
+        return replace(self, **chosen, extra={key: [lists[i] for i in ids] for key, lists in self.extra.items()})
 
     def first_images(self, count: int) -> "Benchmark":
         """With only the first `count` database images. Raises `ValueError` if a listed one is among the rest."""

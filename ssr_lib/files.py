@@ -48,8 +48,10 @@ def hash_file(path: Path | str, algorithm: str = "sha256") -> str:
 
 
 def code_of(kind: type, /, **options: object) -> str:
-    """A digest of the files of a class, of what it inherits from but PyTorch's, and of the .py files in its options."""
+    """A digest of the files of a class and its bases but PyTorch's, of parts beside those, of .py files in options."""
     files = [inspect.getsourcefile(base) for base in kind.__mro__[:-1] if not base.__module__.startswith("torch.")]
+    parts = {Path(file).parent for file in files} & {Path(__file__).with_name(part) for part in ENTRIES}
+    files = [*files, *(str(file) for folder in sorted(parts) for file in sorted(folder.glob("*.py")))]
     return digest([hash_file(file) for file in (*files, *map(str, options.values())) if file.endswith(".py")])
 
 

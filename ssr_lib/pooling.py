@@ -89,8 +89,7 @@ class GeM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = regional_gem(x) if self.regional else x
-        p = self.p.clamp(1, 6) if isinstance(self.p, Tensor) else self.p
-        return gem(x, p, self.eps)
+        return gem(x, self.p.clamp(1, 6) if isinstance(self.p, Tensor) else self.p, self.eps)
 
 
 def combine_scales(descriptors: Tensor, method: str = "mean", *, p: float = math.inf, normalize: bool = True) -> Tensor:

@@ -111,8 +111,7 @@ def test_what_a_notebook_made_before_and_not_now_is_removed(tmp_path):
             for suffix in (".png", ".svg"):
                 study.figure(f"{name}.png").with_suffix(suffix).write_text("")  # its folder is there
         study.write_rows(None, pd.DataFrame({"measure": ["ms"], "value": [1.0]}))
-    left = {path.name for path in study.results_dir.glob("[tf]*/*")}  # tables, figures
-    assert left == {"a_photos.csv", "a.png", "a.svg"}
+    assert {path.name for path in study.results_dir.glob("[tf]*/*")} == {"a_photos.csv", "a.png", "a.svg"}
 
 
 def test_candidates_are_averaged_over_the_same_data_sets():

@@ -137,14 +137,12 @@ def test_controls_have_the_parameters_and_the_start_of_the_module(place):
 
 def test_self_similarity_map_by_hand():
     x = torch.tensor([[[[3.0, 0.0]], [[4.0, 2.0]]]])  # two places: (3, 4) and (0, 2); cosine 0.8
-    cosines = self_similarity_map(x, 3)
-    torch.testing.assert_close(cosines[0, 0, 0], torch.tensor([[0, 0, 0], [0, 1, 0.8], [0, 0, 0]]))
+    torch.testing.assert_close(self_similarity_map(x, 3)[0, 0, 0], torch.tensor([[0, 0, 0], [0, 1, 0.8], [0, 0, 0]]))
 
 
 def test_structural_descriptor_sees_layout_and_not_channels():
     x = F.avg_pool2d(noise(1, 16, 9, 8), 3, 1, 1)  # with structure: neighbours alike
-    places = torch.randperm(72, generator=torch.Generator().manual_seed(2))
-    x = torch.cat([x, x.flatten(2)[:, :, places].view_as(x)])
+    x = torch.cat([x, x.flatten(2)[:, :, torch.randperm(72, generator=torch.Generator().manual_seed(2))].view_as(x)])
     rotation, _ = torch.linalg.qr(noise(16, 16))
     head = head_of("structural", (16, 0, 0))
     descriptors, rotated = structural_descriptor(x), structural_descriptor(torch.einsum("dc,bchw->bdhw", rotation, x))

@@ -77,7 +77,9 @@ def test_what_cannot_be_is_refused_and_named(tmp_path):
     content = bytearray((tmp_path / FILE).read_bytes())
     content[len(content) // 2] ^= 1
     np.savez(tmp_path / "foreign.npz", DATABASE)
-    for damaged in (bytes(content), bytes(content[:-9]), (tmp_path / "foreign.npz").read_bytes()):
+    np.savez(tmp_path / "older.npz", **{name: x for name, x in np.load(tmp_path / FILE).items() if name != "near"})
+    made = ((tmp_path / name).read_bytes() for name in ("foreign.npz", "older.npz"))
+    for damaged in (bytes(content), bytes(content[:-9]), *made):
         (tmp_path / FILE).write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"{FILE} is damaged"):
             LiveIndex.load(tmp_path)

@@ -27,8 +27,7 @@ def test_spoc_is_the_sum_weighted_by_the_distance_from_the_centre():
     x = torch.zeros(2, 6, 2, 4)  # σ = 1/3, the place at (0, 1) is (−½, −½) from the centre, that at (0, 0) (−½, −3/2)
     x[0, 0, 0, 1] = x[1, 0, 0, 0] = 1
     near, far = math.exp(-0.5 * 9 / 2), math.exp(-2.5 * 9 / 2)
-    found = head_of("spoc")(None, x, SAME)[:, 0]
-    torch.testing.assert_close(found, torch.tensor([near, far]) / (4 * near + 4 * far))
+    torch.testing.assert_close(head_of("spoc")(None, x, SAME)[:, 0], torch.tensor([near, far]) / (4 * near + 4 * far))
     torch.testing.assert_close(head_of("spoc", centre_prior=False)(None, x, SAME)[:, 0], torch.full((2,), 1 / 8))
 
 
@@ -114,7 +113,7 @@ def test_without_rates_notebook_12_measures_heads_that_need_no_training_and_says
     study, told = Study("smoke", tmp_path, changes, progress=False), ""
     for name in ("12_peers", "12a_peers_cost"):
         told += execute_here(study, name, profile="smoke", workspace=str(tmp_path), changes=changes)
-    assert "trains no head" in told and "On the front of head ms" in told
+    assert "trains no head" in told and "On the front of operations (million)" in told
     measured = study.read_rows("12_peers").query("measure == 'mAP'")
     assert [*measured["network"].unique()] == ["untrained", "structural", "MAC"] and measured["seed"].isna().all()
     costs = study.read_rows("12a_peers_cost").pivot_table("value", "network", "measure")

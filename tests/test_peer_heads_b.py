@@ -126,6 +126,8 @@ def test_start_is_the_one_named_steps_move_every_parameter_and_the_gradient_is_t
     elif kind == "dolg":  # the regression
         found = head.expand(F.adaptive_avg_pool2d(mid, (4, 3))).movedim(1, 3).flatten(0, 2)
         torch.testing.assert_close(found - found.mean(0), x - x.mean(0), rtol=0, atol=0.01)
+        tail = nn.Sequential(nn.AvgPool2d(2), project)  # end to end it halves the map
+        head.fit([(mid, last, tail), (mid[:1], last[:1], tail)])  # the last of one picture
     else:
         both = torch.cat([whole, spoc(mid if kind == "delg" else last)], dim=1)
         torch.testing.assert_close(head(mid, last, project), (both - both.mean(0)) / (both.var(0) + 1e-5).sqrt())

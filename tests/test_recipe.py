@@ -112,8 +112,12 @@ def test_a_killed_training_continues_to_the_same_bits_and_a_finished_one_is_foun
     extra = read_record(tmp_path / "model")["extra"]
     assert extra["trained_on"] == "GLDv2-clean" and Preprocess(**extra["preprocess"]).scales == (0.7071, 1.0, 1.4142)
     assert not (tmp_path / "state.pt").exists() and train(broken) == resumed and counted.call_count == 8
+    (tmp_path / "state.pt").touch()  # of a run that was killed at its very end
+    assert train(broken) == resumed and not (tmp_path / "state.pt").exists()
     with pytest.raises(ValueError, match=r"rate is 0\.02 there, 0\.5 now"):
         train(broken.model_copy(update={"rate": 0.5}))
+    with pytest.raises(FloatingPointError, match=r"far: loss .*, length of the gradient .*; lower `rate`"):
+        train(broken.model_copy(update={"rate": 1e38, "out": str(tmp_path / "far")}))
 
 
 def test_a_state_that_holds_more_than_numbers_is_named_and_not_run(pictures, tmp_path, capsys):

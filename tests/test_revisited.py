@@ -102,8 +102,7 @@ def test_names_that_python_2_wrote_are_read_as_utf_8_or_else_as_latin_1(tmp_path
 def test_queries_are_of_one_landmark_from_a_jaccard_index_of_three_tenths_on():
     positives = [range(10), range(7, 10), [9, 20], range(20, 30), range(24, 44), range(25, 44)]
     assert revisited.same_landmark(positives) == [0, 0, 2, 3, 4, 4], "3 of 10, 1 of 11, 6 of 24, 19 of 20"
-    chain = [[1, 2], [5], [2, 3], [3, 4], [], [5, 6], []]  # 1 of 3 each
-    assert revisited.same_landmark(chain) == [0, 1, 0, 0, 4, 1, 6]
+    assert revisited.same_landmark([[1, 2], [5], [2, 3], [3, 4], [], [5, 6], []]) == [0, 1, 0, 0, 4, 1, 6]
     benchmark = Benchmark("b", ".", list("abcd"), "qrs", [[0, 1], [1], [3]], [[]] * 3, [[]] * 3, groups="xyx")
     ids, landmarks = revisited.one_landmark(benchmark)
     assert (ids.tolist(), landmarks) == ([0, 3], ["x", "x"]), "1 shows two landmarks"

@@ -97,8 +97,7 @@ def test_small_integers_full_of_ties(n_queries, n_database, dimension, data):
     squared = products * abs(products) / (database**2).sum(axis=1)  # orders as the cosine, exact
     assert np.array_equal(np.take_along_axis(squared, ids, 1), -np.sort(-squared, axis=1)[:, :k])
     kinds = np.unique(database, axis=0, return_inverse=True)[1][ids]
-    equal = kinds[:, 1:] == kinds[:, :-1]  # equal images stand in the order of their ids
-    assert (ids[:, 1:] > ids[:, :-1])[equal].all()
+    assert (ids[:, 1:] > ids[:, :-1])[kinds[:, 1:] == kinds[:, :-1]].all(), "equal images stand by their ids"
 
 
 def test_the_own_image_is_never_a_neighbour_and_leaves_a_ranking(backend):

@@ -68,8 +68,7 @@ def test_a_key_is_of_a_file_as_it_is_by_whatever_name(tmp_path):
 
 def test_maps_are_read_by_shape_in_buffers_that_are_used_again():
     rng = np.random.default_rng(0)
-    shapes = [(2, 4, 3), (4, 2, 3), (2, 4, 3), (2, 4, 3)]
-    mid = [rng.standard_normal(shape).astype(np.float16) for shape in shapes]
+    mid = [rng.standard_normal(shape).astype(np.float16) for shape in ((2, 4, 3), (4, 2, 3), (2, 4, 3), (2, 4, 3))]
     maps = Maps(mid, None, "name", {})
     assert [ids.tolist() for ids in maps.batches(2)] == [[0, 2], [3], [1]] and len(maps) == 4
     first, last = maps.batch([3, 0])

@@ -7,7 +7,6 @@ as many processes to the same losses.
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import os
 import sys
@@ -29,7 +28,7 @@ from recipes.gldv2.recipe import Recipe, read_recipe
 from recipes.gldv2.views import TrainingViews, positions
 from ssr_lib.decode import ImageError
 from ssr_lib.extract import pick_device
-from ssr_lib.files import FolderBusyError, check_same, digest, hash_file, locked, one_line, replacing
+from ssr_lib.files import FolderBusyError, check_same, code_of, digest, locked, one_line, replacing
 from ssr_lib.network import RetrievalNet, weights_digest
 from ssr_lib.train import finish, finished_rows, learning_rate, make_loss
 
@@ -103,12 +102,13 @@ def train(recipe: Recipe) -> list[dict[str, float]]:
         **recipe.model_dump(exclude=ASIDE),
         "pictures": digest([views.files, views.classes.tolist()]),
         "backbone_weights": weights_digest(learner.net.backbone),
-        "code": [hash_file(inspect.getsourcefile(type(part))) for part in (learner.net.head, learner.loss)],
+        "code": [code_of(type(learner.net.head), **learner.net.config["options"]), code_of(type(learner.loss))],
     }
     out = Path(recipe.out)
     with locked(out) if rank == 0 else nullcontext(), process_group(recipe.device) as device:
         finished = finished_rows(out, learner.net, made_by)
         if finished is not None:
+            (out / "state.pt").unlink(missing_ok=True)  # of a run that was killed at its very end
             return finished
         rows = run_steps(learner.to(device, memory_format=torch.channels_last), views, recipe, made_by)
         if rank == 0:
@@ -148,8 +148,6 @@ def run_steps(learner: Learner, views: TrainingViews, recipe: Recipe, made_by: d
             dist.all_reduce(totals)
         since = done - (rows[-1]["step"] if rows else 0)
         loss, accuracy = (totals / (world * since)).tolist()
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"{recipe.out}: the loss is {loss} at step {done}; lower `rate`")
         seconds = round(time.perf_counter() - started, 3)
         rows.append({"step": done, "loss": loss, "accuracy": accuracy, "lr": rate, "seconds": seconds})
         totals.zero_()
@@ -173,7 +171,9 @@ def one_step(model: nn.Module, optimizer: Optimizer, parts: Iterator, recipe: Re
             loss, accuracy = model(images, classes.to(device, non_blocking=True))
             (loss / recipe.accumulate).backward()
         totals += torch.stack([loss.detach(), accuracy]) / recipe.accumulate
-    nn.utils.clip_grad_norm_(trained, recipe.clip, error_if_nonfinite=True)
+    norm = nn.utils.clip_grad_norm_(trained, recipe.clip)
+    if not (norm.isfinite() and totals.isfinite().all()):
+        raise FloatingPointError(f"{recipe.out}: loss {totals[0]:g}, length of the gradient {norm:g}; lower `rate`")
     optimizer.step()
     return totals
 

@@ -51,8 +51,9 @@ def settle_norms(head: nn.Module, batches: Iterable[tuple]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of what they see
     head.train()
-    for batch in batches:
-        head(*batch)
+    for mid, last, project in batches:
+        if len(last) > 1:  # of one picture there is no variance
+            head(mid, last, project)
     head.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

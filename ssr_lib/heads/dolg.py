@@ -85,8 +85,9 @@ class Head(nn.Module):
         batches = some_batches(batches)
         rows = []
         for mid, last, project in batches:
-            near = F.adaptive_avg_pool2d(mid, last.shape[2:])  # as many places as `last`
-            rows.append(places(torch.cat([near, project(last)], dim=1)))
+            y = project(last)
+            near = F.adaptive_avg_pool2d(mid, y.shape[2:])  # as many places
+            rows.append(places(torch.cat([near, y], dim=1)))
         rows = torch.cat(rows).double()
         x, y = (rows - rows.mean(dim=0)).split([self.expand.in_channels, self.expand.out_channels], dim=1)
         scatter = x.T @ x

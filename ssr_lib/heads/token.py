@@ -93,8 +93,12 @@ class Head(nn.Module):
         """Principal components of the places, scaled together to a mean square of 1, and their k-means centres."""
         x = torch.cat([places(project(last)) for _, last, project in some_batches(batches)])  # (N, C)
         centred = x - x.mean(dim=0)
-        _, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-        axes = vectors.flip(1)[:, : len(self.reduce.weight)]  # (C, n), by falling variance: d, or the C that there are
+        _, vectors = torch.linalg.eigh(
+            (centred.T @ centred / len(x)).double()
+        )  # float32 may fail where channels are dead
+        axes = vectors.flip(1)[:, : len(self.reduce.weight)].to(
+            x
+        )  # (C, n), by falling variance: d, or the C that there are
         axes = axes / (centred @ axes).square().mean().sqrt()
         n = axes.shape[1]
         self.reduce.weight.zero_()[:n] = axes.T[:, :, None, None]

@@ -21,7 +21,8 @@ Features = tuple[np.ndarray, np.ndarray]  # places (n, 2) float32 in pixels, SIF
 
 
 def extract_features(file: Path | str, *, box=None, longest: int = 512, count: int = 1000) -> Features:
-    """The `count` strongest SIFT features of a picture, cropped to `box`, shrunk to at most `longest` pixels a side.
+    """The `count` strongest SIFT features of a picture (with all as strong as the last), cropped to `box`, shrunk to at
+    most `longest` pixels a side.
 
     Raises `ImageError` naming a picture that cannot be read, is not where `box` is, or is too narrow to be shrunk.
     """
@@ -64,7 +65,10 @@ def load_or_extract(file: Path | str, cache: Path | str | None, *, box=None, **h
     """
     box = None if box is None else [float(side) for side in box]
     if cache is not None:
-        path = Path(cache) / f"{digest([picture_key(file, box), how, cv2.__version__])[:32]}.npz"
+        path = (
+            Path(cache)
+            / f"{digest([picture_key(file, box), extract_features.__kwdefaults__ | how, cv2.__version__])[:32]}.npz"
+        )
         try:
             with np.load(path) as stored:
                 return (stored["points"], stored["descriptors"]), float(stored["seconds"])

@@ -43,7 +43,7 @@ def knn_join(
         scores, ids = knn(q, d, min(k + (own is not None), len(d)))  # one more, for the own image
         ids += database.rows(shard).start
         if own is not None:
-            scores[ids == own[queries.rows(block), None]] = -np.inf
+            scores[ids == np.asarray(own)[queries.rows(block), None]] = -np.inf
         return np.stack([scores, ids], axis=1)
 
     pieces = [block * count + shard for block in found.missing() for shard in range(count)]

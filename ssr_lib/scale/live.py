@@ -165,8 +165,9 @@ class LiveIndex:
             names, how, stored_by = json.loads(stored["record"].tobytes())
             vectors = {side: stored[side] for side in SIDES}
             indices = {side: faiss.deserialize_index(stored[f"{side}-index"]) for side in SIDES}
+            live = cls(NeighbourSum(**how), names, stored["alive"], stored["near"], vectors, indices, stored_by)
         except Exception as error:  # damaged files raise all kinds
             raise ValueError(f"{path} is damaged or missing ({error}); `ssr index` makes it again") from error
         if made_by not in (None, stored_by):
             raise ValueError(f"{path} was made by {stored_by}, the query by {made_by}; `ssr index` makes it anew")
-        return cls(NeighbourSum(**how), names, stored["alive"], stored["near"], vectors, indices, stored_by)
+        return live

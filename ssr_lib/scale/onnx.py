@@ -36,8 +36,7 @@ def export(net: RetrievalNet, path: Path | str) -> float:
                 node.attribute.extend([*kept, onnx.helper.make_attribute("auto_pad", "SAME_UPPER")])
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     images = torch.randn(3, 3, 131, 97, generator=torch.Generator().manual_seed(0))  # odd sides now
-    wanted = net(images).detach().numpy()
-    worst = float(np.abs(session.run(None, {"images": images.numpy()})[0] - wanted).max())
+    worst = float(np.abs(session.run(None, {"images": images.numpy()})[0] - net(images).detach().numpy()).max())
     if not worst <= LARGEST_ERROR:
         raise ValueError(f"onnxruntime differs from torch by {worst:g}, more than {LARGEST_ERROR:g}: not written")
     with replacing(path) as temporary:

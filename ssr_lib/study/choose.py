@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def _chosen_once(study, datasets: list[str], split: str) -> dict[str, Any]:
     networks = [(network, study.seeds(network)[0]) for network in study.networks("main")]
     kept = {"data": {"validation", "images", "drawn_size"}, "rerankers": True, "extraction": True}
     files = [data_file(labels) for known, labels in profile.data.labels.items() if known in datasets]
+    files += [metrics.__file__, *sorted(Path(metrics.__file__).parent.glob("rerank/_*.py"))]
     files += [study.reranker(line).__file__ for line in profile.rerankers]
     made_by = [*map(hash_file, files), split, *(network_record(profile, *network) for network in networks)]
     tried = digest([profile.model_dump(include=kept), *made_by])

@@ -21,7 +21,7 @@ from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
 COMPLETE = {"roxford5k": 4993, "rparis6k": 6322}  # database pictures of the whole benchmarks
-CODE = ("heads/_*.py", "backbones.py", "network.py", "pooling.py", "self_similarity.py", "train.py", "whitening.py")
+CODE = ("backbones.py", "network.py", "pooling.py", "self_similarity.py", "train.py", "whitening.py")
 
 
 def to_draw(data: Section, split: str) -> SyntheticSpec:
@@ -60,10 +60,9 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
     spec = profile.spec(name)
     if spec.checkpoint:
         return {"checkpoint": hash_file(data_file(weights(profile, name, seed))), "image_size": spec.image_size}
-    record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed}
+    record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "protocol": profile.training.protocol}
     record["code"] = digest([hash_file(file) for part in CODE for file in sorted(Path(__file__).parents[1].glob(part))])
     record |= {"head": code_of(load_part(spec.head, "heads").Head, **spec.options), "dim": profile.model.descriptor_dim}
-    record["protocol"] = profile.training.protocol
     if spec.trained:
         record["training"] = profile.training.model_dump(exclude={"seeds", "steps", "rate", "protocol"})
         record["loss"] = code_of(load_part(profile.training.loss, "losses").Loss)

@@ -79,8 +79,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, given: Sequence[str] = ()
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
     """By `KEY`: the mean over seeds, their spread and number."""
-    several = rows.groupby(KEY[:-1])["chosen"].transform("nunique") > 1
-    rows = rows.assign(setting=rows["chosen"].where(several, ""))
+    rows = rows.assign(setting=rows["chosen"].where(rows.groupby(KEY[:-1])["chosen"].transform("nunique") > 1, ""))
     seeded = rows.groupby(KEY)["seed"].transform("count") > 0
     rows = rows[rows["seed"].notna() | ~seeded]  # the row over several seeds is the mean of theirs
     return rows.groupby(KEY).agg(first=("value", "mean"), spread=("value", "std"), seeds=("seed", "count"))
