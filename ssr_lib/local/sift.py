@@ -58,17 +58,16 @@ def count_inliers(query: Features, image: Features, *, ratio: float = 0.8, error
     return 0 if inliers is None else int(inliers.sum())
 
 
-def load_or_extract(file: Path | str, cache: Path | str | None, *, box=None, **how) -> tuple[Features, float]:
+def load_or_extract(
+    file: Path | str, cache: Path | str | None, *, box=None, longest: int = 512, count: int = 1000
+) -> tuple[Features, float]:
     """Features and the seconds their extraction took, from the cache folder or extracted now and stored there.
 
     A stored file's name tells the picture, its size and times, and the settings.
     """
     box = None if box is None else [float(side) for side in box]
     if cache is not None:
-        path = (
-            Path(cache)
-            / f"{digest([picture_key(file, box), extract_features.__kwdefaults__ | how, cv2.__version__])[:32]}.npz"
-        )
+        path = Path(cache) / f"{digest([picture_key(file, box), longest, count, cv2.__version__])[:32]}.npz"
         try:
             with np.load(path) as stored:
                 return (stored["points"], stored["descriptors"]), float(stored["seconds"])
@@ -77,7 +76,7 @@ def load_or_extract(file: Path | str, cache: Path | str | None, *, box=None, **h
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             warnings.warn(f"{path} is damaged ({error}); {file} is looked at again", stacklevel=2)
     start = time.perf_counter()
-    features = extract_features(file, box=box, **how)
+    features = extract_features(file, box=box, longest=longest, count=count)
     seconds = time.perf_counter() - start
     if cache is not None:
         buffer = io.BytesIO()
