@@ -121,11 +121,10 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
 
 
 def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") -> Path:
-    """Each "difference" from "low" to "high", a "comparison" a row, on a band of its "margin" where the table has one,
-    and a panel for each "unit", the name of its axis, where it has those. Dark is a supported or refuted "verdict";
-    without verdicts, an interval that leaves out 0."""
+    """Each "difference" from "low" to "high", a row a "comparison", on a band of its "margin", a panel for each "unit".
+    At the right stands its "verdict", dark if supported or refuted; without verdicts what leaves out 0 is dark."""
     table = table.assign(dark=(table["low"] > 0) | (table["high"] < 0), unit=table.get("unit", label))
-    table["comparison"] = [textwrap.fill(name, 44) for name in table["comparison"]]
+    table["comparison"] = table["comparison"].map(lambda name: textwrap.fill(name, 44))
     if "verdict" in table:
         table["dark"] = table["verdict"].str.startswith(("supported", "refuted"))
     panels = list(table.groupby("unit", sort=False)) or [(label, table)]
@@ -134,12 +133,13 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
         axes[0, 0].get_gridspec().set_height_ratios(heights)
         for (ax,), (unit, rows) in zip(axes, panels, strict=True):
             for place, row in enumerate(rows.to_dict("records")):
-                colour, margin = BLUE if row["dark"] else GREY, row.get("margin")
-                if pd.notna(margin):
-                    ax.barh(place, 2 * margin, left=-margin, height=0.7, color="#e9e9e9")
-                ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
+                colour, margin = BLUE if row["dark"] else GREY, np.nan_to_num(row.get("margin", 0.0))
+                ax.barh(place, 2 * margin, left=-margin, height=0.7, color="#e9e9e9")
+                ax.hlines(place, row["low"], row["high"], color=colour, lw=2)
                 ax.plot(row["difference"], place, "o", color=colour, mfc=colour if row["dark"] else "white")
             ax.axvline(0, color="black", lw=1)
             ax.set_yticks(range(len(rows)), rows["comparison"], fontsize="small")
+            if "verdict" in rows:
+                ax.secondary_yaxis("right").set_yticks(ax.get_yticks(), rows["verdict"].str.split(",").str[0])
             ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=unit)
     return path
