@@ -142,10 +142,10 @@ class Study:
         preprocess = dataclasses.replace(PRESETS["lite"], size=size, **{"size_rule": "fixed"} | changes)
         record = {"backbone": net.config["backbone"], "preprocess": preprocess.to_dict(), "pictures": pictures}
         record |= {"protocol": net.config["protocol"], "mid": getattr(net.head, "uses_mid", False)}
-        how = {"root": root, "boxes": boxes, "progress": self.progress}
         frozen = net.backbone.mid if net.end_to_end else net.backbone
-        key = digest([record, net.config["relup"], weights_digest(frozen)])
-        return self._once(key, compute_maps, net, files, preprocess, self.store("maps", record), **how)
+        record |= {"relup": net.config["relup"], "weights": weights_digest(frozen)}
+        where = {"directory": self.store("maps", record), "root": root, "boxes": boxes, "progress": self.progress}
+        return self._once(digest(record), compute_maps, net, files, preprocess, **where)
 
     def photograph_maps(self, net: RetrievalNet, part: str, size: int, reduce=None, reduce_box="absolute") -> Maps:
         """Maps of the `describe.photograph_files` of `part`, pictures and crops at exactly the long side `size`."""

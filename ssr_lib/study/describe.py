@@ -21,7 +21,7 @@ from ssr_lib.study.provenance import data_file, repository_root
 from ssr_lib.weights import stored_preprocess
 
 COMPLETE = {"roxford5k": 4993, "rparis6k": 6322}  # database pictures of the whole benchmarks
-CODE = ("backbones.py", "network.py", "pooling.py", "self_similarity.py", "train.py", "whitening.py")
+CODE = ("heads/*.py", "backbones.py", "network.py", "pooling.py", "self_similarity.py", "train.py", "whitening.py")
 
 
 def to_draw(data: Section, split: str) -> SyntheticSpec:
@@ -57,11 +57,11 @@ def files_named(profile: Profile) -> tuple[list[str], list[str]]:
 
 def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, Any]:
     """All that makes a network, trained or not; the code that all have in common is that of the files CODE."""
-    spec = profile.spec(name)
+    spec, files = profile.spec(name), [file for part in CODE for file in sorted(Path(__file__).parents[1].glob(part))]
+    record = {"code": digest([*map(hash_file, files)]), "image_size": spec.image_size}
     if spec.checkpoint:
-        return {"checkpoint": hash_file(data_file(weights(profile, name, seed))), "image_size": spec.image_size}
-    record = {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "protocol": profile.training.protocol}
-    record["code"] = digest([hash_file(file) for part in CODE for file in sorted(Path(__file__).parents[1].glob(part))])
+        return record | {"checkpoint": hash_file(data_file(weights(profile, name, seed)))}
+    record |= {"network": spec.model_dump(exclude={"seeds"}), "seed": seed, "protocol": profile.training.protocol}
     record |= {"head": code_of(load_part(spec.head, "heads").Head, **spec.options), "dim": profile.model.descriptor_dim}
     if spec.trained:
         record["training"] = profile.training.model_dump(exclude={"seeds", "steps", "rate", "protocol"})
