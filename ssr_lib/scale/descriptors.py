@@ -54,8 +54,7 @@ class Shards:
 
     def name(self) -> str:
         """A name of the rows by what made them. Raises `ValueError` where `missing` last found that shards are."""
-        lost = self.store.missing(self.keys)
-        if lost:
+        if lost := self.store.missing(self.keys):
             told = f"{len(lost)} of {len(self.keys)} shards are missing or damaged: {', '.join(lost[:9])}"
             raise ValueError(f"{self.folder}: {told}; make them again, the others can stay")
         return digest(self.store.made_by)
@@ -90,8 +89,7 @@ class Shards:
 
     def prepared(self, device="cpu") -> Prepared:
         """Descriptors as search and re-ranking take them: read from the disk, by the block, when they are used."""
-        norms, is_unit = self._lengths
-        return Prepared(self, norms.to(device), is_unit, True)
+        return Prepared(self, self._lengths[0].to(device), self._lengths[1], True)
 
     @cached_property
     def _lengths(self) -> tuple[torch.Tensor, bool]:

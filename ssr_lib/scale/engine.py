@@ -24,10 +24,8 @@ class _Worker:
 
 
 def on_ray(workers: int = 2, address: str = "local", **resources) -> Engine:
-    """`map_batches` over the numbers of pieces, by so many actors; `resources` of one: Ray's, such as `num_gpus=1`.
-
-    `address`: of a cluster, "10.0.0.1:6379"; by default one is started here, on 127.0.0.1.
-    """
+    """`map_batches` over the numbers of pieces by so many actors, each with `resources` of Ray's, such as `num_gpus=1`;
+    on the cluster at `address`, "10.0.0.1:6379", by default on one that is started here, on 127.0.0.1."""
 
     def engine(work: Work, pieces: Sequence[int]) -> Iterator[tuple[int, object]]:
         if not pieces:
@@ -38,7 +36,12 @@ def on_ray(workers: int = 2, address: str = "local", **resources) -> Engine:
 
         local = {"num_cpus": workers, "object_store_memory": 2**28, "_node_ip_address": "127.0.0.1"}
         local["include_dashboard"] = False
-        ray.init(address, log_to_driver=False, ignore_reinit_error=True, **(local if address == "local" else {}))
+        how = {"log_to_driver": False, "ignore_reinit_error": True, **(local if address == "local" else {})}
+        try:
+            ray.init(address, **how)
+        except Exception:  # a busy machine may need longer than Ray waits, which is 30 seconds
+            ray.shutdown()
+            ray.init(address, **how)
         options = {"compute": ray.data.ActorPoolStrategy(size=workers), "num_cpus": 1, **resources}
         numbers = ray.data.from_items(list(pieces), override_num_blocks=len(pieces))
         for row in numbers.map_batches(_Worker, batch_size=1, fn_constructor_args=[work], **options).iter_rows():

@@ -64,8 +64,7 @@ def refine(
 ) -> Shards:
     """Rows (N, D) float32 that each took in their k nearest of the database, once; arguments: as for `knn_join`."""
     near = knn_join(rows, database, how.k, Path(folder, "neighbours"), engine=engine, **options)
-    made_by = {"of": near.name(), **asdict(how)}  # the lists are known by the rows and the database that they join
-    refined = Shards(Path(folder, "rows"), made_by, rows.shape, "float32", rows.per_shard)
+    refined = Shards(Path(folder, "rows"), {"of": near.name(), **asdict(how)}, rows.shape, "float32", rows.per_shard)
 
     def rows_of(shard: int) -> np.ndarray:
         scores, ids = torch.from_numpy(near[rows.rows(shard)]).unbind(1)  # (n, k)
