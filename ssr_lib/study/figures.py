@@ -79,8 +79,7 @@ def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | 
         figure.get_layout_engine().set(h_pad=0.13, rect=(0, 0, 1, 1 - 0.2 / height))  # room for the rows' titles
         _show(axes[0, 0], query, "query")
         for row, (title, pictures, scores, statuses) in zip(axes, rows, strict=True):
-            above = row[1].text(0, 1.24, title, transform=row[1].transAxes, fontweight="bold", fontsize="small")
-            above.set_in_layout(False)
+            row[1].text(0, 1.24, title, transform=row[1].transAxes, weight="bold", size="small", in_layout=False)
             for i, (image, status) in enumerate(zip(pictures, statuses, strict=True)):
                 score = "" if scores is None else f"  {scores[i]:.2f}"
                 _show(row[1 + i], image, f"{i + 1} {FRAMES[status][1]}{score}", FRAMES[status][0])
@@ -124,7 +123,7 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
     """Each "difference" from "low" to "high", a row a "comparison", on a band of its "margin", a panel for each "unit".
     At the right stands its "verdict", dark if supported or refuted; without verdicts what leaves out 0 is dark."""
     table = table.assign(dark=(table["low"] > 0) | (table["high"] < 0), unit=table.get("unit", label))
-    table["comparison"] = table["comparison"].map(lambda name: textwrap.fill(name, 44))
+    table["comparison"] = [textwrap.fill(name, 44) for name in table["comparison"]]
     if "verdict" in table:
         table["dark"] = table["verdict"].str.startswith(("supported", "refuted"))
     panels = list(table.groupby("unit", sort=False)) or [(label, table)]
@@ -133,9 +132,10 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
         axes[0, 0].get_gridspec().set_height_ratios(heights)
         for (ax,), (unit, rows) in zip(axes, panels, strict=True):
             for place, row in enumerate(rows.to_dict("records")):
-                colour, margin = BLUE if row["dark"] else GREY, np.nan_to_num(row.get("margin", 0.0))
-                ax.barh(place, 2 * margin, left=-margin, height=0.7, color="#e9e9e9")
-                ax.hlines(place, row["low"], row["high"], color=colour, lw=2)
+                colour, margin = BLUE if row["dark"] else GREY, row.get("margin")
+                if pd.notna(margin):
+                    ax.barh(place, 2 * margin, left=-margin, height=0.7, color="#e9e9e9")
+                ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
                 ax.plot(row["difference"], place, "o", color=colour, mfc=colour if row["dark"] else "white")
             ax.axvline(0, color="black", lw=1)
             ax.set_yticks(range(len(rows)), rows["comparison"], fontsize="small")
