@@ -32,7 +32,7 @@ MARKS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
 NETWORKS = ["product", "neighbour", "conv", "attention neighbour", "attention", "untrained", "attention only", "plain"]
 RERANKERS = ["GFR", "αQE + DBA", "SuperGlobal", "AQE", "αQE", "SIFT + RANSAC", "DBA", "none"]
 PLACES = {name: place for place, name in enumerate([*NETWORKS, "structural", "CBAM"])} | {"hard": 3}
-PLACES |= {name: place for place, name in enumerate([*RERANKERS, "easy", "medium"])} | {"adaptive GFR": 9}
+PLACES |= {name: place for place, name in enumerate(RERANKERS)} | {"easy": 4, "medium": 9, "adaptive GFR": 9}
 # Colour and mark of a ranked picture: never told apart by colour alone.
 FRAMES = {"right": ("#1a9850", "✓"), "wrong": ("#d73027", "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
 Picture = Path | np.ndarray
