@@ -134,7 +134,7 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
             for place, row in enumerate(rows.to_dict("records")):
                 colour, margin = BLUE if row["dark"] else GREY, row.get("margin")
                 if pd.notna(margin):
-                    ax.add_patch(matplotlib.patches.Rectangle((-margin, place - 0.35), 2 * margin, 0.7, color="#e9e9e9"))
+                    ax.add_patch(matplotlib.patches.Rectangle((-margin, place - 0.35), 2 * margin, 0.7, color="0.91"))
                 ax.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
                 ax.plot(row["difference"], place, "o", color=colour, mfc=colour if row["dark"] else "white")
             ax.axvline(0, color="black", lw=1)
