@@ -33,10 +33,24 @@ def test_one_seeds_interval_is_students():
 def test_two_seeds_and_two_groups_by_hand():
     """Without a residual V = V_L + V_S = 2; with one V = V_L + V_S − V_E = 4 + 4 − 1; V = V_S = 4 and df = 1, floors."""
     cases = [-1, 1, 1, 3, 1, 2, 2, 4.3027], [0, 2, 2, 8, 3, 7, 49 / 32, 5.8477], [0, 2, 6, 4, 3, 4, 1, 12.7062]
-    for *values, estimate, variance, df, t in cases:  # t: the quantile of 97.5 % with df degrees of freedom
+    one_more = [0, 6, 2, 4, 3, 4, 1, 12.7062]  # V = V_L; the last: the quantile of 97.5 % with df degrees of freedom
+    for *values, estimate, variance, df, t in (*cases, one_more):
         found = mean_interval(np.reshape(values, (2, 2)), ["a", "b"])
         assert (found.estimate, found.error**2, found.df) == pytest.approx((estimate, variance, df))
         assert found.ci_high == pytest.approx(estimate + t * found.error, rel=1e-4)
+    assert mean_interval([[0, 6], [6, 0], [3, 3]], ["a", "b"]).df == 1, "as of the fewer groups"
+
+
+def test_a_group_counts_by_its_share_of_the_queries():
+    found, groups = mean_interval([0, 0, 3, 6], [*"aabc"]), np.array([*"aabc"])  # without a group: 9/2, 2 and 1
+    assert (found.estimate, found.error**2) == pytest.approx((9 / 4, 2 / 3 * (2.25**2 + 0.25**2 + 1.25**2)))
+    values = np.array([[0, 0, 3, 6], [2, 2, 1, 9.0]])
+    variance = values.mean(axis=1).var(ddof=1) / 2
+    for group, share in {"a": 1 / 2, "b": 1 / 4, "c": 1 / 4}.items():
+        variance += 2 / 3 * (values[:, groups != group].mean() - values.mean()) ** 2
+        rest = values[:, groups == group].mean(axis=1) - values.mean(axis=1)
+        variance -= 3 / 4 * np.square(share * (rest - rest.mean())).sum()
+    assert mean_interval(values, groups).error ** 2 == pytest.approx(variance)
 
 
 def test_missing_values_are_left_out_and_the_level_widens():
@@ -76,13 +90,21 @@ def test_the_first_line_that_applies_is_the_verdict(found, options, expected):
     assert verdict(found, **{"margin": 1.0, **options}) == expected
 
 
-def test_the_chance_of_equivalence_is_what_a_simulation_finds_and_flipped_signs_leave_nothing_to_find():
+def test_the_chance_of_equivalence_is_what_a_simulation_finds_and_whole_groups_flip_leaving_nothing(monkeypatch):
     rng, margin, groups = np.random.default_rng(4), 0.9, np.arange(25)
     samples = [mean_interval(rng.standard_normal(25), groups) for _ in range(2000)]
     share = np.mean([-margin < found.ci_low and found.ci_high < margin for found in samples])
     known = dataclasses.replace(samples[0], error=1 / 5)  # the true standard error
     assert significance.chance_of_equivalence(known, margin, 0.95) == pytest.approx(share, abs=0.05)
     assert significance.chance_of_equivalence(dataclasses.replace(known, error=1.0), margin, 0.95) == 0
+    twice = 2 * 2.0639 / 5  # the quantile of 97.5 % with 24 degrees of freedom: it may be missed on either side
+    assert significance.chance_of_equivalence(known, twice, 0.95) == pytest.approx(0.95, abs=1e-4)
     groups, rng = np.repeat(np.arange(11), SIZES), np.random.default_rng(5)
     values = 3 + rng.standard_normal(11)[groups] + 0.1 * rng.standard_normal((5, len(groups)))
     assert mean_interval(values, groups).ci_low > 1 and significance.false_calls(values, groups) <= 0.07
+    assert significance.false_calls(values - 3, groups, level=0.5) > 0.3
+    flipped = []
+    monkeypatch.setattr(significance, "mean_interval", lambda signs, *_: flipped.append(signs) or interval(-1, 1))
+    assert significance.false_calls(np.ones((2, 12)), np.repeat(np.arange(4), 3), draws=40) == 0
+    assert all((signs == signs[:1, ::3].repeat(3, axis=1)).all() for signs in flipped), "in every training alike"
+    assert len(np.unique(flipped, axis=0)) > 8, "each group by itself"
