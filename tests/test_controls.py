@@ -50,8 +50,7 @@ def test_the_module_control_passes_with_the_relation_and_fails_without_it(head, 
 
 
 def test_late_sets_s_beside_the_frozen_feature_and_starts_with_known_statistics():
-    head = late.Head((0, 12, 20), of="neighbour", mid_channels=4, window=3)
-    project = torch.nn.Conv2d(12, 20, 1)
+    head, project = late.Head((0, 12, 20), of="neighbour", mid_channels=4, window=3), torch.nn.Conv2d(12, 20, 1)
     last = torch.randn(32, 12, 5, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         head.fit([(None, last, project)])

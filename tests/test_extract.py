@@ -16,8 +16,7 @@ from ssr_lib.files import FolderBusyError, locked
 from ssr_lib.images import Preprocess, to_tensors
 from ssr_lib.network import RetrievalNet
 
-PREPROCESS = Preprocess(size=48)
-SQUARE = Preprocess(size_rule="fixed", size=64)
+PREPROCESS, SQUARE = Preprocess(size=48), Preprocess(size_rule="fixed", size=64)
 
 
 class TinyNet(nn.Module):

@@ -200,8 +200,7 @@ def test_holidays_become_scenes_and_another_number_than_the_published_one_is_ref
         get("holidays", tmp_path)
     serve(site, monkeypatch, "holidays", pictures=5)
     benchmark = read_labels(get("holidays", tmp_path) / "labels.csv")
-    assert benchmark.queries == [names[0], names[2]]
-    assert [benchmark.database[i] for i in benchmark.easy[1]] == names[3:]
+    assert benchmark.queries == [names[0], names[2]] and [benchmark.database[i] for i in benchmark.easy[1]] == names[3:]
 
 
 @pytest.fixture

@@ -121,8 +121,7 @@ def test_two_rows_that_are_one_file_are_refused(tmp_path, other, split):
 
 @pytest.mark.parametrize("table,disk", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_and_labels_with_accents_are_found_composed_or_not(tmp_path, table, disk):
-    there = [unicodedata.normalize(disk, name) for name in ("é.jpg", "ü.jpg")]
-    lines = []
+    there, lines = [unicodedata.normalize(disk, name) for name in ("é.jpg", "ü.jpg")], []
     for name, form in zip(there, ("NFC", "NFD"), strict=True):
         (tmp_path / name).touch()
         lines.append(f"{unicodedata.normalize(table, name)},{unicodedata.normalize(form, 'tür')}")

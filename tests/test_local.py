@@ -14,8 +14,7 @@ from ssr_lib.rerank import Ranking, sift_ransac
 
 def scene(seed, size=240):
     """A picture full of corners: random rectangles."""
-    rng = np.random.default_rng(seed)
-    image = np.full((size, size, 3), 128, np.uint8)
+    rng, image = np.random.default_rng(seed), np.full((size, size, 3), 128, np.uint8)
     for _ in range(60):
         x, y, w, h = rng.integers([0, 0, 10, 10], [size, size, 60, 60])
         cv2.rectangle(image, (int(x), int(y)), (int(x + w), int(y + h)), rng.integers(0, 256, 3).tolist(), -1)

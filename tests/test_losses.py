@@ -12,10 +12,6 @@ from ssr_lib.losses import arcface
 from ssr_lib.losses.arcface import arcface_margin
 
 
-def test_arcface_falls_with_the_angle_even_where_angle_plus_margin_passes_pi():
-    assert (arcface_margin(torch.linspace(0.0, math.pi, 2001, dtype=torch.float64).cos(), 0.5).diff() < 0).all()
-
-
 @pytest.mark.parametrize("kind", ["arcface", "cosface"])
 @pytest.mark.parametrize("margin", [0.0, 0.2])
 def test_loss_and_accuracy_equal_three_lines_of_numpy(kind, margin):
@@ -27,8 +23,7 @@ def test_loss_and_accuracy_equal_three_lines_of_numpy(kind, margin):
     centres = module.centres.detach().double().numpy()
     cosines = descriptors.double().numpy() @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
     rows, y = np.arange(9), labels.numpy()
-    shifted = cosines.copy()
-    true = cosines[rows, y]
+    shifted, true = cosines.copy(), cosines[rows, y]
     shifted[rows, y] = np.cos(np.arccos(true) + margin) if kind == "arcface" else true - margin
     probabilities = np.exp(16.0 * shifted) / np.exp(16.0 * shifted).sum(1, keepdims=True)
     assert loss.item() == pytest.approx(-np.log(probabilities[rows, y]).mean(), rel=1e-5)
@@ -36,8 +31,9 @@ def test_loss_and_accuracy_equal_three_lines_of_numpy(kind, margin):
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_gradients_stay_finite_where_the_sine_vanishes(sign):
-    module = arcface.Loss(4, 3, seed=2)
+def test_arcface_falls_with_the_angle_even_where_angle_plus_margin_passes_pi_and_gradients_stay_finite(sign):
+    assert (arcface_margin(torch.linspace(0.0, math.pi, 2001, dtype=torch.float64).cos(), 0.5).diff() < 0).all()
+    module = arcface.Loss(4, 3, seed=2)  # the sine vanishes at its centres
     descriptors = (sign * F.normalize(module.centres.detach())).requires_grad_()
     module(descriptors, torch.arange(3))[0].backward()
     assert torch.isfinite(descriptors.grad).all() and torch.isfinite(module.centres.grad).all()
@@ -79,7 +75,6 @@ def test_losses_between_images_are_their_definition(name):
     loss, right = module(x, labels)
     loss.backward()
     values = x.detach().double().numpy()
-    assert module.per_class == 4
-    assert loss.item() == pytest.approx(by_definition(name, values, labels.numpy()), rel=1e-4)
+    assert module.per_class == 4 and loss.item() == pytest.approx(by_definition(name, values, labels.numpy()), rel=1e-4)
     assert right.item() == np.mean(np.argmax(values @ values.T - 3 * np.eye(16), axis=1) % 8 == np.arange(16) % 8)
     assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0

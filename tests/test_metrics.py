@@ -57,8 +57,7 @@ def test_average_precision_by_hand():
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(5, 40), st.integers(1, 6), st.booleans())
 def test_evaluate_is_the_naive_loop(seed, n, n_queries, cut):
-    rng = np.random.default_rng(seed)
-    truth = []
+    rng, truth = np.random.default_rng(seed), []
     for _ in range(n_queries):
         easy, hard, junk, _ = np.split(rng.permutation(n), np.sort(rng.integers(0, n, 3)))
         truth.append({"easy": easy, "hard": hard, "junk": junk})

@@ -15,8 +15,7 @@ from ssr_lib.network import RetrievalNet
 from ssr_lib.pooling import crow, gem, mac, rmac, rmac_regions
 from ssr_lib.study import Study
 
-TIMM = {"backbone": "test_efficientnet", "pretrained": "none"}
-SAME = nn.Identity()
+TIMM, SAME = {"backbone": "test_efficientnet", "pretrained": "none"}, nn.Identity()
 
 
 def assert_directions_equal(found, expected):
@@ -94,8 +93,7 @@ def test_lit_gathers_by_templates_that_compete_and_may_start_as_plain():
     x, project = noise(2, 6, 3, 4).double(), nn.Conv2d(6, 9, 1).double()
     head = head_of("lit", (5, 6, 9), templates=3, dims=4, iterations=2, start="identity").double()
     torch.testing.assert_close(head(None, x, project), gem(project(x)))
-    places = head.norm_places(x[0].flatten(1).T)
-    s = head.templates
+    places, s = head.norm_places(x[0].flatten(1).T), head.templates
     for _ in range(2):
         scores = torch.stack([head.key(places) @ query for query in head.query(head.norm_templates(s))]) / 4**0.5
         shares = scores.exp() / scores.exp().sum(dim=0)  # (3, 12): over templates

@@ -63,8 +63,7 @@ def k_reciprocal_by_loops(k, k2, weight):
         return np.where(taken, np.exp(cosines - 1), 0)
 
     encoded = np.array([encode(members[i], UNIT_X @ UNIT_X[i]) for i in range(300)])
-    averaged = np.array([np.mean([encoded[i], *encoded[order[i, : k2 - 1]]], axis=0) for i in range(300)])
-    found = []
+    averaged, found = np.array([np.mean([encoded[i], *encoded[order[i, : k2 - 1]]], axis=0) for i in range(300)]), []
     for cosines in UNIT_Q @ UNIT_X.T:
         ranked = np.argsort(-cosines)
         near = (np.argsort(ranked) < k) & (cosines >= np.sort(similarity)[:, -k])
@@ -95,8 +94,7 @@ def test_a_query_of_the_database_is_in_its_own_set_and_stands_once_in_the_graph(
 
 def test_discriminative_expansion_separates_the_first_images_from_the_last():
     """Two far points a side: the machine's plane lies in the middle between them, so w is along their difference."""
-    database = np.eye(6, dtype=np.float32)
-    query = np.float32([[1, 0.5, 0, 0, 0, 0]])
+    database, query = np.eye(6, dtype=np.float32), np.float32([[1, 0.5, 0, 0, 0, 0]])
     w = dqe.classifier(np.float32([[1, 0]]), np.float32([[-1, 0]]), c=1000.0)
     np.testing.assert_allclose(w, [1, 0], atol=1e-6)
     got = dqe.rerank(query, database, None, k=1, negatives=2)
@@ -145,14 +143,12 @@ def test_a_part_takes_what_it_prepared_and_leaves_out_the_own_image(name):
 
 def test_learned_expansion_starts_as_alpha_qe_and_learns_which_neighbours_are_right():
     """An image's class stands in 24 numbers of 64; images of the other classes come close by the rest."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(30), 8)
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(30), 8)
     x = np.hstack([rng.normal(size=(30, 24))[labels], 1.2 * rng.normal(size=(240, 40))]).astype(np.float32)
     start = attention_qe.fit(x, labels, k=5, steps=0)
     got = attention_qe.rerank(Q, X, None, learned=attention_qe.fit(X, np.arange(300).astype(str), k=5, steps=0))
     np.testing.assert_allclose(got.queries, alpha_query_expansion(Q, X, 5, 1), atol=1e-6)
-    learned = attention_qe.fit(x, labels, k=5, steps=100, rate=1e-3)
-    right = []
+    learned, right = attention_qe.fit(x, labels, k=5, steps=100, rate=1e-3), []
     for model in (start, learned):
         found = attention_qe.rerank(x, x, first_ranking(x, x, np.arange(240)), learned=model)
         right.append((labels[found.ranks[:, :7]] == labels[:, None]).mean())

@@ -43,8 +43,7 @@ def test_an_image_is_never_its_own_neighbour_where_the_public_implementation_let
 
 def test_rank_weights_fall_evenly_from_the_image_itself():
     x = np.float32([[1, 0], [0.96, 0.28], [0, 1]])
-    got = database_augmentation(x, 2, weighting="rank")
-    expected = x[0] + 2 / 3 * x[1] + 1 / 3 * x[2]
+    got, expected = database_augmentation(x, 2, weighting="rank"), x[0] + 2 / 3 * x[1] + 1 / 3 * x[2]
     np.testing.assert_allclose(got[0], expected / np.linalg.norm(expected), atol=1e-6)
 
 
@@ -56,8 +55,7 @@ def test_a_part_ranks_by_what_it_made(name, own):
     queries = X[:3] * 2  # lengths do not matter
     if "qe" in name:
         queries = alpha_query_expansion(queries, database, 5, 0 if name == "aqe" else 3, query_ids=own)
-    expected = rank(queries, database, exclude=own)
-    first = first_ranking(X[:3] * 2, X, own)
+    expected, first = rank(queries, database, exclude=own), first_ranking(X[:3] * 2, X, own)
     found = [part.rerank(X[:3] * 2, X, first, **parameters)]
     if hasattr(part, "prepare"):
         stored = part.prepare(prepare(X), **parameters)

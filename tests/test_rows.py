@@ -45,8 +45,7 @@ def test_a_row_is_the_mean_with_its_interval_of_one_seed_and_of_all(study):
     table = rows.read_rows(study, "05_ablation")
     assert list(table) == rows.ROWS and table["seed"].isna().sum() == 1 and set(table["measure"]) == {"mAP"}
     values = rows.matrix(scores, network="plain").round(4).to_numpy()
-    expected = significance.mean_interval(values, SIX)
-    overall = table[table["seed"].isna()].iloc[0]
+    expected, overall = significance.mean_interval(values, SIX), table[table["seed"].isna()].iloc[0]
     assert overall["value"] == pytest.approx(np.nanmean(values), rel=1e-5) and overall["n"] == 5
     assert overall["low"] == pytest.approx(expected.ci_low, rel=1e-5)
     assert table["value"][:3].tolist() == pytest.approx(np.nanmean(values, axis=1), rel=1e-5)

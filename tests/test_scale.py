@@ -47,21 +47,18 @@ def test_the_join_and_gfr_of_all_weights_equal_one_machine_to_the_bit(tmp_path, 
             assert same(found, wanted.scores, wanted.ranks)
 
 
-@pytest.mark.parametrize(
-    "told,call",
-    [
-        ("own ids are torch.float64", lambda q, d, at: join.knn_join(d, d, 9, at, own=np.arange(400) + 0.5)),
-        ("400 integers from -1", lambda q, d, at: join.knn_join(d, d, 9, at, own=np.arange(400) - 2)),
-        ("wanted 30 integers", lambda q, d, at: join.global_rerank(q, d, GFR, 9, at, own=np.arange(9))),
-        ("queries have 7", lambda q, d, at: join.global_rerank(store_rows(at.parent, q[:][:, :7], 8), d, GFR, 9, at)),
-        ("top is 401", lambda q, d, at: join.global_rerank(q, d, GFR, 401, at)),
-        ("k is 400", lambda q, d, at: join.global_rerank(q, d, NeighbourSum(400, 0.4), 9, at)),
-        ("per_shard is -5", lambda q, d, at: store_rows(at, d[:], -5)),
-        ("int32 rows .* float32 or float16", lambda q, d, at: store_rows(at, d[:], 70, dtype="int32")),
-        ("wanted 1 row or more", lambda q, d, at: store_rows(at, d[:0], 70)),
-        (r"pip install .\[ray\]", lambda q, d, at: [*on_ray()(str, [1])]),
-    ],
-)
+@pytest.mark.parametrize("told,call", [
+    ("own ids are torch.float64", lambda q, d, at: join.knn_join(d, d, 9, at, own=np.arange(400) + 0.5)),
+    ("400 integers from -1", lambda q, d, at: join.knn_join(d, d, 9, at, own=np.arange(400) - 2)),
+    ("wanted 30 integers", lambda q, d, at: join.global_rerank(q, d, GFR, 9, at, own=np.arange(9))),
+    ("queries have 7", lambda q, d, at: join.global_rerank(store_rows(at.parent, q[:][:, :7], 8), d, GFR, 9, at)),
+    ("top is 401", lambda q, d, at: join.global_rerank(q, d, GFR, 401, at)),
+    ("k is 400", lambda q, d, at: join.global_rerank(q, d, NeighbourSum(400, 0.4), 9, at)),
+    ("per_shard is -5", lambda q, d, at: store_rows(at, d[:], -5)),
+    ("int32 rows .* float32 or float16", lambda q, d, at: store_rows(at, d[:], 70, dtype="int32")),
+    ("wanted 1 row or more", lambda q, d, at: store_rows(at, d[:0], 70)),
+    (r"pip install .\[ray\]", lambda q, d, at: [*on_ray()(str, [1])]),
+])  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path, told, call):
     with pytest.raises(ValueError, match=told), mock.patch.dict("sys.modules", {"ray": None}):
         call(*stored(tmp_path), tmp_path / "work")

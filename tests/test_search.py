@@ -34,8 +34,7 @@ def assert_same(found, wanted):
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
-QUERIES = clustered(9, 48, seed=1)
-DATABASE = clustered(600, 48) * LENGTHS
+QUERIES, DATABASE = clustered(9, 48, seed=1), clustered(600, 48) * LENGTHS
 UNIT = DATABASE / np.linalg.norm(DATABASE, axis=1, keepdims=True)
 
 
@@ -74,8 +73,7 @@ def test_scores_err_less_than_promised_and_no_block_thread_or_way_changes_a_bit(
 @pytest.mark.parametrize("count", [300, 24])  # more than the candidates, and no more
 def test_neighbours_that_float32_cannot_tell_apart_are_those_of_the_full_ranking(backend, count):
     """Images within float32's error of each other around the border of the 20 nearest."""
-    rng = np.random.default_rng(0)
-    base = clustered(1, 64)[0]
+    rng, base = np.random.default_rng(0), clustered(1, 64)[0]
     query = base[None] + clustered(1, 64, seed=2) / 3  # at an angle: the cosine falls at first order
     near = np.repeat(base[None], count, axis=0)
     near *= 1 + 2e-7 * rng.integers(0, 2, near.shape).astype(np.float32)
@@ -92,8 +90,7 @@ def test_small_integers_full_of_ties(n_queries, n_database, dimension, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     queries, database = (rng.integers(-1, 2, (n, dimension)).astype(np.float32) for n in (n_queries, n_database))
     queries[:, 0] = database[:, 0] = 1  # no zero rows
-    ids = knn(queries, database, k)[1]
-    products = queries @ database.T
+    ids, products = knn(queries, database, k)[1], queries @ database.T
     squared = products * abs(products) / (database**2).sum(axis=1)  # orders as the cosine, exact
     assert np.array_equal(np.take_along_axis(squared, ids, 1), -np.sort(-squared, axis=1)[:, :k])
     kinds = np.unique(database, axis=0, return_inverse=True)[1][ids]

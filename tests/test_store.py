@@ -9,8 +9,7 @@ import torch
 
 from ssr_lib.store import Maps, Store, picture_key
 
-KEYS = [f"picture {i}" for i in range(10)]
-MADE_BY = {"model": "a", "scales": (1.0, 2.0)}
+KEYS, MADE_BY = [f"picture {i}" for i in range(10)], {"model": "a", "scales": (1.0, 2.0)}
 
 
 def arrays_of(key):

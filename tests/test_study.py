@@ -79,12 +79,14 @@ def test_a_second_run_executes_what_has_changed_and_all_that_follow_it(here):
     assert here.study() == ["changed"], "rows that it did not leave so"
 
 
-def test_after_a_failure_the_next_run_resumes_there(here):
+def test_after_a_failure_the_next_run_resumes_there_and_one_beside_another_is_refused(here):
     here.write("01_second", "raise ValueError('broken')")
     with pytest.raises(ValueError, match="broken"):
         here.study()
     assert here.log.read_text() == "00_first "
     here.write("01_second", LOG.format(log=here.log, said="mended"))
+    with locked(here.workspace / "data" / "study"), pytest.raises(FolderBusyError, match="another run is writing here"):
+        here.study()
     assert here.study() == ["mended"]
 
 
@@ -98,11 +100,6 @@ def test_what_is_not_there_is_named_before_the_first_notebook(asked, refusal, he
     with pytest.raises((ValueError, FileNotFoundError), match=refusal) as caught:
         run.run(**{"profile": "tiny", "workspace": here.workspace, "progress": False} | asked)
     assert "\n" not in str(caught.value) and not here.log.exists()
-
-
-def test_a_second_run_in_the_same_workspace_is_refused(here):
-    with locked(here.workspace / "data" / "study"), pytest.raises(FolderBusyError, match="another run is writing here"):
-        here.study()
 
 
 def test_a_kernel_leaves_no_trace_of_the_machine_and_a_failure_names_its_cell(repository, monkeypatch, tmp_path):

@@ -46,8 +46,7 @@ def test_the_own_image_is_left_out_and_the_part_is_the_same():
     got = superglobal_rerank(database[:3] * 2, database * 3, 50, query_ids=[0, 1, 2])  # lengths do not matter
     assert got.ranks.shape == (3, 299) and not (got.ranks == np.arange(3)[:, None]).any()
     first = first_ranking(database[:3], database, np.arange(3))
-    before = first.ids.copy()
-    part = superglobal.rerank(prepare(database[:3]), prepare(database), first, shortlist=50)
+    before, part = first.ids.copy(), superglobal.rerank(prepare(database[:3]), prepare(database), first, shortlist=50)
     assert np.array_equal(part.ranks, got.ranks) and np.array_equal(first.ids, before)
     np.testing.assert_allclose(part.scores, got.scores, atol=1e-6)
 

@@ -29,8 +29,7 @@ def make_net(head="product", *, protocol="end_to_end", dim=16, **options):
 
 def make_maps(protocol="end_to_end", digest="maps", factor=1.0):
     """Forty maps of five classes, each a pattern of its own plus noise."""
-    rng = np.random.default_rng(0)
-    channels = 48 if protocol == "end_to_end" else 64
+    rng, channels = np.random.default_rng(0), 48 if protocol == "end_to_end" else 64
     patterns = rng.standard_normal((5, 4, 4, channels))
     maps = factor * (patterns[TARGETS] + 0.5 * rng.standard_normal((40, 4, 4, channels))).astype(np.float16)
     return Maps(maps, None, digest, {}) if protocol == "end_to_end" else Maps(None, maps, digest, {})

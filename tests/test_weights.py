@@ -166,8 +166,7 @@ def test_cirtorch_file_is_read_with_l2_on_both_sides_of_its_whitening(cvnet, hea
     written = convert(tmp_path / "gem.pth", "gem", tmp_path / "gem", trained_on="SfM120k")
     written.with_suffix(".json").unlink()  # as a killed conversion leaves it
     assert convert(tmp_path / "gem.pth", "gem", tmp_path / "gem", trained_on="SfM120k") == written
-    bare = load_official(state, "gem")
-    image = STORED["db_scale0"][None]
+    bare, image = load_official(state, "gem"), STORED["db_scale0"][None]
     _, last = bare.backbone(image)
     pooled = F.normalize(last.clamp(min=1e-6).pow(2.5).mean(dim=(2, 3)).pow(0.4), dim=1)
     expected = F.normalize(F.linear(pooled, whiten["whiten.weight"], whiten["whiten.bias"]), dim=1)
