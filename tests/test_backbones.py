@@ -11,8 +11,7 @@ from ssr_lib.images import Preprocess
 
 
 def test_three_pieces_of_lite0_are_timm_s_features():
-    image = torch.rand(2, 3, 160, 128) * 2 - 1
-    backbone = Backbone("tf_efficientnet_lite0", pretrained="package")
+    image, backbone = torch.rand(2, 3, 160, 128) * 2 - 1, Backbone("tf_efficientnet_lite0", pretrained="package")
     with torch.inference_mode():
         mid, last = backbone(image)
         projected = backbone.project(last)

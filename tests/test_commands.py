@@ -67,7 +67,6 @@ def ssr(line):
 
 
 def found(capsys, line):
-    """What a command that succeeds prints as JSON."""
     assert ssr(f"{line} --json") == 0
     return json.loads(capsys.readouterr().out)
 
@@ -132,8 +131,7 @@ def test_search_says_where_fewer_than_k_stand_out_from_the_background(capsys):
     assert standing_out(np.repeat([1.0, 0.0], [4, 4])) == 0  # 0.5 + 0.7 * 2.039 * 0.5 = 1.21
     assert found(capsys, SEARCH)["standing_out"] == 2
     for expected in (False, True):  # then without the other views of the query
-        assert ssr(SEARCH) == 0
-        assert (f"\n{NO_GROUP}\n" in capsys.readouterr().out) == expected
+        assert ssr(SEARCH) == 0 and (f"\n{NO_GROUP}\n" in capsys.readouterr().out) == expected
         for name in ("photos/a1.png", "photos/a2.png"):
             Path(name).unlink(missing_ok=True)
 
@@ -174,8 +172,9 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_in
 
 def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave(monkeypatch, capsys):
     monkeypatch.setattr(search, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
-    line = "whiten train.csv --images photos --out mine --index kept"
-    assert ssr(line) == 0
+    seen, line = [], "whiten train.csv --images photos --out mine --index kept"
+    monkeypatch.setattr(evaluate, "fit_lda", lambda x, y, *how: seen.append({*y.tolist()}) or fit_lda(x, y, *how))
+    assert ssr(line) == 0 and seen == [{0, 2}, {0, 1, 2, 3}], "measured on labels that it was not learned from"
     with monkeypatch.context() as patch:  # what the first run described is not described again
         patch.setattr("ssr_lib.extract.fill", Mock(side_effect=AssertionError))
         assert ssr(line) == 0

@@ -25,7 +25,6 @@ def imports(package: str) -> Iterator[tuple[Path, str]]:
 
 
 def room(words: list[str]) -> str | None:
-    """The room of ssr_lib that the words of a module's name lead to."""
     return words[1] if words[0] == "ssr_lib" and words[1:2] and words[1] in ORDER else None
 
 

@@ -39,7 +39,6 @@ class TinyNet(nn.Module):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Thirty small pictures of three shapes: their folder and names."""
     monkeypatch.setattr("ssr_lib.extract.SHARD", 8)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()

@@ -22,7 +22,6 @@ LISTS = [("plain, AP 34", PHOTOS[1:], None, ("right", "wrong", "ignored", "unkno
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """Draws what it is given and returns its axes."""
     figure = matplotlib.figure.Figure(layout="constrained", figsize=(8.5, 5.2))
     monkeypatch.setattr(figures, "Figure", lambda **options: figure)
 

@@ -13,7 +13,6 @@ from ssr_lib.rerank import Ranking, sift_ransac
 
 
 def scene(seed, size=240):
-    """A picture full of corners: random rectangles."""
     rng, image = np.random.default_rng(seed), np.full((size, size, 3), 128, np.uint8)
     for _ in range(60):
         x, y, w, h = rng.integers([0, 0, 10, 10], [size, size, 60, 60])

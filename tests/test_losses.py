@@ -39,42 +39,49 @@ def test_arcface_falls_with_the_angle_even_where_angle_plus_margin_passes_pi_and
     assert torch.isfinite(descriptors.grad).all() and torch.isfinite(module.centres.grad).all()
 
 
-def by_definition(name, x, labels):
-    """The losses between images of a batch, with their default parameters, from descriptors (B, D)."""
+def by_definition(name, x, labels, margin=None, weight=1.0, bins=19, temperature=0.01):
+    """The losses between images of a batch, from descriptors (B, D)."""
     s, same = x @ x.T, labels[:, None] == labels
     d = np.sqrt(np.maximum(2 - 2 * s, 0))
     right, wrong = same & ~np.eye(len(x), dtype=bool), ~same
     if name == "contrastive":
-        apart = np.maximum(0.7 - d[wrong], 0)
+        apart = np.maximum((margin or 0.7) - d[wrong], 0)
         return d[right].mean() + apart[apart > 0].mean()
-    margins = (d[:, :, None] - d[:, None] + 0.1)[right[:, :, None] & wrong[:, None]]  # image, right one, wrong one
+    margins = (d[:, :, None] - d[:, None] + (margin or 0.1))[
+        right[:, :, None] & wrong[:, None]
+    ]  # image, right one, wrong one
     triplet = margins[margins > 0].mean()
     if name == "triplet":
         return triplet
     if name == "second_order":
         pairs = np.argwhere(np.triu(right))
-        return triplet + np.mean([np.linalg.norm((d[i] ** 2 - d[p] ** 2)[wrong[i]]) for i, p in pairs])
+        return triplet + weight * np.mean([np.linalg.norm((d[i] ** 2 - d[p] ** 2)[wrong[i]]) for i, p in pairs])
     found = []
     for i in range(len(x)):
         if name == "smooth_ap":
-            before = 1 / (1 + np.exp((s[i, :, None] - s[i]) / 0.01)) * (1 - np.eye(len(x)))  # [p, j]: j before p
+            before = 1 / (1 + np.exp((s[i, :, None] - s[i]) / temperature)) * (1 - np.eye(len(x)))  # [p, j]: j before p
             found.append(((1 + before[:, same[i]].sum(1)) / (1 + before.sum(1)))[same[i]].mean())
         else:
-            share = np.maximum(1 - np.abs(s[i, :, None] - np.linspace(1, -1, 20)) / (2 / 19), 0)  # (B, bins)
+            share = np.maximum(1 - np.abs(s[i, :, None] - np.linspace(1, -1, bins + 1)) / (2 / bins), 0)  # (B, bins)
             hits, every = share[right[i]].sum(0), share[right[i] | wrong[i]].sum(0)
             found.append((hits.cumsum() / np.maximum(every.cumsum(), 1e-9) * hits).sum() / right[i].sum())
     return 1 - np.mean(found)
 
 
-@pytest.mark.parametrize("name", ["triplet", "contrastive", "smooth_ap", "listwise_ap", "second_order"])
-def test_losses_between_images_are_their_definition(name):
-    generator = torch.Generator().manual_seed(4)
-    labels = torch.arange(16) % 8  # no other number of classes than of images in one, and no order
-    x = F.normalize(torch.randn(16, 8, generator=generator) + F.one_hot(labels, 8)).requires_grad_()
-    module = load_part(name, "losses").Loss(8, 9)
+@pytest.mark.parametrize("classes", [8, 4])
+@pytest.mark.parametrize("name,options", [
+    *((name, {}) for name in ("triplet", "contrastive", "smooth_ap", "listwise_ap", "second_order")),
+    ("triplet", {"margin": 0.5}), ("contrastive", {"margin": 1.2}), ("smooth_ap", {"temperature": 0.1}),
+    ("listwise_ap", {"bins": 9}), ("second_order", {"margin": 0.5, "weight": 3.0}),
+])  # fmt: skip
+def test_losses_between_images_are_their_definition(name, options, classes):
+    generator, labels = torch.Generator().manual_seed(4), torch.arange(16) % classes
+    x = F.normalize(torch.randn(16, classes, generator=generator) + F.one_hot(labels, classes)).requires_grad_()
+    module = load_part(name, "losses").Loss(classes, 9, **options)
     loss, right = module(x, labels)
     loss.backward()
     values = x.detach().double().numpy()
-    assert module.per_class == 4 and loss.item() == pytest.approx(by_definition(name, values, labels.numpy()), rel=1e-4)
-    assert right.item() == np.mean(np.argmax(values @ values.T - 3 * np.eye(16), axis=1) % 8 == np.arange(16) % 8)
+    wanted = by_definition(name, values, labels.numpy(), **options)
+    assert module.per_class == 4 and loss.item() == pytest.approx(wanted, rel=1e-4)
+    assert right.item() == np.mean(np.argmax(values @ values.T - 3 * np.eye(16), axis=1) % classes == labels.numpy())
     assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0

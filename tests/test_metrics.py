@@ -102,14 +102,11 @@ def test_contradictions_are_refused(ranks, truth, message):
         evaluate(np.array(ranks), [ONE[0] | truth] if isinstance(truth, dict) else truth)
 
 
-def test_auc_of_pairs_and_of_each_querys_cosines_by_hand():
+def test_auc_of_pairs_and_of_each_querys_cosines_and_distances_within_and_between_classes_by_hand():
     assert pair_auc([3, 1], [2, 0]) == 0.75 and pair_auc([1], [1]) == 0.5
     database = np.float32([[1, 0], [1, 1], [0, 3], [-1, 0]])
     got = metrics.auc_against(np.float32([[5, 0], [0, 1], [1, 0]]), database, [[0, 1], [0], []], [[2, 3], [2, 3], [0]])
     np.testing.assert_allclose(got, [1, 0.25, np.nan])  # the second: a tie and a loss
-
-
-def test_intra_and_inter_class_distances_by_hand():
     database = np.float32([[0, 2], [-1, 0], [3, 0], [0, -1]])
     truth = [{"easy": [2], "hard": [0], "junk": [3]}]  # distances 0 and √2; the wrong image 1 is at 2; 3 is ignored
     got = metrics.intra_inter_distances(np.float32([[1, 0]]), database, truth)

@@ -15,7 +15,6 @@ GROUPS = np.repeat(np.arange(20), 2)  # 20 landmarks of 2 queries
 
 
 def called_apart(notebook, compare):
-    """The function `called_apart` of a notebook, with `compare` for `paired_difference`."""
     for cell in json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if "def called_apart" in source:

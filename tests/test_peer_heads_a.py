@@ -68,8 +68,7 @@ def test_neural_codes_are_the_classifiers_outputs_turned_by_their_pca():
 def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
     word = torch.arange(200) % 3
     x = 4 * F.normalize(noise(3, 6).double())[word] + 0.1 * noise(200, 6).double()  # three heaps of local features
-    x = x.view(10, 4, 5, 6).permute(0, 3, 1, 2)
-    head = head_of("netvlad", clusters=3, dims=4).double()
+    x, head = x.view(10, 4, 5, 6).permute(0, 3, 1, 2), head_of("netvlad", clusters=3, dims=4).double()
     head.fit([(None, x, SAME)])
     local = head.local(x.permute(0, 2, 3, 1))  # (10, 4, 5, 4)
     logits = head.assign(local)

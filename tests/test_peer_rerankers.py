@@ -17,7 +17,6 @@ UNIT_Q, UNIT_X = (x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), ax
 
 
 def by_id(reranking) -> np.ndarray:
-    """Scores (Q, N) in the order of the ids."""
     scores = np.zeros(reranking.ranks.shape)
     np.put_along_axis(scores, reranking.ranks, reranking.scores, axis=1)
     return scores
@@ -45,6 +44,14 @@ def test_diffusion_of_the_database_alone_as_the_public_implementation():
     for ids, ranks, scores in zip(first.ids, got.ranks, got.scores, strict=True):
         unreached = ranks[scores == 0].tolist()  # in the order of the first ranking
         assert unreached and unreached == [i for i in ids if i in unreached]
+    near, similarity, cosines = np.zeros((300, 300), bool), UNIT_X @ UNIT_X.T - 3 * np.eye(300), UNIT_Q @ UNIT_X.T
+    np.put_along_axis(near, np.argsort(-similarity, axis=1)[:, :6], True, axis=1)
+    w = np.where(near & near.T, np.maximum(similarity, 0) ** 2, 0)
+    d = 1 / np.sqrt(w.sum(axis=1) + 1e-12)
+    start = np.where(np.argsort(np.argsort(-cosines, axis=1), axis=1) < 4, np.maximum(cosines, 0) ** 2, 0)
+    how = {"neighbours": 6, "truncation": 300, "gamma": 2.0, "alpha": 0.5, "k": 4, "in_graph": False}
+    wanted = start @ np.linalg.inv(np.eye(300) - 0.5 * d[:, None] * w * d)
+    np.testing.assert_allclose(by_id(diffusion.rerank(Q, X, None, **how)), wanted, atol=1e-5)
 
 
 def k_reciprocal_by_loops(k, k2, weight):
@@ -92,16 +99,19 @@ def test_a_query_of_the_database_is_in_its_own_set_and_stands_once_in_the_graph(
         diffusion.rerank(Q, X, None, alpha=1)
 
 
-def test_discriminative_expansion_separates_the_first_images_from_the_last():
+def test_discriminative_expansion_separates_the_first_images_from_the_last(monkeypatch):
     """Two far points a side: the machine's plane lies in the middle between them, so w is along their difference."""
     database, query = np.eye(6, dtype=np.float32), np.float32([[1, 0.5, 0, 0, 0, 0]])
     w = dqe.classifier(np.float32([[1, 0]]), np.float32([[-1, 0]]), c=1000.0)
     np.testing.assert_allclose(w, [1, 0], atol=1e-6)
     got = dqe.rerank(query, database, None, k=1, negatives=2)
-    assert got.ranks[0, :2].tolist() == [0, 1]
-    assert set(got.ranks[0, -2:]) == {4, 5}  # equal cosines go by id, so these were the last
+    assert got.ranks[0, :2].tolist() == [0, 1] and set(got.ranks[0, -2:]) == {4, 5}  # equal cosines go by id
     with pytest.raises(ValueError, match="k is 4; wanted an integer from 1 to 3"):
         dqe.rerank(query, database, None, k=4)
+    seen = []
+    monkeypatch.setattr(dqe, "classifier", lambda right, wrong, c: seen.append((len(right), len(wrong), c)) or right[0])
+    dqe.rerank(Q, X, None, k=3, negatives=7, c=2.0)
+    assert seen == [(4, 7, 2.0)] * 7
 
 
 def test_adaptive_weights_as_whole_matrices_give_them():
@@ -123,12 +133,13 @@ def test_adaptive_weights_as_whole_matrices_give_them():
     assert np.abs(got.database - UNIT_X).max() > 0.1  # something was added
     flat = np.eye(6, dtype=np.float32)  # no image is nearer than the mean
     assert np.array_equal(adaptive.rerank(flat, flat, first_ranking(flat, flat, np.arange(6)), k=2).queries, flat)
+    own = adaptive.rerank(X[:9], X, first_ranking(X[:9], X, np.arange(9)), k=5)
+    np.testing.assert_allclose(own.queries, own.database[:9], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["diffusion", "k_reciprocal", "dqe", "adaptive", "dba"])
-def test_a_part_takes_what_it_prepared_and_leaves_out_the_own_image(name):
-    part = load_part(name, "rerank")
-    how = {"k": 5, "in_graph": False} if name == "diffusion" else {"k": 5}
+@pytest.mark.parametrize("name", ["diffusion", "k_reciprocal", "dqe", "adaptive", "dba", "aqe", "superglobal"])
+def test_a_part_takes_what_it_prepared_leaves_out_the_own_image_and_asks_no_other_query_and_no_order(name):
+    part, how = load_part(name, "rerank"), {"k": 5, "in_graph": False} if name == "diffusion" else {"k": 5}
     first = first_ranking(X[[2, 1, 0]], X, [2, -1, 0])
     found = [part.rerank(X[[2, 1, 0]], X, first, **how)]
     if hasattr(part, "prepare"):
@@ -139,6 +150,10 @@ def test_a_part_takes_what_it_prepared_and_leaves_out_the_own_image(name):
         assert result.ranks.shape == (3, 300) and result.ranks[[0, 2], -1].tolist() == [2, 0]
         assert (np.sort(result.ranks, axis=1) == np.arange(300)).all()
         np.testing.assert_array_equal(result.ranks, found[0].ranks)
+    ranks, order = part.rerank(Q, X, None, **how).ranks, np.random.default_rng(0).permutation(300)
+    for i, query in enumerate(Q):
+        assert np.array_equal(part.rerank(query[None], X, None, **how).ranks[0], ranks[i])
+    assert np.array_equal(order[part.rerank(Q, X[order], None, **how).ranks], ranks)
 
 
 def test_learned_expansion_starts_as_alpha_qe_and_learns_which_neighbours_are_right():
@@ -148,6 +163,8 @@ def test_learned_expansion_starts_as_alpha_qe_and_learns_which_neighbours_are_ri
     start = attention_qe.fit(x, labels, k=5, steps=0)
     got = attention_qe.rerank(Q, X, None, learned=attention_qe.fit(X, np.arange(300).astype(str), k=5, steps=0))
     np.testing.assert_allclose(got.queries, alpha_query_expansion(Q, X, 5, 1), atol=1e-6)
+    own = attention_qe.rerank(x, x, first_ranking(x, x, np.arange(240)), learned=start).queries
+    np.testing.assert_allclose(own, alpha_query_expansion(x, x, 5, 1, query_ids=np.arange(240)), atol=1e-6)
     learned, right = attention_qe.fit(x, labels, k=5, steps=100, rate=1e-3), []
     for model in (start, learned):
         found = attention_qe.rerank(x, x, first_ranking(x, x, np.arange(240)), learned=model)

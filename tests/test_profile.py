@@ -30,7 +30,6 @@ def test_each_profile_that_trains_on_drawn_landmarks_has_test_landmarks_of_its_o
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A repository with the base profile and room for others."""
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "base.yaml").write_bytes((PROFILES / "base.yaml").read_bytes())
     monkeypatch.setattr(profiles, "repository_root", lambda: tmp_path)

@@ -29,8 +29,7 @@ def test_as_the_public_implementation(name):
 def test_an_image_is_never_its_own_neighbour_where_the_public_implementation_lets_it_in(alpha):
     """With fewer than k positive neighbours theirs counts the image twice (exponent 0) or pushes away (exponent 3)."""
     x = GOLDEN["leak_X"]
-    unit = x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
-    got = database_augmentation(x, 4, alpha)
+    unit, got = x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True), database_augmentation(x, 4, alpha)
     for i, row in enumerate(unit @ unit.T - 3 * np.eye(6)):
         near = np.argsort(-row)[:4]
         expected = unit[i] + np.maximum(row[near], 0) ** alpha @ unit[near]  # 0 ** 0 = 1

@@ -31,8 +31,7 @@ def test_each_interval_is_a_row_of_the_table_that_is_linked_behind_it(text):
     assert len(parts) >= 8 and not re.findall(INTERVAL, last)
     for said, name in zip(parts[::2], parts[1::2], strict=True):
         for found in re.findall(INTERVAL, said):
-            places = len(found[0].partition(".")[2])
-            wanted = [float(number.replace("−", "-")) for number in found]
+            places, wanted = len(found[0].partition(".")[2]), [float(number.replace("−", "-")) for number in found]
             keys = ("difference", "low", "high")
             there = [[round(float(row[key]), places) for key in keys] for row in rows(name) if row["low"]]
             assert wanted in there, f"{found} is no row of {name}"

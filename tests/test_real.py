@@ -15,7 +15,6 @@ METHODS = ["none", "αQE", "αQE + DBA", "SuperGlobal", "GFR", "adaptive GFR, pr
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The study after its notebooks have run."""
     folder = tmp_path_factory.mktemp("real")
     data = folder / "data"
     city(data / "north", 100)

@@ -53,7 +53,6 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(pictures, tmp_path_factory):
-    """A training in one go: its recipe and its rows."""
     recipe = small_recipe(pictures, tmp_path_factory.mktemp("run"))
     return recipe, train(recipe)
 

@@ -27,7 +27,6 @@ def measured(seeds=(0, 1, 2), groups=SIX, **key):
 
 @pytest.fixture
 def study(tmp_path):
-    """As much of a study as rows need."""
     profile, folder = load_profile("smoke"), tmp_path / "smoke"
     return SimpleNamespace(profile=profile, results_dir=folder, notebook="05_ablation", source="smoke", written=set())
 

@@ -29,7 +29,6 @@ def clustered(n, dimension, seed=0, clusters=40, noise=1.0):
 
 
 def assert_same(found, wanted):
-    """Scores and ids, to the last bit."""
     for one, other in zip(found, wanted, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
@@ -51,13 +50,14 @@ def test_knn_is_the_head_of_the_float64_order(backend, k):
     np.testing.assert_allclose(scores, expected_scores[:, :k], atol=1e-7)
 
 
-def test_scores_err_less_than_promised_and_no_block_thread_or_way_changes_a_bit(backend, monkeypatch):
+def test_scores_err_less_than_promised_and_no_block_thread_or_way_changes_a_bit(backend, monkeypatch, request):
     queries, database = clustered(31, 257, seed=3), clustered(700, 257, seed=4)
     scores, ids = knn(queries, database, 13)
     everything = knn(queries, database, 700)
     assert np.abs(everything[0] - naive(queries, database)[0]).max() < 2 * np.sqrt(257) * 2.0**-27 / 4
     assert np.array_equal(everything[0][:, :13], scores)  # two algorithms, the same bits
     threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
     torch.set_num_threads(1)
     for numbers, piece, tile in ((1, 1, 1), (3000, 2000, 100), (10**6, 257 * 5, 7)):
         monkeypatch.setattr(codes, "TILE", tile)
@@ -67,7 +67,6 @@ def test_scores_err_less_than_promised_and_no_block_thread_or_way_changes_a_bit(
             monkeypatch.setattr(module, "PIECE", piece)
         assert_same(knn(queries, database, 13), (scores, ids))
         assert np.array_equal(rank(queries, database), everything[1])
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("count", [300, 24])  # more than the candidates, and no more
@@ -86,8 +85,7 @@ def test_neighbours_that_float32_cannot_tell_apart_are_those_of_the_full_ranking
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.integers(1, 5), st.integers(1, 300), st.integers(1, 8), st.data())
 def test_small_integers_full_of_ties(n_queries, n_database, dimension, data):
-    k = data.draw(st.integers(1, n_database))
-    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    k, rng = data.draw(st.integers(1, n_database)), np.random.default_rng(data.draw(st.integers(0, 1000)))
     queries, database = (rng.integers(-1, 2, (n, dimension)).astype(np.float32) for n in (n_queries, n_database))
     queries[:, 0] = database[:, 0] = 1  # no zero rows
     ids, products = knn(queries, database, k)[1], queries @ database.T
@@ -129,15 +127,17 @@ def test_the_kind_that_came_in_comes_back():
     assert_same(knn(QUERIES, prepared, 4), knn(QUERIES, DATABASE, 4))
 
 
-def test_autocast_and_coarse_products_change_nothing(backend):
-    torch.backends.cuda.matmul.fp32_precision = "tf32"  # the new switch; "highest" below turns both off
-    close = clustered(600, 48, clusters=1, noise=0.01)  # bfloat16 hardly tells them apart
-    wanted = knn(close[:9] + QUERIES, close, 11)
-    torch.set_float32_matmul_precision("medium")
+@pytest.mark.parametrize("coarse", [False, True])
+def test_autocast_and_coarse_products_change_nothing(backend, request, coarse):
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))  # turns both switches off
+    close = clustered(600, 48, clusters=1, noise=0.1)  # bfloat16 hardly tells them apart
+    queries = close[:9] + 0.1 * QUERIES
+    wanted = knn(queries, close, 11)
+    if coarse:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # the new switch
+        torch.set_float32_matmul_precision("medium")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = knn(close[:9] + QUERIES, close, 11)
-    torch.set_float32_matmul_precision("highest")
-    assert_same(found, wanted)
+        assert_same(knn(queries, close, 11), wanted)
 
 
 @pytest.mark.parametrize("options,message", [

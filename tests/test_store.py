@@ -19,7 +19,6 @@ def arrays_of(key):
 
 
 def complete(directory):
-    """A store of all keys, and those that were missing."""
     store = Store(directory, MADE_BY)
     missing = store.missing(KEYS)
     for start in range(0, len(missing), 4):

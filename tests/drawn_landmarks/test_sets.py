@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 from drawn_landmarks import SyntheticSpec, contact, draw_benchmark, draw_training, plan
+from drawn_landmarks.families import HELD_OUT_FAMILIES
+from drawn_landmarks.plan import Job
+from drawn_landmarks.worker import Studio
 from ssr_lib.benchmark import Benchmark
+from ssr_lib.study import describe
+from ssr_lib.study.profile import load_profile
 
 QUIET = {"processes": 1, "progress": False}
 
@@ -42,6 +47,30 @@ def test_the_same_building_in_another_style_is_junk_and_another_building_in_the_
         assert not extra["same_style"] & set(listed)
         assert not extra["unrelated"] & (set(listed) | extra["same_style"])
         assert len(extra["same_style"]) == len(extra["same_building"]) == 1
+
+
+def test_what_is_drawn_beside_a_landmark_shares_its_style_or_its_building_and_not_the_other(
+    small, tmp_path, monkeypatch
+):
+    built = []
+    monkeypatch.setattr(Studio, "build", lambda studio, job, structure, style, *more: built.append((structure, style)))
+    monkeypatch.setattr(Studio, "_views", lambda *arguments: [])
+    Studio(small, "benchmark", tmp_path).draw(Job("landmark", 0, views=2, same_style=1, same_building=1))
+    (mine, style), (other, alike), (again, unlike) = built
+    assert alike is style and other is not mine
+    assert again is mine and unlike.family != style.family
+
+
+@pytest.mark.parametrize(("task", "shown"), [("training ordinary 2", False), ("benchmark", True)])
+def test_styles_of_held_out_families_are_drawn_in_no_training(task, shown, small, tmp_path):
+    studio = Studio(replace(small, held_out_styles=True), task, tmp_path)
+    families = {studio.style(Job("landmark", i, views=1)).family for i in range(80)}
+    assert bool(families & set(HELD_OUT_FAMILIES)) == shown
+
+
+def test_a_study_shows_held_out_styles_in_its_test_alone():
+    splits = [describe.to_draw(load_profile("smoke").data, split) for split in ("training", "validation", "test")]
+    assert [spec.held_out_styles for spec in splits] == [False, False, True]
 
 
 def test_labels_are_those_of_the_records(drawn):
