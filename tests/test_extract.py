@@ -168,8 +168,7 @@ def test_the_maps_that_a_head_asks_for_are_those_of_the_frozen_part(photos, tmp_
 
 def test_every_head_shares_the_maps_and_their_name_and_other_weights_do_not(net, photos, tmp_path, monkeypatch):
     folder = tmp_path / "maps"
-    maps = maps_of(net, photos, folder)
-    made = {path: path.stat().st_mtime_ns for path in folder.glob("shard-*")}
+    maps, made = maps_of(net, photos, folder), {path: path.stat().st_mtime_ns for path in folder.glob("shard-*")}
     other = RetrievalNet("test_efficientnet", "product", {"mid_channels": 4, "window": 3}, pretrained="none", seed=0)
     assert maps_of(other, photos, folder).digest == maps_of(net, photos, tmp_path / "again").digest == maps.digest
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("shard-*")}

@@ -44,14 +44,11 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
     assert path.read_bytes() == b"two\n" and list(path.parent.iterdir()) == [path]
 
 
-def test_json_that_is_absent_damaged_or_no_object_is_none(tmp_path):
+def test_json_that_is_absent_damaged_or_no_object_is_none_and_digests_are_sha256_of_canonical_json_and_of_bytes(tmp_path):
     assert read_json(tmp_path / "record") is None
     for content, found in (('{"a": 1}', {"a": 1}), ('{"a": ', None), ("[1]", None), (b"\xff\xfe{", None)):
         write_atomic(tmp_path / "record", content)
         assert read_json(tmp_path / "record") == found
-
-
-def test_digests_are_sha256_of_canonical_json_and_of_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert hash_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "record").write_bytes(b'{"a": [2], "b": 1}')

@@ -101,6 +101,12 @@ def test_gradient_is_the_numerical_one_and_every_map_has_a_feature_of_its_own(ki
     assert torch.autograd.gradcheck(lambda x: head(None, x, nn.Identity()), (x[:1],), atol=1e-6)
     alone = torch.cat([head(None, each[None], nn.Identity()) for each in x])
     torch.testing.assert_close(head(None, x, nn.Identity()), alone, rtol=0, atol=1e-12)
+    if kind == "cbam":
+        y = x * (head.channel(x.mean((2, 3), True)) + head.channel(x.amax((2, 3), True))).sigmoid() * head.scale
+        gate = head.spatial(torch.stack([y.mean(1), y.amax(1)], dim=1)).sigmoid() * head.scale
+        torch.testing.assert_close(head.fuse(x), gate * y)
+    if getattr(head, "identity", False):
+        torch.testing.assert_close(alone, gem(sum(head.added(None, x))))
     if kind in PEERS:  # steps of the others are below
         alone.square().sum().backward()
         assert all(p.grad.abs().max() > 0 for p in head.parameters() if p.requires_grad), "all that learns is used"
@@ -135,20 +141,22 @@ def test_controls_have_the_parameters_and_the_start_of_the_module(place):
         assert first.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in first.items())
 
 
-def test_self_similarity_map_by_hand():
+def test_self_similarity_is_that_by_hand_and_its_structure_is_its_formula_and_sees_layout_and_not_channels():
     x = torch.tensor([[[[3.0, 0.0]], [[4.0, 2.0]]]])  # two places: (3, 4) and (0, 2); cosine 0.8
     torch.testing.assert_close(self_similarity_map(x, 3)[0, 0, 0], torch.tensor([[0, 0, 0], [0, 1, 0.8], [0, 0, 0]]))
-
-
-def test_structural_descriptor_sees_layout_and_not_channels():
-    x = F.avg_pool2d(noise(1, 16, 9, 8), 3, 1, 1)  # with structure: neighbours alike
+    x = F.avg_pool2d(noise(1, 16, 9, 8).double(), 3, 1, 1)  # with structure: neighbours alike
     x = torch.cat([x, x.flatten(2)[:, :, torch.randperm(72, generator=torch.Generator().manual_seed(2))].view_as(x)])
-    rotation, _ = torch.linalg.qr(noise(16, 16))
-    head = head_of("structural", (16, 0, 0))
-    descriptors, rotated = structural_descriptor(x), structural_descriptor(torch.einsum("dc,bchw->bdhw", rotation, x))
+    head, descriptors = head_of("structural", (16, 0, 0)), structural_descriptor(x)
     assert descriptors.shape == (2, head.width) == (2, 48 * 49 // 2 + 48)
     assert torch.equal(head(x, None, nn.Identity()), descriptors)
-    torch.testing.assert_close(rotated, descriptors, rtol=0, atol=2e-3)
+    f = F.pad(F.normalize(x[0], dim=0), (3, 3, 3, 3), value=torch.nan)  # outside is no place
+    offsets = [(h, w) for h, w in itertools.product(range(7), repeat=2) if (h, w) != (3, 3)]
+    c = torch.stack([(f[:, 3:-3, 3:-3] * f[:, h : h + 9, w : w + 8]).sum(dim=0) for h, w in offsets])
+    mean = c.nanmean(dim=(1, 2))
+    centred = c - mean[:, None, None]
+    second = torch.cat([(centred[i] * centred[i:]).nanmean(dim=(1, 2)) for i in range(48)])
+    parts = F.normalize(second.sign() * second.abs().sqrt(), dim=0), F.normalize(mean - mean.mean(), dim=0)
+    torch.testing.assert_close(descriptors[0], torch.cat(parts) / 2**0.5, rtol=0, atol=1e-9)
     assert descriptors[0] @ descriptors[1] < 0.9, "the same places in another order are another layout"
 
 

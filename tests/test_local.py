@@ -23,8 +23,7 @@ def scene(seed, size=240):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Database: two other scenes, a blank, and scene 0 seen from elsewhere, last; the query is scene 0."""
-    folder = tmp_path_factory.mktemp("pictures")
-    corners = np.float32([[0, 0], [240, 0], [240, 240], [0, 240]])
+    folder, corners = tmp_path_factory.mktemp("pictures"), np.float32([[0, 0], [240, 0], [240, 240], [0, 240]])
     view = cv2.getPerspectiveTransform(corners, np.float32([[20, 10], [225, 30], [215, 220], [5, 230]]))
     pictures = {f"scene{i}.png": scene(i) for i in range(3)}
     pictures["blank.png"] = np.full((240, 240, 3), 90, np.uint8)

@@ -56,20 +56,11 @@ def test_how_smooths_over_the_places_there_are_and_weighs_by_the_length_before(l
         assert np.allclose(descriptor, v / np.linalg.norm(v), atol=1e-3) and np.isclose(weight, np.linalg.norm(x[i, j]))
 
 
-def test_soft_detection_is_a_soft_peak_times_the_ratio_to_the_largest_channel():
+def test_soft_detection_and_the_matches_and_losses_of_super_features_are_those_computed_by_hand():
     peaks = d2.soft_detection(torch.tensor([[[[1.0, 0.5]]]])).flatten()
     assert (peaks[0] / peaks[1]).item() == pytest.approx(np.exp(0.5)), "e / (e + √e + 7) and √e / (e + √e + 7)"
     two = torch.tensor([[[[1.0, 1.0]], [[0.9, 0.0]]]])  # channel 2 has the sharper peak, 0.235 to 0.219, at ratio 0.9
     assert d2.soft_detection(two).flatten().tolist() == pytest.approx([0.5, 0.5])
-
-
-def test_the_attention_of_delf_learns_to_look_at_what_tells_landmarks_apart(learned):
-    rows = np.stack([np.full((5, 12), 0.5), SEEN[1] / 9]).astype(np.float16)  # clutter, and fainter things
-    own = delf.extract(Maps([rows], None, "rows", {}), count=10, **learned[delf])[0]
-    assert own.points[:5, 1].tolist() == [24] * 5 and own.weights[4] > 1.2 * own.weights[5]
-
-
-def test_super_features_match_mutually_and_their_losses_are_those_computed_by_hand():
     s, near = torch.eye(2), torch.tensor([[0.8, 0.6], [0.6, 0.8]])
     assert fire.matched(s, near).tolist() == [0, 1] and fire.matched(s, near.flip(0)).tolist() == []
     loss = fire.super_loss(torch.stack([s, near, s.flip(0), s.flip(0)]), torch.tensor([0, 0, 1, 1]))
@@ -88,6 +79,12 @@ def binary(own, codebook, assignments, regions):
         v = has.T @ rows - has.sum(0)[:, None] * codebook
         total += v / max(np.linalg.norm(v), 1e-9)
     return np.sign(total)
+
+
+def test_the_attention_of_delf_learns_to_look_at_what_tells_landmarks_apart(learned):
+    rows = np.stack([np.full((5, 12), 0.5), SEEN[1] / 9]).astype(np.float16)  # clutter, and fainter things
+    own = delf.extract(Maps([rows], None, "rows", {}), count=10, **learned[delf])[0]
+    assert own.points[:5, 1].tolist() == [24] * 5 and own.weights[4] > 1.2 * own.weights[5]
 
 
 @pytest.mark.parametrize("module, options", [(asmk, {}), (asmk_regional, {"levels": 3})])

@@ -30,7 +30,6 @@ PAPER = load_profile(PROFILE)
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """The profile, run on a data folder with both benchmarks, distractors and checkpoints."""
     folder = tmp_path_factory.mktemp("data")
     admitted = {name: hash_file(city(folder / name, 100 * i)) for i, name in enumerate(NAMES)}
     for i in range(12):

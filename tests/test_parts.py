@@ -18,7 +18,6 @@ HEAD, LOSS = (PARTS / "heads" / "plain.py").read_text(), (PARTS / "losses" / "sm
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory):
-    """A profile that names a head, a loss and a re-ranker of the folder that it lies in."""
     folder = tmp_path_factory.mktemp("mine")
     for name, text in {"my_head": HEAD, "my_loss": LOSS, "my_reranker": (PARTS / "rerank/aqe.py").read_text()}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")

@@ -28,6 +28,8 @@ def test_spoc_is_the_sum_weighted_by_the_distance_from_the_centre():
     near, far = math.exp(-0.5 * 9 / 2), math.exp(-2.5 * 9 / 2)
     torch.testing.assert_close(head_of("spoc")(None, x, SAME)[:, 0], torch.tensor([near, far]) / (4 * near + 4 * far))
     torch.testing.assert_close(head_of("spoc", centre_prior=False)(None, x, SAME)[:, 0], torch.full((2,), 1 / 8))
+    unprojected = head_of("spoc", centre_prior=False, projected=False)(None, x, nn.Conv2d(6, 3, 1))
+    assert torch.equal(unprojected, x.mean(dim=(2, 3)))
 
 
 @pytest.mark.parametrize("pooling", [mac, crow, rmac])
@@ -65,7 +67,7 @@ def test_neural_codes_are_the_classifiers_outputs_turned_by_their_pca():
 
 
 @torch.no_grad()
-def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
+def test_netvlad_is_the_papers_sum_and_starts_at_k_means_also_of_one_word_and_of_equal_ones():
     word = torch.arange(200) % 3
     x = 4 * F.normalize(noise(3, 6).double())[word] + 0.1 * noise(200, 6).double()  # three heaps of local features
     x, head = x.view(10, 4, 5, 6).permute(0, 3, 1, 2), head_of("netvlad", clusters=3, dims=4).double()
@@ -79,9 +81,6 @@ def test_netvlad_is_the_papers_sum_and_starts_at_k_means():
     for i, y, z, k in np.ndindex(10, 4, 5, 3):
         expected[i, k] += logits.softmax(dim=-1)[i, y, z, k] * (local[i, y, z] - head.centres[k])
     assert_directions_equal(head(None, x, SAME), F.normalize(expected, dim=2).flatten(1))
-
-
-def test_one_word_and_equal_words_have_a_start():
     x = torch.ones(4, 6, 3, 3)
     for head in (head_of("netvlad", clusters=1), head_of("netvlad", clusters=2), head_of("spatial_context", types=1)):
         head.fit([(None, x, SAME)])

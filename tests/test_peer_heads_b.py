@@ -128,6 +128,9 @@ def test_start_is_the_one_named_steps_move_every_parameter_and_the_gradient_is_t
         torch.testing.assert_close(found - found.mean(0), x - x.mean(0), rtol=0, atol=0.01)
         tail = nn.Sequential(nn.AvgPool2d(2), project)  # end to end it halves the map
         head.fit([(mid, last, tail), (mid[:1], last[:1], tail)])  # the last of one picture
+        head.orthogonal, local = False, head.norm_local(head.local(mid).mean(dim=(2, 3)))
+        torch.testing.assert_close(head(mid, last, project)[:, 8:], local)
+        head.orthogonal = True
     else:
         both = torch.cat([whole, spoc(mid if kind == "delg" else last)], dim=1)
         torch.testing.assert_close(head(mid, last, project), (both - both.mean(0)) / (both.var(0) + 1e-5).sqrt())
@@ -137,4 +140,9 @@ def test_start_is_the_one_named_steps_move_every_parameter_and_the_gradient_is_t
         (head(mid, last, project) * torch.randn(16, head.width)).sum().backward()
         optimizer.step()
     assert [name for name, p in head.named_parameters() if torch.equal(p, before[name])] == []
+    if kind == "local_global_tokens":
+        nn.init.normal_(head.eval().join.weight)
+        y = head.join(torch.cat([F.adaptive_avg_pool2d(mid, (4, 3)), last], dim=1))
+        local = head.norm_local((y + head.locality(y)).mean(dim=(2, 3)))
+        torch.testing.assert_close(head(mid, last, project)[:, 8:], local)
     torch.autograd.gradcheck(lambda x: head.eval()(mid[:1], x, project), last[:1].requires_grad_(), fast_mode=True)

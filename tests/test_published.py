@@ -22,11 +22,14 @@ def table() -> pd.DataFrame:
     return table.assign(**table[[*FIGURES, "dim"]].apply(pd.to_numeric))  # refuses what is no number
 
 
-def test_columns_hold_what_they_say(table):
+def test_columns_hold_what_they_say_and_no_row_stands_twice(table):
     assert list(table.columns) == ["kind", *CONDITIONS, *FIGURES, "source", "where", "read_in", "also_in", "note"]
     assert all(set(table[column]) <= legal for column, legal in LEGAL.items())
     assert (table[["method", "source", "where"]] != "").all(axis=None)
     assert (table[table["kind"] == "user run"]["read_in"] == "issue").all()
+    assert not table.duplicated(["kind", *CONDITIONS[:4], "rerank", "query_crop", "source"]).any()
+    four = table[table["kind"] == "published"][["roxf_M", "roxf_H", "rpar_M", "rpar_H"]].dropna().round(1)
+    assert not four.duplicated().any(), "the same figures were read in two places"
 
 
 def test_figures_are_percentages_and_fall_with_difficulty_and_distractors(table):
@@ -37,12 +40,6 @@ def test_figures_are_percentages_and_fall_with_difficulty_and_distractors(table)
         assert not (given.diff(axis=1) > 0).any(axis=None), "a harder protocol stands above an easier one"
         for letter in "MH":
             assert not (table[f"{short}1m_{letter}"] >= table[f"{short}_{letter}"]).any()
-
-
-def test_no_row_stands_twice(table):
-    assert not table.duplicated(["kind", *CONDITIONS[:4], "rerank", "query_crop", "source"]).any()
-    four = table[table["kind"] == "published"][["roxf_M", "roxf_H", "rpar_M", "rpar_H"]].dropna().round(1)
-    assert not four.duplicated().any(), "the same figures were read in two places"
 
 
 def test_the_documents_quote_the_table(table):

@@ -32,7 +32,6 @@ PLAIN = {"head": "plain", "head_options": {}}
 
 
 def small_recipe(folder, out, **changes):
-    """The recipe of the project at a size for tests, on the pictures in `folder`."""
     values = yaml.safe_load(SHIPPED.read_text()) | SMALL
     values |= {"clean_csv": str(folder / "train_clean.csv"), "images": str(folder / "jpg"), "out": str(out)}
     return Recipe.model_validate(values | changes)
@@ -203,13 +202,10 @@ def test_crops_lie_in_the_picture_and_have_the_stated_areas_and_aspects(height, 
     assert random_box(10, 1000, rng) == (495, 0, 505, 10), "too narrow for any draw: the middle square"
 
 
-def test_views_are_mirrored_half_of_the_time():
+def test_views_are_mirrored_half_of_the_time_and_prepared_as_the_backbone_was_trained(pictures, tmp_path):
     image = np.zeros((64, 64, 3), np.uint8) + np.arange(0, 256, 4, np.uint8)[:, None]  # brighter to the right
     preprocess = Preprocess(size_rule="none", size=None)
     views = [random_view(image, 16, preprocess, np.random.default_rng(i)) for i in range(300)]
     assert 0.4 < np.mean([bool(view[0, 0, 0] > view[0, 0, -1]) for view in views]) < 0.6
-
-
-def test_pictures_are_prepared_as_the_backbone_was_trained(pictures, tmp_path):
     for backbone, mean in {"resnet50": (0.485, 0.456, 0.406), "tf_efficientnet_lite0": (0.5, 0.5, 0.5)}.items():
         assert TrainingViews(small_recipe(pictures, tmp_path, backbone=backbone)).preprocess.mean == mean

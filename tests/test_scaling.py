@@ -10,7 +10,6 @@ SMALL |= {"13a_when_tradeoff": {}, "13b_when_module": {"growth": [0.5, 1], "plac
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The study after both notebooks have run, without any photographs."""
     folder = tmp_path_factory.mktemp("scaling")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSR_DATA", str(folder / "none"))

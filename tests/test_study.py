@@ -41,7 +41,6 @@ class Repository:
         nbformat.write(new_notebook(cells=cells), self.root / "notebooks" / f"{name}.ipynb")
 
     def study(self) -> list[str]:
-        """Run the study; what the notebooks that were executed have said."""
         self.log.write_text("")
         run.run("tiny", self.workspace, progress=False)
         return self.log.read_text().split()

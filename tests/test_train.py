@@ -17,8 +17,7 @@ from ssr_lib.network import RetrievalNet
 from ssr_lib.train import TrainConfig, batch_ids, fit_start, learning_rate, make_loss, make_optimizer, train_head
 from ssr_lib.whitening import fit_lda
 
-CONFIG = TrainConfig(steps=8, batch_size=8, lr_tail=1e-3, lr_new=1e-2, seed=5)
-TARGETS = np.repeat(np.arange(5), 8)
+CONFIG, TARGETS = TrainConfig(steps=8, batch_size=8, lr_tail=1e-3, lr_new=1e-2, seed=5), np.repeat(np.arange(5), 8)
 LABELS = [f"landmark {target}" for target in TARGETS]
 
 
@@ -73,6 +72,9 @@ def test_a_fitted_start_is_lda_and_class_means_and_learns_at_the_rate_of_the_tai
     assert np.abs(descriptors - lda.apply(x, net.descriptor_dim)).max() < 1e-4
     own = torch.from_numpy(descriptors[TARGETS == 2]).mean(0)
     assert torch.cosine_similarity(loss.centres[2].detach(), own, dim=0) == pytest.approx(1.0, abs=1e-5)
+    for optimizer in ("sgd", "adamw"):
+        groups = make_optimizer(net, loss, replace(config, optimizer=optimizer, weight_decay=0.25)).param_groups
+        assert {group["weight_decay"] for group in groups} == {0.25}
     known, new = make_optimizer(net, loss, config).param_groups
     assert (known["lr"], new["lr"]) == (config.lr_tail, config.lr_new)
     assert {id(p) for p in new["params"]} == {id(p) for p in net.head.parameters()}
@@ -84,6 +86,9 @@ def test_a_killed_training_begins_again_to_the_same_bits_and_touches_no_global_r
     killed = Mock(side_effect=[*(learning_rate(step, 8, 0.1) for step in range(4)), KeyboardInterrupt])
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("ssr_lib.train.learning_rate", killed)
+        run(tmp_path)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):  # at its end, before it is stored
+        patched.setattr("ssr_lib.train.save_checkpoint", Mock(side_effect=KeyboardInterrupt))
         run(tmp_path)
     state = torch.get_rng_state()
     net, rows = run(tmp_path)
@@ -160,8 +165,11 @@ def test_every_epoch_shows_every_image_once_in_its_own_order_and_batches_by_clas
     assert sorted(ids[targets[ids] == 1]) == [1, 2, 3], "no view twice where there are enough"
 
 
-def test_the_schedule_warms_up_and_falls_along_half_a_cosine():
+def test_the_schedule_warms_up_and_falls_along_half_a_cosine_and_a_gradient_is_clipped_to_a_length(tmp_path):
     rates = [learning_rate(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert rates[10] == 1.0 and rates[55] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90))) and (np.diff(rates[10:]) < 0).all()
+    net, _ = run(tmp_path, config=replace(CONFIG, steps=1, optimizer="sgd", weight_decay=0.0, clip=1e-12))
+    for after, before in zip(net.parameters(), make_net().parameters(), strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=1e-10)

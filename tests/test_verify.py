@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ssr_lib.commands.main import main
 from ssr_lib.files import write_atomic
 from ssr_lib.study import verify
 
@@ -20,7 +21,6 @@ def frame(*lines: dict) -> pd.DataFrame:
 
 
 def trainings(*values, **more) -> list[dict]:
-    """A row of each training and the one over all of them."""
     seeds = [*enumerate(values), (np.nan, float(np.mean(values)))]
     return [{"seed": seed, "value": value} | more for seed, value in seeds]
 
@@ -59,7 +59,6 @@ def test_a_figure_of_one_run_only_does_not_agree_but_for_sweeps_around_another_c
 
 
 def reproduced(count: int, by: float, lines) -> bool:
-    """Whether it is the same study where the first `count` figures have moved by so much."""
     moved = [line | {"value": 0.5 + by} for line in lines[:count]]
     return verify.same_study(verify.compare(frame(*lines), frame(*moved, *lines[count:])))
 
@@ -98,7 +97,9 @@ def test_verify_compares_a_new_run_with_the_committed_rows(tmp_path, monkeypatch
     assert "1 figures of smoke, 0 outside: the study is reproduced" in capsys.readouterr().out
     left = tmp_path / "build" / "verify" / "smoke" / "data" / "cache" / "pictures"
     left.mkdir(parents=True)
-    assert verify.verify("smoke") == 1
+    assert main(["verify", "smoke"]) == 1
     printed = capsys.readouterr().out
     assert "0.502" in printed and "NOT reproduced" in printed
     assert not left.exists() and committed.is_dir(), "a finished one starts from nothing, and nothing else goes"
+    assert main(["report", "nothing", "--workspace", str(tmp_path)]) == 2
+    assert "run `ssr study nothing` first" in capsys.readouterr().err

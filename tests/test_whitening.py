@@ -7,8 +7,7 @@ import pytest
 
 from ssr_lib.whitening import fit_lda, fit_learned, fit_pca
 
-GOLDEN = np.load(Path(__file__).parent / "golden/qe.npz")
-X = np.random.default_rng(5).standard_normal((9, 3))
+GOLDEN, X = np.load(Path(__file__).parent / "golden/qe.npz"), np.random.default_rng(5).standard_normal((9, 3))
 
 
 def same_up_to_sign(rows, reference):
