@@ -156,6 +156,9 @@ def test_a_benchmark_is_downloaded_unpacked_verified_and_stored_as_json_too(pari
     assert Benchmark.load(folder / "rparis6k.json").database == ["t1.jpg", "t2.jpg"]
     paris.asked.clear()
     assert get("rparis6k", tmp_path) == folder and not paris.asked, "a second call needs no network"
+    for content in ("", "[]"):
+        (folder / "unpacked" / "paris_2-v1.tgz.json").write_text(content)
+        assert get("rparis6k", tmp_path) == folder and paris.asked.pop() == "/paris_2-v1.tgz"
 
 
 def test_an_interrupted_fetch_goes_on_with_what_is_missing(paris, tmp_path):

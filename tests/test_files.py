@@ -44,7 +44,7 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
     assert path.read_bytes() == b"two\n" and list(path.parent.iterdir()) == [path]
 
 
-def test_json_that_is_absent_damaged_or_no_object_is_none_and_digests_are_sha256_of_canonical_json_and_of_bytes(tmp_path):
+def test_json_that_is_absent_damaged_or_no_object_is_none_and_digests_are_of_canonical_json_and_of_bytes(tmp_path):
     assert read_json(tmp_path / "record") is None
     for content, found in (('{"a": 1}', {"a": 1}), ('{"a": ', None), ("[1]", None), (b"\xff\xfe{", None)):
         write_atomic(tmp_path / "record", content)

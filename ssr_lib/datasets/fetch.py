@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -85,9 +86,10 @@ def fetch(
         files, landmarks = [], None
         for source in sources:
             record = unpacked / f"{source.file}.json"
-            if record.exists():
-                files += json.loads(record.read_bytes())
-                continue
+            with suppress(FileNotFoundError, ValueError):  # a record that a full disk has cut off counts for nothing
+                if given := json.loads(record.read_bytes()):
+                    files += given
+                    continue
             path = bring(source, folder, progress)
             if source.file == "train_clean.csv":
                 listed, labels = read_clean(path)
@@ -96,8 +98,7 @@ def fetch(
                     raise ValueError(f"{told}; delete it and try again")
                 landmarks = {f"jpg/{file}": label for file, label in zip(listed, labels.tolist(), strict=True)}
             elif source.file.endswith((".tar", ".tar.gz", ".tgz")):
-                given = unpack(path, folder, data_set["entries"], landmarks)
-                write_atomic(record, json.dumps(given))
+                write_atomic(record, json.dumps(given := unpack(path, folder, data_set["entries"], landmarks)))
                 path.unlink()
                 files += given
         try:
@@ -116,8 +117,7 @@ def _chosen(name: str, shards: str | Iterable[int]) -> list[Source]:
     if name != GLDV2:
         raise ValueError(f"{name} has no shards to choose from; gldv2 has")
     table, *archives = DATA_SETS[name]["sources"]
-    text = shards if isinstance(shards, str) else ",".join(map(str, shards))
-    numbers = set()
+    text, numbers = shards if isinstance(shards, str) else ",".join(map(str, shards)), set()
     for part in text.split(","):
         found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
         asked = range(int(found[1]), int(found[2] or found[1]) + 1) if found else ()
