@@ -121,7 +121,6 @@ def test_what_is_damaged_or_no_archive_is_one_line_that_names_it(tmp_path):
 
 
 def serve(site, monkeypatch, name, **changes):
-    """Have the site give a data set: those of its sources that it has."""
     sources = []
     for source in DATA_SETS[name]["sources"]:
         if (site.folder / source.file).exists():

@@ -34,7 +34,6 @@ def files(tmp_path_factory):
 
 
 def local_rerank(query, database, ids, shortlist, **options):
-    """Of one query, whose first ranking is `ids`."""
     return sift_ransac.rerank([query], database, Ranking(np.array([ids]), None), shortlist=shortlist, **options)
 
 

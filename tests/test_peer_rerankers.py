@@ -24,8 +24,7 @@ def by_id(reranking) -> np.ndarray:
 
 @pytest.mark.parametrize("case", ["st_a", "st_b", "st_c"])
 def test_diffusion_with_queries_in_the_graph_as_the_public_implementation(case):
-    """There the image itself is the first of its kd neighbours."""
-    how = {"neighbours": int(GOLDEN[f"{case}_kd"]) - 1, "truncation": int(GOLDEN[f"{case}_n_trunc"])}
+    how = {"neighbours": int(GOLDEN[f"{case}_kd"]) - 1, "truncation": int(GOLDEN[f"{case}_n_trunc"])}  # itself first
     got = diffusion.rerank(Q, X, None, **how)
     np.testing.assert_allclose(by_id(got), GOLDEN[f"{case}_scores"], atol=5e-6)
     assert diffusion.rerank(Q, X[:20], None).ranks.shape == (7, 20), "fewer than its neighbours by default"

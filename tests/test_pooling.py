@@ -31,6 +31,10 @@ def test_poolings_equal_the_reference(name):
     for pooled, value in found.items():
         assert_equal(value, POOLING[f"{name}_{pooled}"])
     assert_equal(pooling.GeM(2.5, learn=True)(x), found["gem2_5"])
+    for p, taken in ((9.0, 6.0), (0.5, 1.0)):
+        learned = pooling.GeM(learn=True)
+        learned.load_state_dict({"p": torch.tensor(p)})
+        assert_equal(learned(x), pooling.gem(x, taken))
     regions = pooling.rmac_regions(*x.shape[2:], levels=3)
     assert regions == [tuple(row) for row in POOLING[f"{name}_rmac3_regions"].tolist()]
 

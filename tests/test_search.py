@@ -15,7 +15,6 @@ ROW_5 = np.arange(600)[:, None] == 5
 
 
 def naive(queries, database):
-    """Float64 cosines sorted by (−score, id)."""
     q, x = (a / np.linalg.norm(a.astype(np.float64), axis=1, keepdims=True) for a in (queries, database))
     scores = q @ x.T
     ids = np.argsort(-scores, axis=1, kind="stable")

@@ -55,7 +55,6 @@ def repository(tmp_path, monkeypatch):
 
 @pytest.fixture
 def here(repository, monkeypatch):
-    """The repository with cells that run in this process: a kernel takes seconds to start."""
     monkeypatch.setattr(run, "_execute", execute_here)
     return repository
 
