@@ -86,11 +86,11 @@ def _stored(compute, made_by, files, preprocess, directory, root=".", boxes=None
     boxes = [None] * len(files) if boxes is None else boxes
     asked = [(Path(root, file), box) for file, box in zip(files, boxes, strict=True)]
     keys = [picture_key(path, box) for path, box in asked]
-    listing = {"files": digest([Path(file).as_posix() for file in files]), "boxes": digest(boxes)}
-    store = Store(directory, {**made_by, **listing})
+    names = digest([Path(file).as_posix() for file in files])
+    store = Store(directory, {**made_by, "files": names, "boxes": digest(boxes)})
     if store.missing(keys):
         with locked(directory):
-            for left in Path(directory).glob(".*.part"):  # what killed processes had half written
+            for left in Path(directory).glob(".shard-*.part"):  # what killed processes had half written
                 left.unlink()
             unusable = fill(store, compute, dict(zip(keys, asked, strict=True)), preprocess, **options)
         if unusable:
@@ -202,6 +202,6 @@ def _rows_of(net: RetrievalNet, describe: Callable[..., Tensor], maps: Maps) -> 
     device = next(net.parameters()).device
     net.eval()
     for ids in maps.batches(128):
-        rows |= zip(ids, describe(*maps.batch(ids, device)).float().cpu().numpy(), strict=True)
+        rows |= zip(ids, np.array(describe(*maps.batch(ids, device)).float().cpu()), strict=True)  # copied
     net.train(training)
     return np.stack([rows[i] for i in range(len(maps))])

@@ -125,7 +125,7 @@ def load_part(name: str, package: str) -> ModuleType:
 
     Raises `ValueError` naming what was asked for and the parts there are, or what is wrong with it.
     """
-    module = name if "." in name[1:] else f"ssr_lib.{package}.{name}"
+    module = name if "." in name and name[0] != "." else f"ssr_lib.{package}.{name}"
     with one_line(f"{package}: {name}"):
         if name.endswith(".py") and Path(name).is_file():
             spec = importlib.util.spec_from_file_location(f"{package}_{digest(str(Path(name).resolve()))}", name)
@@ -138,6 +138,7 @@ def load_part(name: str, package: str) -> ModuleType:
                 if not f"{module}.".startswith(f"{error.name}."):
                     raise  # the part is there, and something that it imports is not
                 parts = ", ".join(sorted(file.stem for file in Path(__file__).with_name(package).glob("[!_]*.py")))
-                raise ValueError(f"no part {name!r} in {package}; there are {parts}; or name a .py file") from error
+                told = f"no part {name!r} in {package}; there are {parts}"
+                raise ValueError(f"{told}; or name a .py file that is there") from error
         getattr(part, ENTRIES.get(package, "__name__"))  # ssr_lib/<package>/__init__.py says what one has
         return part

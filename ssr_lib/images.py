@@ -106,18 +106,19 @@ def to_tensors(image: np.ndarray, preprocess: Preprocess, box=None) -> list[torc
     if preprocess.color_order == "bgr":
         image = image[:, :, ::-1]
     if preprocess.reduce:
-        image = _resized(image, Preprocess(size=preprocess.reduce, box_size=preprocess.reduce_box), 1.0, whole)
+        before, how = max(image.shape[:2]), Preprocess(size=preprocess.reduce, box_size=preprocess.reduce_box)
+        image = _resized(image, how, 1.0, whole)
+        whole = whole * max(image.shape[:2]) / before
     if preprocess.resize_dtype == "uint8":
         return [_normalized(_resized(image, preprocess, scale, whole), preprocess) for scale in preprocess.scales]
     tensor = _normalized(_resized(image, preprocess, 1.0, whole), preprocess)
     return [_rescaled(tensor, scale, preprocess) for scale in preprocess.scales]
 
 
-def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: int) -> np.ndarray:
-    """Resize (H, W, 3) uint8 by rule and scale; `whole` is the longest side of the picture before it was cropped."""
+def _resized(image: np.ndarray, preprocess: Preprocess, scale: float, whole: float) -> np.ndarray:
+    """Resize (H, W, 3) uint8 by rule and scale; `whole`: px of the longest side that the uncropped picture has now."""
     height, width = image.shape[:2]
-    longest, size = max(height, width), None
-    factor = scale
+    longest, size, factor = max(height, width), None, scale
     if preprocess.size_rule == "fixed":
         side = max(1, round(preprocess.size * scale))
         size = (side, side)

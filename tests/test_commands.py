@@ -172,6 +172,7 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_in
 
 def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave(monkeypatch, capsys):
     monkeypatch.setattr(search, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
+    monkeypatch.setattr(evaluate, "PAIRS", 24)  # three of the six pictures at a time
     seen, line = [], "whiten train.csv --images photos --out mine --index kept"
     monkeypatch.setattr(evaluate, "fit_lda", lambda x, y, *how: seen.append({*y.tolist()}) or fit_lda(x, y, *how))
     assert ssr(line) == 0 and seen == [{0, 2}, {0, 1, 2, 3}], "measured on labels that it was not learned from"
@@ -224,7 +225,7 @@ def test_evaluate_tells_of_queries_without_positives(capsys):
     Path("gnd.pkl").write_bytes(pickle.dumps(record))
     assert ssr(f"{TRUTH} --images photos") == 0
     captured = capsys.readouterr()
-    assert "1 queries have no right picture in the database and no part in the means: b0" in captured.err
+    assert "1 queries have no right picture in the database and no part in the means (b0.png)" in captured.err
     header, *lines = captured.out.strip().splitlines()[-7:]
     assert header.split() == ["per", "cent", "mAP", "mP@1", "mP@5", "mP@10"]
     assert lines[0].split() == ["without", "re-ranking,", "Easy", *4 * ["100.00"]]
@@ -241,6 +242,8 @@ def test_evaluate_with_distractors_ranks_them_behind_the_database(monkeypatch, c
     with monkeypatch.context() as patch:
         patch.setattr("ssr_lib.commands.evaluate.SHORTLIST", 4)
         assert "k = 4: wanted is 1 to 3" in refused(capsys, f"{line} --distractors revisitop1m --k 4")
+        patch.setattr("ssr_lib.commands.evaluate.extract", Mock(side_effect=AssertionError("described twice")))
+        assert found(capsys, "evaluate train.csv --images photos --distractors revisitop1m")["database"] == 16
     pytest.importorskip("ray", reason="pip install .[ray]")
     assert found(capsys, f"{line} --index other --engine ray") == alone
 

@@ -64,8 +64,10 @@ def test_a_part_is_found_by_name_by_module_path_and_by_file(tmp_path):
 
 
 def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are():
-    for name in ("gfrr", "ssr_lib.losses.gfrr", "nowhere.at.all", "nowhere/mine.py", "", ".gfr"):
-        with pytest.raises(ValueError, match=f"no part '{name}' in losses; there are arcface, .*cosface"):
+    for name in ("gfrr", "ssr_lib.losses.gfrr", "nowhere.at.all", "nowhere/mine.py", "./mine.py", "", ".gfr"):
+        with pytest.raises(
+            ValueError, match=f"no part '{name}' in losses; there are arcface, .*cosface, .* a .py file that is"
+        ):
             load_part(name, "losses")
 
 

@@ -50,8 +50,7 @@ def naive_encoding(head, kind, x):
     (batch, channels, height, width), window = x.shape, head.window
     related = F.unfold(x, window, padding=window // 2).view(batch, channels, window, window, height, width)
     if kind in ("product", "attention"):
-        centre = x if kind == "product" else head.score(x)
-        related = related * centre[:, :, None, None]
+        related = related * (x if kind == "product" else head.score(x))[:, :, None, None]
     if kind in ("product", "neighbour"):
         related = related.clamp(min=0)
     z = related.permute(0, 4, 5, 1, 2, 3).reshape(-1, 1 if head.shared else channels, window, window)

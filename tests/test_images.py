@@ -56,6 +56,8 @@ def test_cirtorch_shrinks_by_lanczos_then_scales_the_tensor_and_bicubic_is_pillo
     ({"size": 60}, (0, 0, 60, 90), [(60, 40)]), ({"size": 60, "box_size": "relative"}, (0, 0, 60, 90), [(45, 30)]),
     ({"size": 60, "crop": False}, (0, 0, 60, 90), [(45, 60)]), ({"size": 30}, (0, 0, 120, 1), [(1, 30)]),
     ({"reduce": 60, "size_rule": "none", "size": None}, (0, 0, 60, 90), [(60, 40)]),
+    ({"reduce": 60, "size": 40, "box_size": "relative"}, None, [(30, 40)]),
+    ({"reduce": 60, "reduce_box": "relative", "size": 40, "box_size": "relative"}, (0, 0, 60, 90), [(30, 20)]),
 ])  # fmt: skip
 def test_sizes_follow_the_rule(options, box, expected):
     assert [tuple(tensor.shape[1:]) for tensor in to_tensors(PHOTO, Preprocess(**options), box)] == expected

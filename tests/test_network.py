@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from ssr_lib.backbones import pretrained_preprocess
-from ssr_lib.extract import compute_maps, describe, describe_maps
+from ssr_lib.extract import compute_maps, describe, describe_maps, pooled_features
 from ssr_lib.images import to_tensors
 from ssr_lib.network import RetrievalNet
 
@@ -79,6 +79,8 @@ def test_a_vit_describes_pictures_of_different_sizes_from_files_and_from_stored_
     assert (maps.mid is None, maps.last is None) == (head == "plain", head == "class_token"), "stored is what is used"
     assert head != "class_token" or maps.mid[0].shape == (1, 1, 192)
     np.testing.assert_allclose(describe_maps(net, maps), expected, atol=1e-2)  # from float16
+    many = pooled_features(net, maps.take([0] * 128 + [1]))  # what a head gives may be a view of its maps
+    np.testing.assert_allclose(many[0], pooled_features(net, maps)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

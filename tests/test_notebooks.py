@@ -32,8 +32,7 @@ def test_every_notebook_of_the_smallest_profile_runs(tmp_path, monkeypatch):
     parameters = {"profile": "smoke", "workspace": str(tmp_path)}
     for path in paths:
         notebook = deepcopy(NOTEBOOKS[path.stem])
-        asked = parameterize_notebook(notebook, parameters, kernel_name="python3", language="python")
-        nbformat.write(asked, path)
+        nbformat.write(parameterize_notebook(notebook, parameters, kernel_name="python3", language="python"), path)
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name=python3", "--nbval-cell-timeout=600"]
     command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", str(ROOT / "pyproject.toml"), *map(str, paths)]
     run = subprocess.run(command, capture_output=True, text=True)

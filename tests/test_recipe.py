@@ -193,8 +193,7 @@ def test_a_truncated_picture_that_a_worker_meets_is_named_in_one_line(pictures, 
 def test_crops_lie_in_the_picture_and_have_the_stated_areas_and_aspects(height, width):
     rng = np.random.default_rng(0)
     x0, y0, x1, y1 = np.array([random_box(height, width, rng) for _ in range(2000)]).T
-    assert min(x0) >= 0 and min(y0) >= 0 and max(x1) <= width and max(y1) <= height
-    assert (x0 < x1).all() and (y0 < y1).all()
+    assert min(*x0, *y0) >= 0 and max(x1) <= width and max(y1) <= height and (x0 < x1).all() and (y0 < y1).all()
     if height == 400:
         share, aspect = (x1 - x0) * (y1 - y0) / 400**2, (x1 - x0) / (y1 - y0)
         assert 0.075 < share.min() < 0.1 and share.max() > 0.95

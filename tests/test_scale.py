@@ -98,10 +98,13 @@ def test_a_missing_or_damaged_shard_is_named_and_made_again_alone(tmp_path):
 
 
 def test_pictures_of_the_same_names_in_another_folder_are_not_taken_for_those_described(tmp_path):
-    made = {"descriptors_of": mock.Mock(return_value=(None, {})), "describe": mock.Mock(return_value=draw()[1][:2])}
-    what = mock.Mock(descriptor_dim=48), ["1.jpg", "2.jpg"], None, 2
-    with mock.patch.multiple("ssr_lib.scale.descriptors", **made):
+    described, describe = mock.Mock(return_value=(None, {})), mock.Mock(return_value=draw()[1][:1])
+    what = mock.Mock(descriptor_dim=48), ["1.jpg", "2.jpg"], None, 1
+    with mock.patch.multiple("ssr_lib.scale.descriptors", descriptors_of=described, describe=describe):
         describe_pictures(tmp_path, *what, root=tmp_path / "one")
+        os.makedirs(tmp_path / "one" / "2.jpg")  # something lies there now
+        describe_pictures(tmp_path, *what, root=tmp_path / "one")
+        assert [call.args[1] for call in describe.call_args_list] == [["1.jpg"], ["2.jpg"], ["2.jpg"]]
         with pytest.raises(ValueError, match=r"shard-.*safetensors was made by something else: data is .* there"):
             describe_pictures(tmp_path, *what, root=tmp_path / "other")
 

@@ -18,7 +18,7 @@ from ssr_lib.benchmark import Benchmark
 from ssr_lib.commands.main import check_file, note, shown
 from ssr_lib.commands.search import opened
 from ssr_lib.datasets import revisited
-from ssr_lib.datasets.folder import check_there, read_labels, read_training_labels
+from ssr_lib.datasets.folder import check_there, listed, read_labels, read_training_labels
 from ssr_lib.extract import extract, extract_benchmark
 from ssr_lib.files import one_line
 from ssr_lib.images import Preprocess
@@ -28,6 +28,7 @@ from ssr_lib.scale.descriptors import describe_pictures
 from ssr_lib.scale.engine import on_ray, one_machine
 from ssr_lib.scale.live import FILE
 from ssr_lib.search import Prepared, prepare, rank
+from ssr_lib.search.prepared import blocks
 from ssr_lib.significance import paired_difference
 from ssr_lib.weights import check_destination, save_checkpoint
 from ssr_lib.whitening import fit_lda
@@ -104,24 +105,23 @@ def _benchmark(args: Namespace) -> Benchmark:
         counts = f"{len(benchmark)} queries and {len(benchmark.database)} database pictures"
         raise ValueError(f"{file} has {counts}; one or more of each is wanted")
     if lonely := [name for name, ids in zip(benchmark.queries, benchmark.positives, strict=True) if len(ids) == 0]:
-        told = "queries have no right picture in the database and no part in the means"
-        note(f"{len(lonely)} {told}: {', '.join(lonely)}")
+        note(listed(lonely, "queries have no right picture in the database and no part in the means"))
     return benchmark
 
 
-def _described(args: Namespace, benchmark: Benchmark, directory: str) -> tuple[np.ndarray, np.ndarray | Prepared, dict]:
+def _described(args: Namespace, benchmark: Benchmark, folder: str) -> tuple[np.ndarray, np.ndarray | Prepared, dict]:
     """Descriptors of queries (Q, D) and database (N, D), in shards where it is large, and what made them."""
     net, preprocess, options = opened(args)
     made_by = {"model": args.model or "lite0", "preprocess": preprocess.to_dict()}
     if not args.engine and not args.distractors:
-        options["progress"] = sys.stderr.isatty()
-        return *extract_benchmark(net, benchmark, preprocess, directory, **options), made_by
+        return *extract_benchmark(net, benchmark, preprocess, folder, progress=sys.stderr.isatty(), **options), made_by
     engine = on_ray(os.cpu_count(), os.environ.get("RAY_ADDRESS", "local")) if args.engine else one_machine
-    options["root"] = benchmark.root
-    place = Path(directory, "shards")
+    options["root"], place = benchmark.root, Path(folder, "shards")
     shards = describe_pictures(place, net, benchmark.database, preprocess, PER_SHARD, engine=engine, **options)
+    if min(benchmark.query_ids) >= 0 and all(box is None for box in benchmark.boxes):
+        return shards[np.array(benchmark.query_ids)], shards.prepared(), made_by  # described already
     options |= {"boxes": benchmark.boxes, "progress": False}
-    queries = extract(net, benchmark.queries, preprocess, Path(directory, "queries"), **options)
+    queries = extract(net, benchmark.queries, preprocess, Path(folder, "queries"), **options)
     return queries, shards.prepared(), made_by
 
 
@@ -142,14 +142,13 @@ def _measured(benchmark: Benchmark, queries, database, part: ModuleType, paramet
     """Figures by title and difficulty, a block of queries at a time: a ranking has 16 bytes for each picture."""
     database, own = prepare(database, "database descriptors"), np.array(benchmark.query_ids)
     prepared = part.prepare(database, **parameters) if hasattr(part, "prepare") else None
-    step, found = max(1, PAIRS // len(database)), {"without re-ranking": [], "with re-ranking": []}
-    for start in range(0, len(benchmark), step):
-        rows = range(len(benchmark))[start : start + step]
-        block, mine = queries[rows.start : rows.stop], own[rows.start : rows.stop]
-        first = first_ranking(block, database, mine)
+    found = {"without re-ranking": [], "with re-ranking": []}
+    for rows in blocks(len(benchmark), PAIRS // len(database)):
+        block = queries[rows]
+        first = first_ranking(block, database, own[rows])
         after = part.rerank(block, database, first, prepared=prepared, **parameters)
         for ranks, evaluations in zip((first.ids, after.ranks), found.values(), strict=True):
-            evaluations.append(metrics.evaluate(ranks, benchmark.select_queries(rows), at=AT))
+            evaluations.append(metrics.evaluate(ranks, benchmark.select_queries(range(rows.start, rows.stop)), at=AT))
     graded = any(len(ids) for lists in (benchmark.hard, benchmark.junk) for ids in lists)
     difficulties = ("easy", "medium", "hard") if graded else ("medium",)
     return {title: {d: _means(parts, d) for d in difficulties} for title, parts in found.items()}
@@ -181,7 +180,8 @@ def whiten(args: Namespace) -> None:
     same = [np.flatnonzero(own == label) for label in own]
     truth = [{"easy": np.setdiff1d(ids, i), "hard": [], "junk": [i]} for i, ids in enumerate(same)]
     both = x[asked], fit_lda(x[~asked], labels[~asked], SHRINKAGE).apply(x[asked], DIRECTIONS)
-    before, after = (metrics.evaluate(rank(y, y), truth).ap["easy"] for y in both)  # of each asked picture
+    parts = [*blocks(len(own), PAIRS // len(own))]  # of the asked pictures
+    before, after = (metrics.evaluate((rank(y[part], y) for part in parts), truth).ap["easy"] for y in both)
     learned = fit_lda(x, labels, SHRINKAGE)
     weight = torch.from_numpy(learned.rows(DIRECTIONS).copy())  # (D', D)
     net.whitening = torch.nn.Linear(*weight.T.shape)

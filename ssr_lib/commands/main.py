@@ -139,8 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = note
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be valid text
-    # A network asks for the same 100 MB buffers again and again, and to get each of them from the system anew, page by
-    # page, takes two thirds of the time on a CPU: glibc is to keep freed memory.
+    # glibc is to keep freed memory: to get 100 MB buffers anew, page by page, takes two thirds of the time on a CPU
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library: nothing to set
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD of malloc.h

@@ -78,7 +78,8 @@ def _found(args: Namespace) -> tuple[list, list, dict, dict]:
         own = next((name for name in names if name in live.rows()), None)
         found = [live.search(query[0], SHORTLIST, rerank=rerank, own=own) for rerank in (False, True)]
         return *found, parameters, record | {"pictures": len(live.rows()), "newly_indexed": 0}
-    choose_reranker(args.rerank, max(1, len(list_pictures(args.gallery)[0]) - 1), k=args.k, alpha=args.alpha)
+    most = sys.maxsize if args.k is None else max(1, len(list_pictures(args.gallery)[0]) - 1)  # neighbours
+    choose_reranker(args.rerank, most, k=args.k, alpha=args.alpha)
     gallery = _indexed(args, net, preprocess, options)
     own = gallery.find(args.photo)
     others = len(gallery.files) - (own is not None)

@@ -192,8 +192,7 @@ def find_files(table: Path, folders: list[Path], spellings: dict[str, list[str]]
             for name, spelled in spellings.items()
         }
     folder, files = min(found.items(), key=lambda pair: list(pair[1].values()).count(None))
-    missing = [name for name, file in files.items() if file is None]
-    if missing:
+    if missing := [name for name, file in files.items() if file is None]:
         told = listed(missing, f"of {len(files)} pictures")
         raise FileNotFoundError(f"{told} that {table} lists are not in {folder}; is it another one (--images)?")
     seen: dict[tuple, str] = {}
@@ -206,8 +205,7 @@ def find_files(table: Path, folders: list[Path], spellings: dict[str, list[str]]
 
 def check_there(folder: Path | str, names: Sequence[str]) -> None:
     """Raise `FileNotFoundError` where any of `names` is not in `folder`."""
-    missing = [name for name in names if not os.path.isfile(Path(folder, name))]
-    if missing:
+    if missing := [name for name in names if not os.path.isfile(Path(folder, name))]:
         raise FileNotFoundError(f"{listed(missing, f'of {len(names)} pictures')} are not in {folder}")
 
 

@@ -30,8 +30,7 @@ def read_clean(csv_file: Path | str, *, leave_out: Collection[int] = ()) -> tupl
         if int(name) not in leave_out:
             files += [f"{i[0]}/{i[1]}/{i[2]}/{i}.jpg" for i in images]
             labels += [int(name)] * len(images)
-    unknown = sorted(set(leave_out) - known)
-    if unknown:
+    if unknown := sorted(set(leave_out) - known):
         raise ValueError(f"{csv_file} has no landmark {unknown[0]} to leave out ({len(unknown)} such ids)")
     return files, np.asarray(labels, dtype=np.int64)
 

@@ -30,13 +30,14 @@ class Shards:
     shape: tuple[int, ...]
     dtype: str
     per_shard: int
+    made_of: list | tuple = ()  # what each row is made of, where one may change by itself
 
     def __post_init__(self):
         check_integer(self.per_shard, "per_shard", 1, MOST, "the rows of one file")
         stored = ("float64",) if len(self.shape) == 3 else ("float32", "float16")
         if self.dtype not in stored or len(self) == 0:
             raise ValueError(f"{self.dtype} rows {self.shape}; wanted 1 row or more, stored as {' or '.join(stored)}")
-        self.keys = [str(i) for i in range(-(-len(self) // self.per_shard))]
+        self.keys = [f"{i} {digest(self.made_of[self.rows(i)])[:16]}" for i in range(-(-len(self) // self.per_shard))]
         self.missing()
 
     def __len__(self) -> int:
@@ -50,14 +51,14 @@ class Shards:
         """The shards that are not there, or damaged, of which a warning names the file: every byte is read."""
         layout = {"stored": self.dtype, "shape": self.shape, "per_shard": self.per_shard}
         self.store = Store(self.folder, self.made_by | layout)
-        return [int(key) for key in self.store.missing(self.keys)]
+        return [int(key.split()[0]) for key in self.store.missing(self.keys)]
 
     def name(self) -> str:
         """A name of the rows by what made them. Raises `ValueError` where `missing` last found that shards are."""
         if lost := self.store.missing(self.keys):
             told = f"{len(lost)} of {len(self.keys)} shards are missing or damaged: {', '.join(lost[:9])}"
             raise ValueError(f"{self.folder}: {told}; make them again, the others can stay")
-        return digest(self.store.made_by)
+        return digest([self.store.made_by, self.keys])
 
     def write(self, shard: int, array: np.ndarray) -> None:
         """Store a shard's rows. Raises `ValueError` for descriptors that `prepare` refuses, as they are stored."""
@@ -65,11 +66,11 @@ class Shards:
         if self.dtype != "float64":
             rows = prepare(arrays["rows"].astype(np.float32), f"shard {shard}")
             arrays |= {"norms": rows.norms.numpy(), "unit": np.array(rows.is_unit)}
-        self.store.add({str(shard): arrays})
+        self.store.add({self.keys[shard]: arrays})
 
     def fill(self, work: Work, engine: Engine = one_machine) -> "Shards":
         """Write the shards that are missing or damaged; `work`: the number of a shard → its rows."""
-        missing = [int(key) for key in self.store.missing(self.keys)]
+        missing = [int(key.split()[0]) for key in self.store.missing(self.keys)]
         self.store.drop_others(self.keys)  # damaged files
         done = engine(lambda shard: self.write(shard, work(shard)), missing)
         list(tqdm(done, Path(self.folder).name, len(missing), unit="shard", disable=None))
@@ -84,7 +85,7 @@ class Shards:
         shards = ids // self.per_shard
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
-            out[here] = self.store.arrays("rows", [str(shard)])[0][ids[here] - shard * self.per_shard]
+            out[here] = self.store.arrays("rows", [self.keys[shard]])[0][ids[here] - shard * self.per_shard]
         return out
 
     def prepared(self, device="cpu") -> Prepared:
@@ -114,6 +115,7 @@ def describe_pictures(
     `device`, `dtype`, `batch_size`, `workers`, as for `extract`, and its errors, of the pictures of one shard.
     """
     made_by = descriptors_of(net, preprocess, dtype=options.get("dtype", torch.float32))[1]
-    made_by["data"] = digest([picture_key(Path(options.get("root", "."), file)) for file in files])
-    shards = Shards(folder, made_by, (len(files), net.descriptor_dim), stored, per_shard)
+    places = [Path(options.get("root", "."), file) for file in files]
+    made_by["data"] = digest([str(place.absolute()) for place in places])
+    shards = Shards(folder, made_by, (len(files), net.descriptor_dim), stored, per_shard, [*map(picture_key, places)])
     return shards.fill(lambda i: describe(net, files[shards.rows(i)], preprocess, **options), engine)

@@ -34,8 +34,7 @@ def on_ray(workers: int = 2, address: str = "local", **resources) -> Engine:
         with one_line("Ray is wanted, `pip install .[ray]`"):
             import ray.data
 
-        local = {"num_cpus": workers, "object_store_memory": 2**28, "_node_ip_address": "127.0.0.1"}
-        local["include_dashboard"] = False
+        local = dict(num_cpus=workers, object_store_memory=2**28, _node_ip_address="127.0.0.1", include_dashboard=False)
         how = {"log_to_driver": False, "ignore_reinit_error": True, **(local if address == "local" else {})}
         try:
             ray.init(address, **how)

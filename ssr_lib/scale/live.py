@@ -65,11 +65,10 @@ class LiveIndex:
         check_integer(top, "top", 1, SHORTLIST, "the pictures that are scored")
         check_integer(effort, "effort", 1, 1_000_000, "a factor")
         query = self._unit({"the query": query})  # (1, D)
-        alive = self.alive if own is None else self.alive & [name != own for name in self.names]
-        found, near = self._shortlist("own", query, alive, effort)
+        found, near = self._shortlist("own", query, own, effort)
         if rerank:
             query = refine(prepare(query), prepare(near), None, self.how).features()
-            found, near = self._shortlist("augmented", query, alive, effort)
+            found, near = self._shortlist("augmented", query, own, effort)
         scores, places = knn(query, near, min(top, len(found)))
         return [(self.names[row], float(score)) for row, score in zip(found[places[0]], scores[0], strict=True)]
 
@@ -79,19 +78,20 @@ class LiveIndex:
                 raise ValueError(f"{name} has shape {np.shape(x)}; the index was made with another model")
         return prepare(np.array(list(vectors.values()))).features() if vectors else self.vectors["own"][:0]
 
-    def _shortlist(self, side: str, query: np.ndarray, alive: np.ndarray, effort: int) -> tuple[np.ndarray, np.ndarray]:
+    def _shortlist(self, side: str, query: np.ndarray, own: str | None, effort: int) -> tuple[np.ndarray, np.ndarray]:
         """About 400 rows near a query (1, D), in their order, and their vectors."""
         import faiss
 
-        found, index = np.flatnonzero(alive), self.indices[side]
+        found, index = np.flatnonzero(self.alive), self.indices[side]
         if len(found) > SHORTLIST:  # of fewer all: a graph of many removed rows might not lead to them
-            chosen = faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
+            chosen = faiss.IDSelectorBitmap(np.packbits(self.alive, bitorder="little"))
             if isinstance(index, faiss.IndexHNSW):
                 how = faiss.SearchParametersHNSW(efSearch=effort * SHORTLIST, sel=chosen)
             else:
                 how = faiss.SearchParametersIVF(nprobe=min(16 * effort, index.nlist), sel=chosen)
             labels = index.search(query, SHORTLIST, params=how)[1][0]
             found = np.sort(labels[labels >= 0])
+        found = found[[self.names[row] != own for row in found]]  # the query's own is one of them, if any
         return found, self.vectors[side][found]
 
     def update(self, new: Mapping[str, np.ndarray], gone: Collection[str] = ()) -> None:
@@ -101,8 +101,7 @@ class LiveIndex:
         """
         rows, own = self.rows(), self.vectors["own"]
         unit = dict(zip(new, self._unit(new), strict=True))  # all is checked before anything changes
-        unknown = {gone} if isinstance(gone, str) else {*gone} - rows.keys()
-        if unknown:
+        if unknown := {gone} if isinstance(gone, str) else {*gone} - rows.keys():
             raise ValueError(f"gone names {', '.join(sorted(unknown)[:9])}; wanted is a list of names that are there")
         there = rows.keys() - {*gone}
         new = {name: x for name, x in unit.items() if name not in there or abs(own[rows[name]] - x).max() > SAME}

@@ -105,7 +105,7 @@ def drawn(study, name: str, seed: int | None, split: str, form: str) -> tuple[np
     """Descriptors of the queries (Q, D) and the database (N, D) of a drawn benchmark, from the cache or made now."""
     described = []
     for which, part in enumerate((form, "database")):
-        pictures = pictures_record(study.profile.data, split) | {"part": part}
+        pictures = pictures_record(study.profile.data, split) | {"part": part, "preprocess": PRESETS["lite"].to_dict()}
         record = {"network": network_record(study.profile, name, seed), "pictures": pictures}
         path = study.store("descriptors", record) / "descriptors.npy"
         if not path.is_file():

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +23,8 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon"
 STYLE |= {"font.family": "DejaVu Sans", "svg.hashsalt": "ssr", "svg.fonttype": "none"}  # names without chance, words
 SAVED = {"svg": {"metadata": {"Date": None, "Creator": None}}, "png": {}}
 SAVED |= {"jpg": {"pil_kwargs": {"quality": 88, "subsampling": 0}}}  # a quarter of a PNG of pictures, colour in full
-PALETTE = [tuple(colour) for colour in seaborn.color_palette("colorblind")]
-BLUE, GREY = PALETTE[0], "#8c8c8c"
+PALETTE = [(0.0, 0.0, 0.0) if i == 6 else colour for i, colour in enumerate(seaborn.color_palette("colorblind"))]
+BLUE, GREY = PALETTE[0], "#8c8c8c"  # place 6 is black, since seaborn has two pinks
 STYLE |= {"axes.prop_cycle": matplotlib.cycler(color=PALETTE)}
 # The same thing has the same colour and mark in every figure: the place in PALETTE and MARKS of its name.
 MARKS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*"]
@@ -122,10 +121,10 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
 def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") -> Path:
     """Each "difference" from "low" to "high", a row a "comparison", on a band of its "margin", a panel for each "unit".
     At the right stands its "verdict", dark if supported or refuted; without verdicts what leaves out 0 is dark."""
-    table = table.assign(dark=(table["low"] > 0) | (table["high"] < 0), unit=table.get("unit", label))
-    table["comparison"] = [textwrap.fill(name, 44) for name in table["comparison"]]
+    dark = (table["low"] > 0) | (table["high"] < 0)
     if "verdict" in table:
-        table["dark"] = table["verdict"].str.startswith(("supported", "refuted"))
+        dark = table["verdict"].str.startswith(("supported", "refuted"))
+    table = table.assign(dark=dark, unit=table.get("unit", label), comparison=table["comparison"].str.wrap(44))
     panels = list(table.groupby("unit", sort=False)) or [(label, table)]
     heights = [0.8 + 0.3 * len(rows) + 0.14 * "".join(rows["comparison"]).count("\n") for _, rows in panels]
     with canvas(path, (8, sum(heights)), len(panels)) as (_, axes):
@@ -142,4 +141,5 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
             if "verdict" in rows:
                 ax.secondary_yaxis("right").set_yticks(ax.get_yticks(), rows["verdict"].str.split(",").str[0])
             ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=unit)
+            ax.locator_params(axis="x", nbins=7)  # more would touch
     return path

@@ -167,8 +167,8 @@ def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
         body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL | re.IGNORECASE)
         body = sections[file.stem] = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
         contents += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
-        last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]  # says what held
-        printed = "".join(output.text for output in last.outputs if output.get("name") == "stdout")
+        last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1:]  # says what held
+        printed = "".join(out.text for cell in last for out in cell.outputs if out.get("name") == "stdout")
         said += [(file.stem, *found) for found in re.findall(r"^(.+): (True|False)$", printed, flags=re.MULTILINE)]
     shown, datasets = record["parameters"]["report"], record["parameters"]["data"]["datasets"]
     for title, dataset in itertools.product(dict.fromkeys([shown["table"], *shown["figures"]]), datasets):
