@@ -33,7 +33,7 @@ def test_a_head_a_loss_and_a_reranker_from_a_folder_have_their_rows_in_the_noteb
     assert [*rerankers["reranker"].unique()] == ["none", "GFR", "diffusion", "mine", "LAttQE"]
     trials = pd.read_csv(study.results_dir / "tables" / "peers_trials.csv").set_index("reranker")["count"]
     assert (trials["mine"], trials["LAttQE"]) == (2, 6)
-    assert {"GFR", "GFR, large"} < {*study.read_rows("12c_peers_local")["reranker"]}
+    assert {"GFR", "GFR, large", "none, large"} < {*study.read_rows("12c_peers_local")["reranker"]}
     assert float(study.network("mine", 0).head.pooling.p.detach()) != 3.0, "the head's own parameter is trained"
     assert study.recipe("plain", 0).loss == str(profile.parent / "my_loss.py")
 

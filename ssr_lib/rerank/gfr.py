@@ -75,7 +75,7 @@ def global_rerank(
     "database". `rounds`: repeat, with neighbours found anew among refined features. `augmented`: the result of
     `augment_database` for the same database and arguments. `query_ids` (Q,): the query's own database id, -1 for none:
     never its own neighbour, nor in its ranking. `first`: what `first_ranking` gives for the same queries, database and
-    `query_ids`, where it is at hand: for shortlists, and it spares the search for the queries' neighbours.
+    `query_ids`, where it is at hand; only shortlists need it.
     Raises `ValueError` for bad descriptors (as `search.knn`), k > N, k > N − 1 where the database is refined,
     shortlist > N, and an `augmented` made otherwise. Source: Chen & Yao 2025, abstract.
     """
@@ -105,8 +105,7 @@ def global_rerank(
         if sides != "query":
             d = augmented.prepared[i]
         if sides != "database":
-            ranked = i == 0 and first is not None and first.ids.shape[1] == available  # its head: the neighbours
-            q = refine(q, before, own, how, (first.scores, first.ids) if ranked else None)
+            q = refine(q, before, own, how)
     if shortlist is None:
         return rank_again(q, d, own)
     scores[:, :m], ranks[:, :m] = read_codes(first_codes(pair_codes(q, d, ranks[:, :m]), m))
