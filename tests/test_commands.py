@@ -172,7 +172,7 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_in
 
 def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave(monkeypatch, capsys):
     monkeypatch.setattr(search, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
-    monkeypatch.setattr(evaluate, "PAIRS", 24)  # three of the six pictures at a time
+    monkeypatch.setattr(evaluate, "PAIRS", 24)  # four of the six pictures at a time, then two
     seen, line = [], "whiten train.csv --images photos --out mine --index kept"
     monkeypatch.setattr(evaluate, "fit_lda", lambda x, y, *how: seen.append({*y.tolist()}) or fit_lda(x, y, *how))
     assert ssr(line) == 0 and seen == [{0, 2}, {0, 1, 2, 3}], "measured on labels that it was not learned from"
