@@ -173,23 +173,23 @@ def test_a_live_search_gives_the_lists_of_the_exact_one_and_looks_only_at_its_in
 def test_whiten_stores_a_network_that_whitens_as_lda_does_and_tells_what_it_gave(monkeypatch, capsys):
     monkeypatch.setattr(search, "RetrievalNet", RetrievalNet)  # for this one gets a whitening
     monkeypatch.setattr(evaluate, "PAIRS", 24)  # four of the six pictures at a time, then two
-    seen, line = [], "whiten train.csv --images photos --out mine --index kept"
+    seen, line = [], "whiten train.csv --images photos --index kept"
     monkeypatch.setattr(evaluate, "fit_lda", lambda x, y, *how: seen.append({*y.tolist()}) or fit_lda(x, y, *how))
     assert ssr(line) == 0 and seen == [{0, 2}, {0, 1, 2, 3}], "measured on labels that it was not learned from"
     with monkeypatch.context() as patch:  # what the first run described is not described again
         patch.setattr("ssr_lib.extract.fill", Mock(side_effect=AssertionError))
         assert ssr(line) == 0
     told = capsys.readouterr().out
-    assert "learned from 12 pictures of 4 labels; --model mine.safetensors" in told
+    assert "learned from 12 pictures of 4 labels; --model train-whitened.safetensors" in told
     assert "mAP 100.0 % without it, 100.0 % with it, +0.0 [+0.0, +0.0] points" in told
     files, preprocess = [f"photos/{name}" for name in NAMES], Preprocess(size=64)
     x = describe(built_once("tf_efficientnet_lite0"), files, preprocess)
     y = fit_lda(x, np.repeat(range(4), 3), 1.0).apply(x, 512)
-    whitened = describe(load_checkpoint("mine"), files, stored_preprocess("mine"))
+    whitened = describe(load_checkpoint("train-whitened"), files, stored_preprocess("train-whitened"))
     np.testing.assert_allclose(whitened @ whitened.T, y @ y.T, atol=1e-4)
-    lists = found(capsys, "search photos/b1.png --gallery photos --model mine")
+    lists = found(capsys, "search photos/b1.png --gallery photos --model train-whitened")
     assert {entry["file"] for entry in lists["after"][:2]} == {"b0.png", "b2.png"}
-    assert "--model mine ends in a whitening" in refused(capsys, f"{line} --model mine")
+    assert "--model train-whitened ends in a whitening" in refused(capsys, f"{line} --model train-whitened")
 
 
 @pytest.mark.parametrize("name", ["aqe", "alpha_qe", "dba", "alpha_qe_dba", "superglobal", "diffusion", "none"])

@@ -167,7 +167,8 @@ def whiten(args: Namespace) -> None:
     labels, several = labelled.labels, np.bincount(labelled.labels) > 1
     if several.sum() < 4:
         raise ValueError(f"{args.labels}: {several.sum()} labels have two pictures or more; 4 such labels are wanted")
-    check_destination(args.out, "labels_file")
+    out = args.out or f"{Path(args.labels).with_suffix('')}-whitened"
+    check_destination(out, "labels_file")
     net, preprocess, options = opened(args)
     if net.config["descriptor_dim"] is not None:
         raise ValueError(f"--model {args.model} ends in a whitening; a network without one is wanted, such as lite0")
@@ -187,7 +188,7 @@ def whiten(args: Namespace) -> None:
     net.whitening = torch.nn.Linear(*weight.T.shape)
     net.whitening.load_state_dict({"weight": weight, "bias": -weight @ torch.from_numpy(learned.mean)})
     net.config |= {"descriptor_dim": len(weight), "normalize_pooled": True}
-    file = save_checkpoint(args.out, net, {"preprocess": preprocess.to_dict(), "labels_file": Path(args.labels).name})
+    file = save_checkpoint(out, net, {"preprocess": preprocess.to_dict(), "labels_file": Path(args.labels).name})
     print(f"learned from {len(x):,} pictures of {len(several):,} labels; --model {shown(str(file))} whitens by it")
     gain = paired_difference(after, before, own)
     points = f"{100 * gain.estimate:+.1f} [{100 * gain.ci_low:+.1f}, {100 * gain.ci_high:+.1f}] points"

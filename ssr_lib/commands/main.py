@@ -77,9 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--engine", choices=["ray"], help="describe on the cluster of RAY_ADDRESS, or by processes here; docs/scale.md")
     _add_shared_options(evaluate)
     whiten = commands.add_parser("whiten", help="learn a whitening from your labelled pictures, for --model")
-    add = whiten.add_argument
-    add("labels", metavar="LABELS.csv", help="columns file, label; with a column split its train rows are taken")
-    add("--out", required=True, metavar="FILE", help="the network with its whitening, which --model FILE then names")
+    whiten.add_argument("labels", metavar="LABELS.csv", help="columns file, label; of a column split the train rows")
+    whiten.add_argument("--out", metavar="FILE", help="the whitened network, for --model; default: LABELS-whitened")
     _add_shared_options(whiten, ranks=False)
     for add in (evaluate.add_argument, whiten.add_argument):
         add("--images", metavar="DIR", help="folder of the pictures; default: that of LABELS.csv, or images/ in it")
