@@ -12,10 +12,9 @@ from PIL import Image
 
 from ssr_lib.study import figures
 
-SWEEP = pd.DataFrame({"k": [1, 2, 5, 10] * 2, "difficulty": ["easy"] * 4 + ["hard"] * 4, "mAP": np.arange(50.0, 58)})
-FOREST = pd.DataFrame({"comparison": ["a − b", "c − d", "e − f"], "difference": [0.5, -2.0, 0.1]})
-FOREST = FOREST.assign(low=[-1.0, -3.0, -0.2], high=[2.0, -1.0, 0.4])
-VERDICTS = ["supported, by less than the margin", "refuted", "equivalent"]
+SWEEP = {"k": [1, 2, 5, 10] * 2, "network": ["product, late"] * 4 + ["product"] * 4, "mAP": np.arange(50.0, 58)}
+FOREST = pd.DataFrame({"difference": [0.5, -2, 0.1], "low": [-1, -3, -1], "high": [2, -1, 1], "comparison": "m" * 44})
+VERDICTS = {"verdict": ["supported, by less than the margin", "refuted", "equivalent"], "margin": [1.0, None, 0.5]}
 PHOTOS = list(np.random.default_rng(0).integers(0, 256, (5, 60, 80, 3), dtype=np.uint8))
 LISTS = [("plain, AP 34", PHOTOS[1:], None, ("right", "wrong", "ignored", "unknown"))]
 
@@ -34,7 +33,7 @@ def drawn(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffixes,make", [
-    ((".png", ".svg"), partial(figures.lines, SWEEP, "k", hue="difficulty", log="xy")),
+    ((".png", ".svg"), partial(figures.lines, pd.DataFrame(SWEEP), "k", hue="network", log="xy")),
     ((".png", ".svg"), partial(figures.forest, FOREST)), ((".jpg",), partial(figures.ranked_lists, PHOTOS[0], LISTS)),
 ])  # fmt: skip
 def test_line_art_is_png_and_svg_pictures_are_jpeg_with_the_same_bytes_every_time(suffixes, make, tmp_path):
@@ -48,9 +47,7 @@ def test_line_art_is_png_and_svg_pictures_are_jpeg_with_the_same_bytes_every_tim
     assert dict(matplotlib.rcParams) == before, "drawing leaves no trace"
 
 
-@pytest.mark.parametrize("more,dark,bands", [
-    ({"verdict": VERDICTS, "margin": [1.0, None, 0.5]}, [0, 1], [(-1.0, 2.0), (-0.5, 1.0)]), ({}, [1], [])
-])  # fmt: skip
+@pytest.mark.parametrize("more,dark,bands", [(VERDICTS, [0, 1], [(-1.0, 2.0), (-0.5, 1.0)]), ({}, [1], [])])
 def test_a_forest_is_dark_where_something_is_shown_and_has_bands_of_margins(more, dark, bands, drawn):
     ax = drawn(partial(figures.forest, FOREST.assign(**more)))[0]
     points = [line for line in ax.lines if line.get_marker() == "o"]
@@ -65,9 +62,11 @@ def test_a_line_is_the_mean_of_its_trainings_and_its_band_goes_over_all(drawn):
     assert ax.collections[0].get_paths()[0].get_extents().bounds == (1.0, 0.5, 1.0, 2.5)  # x, y, width, height
 
 
-def test_a_forest_has_a_panel_for_each_unit(drawn):
-    axes = drawn(partial(figures.forest, FOREST.assign(unit=["points", "points", "pictures"])))
+def test_a_forest_has_a_panel_for_each_unit_and_numbers_that_do_not_touch(drawn):
+    axes = drawn(partial(figures.forest, FOREST.assign(**VERDICTS, unit=["points", "points", "pictures"])))
     assert [(ax.get_xlabel(), len(ax.get_yticks())) for ax in axes] == [("points", 2), ("pictures", 1)]
+    ends = [end for label in axes[1].get_xticklabels() for end in label.get_window_extent().intervalx]
+    assert sorted(ends) == ends
 
 
 @pytest.mark.parametrize("looks", [figures.palette, partial(figures.palette, of=figures.MARKS)])
@@ -77,14 +76,15 @@ def test_one_method_has_one_colour_and_one_mark_and_no_two_methods_share_them(lo
         more = looks(["mine", *together])
         assert more[together[0]] == looks(together)[together[0]]
         assert more["mine"] not in list(more.values())[1:] or len(together) == 10
-    ax = drawn(partial(figures.lines, SWEEP, "k", hue="difficulty"))[0]
-    assert len({line.get_marker() for line in ax.lines}) == 2, "easy and hard"
+    assert looks(["GFR, α = 1"])["GFR, α = 1"] == looks(["product"])["product"] == looks(SWEEP["network"])["product"]
+    lines = drawn(partial(figures.lines, pd.DataFrame(SWEEP), "k", hue="network"))[0].get_legend().get_lines()
+    assert [len({getattr(x, of)() for x in lines}) for of in ("get_color", "get_marker", "is_dashed")] == [1, 2, 2]
 
 
-def test_ranked_lists_frame_right_images_green_wrong_ones_red_and_ignored_ones_grey(drawn):
+def test_ranked_lists_frame_right_images_green_wrong_ones_orange_and_ignored_ones_grey(drawn):
     axes = drawn(partial(figures.ranked_lists, PHOTOS[0], LISTS))
     found = [matplotlib.colors.to_hex(ax.spines["left"].get_edgecolor()) for ax in axes]
-    assert found == ["#ffffff", "#1a9850", "#d73027", matplotlib.colors.to_hex(figures.GREY), "#ffffff"]
+    assert found == ["#ffffff", "#009e73", "#d55e00", figures.GREY, "#ffffff"]
 
 
 def test_the_self_similarity_panel_marks_places_where_they_are(drawn):

@@ -10,9 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image, ImageOps
 
 from ssr_lib.decode import load_image
@@ -32,9 +30,7 @@ NETWORKS = ["product", "neighbour", "conv", "attention neighbour", "attention", 
 RERANKERS = ["GFR", "αQE + DBA", "SuperGlobal", "AQE", "αQE", "SIFT + RANSAC", "DBA", "none"]
 PLACES = {name: place for place, name in enumerate([*NETWORKS, "structural", "CBAM"])} | {"hard": 3}
 PLACES |= {name: place for place, name in enumerate(RERANKERS)} | {"easy": 4, "medium": 9, "adaptive GFR": 9}
-# Colour and mark of a ranked picture: never told apart by colour alone.
-FRAMES = {"right": ("#1a9850", "✓"), "wrong": ("#d73027", "✗"), "ignored": (GREY, "–"), "unknown": (None, "")}
-Picture = Path | np.ndarray
+FRAMES = {"right": ("#009e73", "✓"), "wrong": ("#d55e00", "✗"), "ignored": (GREY, "○"), "unknown": (None, "")}
 
 
 @contextmanager
@@ -53,24 +49,27 @@ def canvas(path: Path, size: tuple, rows: int = 1, columns: int = 1, *, line_art
             write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
-def palette(names: Iterable, of: Sequence = PALETTE) -> dict:
-    """A colour, or one `of` MARKS, for each of the names: a known one has its own, others what none beside them has."""
-    names = list(dict.fromkeys(names))
-    left = itertools.cycle(set(range(len(of))) - {PLACES.get(name) for name in names} or range(len(of)))
-    return {name: of[PLACES[name] if name in PLACES else next(left)] for name in names}
+def palette(names: Iterable[str], of: Sequence = PALETTE) -> dict:
+    """Colours, or marks, of names: a known one's own; for "GFR, α = 1" those of GFR, the mark if free; or free ones."""
+    names, known = list(dict.fromkeys(names)), {}
+    for name in sorted(names, key=lambda name: name not in PLACES):
+        place = PLACES.get(name, PLACES.get(name.split(",")[0]))
+        known[name] = None if of is MARKS and place in known.values() else place
+    free = set(range(len(of))) - set(known.values()) or range(len(of))
+    left = itertools.islice(itertools.cycle(free), int(of is MARKS), None)  # never a known one's colour and mark
+    return {name: of[next(left) if known[name] is None else known[name]] for name in names}
 
 
-def _show(ax: Axes, image: Picture, title: str = "", frame: str | None = None) -> None:
+def _show(ax: matplotlib.axes.Axes, image: Path | np.ndarray, title: str = "", frame: str | None = None) -> None:
     """Draw a picture centred on a white square, in a frame of that colour."""
     picture = Image.fromarray(image if isinstance(image, np.ndarray) else load_image(image))
-    picture.thumbnail((160, 160), Image.Resampling.LANCZOS)
-    ax.imshow(ImageOps.pad(picture, (max(picture.size),) * 2, color="white"))
+    ax.imshow(ImageOps.pad(picture, (160, 160), Image.Resampling.LANCZOS, "white"))
     ax.set_title(title, fontsize="small", color=frame or "black", pad=3)
     ax.set_frame_on(frame is not None)
     ax.spines[:].set(visible=True, color=frame or "white", linewidth=3)
 
 
-def ranked_lists(query: Picture, rows: Sequence[tuple[str, Sequence, Sequence | None, Sequence]], path: Path) -> Path:
+def ranked_lists(query: Path | np.ndarray, rows: Sequence[tuple], path: Path) -> Path:
     """A query beside rankings of the database, one a row: (title, pictures, scores or None, statuses: see `FRAMES`)."""
     columns = 1 + max(1, *(len(pictures) for _, pictures, _, _ in rows))
     height = 1.65 * len(rows) + 0.2
@@ -107,12 +106,13 @@ def lines(table: pd.DataFrame, x: str, path: Path, *, y: str = "mAP", hue: str, 
     """Means of `y` over `x`, a line for each `hue` and a band over all its values; `log`: "x", "y" or "xy"."""
     with canvas(path, (7.5, 3.8)) as (_, ((ax,),)):
         style = {"hue": hue, "style": hue, "palette": palette(table[hue]), "markers": palette(table[hue], MARKS)}
-        style |= {"dashes": False, "markevery": max(1, table[x].nunique() // 10), "markeredgewidth": 0}
+        dashes = pd.Series(style["palette"]).duplicated().map({False: "", True: (4, 2)})  # where the colour was used
+        style |= {"dashes": dict(dashes), "markevery": max(1, table[x].nunique() // 10), "markeredgewidth": 0}
         seaborn.lineplot(table, x=x, y=y, ax=ax, markersize=7, errorbar=("pi", 100), **style)
         for name in log:  # ticks, written out, at 1, 2 and 5 of each decade; below at every x where they are few
             ax.set(**{f"{name}scale": "log"})
-            ticks = {"major_locator": LogLocator(subs=(1, 2, 5)), "major_formatter": "{x:g}"}
-            getattr(ax, f"{name}axis").set(**ticks, minor_formatter=NullFormatter())
+            ticks = {"major_locator": matplotlib.ticker.LogLocator(subs=(1, 2, 5)), "major_formatter": "{x:g}"}
+            getattr(ax, f"{name}axis").set(**ticks, minor_formatter=matplotlib.ticker.NullFormatter())
         ax.set(ylabel=f"{y} (%)" if y == "mAP" else y, **({"xticks": xs} if len(xs := table[x].unique()) < 21 else {}))
         seaborn.move_legend(ax, "upper left", bbox_to_anchor=(1, 1))
     return path
@@ -141,5 +141,5 @@ def forest(table: pd.DataFrame, path: Path, label: str = "difference (points)") 
             if "verdict" in rows:
                 ax.secondary_yaxis("right").set_yticks(ax.get_yticks(), rows["verdict"].str.split(",").str[0])
             ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=unit)
-            ax.locator_params(axis="x", nbins=7)  # more would touch
+            ax.locator_params(axis="x", nbins=5)  # more would touch
     return path
