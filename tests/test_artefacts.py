@@ -1,6 +1,7 @@
 """A study opened: folders, artefacts that are made once, and choices that are never made on what is measured."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,18 +16,12 @@ from ssr_lib.study import artefacts, choose, describe
 from ssr_lib.study.artefacts import Study
 from ssr_lib.study.profile import load_profile
 
-SPLIT = {"landmarks": 3, "views": [3, 4], "same_style": 0, "same_building": 0, "distractors": 4}
-TINY = {f"data.{split}.{key}": value for split in ("validation", "test") for key, value in SPLIT.items()}
-TINY |= {"data.training": {"landmarks": 4, "views": 3}, "data.image_size": 64, "data.drawn_size": 64}
-TINY |= {"model.descriptor_dim": 8, "training.steps": 2, "training.batch_size": 4, "training.seeds": [0, 1]}
-TINY |= {"tables.main": ["plain"], "rerankers.GFR.candidates": {"k": [1, 2, 5], "alpha": [0.5]}}
-TINY |= {"rerankers.SuperGlobal.fixed.shortlist": 5}
-TINY |= dict.fromkeys(f"rerankers.{name}" for name in ("αQE", "DBA", "αQE + DBA", "adaptive GFR"))
+TINY = str(Path(__file__).parent / "profiles" / "tiny.yaml")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return Study("smoke", tmp_path_factory.mktemp("workspace"), TINY, progress=False)
+    return Study(TINY, tmp_path_factory.mktemp("workspace"), progress=False)
 
 
 def test_changes_go_to_a_folder_of_their_own(tmp_path):
@@ -62,7 +57,7 @@ def test_networks_are_trained_once_and_descriptors_made_once(study, monkeypatch)
     assert curve["step"].tolist() == [1, 2] and np.isfinite(curve["loss"]).all()
     for module, function in ((artefacts, "train_head"), (describe, "describe_maps")):
         monkeypatch.setattr(module, function, lambda *a, **k: pytest.fail("made again"))
-    again = Study("smoke", study.workspace, TINY, progress=False).descriptors("plain", 1)
+    again = Study(TINY, study.workspace, progress=False).descriptors("plain", 1)
     assert all(np.array_equal(a, b) for a, b in zip(again, (queries, database), strict=True))
 
 
@@ -97,10 +92,10 @@ def test_choices_are_made_on_validation_once_and_every_trial_is_kept(study):
     assert chosen["GFR"] == {"k": max(values, key=values.get), "alpha": 0.5} and "shortlist" in chosen["SuperGlobal"]
     path = study.results_dir / "choices.json"
     path.write_text(path.read_text().replace('"alpha": 0.5', '"alpha": 0.25'))
-    again = Study("smoke", study.workspace, TINY, progress=False)
+    again = Study(TINY, study.workspace, progress=False)
     assert again.choices()["GFR"]["alpha"] == 0.25, "read, not chosen again"
     path.write_text(path.read_text().replace('"tried": "', '"tried": "0'))
-    assert Study("smoke", study.workspace, TINY, progress=False).choices() == chosen, "other things were tried"
+    assert Study(TINY, study.workspace, progress=False).choices() == chosen, "other things were tried"
 
 
 def test_what_a_notebook_made_before_and_not_now_is_removed(tmp_path):

@@ -10,22 +10,17 @@ from ssr_lib.backbones import Backbone, create_model, pretrained_preprocess
 from ssr_lib.images import Preprocess
 
 
-def test_three_pieces_of_lite0_are_timm_s_features():
+def test_three_pieces_of_lite0_are_timm_s_features_and_its_packaged_weights_know_imagenet():
     image, backbone = torch.rand(2, 3, 160, 128) * 2 - 1, Backbone("tf_efficientnet_lite0", pretrained="package")
+    whole = create_model("tf_efficientnet_lite0", "package").eval()
     with torch.inference_mode():
         mid, last = backbone(image)
         projected = backbone.project(last)
         assert backbone.channels == (112, 320, 1280)
         assert [x.shape[1:] for x in (mid, last, projected)] == [(112, 10, 8), (320, 5, 4), (1280, 5, 4)]
-        assert torch.equal(projected, create_model("tf_efficientnet_lite0", "package").eval().forward_features(image))
-        assert torch.equal(backbone.tail(mid), projected)
-
-
-def test_packaged_weights_know_imagenet():
-    """A grey ramp gets the logits that were recorded when these weights were found equal to those of their program."""
-    lite0 = create_model("tf_efficientnet_lite0", "package").eval()
-    with torch.inference_mode():
-        best = lite0(torch.linspace(-1, 1, 224).expand(1, 3, 224, 224)).topk(3)
+        assert torch.equal(projected, whole.forward_features(image)) and torch.equal(backbone.tail(mid), projected)
+        # a grey ramp gets the logits that were recorded when these weights were found equal to those of their program
+        best = whole(torch.linspace(-1, 1, 224).expand(1, 3, 224, 224)).topk(3)
     assert best.indices.tolist() == [[534, 499, 901]]
     torch.testing.assert_close(best.values, torch.tensor([[6.0835, 5.5409, 4.9812]]), rtol=0, atol=2e-3)
 

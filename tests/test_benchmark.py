@@ -19,7 +19,7 @@ def as_lists(lists):
     return [ids.tolist() for ids in lists]
 
 
-def test_images_that_are_left_out_leave_every_list_and_the_rest_is_numbered_anew(benchmark):
+def test_images_that_are_left_out_leave_every_list_and_the_rest_is_numbered_anew_and_queries_come_as_asked(benchmark):
     cut = benchmark.select_images([0, 3, 4])
     assert cut.database == ["0.jpg", "3.jpg", "4.jpg"] and cut.queries == benchmark.queries
     assert (as_lists(cut.easy), as_lists(cut.hard), as_lists(cut.junk)) == ([[0, 2], []], [[], []], [[], [2]])
@@ -27,17 +27,14 @@ def test_images_that_are_left_out_leave_every_list_and_the_rest_is_numbered_anew
     assert benchmark.select_images([0, 1]).query_ids == [-1, -1]
     with pytest.raises(ValueError, match="outside the database"):  # the first images must hold every listed one
         benchmark.first_images(5)
+    chosen = benchmark.select_queries([1, 0])
+    assert chosen.queries == ["3.jpg", "a.jpg"] and chosen.groups == ["b", "a"]
+    assert as_lists(chosen.extra["same_style"]) == [[5], [3]]
 
 
 def test_medium_takes_easy_and_hard_as_right_and_ignores_junk(benchmark):
     assert as_lists(benchmark.positives) == [[0, 2, 4], [1]]
     assert benchmark.status(0, np.array([5, 4, 3, 2])) == ["ignored", "right", "wrong", "right"]
-
-
-def test_queries_are_selected_in_the_order_asked_for(benchmark):
-    chosen = benchmark.select_queries([1, 0])
-    assert chosen.queries == ["3.jpg", "a.jpg"] and chosen.groups == ["b", "a"]
-    assert as_lists(chosen.extra["same_style"]) == [[5], [3]]
     with pytest.raises(ValueError, match=r"made: entry 0 of 'easy' is \[1\.9\]; wanted whole"):
         Benchmark("made", ".", ["0.jpg", "1.jpg"], ["a.jpg"], [[1.9]], [[]], [[]])
 

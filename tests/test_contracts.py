@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,13 +15,12 @@ EXPERIMENT = {"train", "search", "rerank", "metrics"}  # notebooks call these; i
 def imports(package: str) -> Iterator[tuple[Path, str]]:
     """Every module of a package with each name that it imports, wherever in it; `from ssr_lib import x` is ssr_lib.x."""
     for path in sorted((ROOT / package).rglob("*.py")):
-        here = path.relative_to(ROOT).parts
+        here = ".".join(path.relative_to(ROOT).parts[:-1])
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 yield from ((path, alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                parents = here[: -node.level] if node.level else ()
-                module = ".".join([*parents, *([node.module] if node.module else [])])
+                module = resolve_name("." * node.level + (node.module or ""), here)
                 yield from ((path, f"{module}.{alias.name}") for alias in node.names)
 
 

@@ -123,3 +123,13 @@ def test_a_whole_png_with_large_or_damaged_notes_is_read(tmp_path, kind, body, i
     (tmp_path / "x.png").write_bytes(damaged)
     with pytest.raises(ImageError, match=r"x\.png: truncated or damaged \(checksum of 'IDAT'\)"):
         load_image(tmp_path / "x.png")
+
+
+def test_no_library_warns_of_a_file_that_it_does_not_name(tmp_path, recwarn, capfd):
+    tiff = encode("TIFF").replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 60000, 3, 1))
+    for name, data in {"a.jpg": encode("JPEG", exif=b"Exif\0\0garbage"), "b.tif": tiff, "c.gif": encode("GIF")}.items():
+        (tmp_path / name).write_bytes(data)
+    for path in tmp_path.iterdir():
+        with contextlib.suppress(ImageError):
+            load_image(path)
+    assert not recwarn.list and capfd.readouterr().err == ""

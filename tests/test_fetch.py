@@ -40,8 +40,7 @@ class Handler(SimpleHTTPRequestHandler):
 def site(tmp_path, monkeypatch):
     """A server on 127.0.0.1 with its folder, its address and what it was asked for."""
     monkeypatch.setattr(fetch, "WAIT", 0)
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "site").mkdir()
     handler = functools.partial(Handler, directory=str(tmp_path / "site"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

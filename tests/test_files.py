@@ -14,13 +14,7 @@ with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
-PART = """
-from __future__ import annotations
-from dataclasses import dataclass
-@dataclass
-class Head:
-    value: int = {value}
-"""
+PART = "from __future__ import annotations\nimport dataclasses as d\n@d.dataclass\nclass Head:\n    value: int = {}\n"
 
 
 def test_a_second_writer_is_refused_and_a_killed_one_frees_the_folder(tmp_path):
@@ -55,19 +49,15 @@ def test_json_that_is_absent_damaged_or_no_object_is_none_and_digests_are_of_can
     assert hash_file(tmp_path / "record") == digest({"b": 1, "a": [2]})
 
 
-def test_a_part_is_found_by_name_by_module_path_and_by_file(tmp_path):
+def test_a_part_is_found_by_name_module_path_or_file_and_one_that_is_not_there_names_those_that_are(tmp_path):
     assert load_part("arcface", "losses").__name__ == "ssr_lib.losses.arcface"
     assert load_part("ssr_lib.losses.arcface", "losses") is load_part("arcface", "losses")
     for value in (1, 2):
-        write_atomic(tmp_path / str(value) / "mine.py", PART.format(value=value))
+        write_atomic(tmp_path / str(value) / "mine.py", PART.format(value))
     assert [load_part(str(tmp_path / folder / "mine.py"), "heads").Head().value for folder in "12"] == [1, 2]
-
-
-def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are():
     for name in ("gfrr", "ssr_lib.losses.gfrr", "nowhere.at.all", "nowhere/mine.py", "./mine.py", "", ".gfr"):
-        with pytest.raises(
-            ValueError, match=f"no part '{name}' in losses; there are arcface, .*cosface, .* a .py file that is"
-        ):
+        refusal = f"no part '{name}' in losses; there are arcface, .*cosface, .* a .py file that is"
+        with pytest.raises(ValueError, match=refusal):
             load_part(name, "losses")
 
 

@@ -47,9 +47,8 @@ def by_definition(name, x, labels, margin=None, weight=1.0, bins=19, temperature
     if name == "contrastive":
         apart = np.maximum((margin or 0.7) - d[wrong], 0)
         return d[right].mean() + apart[apart > 0].mean()
-    margins = (d[:, :, None] - d[:, None] + (margin or 0.1))[
-        right[:, :, None] & wrong[:, None]
-    ]  # image, right one, wrong one
+    triples = right[:, :, None] & wrong[:, None]  # image, right one, wrong one
+    margins = (d[:, :, None] - d[:, None] + (margin or 0.1))[triples]
     triplet = margins[margins > 0].mean()
     if name == "triplet":
         return triplet

@@ -13,8 +13,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def stored(name):
-    with np.load(GOLDEN / name) as values:
-        return {key: torch.from_numpy(values[key]) for key in values.files if values[key].dtype.kind in "fi"}
+    return {key: torch.from_numpy(x) for key, x in np.load(GOLDEN / name).items() if x.dtype.kind in "fi"}
 
 
 POOLING, SUPERGLOBAL = stored("pooling.npz"), stored("superglobal.npz")
@@ -39,7 +38,7 @@ def test_poolings_equal_the_reference(name):
     assert regions == [tuple(row) for row in POOLING[f"{name}_rmac3_regions"].tolist()]
 
 
-def test_superglobal_poolings_equal_the_reference():
+def test_superglobal_poolings_equal_the_reference_and_errors_name_the_value_and_the_legal_ones():
     x = SUPERGLOBAL["map"]
     regional = pooling.regional_gem(x)
     assert_equal(regional, SUPERGLOBAL["rgem"])
@@ -51,9 +50,6 @@ def test_superglobal_poolings_equal_the_reference():
     scales = SUPERGLOBAL["scales_in"]
     assert_equal(pooling.combine_scales(scales, "scale-gem"), SUPERGLOBAL["sgem_inf_l2"])
     assert_equal(pooling.combine_scales(scales, "scale-gem", p=10), SUPERGLOBAL["sgem_p10_l2"])
-
-
-def test_errors_name_the_value_and_the_legal_ones():
     with pytest.raises(ValueError, match=r"\(2, 2\); both sides must exceed 2"):
         pooling.regional_gem(torch.rand(1, 2, 2, 2))
     with pytest.raises(ValueError, match="'max'; 'mean' or 'scale-gem'"):

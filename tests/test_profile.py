@@ -28,15 +28,11 @@ def test_each_profile_that_trains_on_drawn_landmarks_has_test_landmarks_of_its_o
     assert len({load_profile(name).data.test.seed for name in ("smoke", "demo", "full", "end_to_end")}) == 4
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "base.yaml").write_bytes((PROFILES / "base.yaml").read_bytes())
+def test_a_profile_holds_differences_of_the_one_it_starts_from_and_what_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "repository_root", lambda: tmp_path)
-    return tmp_path / "profiles"
-
-
-def test_a_profile_holds_differences_of_the_one_it_starts_from(folder):
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    (folder / "base.yaml").write_bytes((PROFILES / "base.yaml").read_bytes())
     (folder / "a.yaml").write_text("base: base\ntitle: A\ntraining: {steps: 7}\nnetworks: {mine: {head: plain}}\n")
     changed = "networks: {mine: null}\ntraining: {loss_options: {base: null, scale: 3.0}}\n"
     (folder / "b.yaml").write_text("base: a\n" + changed)
@@ -44,6 +40,12 @@ def test_a_profile_holds_differences_of_the_one_it_starts_from(folder):
     assert (profile.title, profile.training.steps) == ("A", 7)
     assert "mine" in load_profile("a").networks and "mine" not in profile.networks, "a mapping that is null goes"
     assert profile.training.loss_options == {"scale": 3.0}, "base: null starts empty"
+    refusals = {"base: [": r"mine\.yaml is no YAML with keys", "title: alone": "profile mine: source is missing; "}
+    refusals["base: dmeo"] = "no profile 'dmeo' to start from; there are a, b, base, mine, and any file"
+    for text, refusal in refusals.items():
+        (folder / "mine.yaml").write_text(text)
+        with pytest.raises(ValueError, match=refusal):
+            load_profile("mine")
 
 
 def test_a_network_is_like_another_but_for_what_its_line_says():
@@ -85,15 +87,6 @@ def test_a_file_that_is_no_part_is_refused_with_its_key_and_what_is_wanted(place
     with pytest.raises(ValueError, match=rf"{place} {file}, see .*{refusal}") as caught:
         Study("smoke", tmp_path, {place: str(file), "training.loss_options": {"base": None}})
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == [file], "before anything is drawn"
-
-
-def test_a_file_that_is_no_profile_is_refused(folder):
-    refusals = {"base: [": r"mine\.yaml is no YAML with keys", "title: alone": "profile mine: source is missing; "}
-    refusals["base: dmeo"] = "no profile 'dmeo' to start from; there are base, mine, and any file"
-    for text, refusal in refusals.items():
-        (folder / "mine.yaml").write_text(text)
-        with pytest.raises(ValueError, match=refusal):
-            load_profile("mine")
 
 
 def test_a_library_installed_without_the_repository_works_in_the_current_folder(tmp_path, monkeypatch):

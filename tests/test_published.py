@@ -22,7 +22,7 @@ def table() -> pd.DataFrame:
     return table.assign(**table[[*FIGURES, "dim"]].apply(pd.to_numeric))  # refuses what is no number
 
 
-def test_columns_hold_what_they_say_and_no_row_stands_twice(table):
+def test_columns_hold_what_they_say_no_row_stands_twice_and_figures_fall_with_difficulty_and_distractors(table):
     assert list(table.columns) == ["kind", *CONDITIONS, *FIGURES, "source", "where", "read_in", "also_in", "note"]
     assert all(set(table[column]) <= legal for column, legal in LEGAL.items())
     assert (table[["method", "source", "where"]] != "").all(axis=None)
@@ -30,9 +30,6 @@ def test_columns_hold_what_they_say_and_no_row_stands_twice(table):
     assert not table.duplicated(["kind", *CONDITIONS[:4], "rerank", "query_crop", "source"]).any()
     four = table[table["kind"] == "published"][["roxf_M", "roxf_H", "rpar_M", "rpar_H"]].dropna().round(1)
     assert not four.duplicated().any(), "the same figures were read in two places"
-
-
-def test_figures_are_percentages_and_fall_with_difficulty_and_distractors(table):
     assert len(table) > 100 and table[FIGURES].notna().any(axis=1).all()
     assert table[FIGURES].stack().dropna().between(0, 100).all() and (table["dim"].dropna() % 1 == 0).all()
     for short in ("roxf", "rpar"):

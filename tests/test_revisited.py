@@ -4,6 +4,7 @@ import gzip
 import pickle
 from collections import OrderedDict
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ Q1 = {"easy": [2], "hard": [], "junk": [], "bbx": [0, 0, 64, 48]}
 RECORD = {"imlist": ["tower_1", "tower_2", "bridge_1", "hill"], "qimlist": ["tower_q", "bridge_q"], "gnd": [Q0, Q1]}
 TRUTH = {"easy": np.array([0, 2]), "hard": np.array([], dtype=np.int32), "junk": [np.int64(3)],
          "bbx": np.array([10.5, 0, 60.2, 40])}  # fmt: skip
+changed = partial(dict, RECORD)  # with other entries
 FILES = ["tower_1.jpg", "tower_2.png", "bridge_1.jpg", "hill.jpeg", "tower_q.jpg", "bridge_q.jpg"]
 REDUCED = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
 ARRAY = REDUCED + b"K\0\x85U\x01btR(K\x01K\x01\x85cnumpy\ndtype\n(U\x02i8K\0K\x01tR(K\x03U\x01<NNN"
@@ -28,10 +30,6 @@ ARRAY += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89U\x08" + bytes(8) + b"tb" 
 def write(folder, record=RECORD, protocol=2):
     (folder / "gnd_cut.pkl").write_bytes(pickle.dumps(record, protocol=protocol))
     return folder / "gnd_cut.pkl"
-
-
-def changed(**entries):
-    return {**RECORD, **entries}
 
 
 @pytest.mark.parametrize("name,n_database,n_groups,n_cut,n_labelled", [

@@ -32,16 +32,12 @@ def check(store):
             np.testing.assert_array_equal(array, arrays_of(key)[name], strict=True)
 
 
-def test_arrays_come_back_by_their_keys_in_their_own_shapes(tmp_path):
+@pytest.mark.parametrize("damage", [lambda content: content[:-1] + b"?", lambda content: content[:20], lambda _: b""])
+def test_arrays_come_back_by_their_keys_and_a_damaged_shard_is_made_again_and_its_rest_goes(tmp_path, damage):
     assert complete(tmp_path)[1] == KEYS and complete(tmp_path)[1] == []
     store = Store(tmp_path, MADE_BY)
     assert store.missing(["a", "picture 3", "b"]) == ["a", "b"]
     check(store)
-
-
-@pytest.mark.parametrize("damage", [lambda content: content[:-1] + b"?", lambda content: content[:20], lambda _: b""])
-def test_a_damaged_shard_is_made_again_and_its_rest_goes(tmp_path, damage):
-    complete(tmp_path)
     file = next(file for file in tmp_path.iterdir() if b"picture 5" in file.read_bytes())
     file.write_bytes(damage(file.read_bytes()))
     with pytest.warns(match=f"{file} is damaged; its pictures are described again"):
