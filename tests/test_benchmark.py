@@ -32,7 +32,7 @@ def test_images_that_are_left_out_leave_every_list_and_the_rest_is_numbered_anew
     assert as_lists(chosen.extra["same_style"]) == [[5], [3]]
 
 
-def test_medium_takes_easy_and_hard_as_right_and_ignores_junk(benchmark):
+def test_medium_takes_easy_and_hard_as_right_and_ignores_junk_and_ids_are_whole_numbers(benchmark):
     assert as_lists(benchmark.positives) == [[0, 2, 4], [1]]
     assert benchmark.status(0, np.array([5, 4, 3, 2])) == ["ignored", "right", "wrong", "right"]
     with pytest.raises(ValueError, match=r"made: entry 0 of 'easy' is \[1\.9\]; wanted whole"):
