@@ -1,4 +1,4 @@
-"""Speed of the embedded benchmark's drawing: images a second with two processes and with one (see search.py).
+"""Speed of drawing the benchmark of drawn landmarks: images a second with two processes and with one (see search.py).
 
     python benchmarks/drawing.py [landmarks]
 

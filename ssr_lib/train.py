@@ -30,9 +30,9 @@ class TrainConfig:
     steps: PositiveInt = 300
     batch_size: PositiveInt = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"  # Loshchilov & Hutter, ICLR 2019: in few steps ahead of Nesterov's
-    start: Literal["random", "fitted"] = "random"  # of the whitening and the class centres; fitted: fit_start
+    start: Literal["random", "fitted"] = "random"  # of whitening and class centres; fitted: LDA and class means
     shrinkage: NonNegativeFloat = 3.0  # of the LDA in fit_start; of 0.03 to 10 the best on validation landmarks
-    lr_tail: NonNegativeFloat = 1e-3  # of pretrained and of fitted layers
+    lr_tail: NonNegativeFloat = 1e-3  # of pretrained layers; with start "fitted" of whitening and class centres too
     lr_new: NonNegativeFloat = 4e-3  # of what starts at random
     weight_decay: NonNegativeFloat = 1e-2  # PyTorch's default for AdamW; take 1e-4 with "sgd"
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the steps; 5 of 50 epochs in CFCD's configuration
@@ -78,7 +78,7 @@ def make_loss(net: RetrievalNet, classes: int, config) -> nn.Module:
 
 
 def make_optimizer(net: RetrievalNet, loss: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer: rate lr_tail for pretrained and fitted layers, lr_new for what starts at random."""
+    """The optimizer: rate lr_tail for pretrained layers and what starts by LDA and class means, lr_new for the rest."""
     known, new = net.parameter_groups()["tail"], list(net.head.parameters())
     fitted = config.start == "fitted"
     (known if fitted else new).extend(net.whitening.parameters())

@@ -1,4 +1,4 @@
-"""What heads that start from data share: pictures and places for it, k-means centres, statistics of batch norms."""
+"""What heads share that start by PCA, regression or k-means: places of maps, k-means centres, settled batch norms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-BATCHES = 6  # that a head is fitted to
+BATCHES = 6  # of training pictures from which a head's start is computed
 PLACES = 2**13  # of a batch that k-means and regressions see: all, unless pictures are large
 
 
@@ -44,7 +44,7 @@ def soft_assignment(x: Tensor, count: int, seed: int, ratio=10.0, tries=1) -> tu
 
 
 def settle_norms(head: nn.Module, batches: Iterable[tuple]) -> None:
-    """Give the batch norms of `head` the statistics of some batches, so that what is fitted next sees them."""
+    """Give the batch norms of `head` the statistics of some batches, so that an LDA that follows sees them."""
     norms = [module for module in head.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

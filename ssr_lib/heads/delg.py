@@ -21,8 +21,8 @@ class Head(nn.Module):
     """[GeM(`project(last)`), Σ_p a(p) s(p) / Σ_p a(p)], each standardised; s is `mid`.
 
     a = softplus(1 × 1 convolution of ReLU(1 × 1 convolution of s to `mid_channels`)), one number a place.
-    Start: fitted: the last convolution starts at 0, so that a is the same everywhere, batch norms without weights
-    take the statistics of some batches, and the whitening behind starts from the LDA of both parts.
+    Start: the last convolution is 0, so that a is the same everywhere, batch norms without weights take the statistics
+    of some batches, and the whitening behind is the LDA of both parts.
     What differs from the paper: the attention-weighted mean is part of the descriptor, where DELG only trains the
     attention through it, with a loss of its own; the sum is divided by Σ a, so that it does not grow with the picture;
     its code has a batch norm in the attention and L2-normalises places before the mean, here is neither;

@@ -23,7 +23,7 @@ class Head(nn.Module):
     f_g = GeM(`project(last)`). Local branch on `mid`: multi-atrous (a 1 × 1 convolution, 3 × 3 ones with `dilations`,
     and one of the mean, `mid_channels` each, joined by a 1 × 1 convolution), a 1 × 1 convolution to the length of f_g,
     batch norm: x; f_l = softplus(1 × 1 convolution of ReLU(x)) · x / |x|.
-    Start: fitted: the 1 × 1 convolution before x is the regression of the projected map on `mid`, place by place; what
+    Start: the 1 × 1 convolution before x is the linear regression of the projected map on `mid`, place by place; what
     multi-atrous adds to `mid` and the logits of the attention are 0; batch norms take the statistics of some batches.
     What differs from the paper: that start, and so a sum with `mid` and ReLU before the join, not after it; f_g has
     no layer of its own (the whitening behind is the fully connected one); standardised parts, whose lengths differ;

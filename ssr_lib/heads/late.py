@@ -44,7 +44,7 @@ class Head(nn.Module):
         return torch.cat([x, self.norm_s(spoc(self.inner.embed(centred)))], dim=1)
 
     def fit(self, batches: Iterable[tuple[Tensor | None, Tensor, nn.Module]]) -> None:
-        """Let the batch norms see some batches: what is fitted before the first step takes their statistics."""
+        """Let the batch norms see some batches: the LDA before the first step takes their statistics."""
         batches = some_batches(batches)
         if hasattr(self.inner, "fit"):  # on X without its mean over places, as in `forward`
             self.inner.fit((mid, x - x.mean(dim=(2, 3), keepdim=True), project) for mid, x, project in batches)

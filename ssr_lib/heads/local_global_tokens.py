@@ -25,8 +25,8 @@ class Head(nn.Module):
     `mid` is averaged to the places of `last` before. W: a 1 × 1 convolution to the channels of `last`. ELM, the
     enhanced locality module: an inverted residual block, 1 × 1 convolution to `expansion` times the channels, 3 × 3
     convolution by channels, 1 × 1 convolution, with batch norms and ReLU6 between.
-    Start: fitted: W starts as [0, identity] and the gain of the last batch norm at 0, so that the local part starts as
-    the mean of `last`; batch norms take the statistics of some batches, the whitening starts from LDA of both parts.
+    Start: W is [0, identity] and the gain of the last batch norm is 0, so that the local part is the mean of `last`;
+    batch norms take the statistics of some batches, and the whitening behind is the LDA of both parts.
     What differs from the paper: a generalised mean takes the place of classification tokens, which a convolutional
     network does not have, and comes from one layer; the pyramid of dilated convolutions and the wave block of ELM are
     left out; the whitening is the fully connected layer, without dropout.

@@ -20,7 +20,7 @@ from ssr_lib.backbones import seeded
 from ssr_lib.heads._fitted import soft_assignment
 from ssr_lib.whitening import fit_pca
 
-BATCHES = 64  # that the start is fitted on, at most
+BATCHES = 64  # from which PCA and k-means are computed, at most
 PER_PICTURE = 8  # places of each picture for it, at random
 RATIO = 100.0  # of a place's largest weight to its second at the start, on average
 
@@ -31,7 +31,7 @@ class Head(nn.Module):
     x_i: the features of `project(last)` at the places, reduced to D and L2-normalised; a: the softmax over the K words
     of w_k · x_i + b_k. `clusters`: K, 64 in the paper, for larger maps. `dims`: D; None: the map's channels, over K.
     Trained: the reduction, w, b and c, each by itself. The last factor gives the feature the size of a GeM.
-    Start: fitted, the reduction by PCA, c by k-means, w = 2α c, b = −α |c|². Before `fit` all are drawn at random.
+    Start: the reduction is a PCA, c are centres of k-means, w = 2α c, b = −α |c|². Before `fit` all is random.
     """
 
     def __init__(self, channels: tuple[int, int, int], *, seed: int = 0, clusters: int = 8, dims: int | None = None):

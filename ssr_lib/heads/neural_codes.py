@@ -20,7 +20,7 @@ from ssr_lib.backbones import create_model
 from ssr_lib.pooling import spoc
 from ssr_lib.whitening import fit_pca
 
-BATCHES = 64  # that the PCA is fitted on, at most
+BATCHES = 64  # from which the PCA is computed, at most
 
 
 class Head(nn.Module):
@@ -28,9 +28,8 @@ class Head(nn.Module):
 
     `backbone`, `pretrained`: of the network whose classifier it is, as for `backbones.create_model`. `dims`: directions
     that the PCA keeps. The last factor gives the feature the size of a GeM, for which learning rates were chosen.
-    Start: fitted, pretrained classifier and PCA of training pictures; both stay fixed. Before `fit` the PCA keeps the
-    first classes. Raises `ValueError` for a map with other channels than the
-    classifier takes.
+    Start: the pretrained classifier, and the PCA of training pictures; neither is trained. Before `fit` the PCA keeps
+    the first classes. Raises `ValueError` for a map with other channels than the classifier takes.
     """
 
     def __init__(

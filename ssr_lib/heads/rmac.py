@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ssr_lib.pooling import mac, rmac_regions
 from ssr_lib.whitening import fit_pca
 
-BATCHES = 64  # that the PCA is fitted on, at most
+BATCHES = 64  # from which the PCA is computed, at most
 PER_PICTURE = 5  # regions of each picture for the PCA, at random: enough for 1,280 channels, and 100 MB
 
 
@@ -27,7 +27,7 @@ class Head(nn.Module):
 
     `levels`: L, the sizes of square regions, 3 in the paper. `dims`: directions that the PCA keeps; None: all. The last
     factor gives the feature the size of a GeM, for which learning rates were chosen.
-    Start: fitted, the PCA of regions of training pictures; it stays fixed. Before `fit` it is the identity.
+    Start: the PCA of regions of training pictures, which is not trained. Before `fit` it is the identity.
     """
 
     def __init__(self, channels: tuple[int, int, int], *, seed: int = 0, levels: int = 3, dims: int | None = None):

@@ -50,11 +50,11 @@ class Head(nn.Module):
 
     Token l = layer norm(Σ_p a_l(p) f(p) / Σ_p a_l(p)), refined `blocks` times; all `tokens` (L) side by side are the
     feature of width L · d. `attention_heads`: of every attention.
-    Start: fitted: the convolution gives principal components, W assigns to L k-means centres, what attention and MLP
-    add is 0. What differs from the paper: that start (there only the attentions start at 0); no dropout, fewer
-    channels (1,024 there), a layer norm in place of batch norms; the whitening is its fully connected layer. The
-    authors' code attends to the places first and among the tokens last, has linear layers after the attention of the
-    places and before the layer norm, and does not divide by Σ_p a_l(p).
+    Start: the convolution gives principal components, W assigns to L k-means centres, what attention and MLP add is
+    0. What differs from the paper: that start (there only the attentions start at 0); no dropout, fewer channels (1,024
+    there), a layer norm in place of batch norms; the whitening is its fully connected layer. The authors' code attends
+    to the places first and among the tokens last, has linear layers after the attention of the places and before the
+    layer norm, and does not divide by Σ_p a_l(p).
     """
 
     def __init__(

@@ -9,7 +9,7 @@ s_i: the i-th super-feature of a picture, from the iterative attention of `heads
 n: pictures of other landmarks; a_i: the attention of i over the places. Source: Weinzaepfel et al., Learning
 super-features for image retrieval, ICLR 2022, sections 3.1 and 3.2: reference [22] of the paper. What differs: the
 network is frozen, pictures are of one scale, negatives are those of the batch, a_i is that of the finished s_i, in the
-paper of the last iteration. Start: fitted, templates by k-means, keys and values by PCA; in the paper at random.
+paper of the last iteration. Start: templates by k-means, keys and values by PCA; in the paper at random.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ f, g: the places of two maps of s × s places, after a linear projection and of 
 Source: Lee et al., Correlation verification for image retrieval, CVPR 2022, section 3: reference [24] of the paper. It
 has three scales of each map, so nine correlations, an encoder of nine such convolutions in four blocks with group norm
 that makes both sides smaller, and pairs that grow harder and lose parts while it trains (curriculum, hide and seek):
-all that is left out. Its projection is a learned 3 × 3 convolution; here it is of 1 × 1 and starts fitted, as PCA
+all that is left out. Its projection is a learned 3 × 3 convolution; here it is of 1 × 1 and starts as a PCA
 whitening.
 """
 
