@@ -6,6 +6,4 @@ import tempfile
 if os.path.expanduser("~") == "~":  # neither HOME nor an entry of the user, and Jupyter asks when it is imported
     os.environ["HOME"] = tempfile.gettempdir()
 
-from ssr_lib.study.artefacts import Study
-
-__all__ = ["Study"]
+from ssr_lib.study.artefacts import Study as Study

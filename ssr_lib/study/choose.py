@@ -84,9 +84,8 @@ def tried_by(study, line: str, asked: list[tuple]) -> list[dict[str, Any]]:
 
 
 def rerank_sizes(study, x: dict, benchmark: Benchmark, settings: dict, learned=None, **key) -> pd.DataFrame:
-    """`rows.per_query` of every re-ranker: AP by size of the pictures, its mean over sizes, AP of the mean descriptor.
-    `x`: by size a list of descriptors of the queries (Q, D), of the database (N, D), and of any distractors behind it.
-    `settings`: parameters by re-ranker; `learned`: what else was chosen; `key`: of the rows."""
+    """`rows.per_query` of every re-ranker and its `settings`: AP by size, its mean over sizes, AP of mean descriptors.
+    `x`: by size descriptors of queries (Q, D), database (N, D) and any distractors; `learned`: what else was chosen."""
     further = sum(map(len, next(iter(x.values()))[1:])) - len(benchmark.database)
     whole = with_distractors(benchmark, [f"distractor {i}" for i in range(further)], benchmark.root)
     ap, frames = {name: {} for name in settings}, []

@@ -163,20 +163,16 @@ def load_profile(name: str, changes: Mapping[str, Any] | str | None = None) -> P
         profile = _kind(_read("base")).model_validate(values)
         fault = _contradiction(profile)
     except pydantic.ValidationError as refused:
-        fault = _fault(refused.errors()[0])
+        error = refused.errors()[0]
+        place = ".".join(map(str, error["loc"]))
+        fault = f"{place} is {error['input']!r:.200}; wanted {error['msg'].removeprefix('Input should be ')}"
+        if error["type"] == "extra_forbidden":
+            fault = f"there is no {place}; profiles/base.yaml has every key"
+        elif error["type"] == "missing":
+            fault = f"{place} is missing; what a profile leaves out comes from the one it names, as in `base: base`"
     if fault:
         raise ValueError(f"profile {name}: {fault}")
     return profile
-
-
-def _fault(error: Mapping[str, Any]) -> str:
-    """A refusal of pydantic in words: the dotted key, what stands there, what is legal."""
-    place = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return f"there is no {place}; profiles/base.yaml has every key"
-    if error["type"] == "missing":
-        return f"{place} is missing; what a profile leaves out comes from the one that it names, as in `base: base`"
-    return f"{place} is {error['input']!r:.200}; wanted {error['msg'].removeprefix('Input should be ')}"
 
 
 def _read(name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -69,9 +69,8 @@ def groups(scores: pd.DataFrame, dataset: str = "drawn") -> np.ndarray:
 
 
 def write(study, scores: pd.DataFrame | None, figures: pd.DataFrame | None = None) -> None:
-    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz whole; run.json says what made them. `figures`:
-    further rows, such as costs. Tables and figures that the notebook made before and not now are removed.
-    Raises `ValueError` for unknown columns and where two lines are one figure."""
+    """Replace rows/<notebook>.csv and per_query/<notebook>.csv.gz; run.json says what made them. Tables and figures of
+    before are removed. `figures`: further rows. Raises `ValueError` for unknown columns and two lines of one figure."""
     scores, further = _of_kinds(pd.DataFrame(scores).round({"value": 4}), SCORES), pd.DataFrame(figures)
     if unknown := [column for column in further if column not in ROWS]:
         raise ValueError(f"figures have columns {', '.join(unknown)}; legal are {', '.join(ROWS)}")

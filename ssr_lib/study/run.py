@@ -20,6 +20,7 @@ from nbconvert import HTMLExporter
 from ssr_lib.files import digest, hash_file, locked, read_json, write_atomic
 from ssr_lib.study import describe, provenance
 from ssr_lib.study.artefacts import Study
+from ssr_lib.study.profile import load_profile
 
 KERNEL = {"display_name": "Python 3", "language": "python"}
 PYTHON = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
@@ -35,9 +36,8 @@ class NotebookError(RuntimeError):
 def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str] | None = None, progress=True) -> Path:
     """Execute the notebooks of `profile`, or only `notebooks`, in order; returns the folder of their results.
 
-    One of which neither source, notebooks before it, profile, code nor label files have changed since it was executed
-    is not run again: a killed run resumes. Pictures are not compared. Raises `NotebookError` naming the cell,
-    `FolderBusyError` where another run uses the workspace, `FileNotFoundError` for missing data."""
+    One that nothing has changed since it was executed (source, notebooks before it, profile, code, label files, but
+    pictures are not compared) is not run again. Raises `NotebookError`, `FolderBusyError`, `FileNotFoundError`."""
     root = provenance.repository_root()
     profile = str(Path(profile).resolve()) if profile.endswith(".yaml") else profile
     study = Study(profile, Path(workspace or root).resolve(), changes, progress=progress)
@@ -46,12 +46,12 @@ def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str
     for told in provenance.missing(further):
         say(f"{told}; what needs it is left out")
     provenance.check_data(needed)
-    for dataset in study.profile.data.labels.keys() & study.profile.data.datasets:  # read before minutes are spent
-        if not provenance.missing([study.profile.data.labels[dataset]]):
+    wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
+    for dataset, labels in study.profile.data.labels.items():  # read before minutes are spent; 11b names what is gone
+        if dataset in study.profile.data.datasets and wanted != ["11b_queries"] and not provenance.missing([labels]):
             study.benchmark(dataset)
     if study.profile.data.training_labels:
         study.training_views("photographs")
-    wanted = list(dict.fromkeys(Path(name).stem for name in notebooks or study.profile.notebooks))
     if unknown := [name for name in wanted if not (root / "notebooks" / f"{name}.ipynb").is_file()]:
         raise ValueError(f"no notebook {', '.join(unknown)} in notebooks/")
     state_file, results = study.workspace / "data" / "study" / f"{study.name}.json", study.results_dir
@@ -79,11 +79,11 @@ def run(profile="demo", workspace=None, changes=None, *, notebooks: Sequence[str
 def _digests(study: Study, names: Sequence[str]) -> dict[str, str]:
     """For each notebook a digest of all that makes it: profile, code, its source and what it reads, those before it."""
     root, profile = provenance.repository_root(), study.profile
-    parts = [line.head for line in profile.networks.values()] + [line.module for line in profile.rerankers.values()]
+    parts = [profile.training.loss, *(line.module for line in profile.rerankers.values())]
     files = [*sorted(Path(__file__).parents[1].rglob("*.py")), *sorted((root / "drawn_landmarks").rglob("*.py"))]
     for line in profile.networks.values():
-        parts += map(str, line.options.values())  # such as the head that `late` has inside
-    files += [Path(part) for part in (*parts, profile.training.loss) if part.endswith(".py")]
+        parts += [line.head, *map(str, line.options.values())]  # such as the head that `late` has inside
+    files += [Path(part) for part in parts if part.endswith(".py")]
     chosen = f"results/{profile.data.choices_from}/choices.json"
     named = map(provenance.data_folder().joinpath, itertools.chain(*describe.files_named(profile)))
     files += [file for file in (study.workspace / chosen, root / chosen, *named) if file.is_file()]
@@ -125,14 +125,12 @@ def _execute(study: Study, name: str, **parameters: Any) -> str:
 
 
 def scrub(notebook: dict, folders: Mapping[str, str]) -> dict:
-    """The notebook without what belongs to one machine or one moment: paths, times, memory addresses; `folders` maps
-    each absolute folder to what stands for it, where "" makes paths relative to it."""
+    """The notebook without paths, times and addresses of one machine; `folders`: of each folder what stands for it."""
     notebook["metadata"] = {"kernelspec": KERNEL | {"name": "python3"}, "language_info": {"name": "python"}}
     for i, cell in enumerate(notebook["cells"]):
-        tags = cell["metadata"].get("tags", [])
-        cell["metadata"] = {key: cell["metadata"][key] for key in ("tags", "jupyter") if cell["metadata"].get(key)}
+        cell["metadata"] = {k: v for k, v in cell["metadata"].items() if v and k in ("tags", "jupyter", "alt")}
         cell["id"] = f"cell-{i}"  # papermill draws random ones
-        if "injected-parameters" in tags:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
             cell["source"] = _without(folders, cell["source"])
         for output in cell.get("outputs", ()):
             shown = output.get("data", output)  # a stream has its text in itself
@@ -150,33 +148,43 @@ def _without(folders: Mapping[str, str], text: str) -> str:
 
 
 def report(name: str = "demo", *, workspace: Path | str | None = None) -> Path:
-    """Assemble `results/<name>/report.html` of the executed notebooks, pictures inside; it says what is missing."""
-    folder = Path(workspace or provenance.repository_root()) / "results" / name
-    files, record = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json")
-    if not files or not record:
+    """Assemble `results/<name>/report.html` of executed notebooks; what is missing or damaged is named there."""
+    folder, faults = Path(workspace or provenance.repository_root()) / "results" / name, []
+    files, record = sorted((folder / "notebooks").glob("*.ipynb")), read_json(folder / "run.json") or {}
+    if not files:
         raise FileNotFoundError(f"{folder / 'notebooks'} has no executed notebook; run `ssr study {name}` first")
-    contents, said, sections, tables, figures = [], [], {}, [], []
+    if "parameters" not in record:
+        known = name if (provenance.repository_root() / "profiles" / f"{name}.yaml").is_file() else "base"
+        faults.append(f"run.json is not there or damaged; this page follows the profile {known} as it is now")
+        record |= {"title": name, "parameters": load_profile(known).model_dump()}
+    said, sections, tables, figures = [], {}, [], []
     exporter = HTMLExporter(template_file="cells.html.j2", extra_template_paths=[str(Path(__file__).parent)])
     for file in files:
-        notebook, heading = nbformat.read(file, as_version=4), file.stem
-        for cell in notebook.cells:
-            if cell.cell_type == "markdown":
-                heading = (re.findall(r"^#+ (.*)", cell.source, flags=re.MULTILINE) or [heading])[-1]
-            cell.metadata["alt"] = f"figure of the section {heading}"
-        body, _ = exporter.from_notebook_node(notebook)
-        body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL | re.IGNORECASE)
-        body = sections[file.stem] = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
-        contents += re.findall(r'<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', body, flags=re.DOTALL)
+        try:
+            notebook = nbformat.read(file, as_version=4)
+            body = re.sub(r"(?is)<(script|style)\b.*?</\1>", "", exporter.from_notebook_node(notebook)[0])
+        except Exception as error:  # nbformat and nbconvert raise all kinds
+            faults.append(f"notebooks/{file.name} is damaged: {error!s:.200}")
+            continue
+        sections[file.stem] = re.sub(r'(<h\d id=")', rf"\g<1>{file.stem}-", body)
         last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1:]  # says what held
         printed = "".join(out.text for cell in last for out in cell.outputs if out.get("name") == "stdout")
-        said += [(file.stem, *found) for found in re.findall(r"^(.+): (True|False)$", printed, flags=re.MULTILINE)]
+        said += [(file.stem, *found) for found in re.findall(r"(?m)^(.+): (True|False)$", printed)]
+    whole = "".join(sections.values())
+    contents = re.findall(r'(?s)<h([12]) id="([^"]*)">(.*?)(?:<a class="anchor|</h)', whole)
+    texts = {data: text for text, data in re.findall(r'<img alt="([^"]*)"[^>]*base64,([^"]*)', whole)}
     shown, datasets = record["parameters"]["report"], record["parameters"]["data"]["datasets"]
     for title, dataset in itertools.product(dict.fromkeys([shown["table"], *shown["figures"]]), datasets):
         stem = title if dataset == "drawn" else f"{title}_{dataset}"
-        tables += [(title, dataset, pd.read_csv(file)) for file in folder.glob(f"tables/{stem}.csv")]
-        files = folder.glob(f"figures/{stem}.[jp]*g")  # .png, .jpg
-        figures += [(title, dataset, base64.b64encode(file.read_bytes()).decode()) for file in files]
+        for file in folder.glob(f"tables/{stem}.csv"):
+            try:
+                tables.append((title, dataset, pd.read_csv(file)))
+            except ValueError as error:
+                faults.append(f"tables/{file.name} is damaged: {error}")
+        for file in folder.glob(f"figures/{stem}.[jp]*g"):  # .png, .jpg
+            data = base64.b64encode(file.read_bytes()).decode()
+            figures.append((title, dataset, data, texts.get(data)))
     page = {"contents": contents, "said": said, "sections": sections, "tables": tables, "figures": figures}
     template = jinja2.Template(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    write_atomic(folder / "report.html", template.render(page, name=name, run=record) + "\n")
+    write_atomic(folder / "report.html", template.render(page, name=name, run=record, faults=faults) + "\n")
     return folder / "report.html"
