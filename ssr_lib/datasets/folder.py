@@ -76,7 +76,7 @@ def _why_not(path: Path) -> str | None:
         return f"{str(error).removeprefix(f'{path}: ')} {kind}"
 
 
-def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely: str = "raise") -> Benchmark:
+def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely="raise", whole=True) -> Benchmark:
     """A benchmark from a CSV of file, label[, split]: same label, same thing.
 
     With a split column, "query" rows are queries and "db" rows the database; "distractor" rows join the database
@@ -85,10 +85,10 @@ def read_labels(path: Path | str, images: Path | str | None = None, *, on_lonely
     distractor. All positives are listed as easy: one list, so that Easy and Medium are the same and Hard is empty.
     Groups are the labels. `images`: folder of the files, by default that of the CSV, or `images` in it.
     A query whose label no database picture has is an error that names it, unless `on_lonely="keep"`: it then has no
-    positives, and the metrics leave it out. Raises as `find_files` does.
+    positives, and the metrics leave it out. Raises, or leaves out where not `whole`, as `find_files` does.
     """
     path = Path(path)
-    root, rows = _read_rows(path, images, (None, "query", "db", "distractor"))
+    root, rows = _read_rows(path, images, (None, "query", "db", "distractor"), whole)
     database, by_label = [], defaultdict(list)
     for file, label, split in rows:
         if label and split in (None, "db"):
@@ -125,7 +125,7 @@ def read_training_labels(path: Path | str, images: Path | str | None = None) -> 
     return LabelledImages(root, [file for file, _ in rows], np.array([classes[label] for _, label in rows]))
 
 
-def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | None]) -> tuple[Path, Rows]:
+def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | None], whole=True) -> tuple[Path, Rows]:
     """The folder of a table's pictures, and those of its rows that have one of `splits`, with the names found there."""
     rows, seen = [], {}
     for line, record in read_records(path, ("file", "label")):
@@ -143,8 +143,8 @@ def _read_rows(path: Path, images: Path | str | None, splits: Sequence[str | Non
     folders = [path.parent, path.parent / "images"] if images is None else [Path(images)]
     forms = ("NFC", "NFD")  # accents may be composed or not
     spellings = {file: [file, *(unicodedata.normalize(form, file) for form in forms)] for file, _, _ in rows}
-    root, names = find_files(path, folders, spellings)
-    return root, [(names[file], label, split) for file, label, split in rows]
+    root, names = find_files(path, folders, spellings, whole)
+    return root, [(names[file], label, split) for file, label, split in rows if file in names]
 
 
 def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -179,23 +179,22 @@ def read_records(path: Path | str, wanted: Sequence[str]) -> Iterator[tuple[int,
         raise ValueError(f"{path}, from line {line} on: {error}; {hint}") from error
 
 
-def find_files(table: Path, folders: list[Path], spellings: dict[str, list[str]]) -> tuple[Path, dict[str, str]]:
+def find_files(table: Path, folders: list, spellings: dict[str, list[str]], whole=True) -> tuple[Path, dict[str, str]]:
     """The one of `folders` that holds the pictures of a table or ground truth, and the file there of each.
 
     `spellings`: what each may be called. Raises `FileNotFoundError` with the names of those that are missing,
-    `ValueError` where two names lead to one file.
+    which are left out where not `whole`, and `ValueError` where two names lead to one file.
     """
     found = {}
     for folder in folders:
-        found[folder] = {
-            name: next((file for file in spelled if os.path.isfile(folder / file)), None)
-            for name, spelled in spellings.items()
-        }
+        there = {name: (way for way in ways if os.path.isfile(folder / way)) for name, ways in spellings.items()}
+        found[folder] = {name: next(ways, None) for name, ways in there.items()}
     folder, files = min(found.items(), key=lambda pair: list(pair[1].values()).count(None))
-    if missing := [name for name, file in files.items() if file is None]:
+    if whole and (missing := [name for name, file in files.items() if file is None]):
         told = listed(missing, f"of {len(files)} pictures")
         raise FileNotFoundError(f"{told} that {table} lists are not in {folder}; is it another one (--images)?")
     seen: dict[tuple, str] = {}
+    files = {name: file for name, file in files.items() if file is not None}
     for name, file in files.items():
         first = seen.setdefault(file_identity(folder / file), name)
         if files[first] != file:

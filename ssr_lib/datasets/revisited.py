@@ -37,7 +37,7 @@ def read_names(path: Path | str) -> Names:
 
 
 def read_ground_truth(
-    path: Path | str, images: Path | str | None = None, *, subset: bool = False, names: Names | None = None
+    path: Path | str, images: Path | str | None = None, *, subset=False, names: Names | None = None, whole=True
 ) -> Benchmark:
     """The ground truth in `path` (.pkl with imlist, qimlist, gnd: easy, hard, junk, bbx) as a `Benchmark`.
 
@@ -47,7 +47,7 @@ def read_ground_truth(
     queries and database images with other names are left out, of all lists too, and need not be there. A box is scaled
     to the picture at hand where that is not as wide as the original file.
     Raises `ValueError` for a file that is no such ground truth, contradicts itself or is not the published one, and
-    for a query whose box lies outside its picture; else as `find_files`.
+    for a query whose box lies outside its picture; else as `find_files`, as is what is left out where not `whole`.
     """
     path = Path(path)
     if path.stat().st_size > MAX_BYTES:
@@ -64,7 +64,8 @@ def read_ground_truth(
     root = Path(".")
     if images is not None:
         spellings = {name: [name, *(name + ending for ending in EXTENSIONS)] for name in names}
-        root, found = find_files(path, [Path(images), Path(images, "jpg")], spellings)
+        root, found = find_files(path, [Path(images), Path(images, "jpg")], spellings, whole)
+        names = {name: names[name] for name in found}
         files |= found
     database, queries = ([files[name] for name in part] for part in (imlist, qimlist))
     ids = {file: i for i, file in enumerate(database)}

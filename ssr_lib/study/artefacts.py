@@ -74,14 +74,14 @@ class Study:
         folder = self.store("pictures", describe.pictures_record(data, "training", regime))
         return self._once(("views", regime), draw_training, describe.to_draw(data, "training"), folder, **how)
 
-    def benchmark(self, dataset: str = "drawn", split: str = "test", form: str = "ordinary") -> Benchmark:
-        """The benchmark `dataset`; the drawn one has splits "validation" and "test" and `form`s of its queries."""
+    def benchmark(self, dataset="drawn", split="test", form="ordinary", whole=True) -> Benchmark:
+        """The benchmark `dataset`; `split`, `form` of queries: of the drawn one; not `whole`: without what is gone."""
+        data = self.profile.data
         if dataset == "drawn":
-            data = self.profile.data
             asked = describe.to_draw(data, split), self.store("pictures", describe.pictures_record(data, split))
             return self._once(("drawn", split), draw_benchmark, *asked, progress=self.progress)[form]
-        labels = data_file(line_of(self.profile.data.labels, dataset, "data.labels"))
-        return self._once(("labelled", dataset), describe.read_benchmark, labels, dataset, self.profile.data.images)
+        labels = data_file(line_of(data.labels, dataset, "data.labels"))
+        return self._once(("labelled", dataset), describe.read_benchmark, labels, dataset, data.images, whole)
 
     def caption(self, dataset: str) -> str:
         """What tables and figures of a dataset say of its pictures: all of them, or the labelled subset of so many."""

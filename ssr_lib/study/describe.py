@@ -70,15 +70,15 @@ def network_record(profile: Profile, name: str, seed: int | None) -> dict[str, A
     return record
 
 
-def read_benchmark(path: Path, dataset: str, images: str) -> Benchmark:
+def read_benchmark(path: Path, dataset: str, images: str, whole: bool = True) -> Benchmark:
     """A labelled folder (.csv) or a benchmark in the revisited form (.pkl); refused with queries in the database.
     `images`: "complete", or "labelled" for the part of ROxford5k or RParis6k that a list of the repository names."""
     if path.suffix == ".pkl":
         official, names = dataset in OFFICIAL, None
         if official and images == "labelled":
             names = read_names(repository_root() / "data" / f"{dataset}_labelled.txt")
-        return read_ground_truth(path, path.parent, subset=not official, names=names)
-    benchmark = read_labels(path)
+        return read_ground_truth(path, path.parent, subset=not official, names=names, whole=whole)
+    benchmark = read_labels(path, on_lonely="raise" if whole else "keep", whole=whole)
     if inside := sum(i >= 0 for i in benchmark.query_ids):
         raise ValueError(f"{path}: {inside} queries are database images too; give every file a split, query or db")
     return benchmark
