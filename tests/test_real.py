@@ -1,5 +1,7 @@
 """The notebooks of the profile `real`, on pictures made in a second: they run, and say what their tables hold."""
 
+import json
+import re
 from itertools import product
 
 import pandas as pd
@@ -94,3 +96,40 @@ def test_tables_of_the_labelled_subset_say_so(extra_data, tmp_path, monkeypatch)
     assert [sum(side < size for side in sides) for size in (272, 384)] == [9, 13], "cut from the original files"
     with pytest.raises(FileNotFoundError, match="of 5063 pictures"):
         Study("real", tmp_path, {"data.images": "complete"}).benchmark("roxford5k")
+
+
+def page_of_queries(done, **parameters):
+    study_here("real.yaml", done.workspace, {"11b_queries": parameters})
+    text = (done.workspace / "data" / "pages" / done.name / "queries.html").read_text(encoding="utf-8")
+    return json.loads(re.search('id="data">(.*?)</script>', text)[1])
+
+
+def test_a_page_of_queries_ranks_photographs_as_notebook_14_does_and_is_no_result(done):
+    maps = {*(done.cache / "maps").iterdir()}
+    page, scores = page_of_queries(done), done.read_scores("14_real").sort_values("query")
+    assert {*(done.cache / "maps").iterdir()} == maps and not (done.results_dir / "queries.html").exists()
+    scores = scores.query("measure == 'AP, 80' and difficulty == 'medium'").groupby(["dataset", "network", "reranker"])
+    for cell in product(
+        ("north", "south", "few"), ("untrained", "whitened across cities"), ("none", "GFR", "αQE + DBA")
+    ):
+        found = [query["ap"] for query in page["lists"][cell[0]][cell[1]][cell[2]]]
+        assert found == pytest.approx(scores["value"].get_group(cell).to_list(), abs=1e-4)
+    assert len(page["missing"]) == 1 and "'absent': holidays/labels.csv is not in" in page["missing"][0]
+    assert len(page["pictures"]) == 6 + 9 + 6 + 9 + 3 + 3
+
+
+def test_a_page_of_queries_names_a_picture_and_names_that_are_gone_and_shows_the_rest(done, tmp_path):
+    asked = {"networks": ["untrained", "product"], "methods": ["none", "GFR", "renamed"]}
+    names = ("north/jpg/100_0.jpg", "north/jpg/100_1.jpg", "north/jpg/100_2.jpg", "few/300_0.png")
+    gone = [done.workspace / "data" / name for name in names]
+    for file in gone:
+        file.rename(tmp_path / file.name)
+    page = page_of_queries(done, **asked)
+    for file in gone:
+        (tmp_path / file.name).rename(file)
+    told = "'product', of .* 'renamed', which .* 3 of 15 pictures [(]100_0, .* 6 pictures [(]300_0.png[)] "
+    assert re.search(told, " ".join(page["missing"]))
+    assert [query["right"] for query in page["queries"]["north"]] == [0, 0, 3, 3, 3, 3]
+    assert [query["name"] for query in page["queries"]["few"]] == ["301_0.png", "302_0.png"]
+    assert [len(page["lists"]["north"]["untrained"][name]) for name in ("none", "GFR")] == [6, 6]
+    assert page["lists"]["north"]["untrained"]["none"][0]["ap"] is None, "its right pictures are gone"
