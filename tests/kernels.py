@@ -27,7 +27,6 @@ def execute_here(study, name: str, **parameters) -> str:
 def study_here(profile: str, folder: Path, notebooks: dict[str, dict] | None = None) -> Study:
     """The study of a file in tests/profiles after its notebooks, or those given with parameters of their own."""
     study = Study(str(Path(__file__).parent / "profiles" / profile), folder, progress=False)
-    parameters = notebooks or {name: {} for name in study.profile.notebooks}
-    for name, more in parameters.items():
+    for name, more in (notebooks or {name: {} for name in study.profile.notebooks}).items():
         execute_here(study, name, profile=study.source, workspace=str(folder), changes=None, **more)
     return study

@@ -42,8 +42,7 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "WAIT", 0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "site").mkdir()
-    handler = functools.partial(Handler, directory=str(tmp_path / "site"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path / "site"))) as server:
         server.folder, server.asked = tmp_path / "site", []
         server.address = f"http://127.0.0.1:{server.server_address[1]}/"
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()

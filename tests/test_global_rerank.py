@@ -120,8 +120,7 @@ def test_the_part_is_global_rerank_and_prepares_what_depends_on_no_query(options
     stored = gfr.prepare(prepare(DATABASE), **parameters)
     assert (stored is None) == (options.get("sides") == "query" or "neighbourhood" in options)
     for own in (None, np.array([3, -1, 7])):
-        first = first_ranking(QUERIES, DATABASE, own)
         expected = global_rerank(QUERIES, DATABASE, query_ids=own, **parameters)
         for pair, prepared in (((QUERIES, DATABASE), stored), ((prepare(QUERIES), prepare(DATABASE)), None)):
-            found = gfr.rerank(*pair, first, prepared=prepared, **parameters)
+            found = gfr.rerank(*pair, first_ranking(QUERIES, DATABASE, own), prepared=prepared, **parameters)
             assert np.array_equal(found.ranks, expected.ranks) and np.array_equal(found.scores, expected.scores)

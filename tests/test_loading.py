@@ -25,8 +25,7 @@ def pictures(tmp_path):
 
 def test_batches_hold_one_size_and_everything_comes_once_a_bad_picture_as_its_error(pictures):
     pictures[3][0].write_bytes(b"no picture")
-    unusable = {}
-    batches = list(batches_of_one_size(load_ahead(pictures, PLAIN, workers=3), 4, unusable))
+    batches = list(batches_of_one_size(load_ahead(pictures, PLAIN, workers=3), 4, unusable := {}))
     assert [list(batch) for batch in batches] == [[0, 2, 4, 6], [1, 5, 7, 9], [8, 10], [11]]
     for batch in batches:
         assert [round((tensor.mean().item() + 1) * 127.5) for (tensor,) in batch.values()] == [10 * i for i in batch]

@@ -51,8 +51,7 @@ def test_how_smooths_over_the_places_there_are_and_weighs_by_the_length_before(l
     own = how.extract(ODD, count=36, **learned[how])[4]
     cells = own.points[:, ::-1].astype(int) // 16
     for (i, j), descriptor, weight in zip(cells, own.descriptors, own.weights, strict=True):
-        mean = x[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean(axis=(0, 1))
-        v = whitening.projection @ (mean - whitening.mean)
+        v = whitening.projection @ (x[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean(axis=(0, 1)) - whitening.mean)
         assert np.allclose(descriptor, v / np.linalg.norm(v), atol=1e-3) and np.isclose(weight, np.linalg.norm(x[i, j]))
 
 

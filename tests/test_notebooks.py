@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: load_notebook_node(str(path)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
 AT_SMOKE = load_profile("smoke").notebooks  # 12 runs in test_parts.py, 13 in test_scaling.py, 14 in test_real.py
-LESSONS = ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking", "02c_statistics")
 
 
 def test_every_notebook_of_the_smallest_profile_runs(tmp_path, monkeypatch):
@@ -44,17 +43,18 @@ def test_every_notebook_of_a_profile_is_there_and_no_other():
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_begins_with_commented_parameters_is_short_and_ends_with_what_it_asserts(name):
+def test_a_notebook_has_commented_parameters_is_short_describes_its_figures_and_ends_with_what_it_asserts(name):
     first, second = NOTEBOOKS[name].cells[:2]
     assert first.cell_type == "markdown" and second.metadata.get("tags") == ["parameters"]
     assert all("  # " in line for line in second.source.splitlines())
-    values = {}
-    exec(second.source, values)
+    exec(second.source, values := {})
     assert values["profile"] in PROFILES and values["workspace"] is values["changes"] is None
     cells = [cell for cell in NOTEBOOKS[name].cells if "answer" not in cell.metadata.get("tags", [])]
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     lines = [line for line in "\n".join(code).splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(lines) <= 120 and re.search(r"assert |print\(", code[-1])
-    if name in LESSONS:
+    shown = [cell for cell in cells if cell.cell_type == "code" and re.search(r"\bImage\(|\n +sweep\(", cell.source)]
+    assert all(len(cell.metadata.get("alt", "").split()) > 15 for cell in shown)
+    if name in ("00_quickstart", "01_protocol", "02_self_similarity", "02b_reranking", "02c_statistics"):
         checked = [cell for cell in NOTEBOOKS[name].cells if cell.source.startswith("# NBVAL_CHECK_OUTPUT")]
         assert checked and all(cell.outputs for cell in checked), "a lesson keeps outputs that are compared"

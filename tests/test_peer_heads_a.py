@@ -53,11 +53,10 @@ def test_rmac_sums_whitened_regions_after_fit():
 @torch.no_grad()
 def test_neural_codes_are_the_classifiers_outputs_turned_by_their_pca():
     net = RetrievalNet("test_efficientnet", "neural_codes", TIMM, protocol="frozen", pretrained="none").double()
-    whole = create_model("test_efficientnet", "none").double().eval()  # with its 1,000 classes
     images = noise(20, 3, 64, 64).double()
     maps = net.eval().maps(images)
     net.head.fit([net.inputs(*maps)])  # on 20 pictures: no more directions than these span
-    codes = F.normalize(whole(images))
+    codes = F.normalize(create_model("test_efficientnet", "none").double().eval()(images))  # of its 1,000 classes
     found, centred = F.normalize(net.pooled(*maps)), F.normalize(codes - codes.mean(dim=0))
     torch.testing.assert_close(found @ found.T, centred @ centred.T, rtol=0, atol=1e-6)
     variances = net.head.projection @ codes.T.cov() @ net.head.projection.T

@@ -39,8 +39,7 @@ def test_diffusion_of_the_database_alone_as_the_public_implementation():
     np.testing.assert_allclose(flows.toarray()[:40], GOLDEN["old_a_offline_rows"], atol=2e-4)
     got = diffusion.rerank(Q, X, None, prepared=flows, **how)
     np.testing.assert_allclose(by_id(got), GOLDEN["old_a_scores_full"], atol=2e-4)
-    first = first_ranking(Q, X)
-    for ids, ranks, scores in zip(first.ids, got.ranks, got.scores, strict=True):
+    for ids, ranks, scores in zip(first_ranking(Q, X).ids, got.ranks, got.scores, strict=True):
         unreached = ranks[scores == 0].tolist()  # in the order of the first ranking
         assert unreached and unreached == [i for i in ids if i in unreached]
     near, similarity, cosines = np.zeros((300, 300), bool), UNIT_X @ UNIT_X.T - 3 * np.eye(300), UNIT_Q @ UNIT_X.T
@@ -101,8 +100,7 @@ def test_a_query_of_the_database_is_in_its_own_set_and_stands_once_in_the_graph(
 def test_discriminative_expansion_separates_the_first_images_from_the_last(monkeypatch):
     """Two far points a side: the machine's plane lies in the middle between them, so w is along their difference."""
     database, query = np.eye(6, dtype=np.float32), np.float32([[1, 0.5, 0, 0, 0, 0]])
-    w = dqe.classifier(np.float32([[1, 0]]), np.float32([[-1, 0]]), c=1000.0)
-    np.testing.assert_allclose(w, [1, 0], atol=1e-6)
+    np.testing.assert_allclose(dqe.classifier(np.float32([[1, 0]]), np.float32([[-1, 0]]), c=1000.0), [1, 0], atol=1e-6)
     got = dqe.rerank(query, database, None, k=1, negatives=2)
     assert got.ranks[0, :2].tolist() == [0, 1] and set(got.ranks[0, -2:]) == {4, 5}  # equal cosines go by id
     with pytest.raises(ValueError, match="k is 4; wanted an integer from 1 to 3"):
@@ -121,9 +119,8 @@ def test_adaptive_weights_as_whole_matrices_give_them():
     mean, deviation, best = (of(cosines, axis=1, keepdims=True) for of in (np.nanmean, np.nanstd, np.nanmax))
     z, r = (cosines - mean) / deviation, (cosines - mean) / (best - mean)
     z_back = (cosines - mean[n:].T) / deviation[n:].T
-    r_back = np.minimum((cosines - mean[n:].T) / (best - mean)[n:].T, 1)
     counts = np.clip((np.minimum(z, z_back) / np.sqrt(2 * np.log(len(X))) - rule["low"]) / rule["span"], 0, 1)
-    weights = rule["alpha"] * counts * r * r_back
+    weights = rule["alpha"] * counts * r * np.minimum((cosines - mean[n:].T) / (best - mean)[n:].T, 1)
     near = np.argsort(-cosines, axis=1)[:, :k]  # nan comes last
     refined = everything + np.einsum("ik,ikd->id", np.take_along_axis(weights, near, axis=1), UNIT_X[near])
     refined /= np.linalg.norm(refined, axis=1, keepdims=True)

@@ -12,7 +12,6 @@ from ssr_lib.search import prepare, rank
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "qe.npz")
 Q, X = GOLDEN["Q"], GOLDEN["X"]
-PARAMETERS = {"none": {}, "aqe": {"k": 5}}  # of the others: k and exponent
 
 
 @pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith(("aqe", "dba"))])
@@ -55,7 +54,7 @@ def test_rank_weights_fall_evenly_from_the_image_itself_and_what_cannot_be_is_re
 @pytest.mark.parametrize("own", [None, [2, -1, 0]])
 @pytest.mark.parametrize("name", ["none", "aqe", "alpha_qe", "dba", "alpha_qe_dba"])
 def test_a_part_ranks_by_what_it_made(name, own):
-    part, parameters = load_part(name, "rerank"), PARAMETERS.get(name, {"k": 5, "exponent": 3})
+    part, parameters = load_part(name, "rerank"), {"none": {}, "aqe": {"k": 5}}.get(name, {"k": 5, "exponent": 3})
     database = database_augmentation(X, 5, 3) if name.endswith("dba") else X
     queries = X[:3] * 2  # lengths do not matter
     if "qe" in name:

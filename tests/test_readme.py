@@ -46,8 +46,7 @@ def test_the_tables_are_the_committed_ones(name, least):
 
 
 def test_the_code_of_the_readme_is_the_librarys_re_ranking():
-    code = {}
-    exec(README.split("```python\n")[1].split("```")[0], code)
+    exec(README.split("```python\n")[1].split("```")[0], code := {})
     vectors = np.random.default_rng(0).normal(size=(70, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ranks = code["global_feature_reranking"](vectors[:10], vectors[10:], 4, 0.7)

@@ -82,8 +82,7 @@ def test_what_cannot_be_trained_is_told_in_one_line(pictures, tmp_path, monkeypa
 @pytest.mark.parametrize(("train_backbone", "precision"), [(True, "float32"), (False, "bfloat16")])
 def test_every_parameter_outside_the_frozen_part_moves(pictures, tmp_path, train_backbone, precision):
     options = {"mid_channels": 4, "window": 3, "learn_p": True}
-    how = {"train_backbone": train_backbone, "precision": precision, "head_options": options}
-    recipe = small_recipe(pictures, tmp_path, **how)
+    recipe = small_recipe(pictures, tmp_path, train_backbone=train_backbone, precision=precision, head_options=options)
     rows = train(recipe)
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     net, fresh = load_checkpoint(tmp_path / "model"), Learner(recipe, 3).net
@@ -127,8 +126,7 @@ def test_a_state_that_holds_more_than_numbers_is_named_and_not_run(pictures, tmp
 
 def test_a_batch_in_parts_makes_the_same_step_and_a_row_is_the_mean_of_its_steps(pictures, tmp_path):
     each = train(small_recipe(pictures, tmp_path / "each", **PLAIN))
-    options = {"accumulate": 4, "log_every": 4, "checkpoint_every": 8}
-    means = train(small_recipe(pictures, tmp_path / "means", **PLAIN, **options))
+    means = train(small_recipe(pictures, tmp_path / "means", **PLAIN, accumulate=4, log_every=4, checkpoint_every=8))
     assert [row["step"] for row in means] == [4, 8, 12]
     for row in means:
         steps = [other["loss"] for other in each[row["step"] - 4 : row["step"]]]

@@ -68,14 +68,12 @@ def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path, told, call)
 def test_shards_come_in_any_order_and_a_killed_join_goes_on(tmp_path):
     (q, d), (queries, database), done = draw(), stored(tmp_path), []
 
-    def killed(work, pieces):
-        return one_machine(work, pieces[:15][::-1])  # all 6 shards of two blocks, a part of the third, and no more
-
     def counted(work, pieces):
         done.extend(pieces)
         return one_machine(work, pieces[::-1])
 
-    join.knn_join(queries, database, 9, tmp_path / "near", engine=killed)
+    # All 6 shards of two blocks, a part of the third, and no more.
+    join.knn_join(queries, database, 9, tmp_path / "near", engine=lambda work, ids: one_machine(work, ids[:15][::-1]))
     assert same(join.knn_join(queries, database, 9, tmp_path / "near", engine=counted), *knn(q, d, 9))
     assert len(done) == 2 * 6  # two of the four blocks lay on disk
 

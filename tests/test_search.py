@@ -33,7 +33,6 @@ def assert_same(found, wanted):
 
 
 QUERIES, DATABASE = clustered(9, 48, seed=1), clustered(600, 48) * LENGTHS
-UNIT = DATABASE / np.linalg.norm(DATABASE, axis=1, keepdims=True)
 
 
 @pytest.fixture(params=["faiss", "torch"])
@@ -105,7 +104,7 @@ def test_the_own_image_is_never_a_neighbour_and_leaves_a_ranking(backend):
     assert mixed[3].tolist() == [*without[3], 3] and np.array_equal(mixed[100:], with_self[100:])
 
 
-@pytest.mark.parametrize("rows", [DATABASE, UNIT])
+@pytest.mark.parametrize("rows", [DATABASE, DATABASE / np.linalg.norm(DATABASE, axis=1, keepdims=True)])
 def test_mapped_files_are_read_by_blocks(tmp_path, backend, monkeypatch, rows):
     np.save(tmp_path / "descriptors.npy", rows)
     mapped = np.load(tmp_path / "descriptors.npy", mmap_mode="r")

@@ -31,9 +31,8 @@ def test_the_default_shortlist_is_400_or_the_database():
 
 def test_no_batch_changes_a_bit_and_equal_images_share_their_score_and_stand_in_order():
     queries, database = np.concatenate([GOLDEN["Q"], GOLDEN["X"][:4]]), GOLDEN["X"]
-    got = superglobal_rerank(queries, database, 50)
     single = [superglobal_rerank(query[None], database, 50).scores for query in queries]
-    assert np.array_equal(np.concatenate(single), got.scores)
+    assert np.array_equal(np.concatenate(single), superglobal_rerank(queries, database, 50).scores)
     place = np.argsort(superglobal_rerank(GOLDEN["Q"], np.repeat(GOLDEN["X"][:40], 2, axis=0)).ranks, axis=1)
     assert (place[:, 0::2] + 1 == place[:, 1::2]).all()
 
