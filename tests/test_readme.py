@@ -1,6 +1,7 @@
 """What the README and the pages of docs/ say: figures are those of the committed tables, links lead somewhere, commands are there."""
 
 import csv
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -18,11 +19,14 @@ PAGES = [ROOT / "README.md", ROOT / "results/README.md", *sorted((ROOT / "docs")
 INTERVAL = r"([+−\d.]+)\s\[([+−\d.]+),\s([+−\d.]+)\]"
 
 
-# The rows of a table as committed: `make study` on another machine may change the last digits of the one on disk.
+# A file as committed: `make study` on another machine may change the last digits of the one on disk.
+def committed(name):
+    found = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    return found.stdout if found.returncode == 0 else (ROOT / name).read_text(encoding="utf-8")
+
+
 def rows(name):
-    committed = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, encoding="utf-8")
-    text = committed.stdout if committed.returncode == 0 else (ROOT / name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return list(csv.DictReader(committed(name).splitlines()))
 
 
 @pytest.mark.parametrize("text", [README, FINDINGS], ids=["README", "findings"])
@@ -41,8 +45,18 @@ def test_each_interval_is_a_row_of_the_table_that_is_linked_behind_it(text):
 def test_the_tables_are_the_committed_ones(name, least):
     shown = FINDINGS.split(f"<!-- results/{name}.csv -->\n")[1].split("\n<!-- end -->")[0].splitlines()
     header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
-    committed = [[row[column] for column in header] for row in rows(f"results/{name}.csv")]
-    assert len(lines) >= least and lines == [row for row in committed if row in lines]
+    there = [[row[column] for column in header] for row in rows(f"results/{name}.csv")]
+    assert len(lines) >= least and lines == [row for row in there if row in lines]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda file: file.stem)
+def test_the_first_cell_tells_the_time_of_the_committed_run(file):
+    told = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
+    times = re.findall(r"about (\d+) (second|minute)s? of(?: the profile)? `(\w+)`", told)
+    assert times and "It takes" in told
+    for number, unit, profile in times:
+        took = json.loads(committed(f"results/{profile}/run.json"))["seconds"][file.stem]
+        assert 0.5 <= took / (int(number) * {"second": 1, "minute": 60}[unit]) <= 2, f"{took} s in {profile}"
 
 
 def test_the_code_of_the_readme_is_the_librarys_re_ranking():
